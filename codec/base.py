@@ -1,0 +1,40 @@
+"""The seam between tensors and bytes that every codec implements."""
+
+from __future__ import annotations
+
+from typing import Protocol, runtime_checkable
+
+from .spec import Array, TensorSpec
+
+
+@runtime_checkable
+class Codec(Protocol):
+    """Turns one boundary tensor into a payload and back.
+
+    A codec holds no state between calls and may be used from several threads.
+    """
+
+    @property
+    def name(self) -> str:
+        """The name on the wire and on the command line."""
+        ...
+
+    def supports(self, spec: TensorSpec) -> bool:
+        """Whether this codec carries tensors of this dtype and layout."""
+        ...
+
+    def encode(self, array: Array, spec: TensorSpec) -> bytes:
+        """The payload of `array` (`spec.shape_at(batch)`); `CodecError` if it cannot be carried."""
+        ...
+
+    def decode(self, payload: bytes, spec: TensorSpec, batch: int) -> Array:
+        """The array of exactly `spec.shape_at(batch)`; `CodecError` for any other payload.
+
+        Memory used is bounded by a small multiple of `spec.nbytes_at(batch)`. The array may be
+        read-only (a view of the payload).
+        """
+        ...
+
+    def max_payload_bytes(self, spec: TensorSpec, batch: int) -> int:
+        """No payload that `encode` writes for `batch` samples is larger than this."""
+        ...

@@ -1,0 +1,179 @@
+"""Puts an exported graph into the form that can be cut.
+
+What enters is a functional ATen graph as torch.export makes it. What leaves computes the same and
+has neither run-time assertions nor identity operations, no copies, one output per operation where
+one is used, and every value that does not depend on the inputs folded into a constant, so that
+Swin's attention masks are weights and not ninety operations a frame.
+"""
+
+from __future__ import annotations
+
+import operator
+from typing import Any
+
+import torch
+from torch.export import ExportedProgram
+from torch.export.graph_signature import InputKind, InputSpec, TensorArgument
+from torch.fx import Node
+
+from .batch_shape import fake_value
+
+aten = torch.ops.aten
+
+# A fold may not blow a small constant up into a large one: such an expansion stays an operation.
+MAX_FOLD_GROWTH_BYTES = 1 << 20
+
+_IDENTITIES = {
+    aten.clone.default,
+    aten.alias.default,
+    aten.detach.default,
+    aten.lift_fresh_copy.default,
+    aten.contiguous.default,
+    aten.dropout.default,
+}
+_METADATA_ONLY = {  # read dtype and device of their first argument, never its values
+    aten.new_zeros.default,
+    aten.new_ones.default,
+    aten.new_full.default,
+    aten.new_empty.default,
+}
+
+
+def canonicalise(program: ExportedProgram) -> ExportedProgram:
+    """The same program with its graph simplified in place."""
+    graph = program.graph
+    for node in list(graph.nodes):
+        if node.op == "call_function":
+            _simplify(graph, node)
+    _fold_constants(program)
+    graph.eliminate_dead_code()
+    _drop_unused_inputs(program)
+    graph.lint()
+    program.graph_module.recompile()
+    return program
+
+
+def parameter_values(program: ExportedProgram) -> dict[Node, tuple[str, torch.Tensor]]:
+    """Placeholder of each parameter, buffer and constant -> (its name in the model, its value)."""
+    specs = {spec.arg.name: spec for spec in program.graph_signature.input_specs}
+    values: dict[Node, tuple[str, torch.Tensor]] = {}
+    for node in program.graph.nodes:
+        if node.op != "placeholder" or specs[node.name].kind is InputKind.USER_INPUT:
+            continue
+        target = specs[node.name].target
+        value = program.state_dict.get(target, program.constants.get(target))
+        if isinstance(value, torch.Tensor):
+            values[node] = (target, value.detach())
+    return values
+
+
+def _simplify(graph: torch.fx.Graph, node: Node) -> None:
+    value = fake_value(node)
+    if value is None:  # run-time assertions and the like: nobody uses what they return
+        if not node.users:
+            graph.erase_node(node)
+    elif node.target in _IDENTITIES:
+        source = node.args[0]
+        assert isinstance(source, Node)
+        node.replace_all_uses_with(source)
+        graph.erase_node(node)
+    elif node.target in (aten.view.default, aten._unsafe_view.default):
+        # Without the copies before it, the argument may be strided in a way that a view refuses.
+        node.target = aten.reshape.default
+    elif node.target is aten._native_batch_norm_legit_no_training.default:
+        _merge_batch_norm(graph, node)
+
+
+def _merge_batch_norm(graph: torch.fx.Graph, node: Node) -> None:
+    """Three outputs, of which one is used, become the operation with one output."""
+    users = list(node.users)
+    if any(user.target is not operator.getitem or user.args[1] != 0 for user in users):
+        return
+    x, weight, bias, mean, variance, momentum, epsilon = node.args
+    with graph.inserting_before(node):
+        merged = graph.call_function(
+            aten.batch_norm.default,
+            (x, weight, bias, mean, variance, False, momentum, epsilon, True),
+        )
+    merged.meta = {**node.meta, "val": fake_value(node)[0]}
+    for user in users:
+        user.replace_all_uses_with(merged)
+        graph.erase_node(user)
+    graph.erase_node(node)
+
+
+def _fold_constants(program: ExportedProgram) -> None:
+    graph = program.graph
+    known: dict[Node, Any] = {
+        node: value for node, (_, value) in parameter_values(program).items()
+    }
+    folded: list[Node] = []
+    with torch.no_grad():
+        for node in graph.nodes:
+            if node.op == "call_function" and _is_constant(node, known):
+                known[node] = _evaluate(node, known)
+                folded.append(node)
+    used_outside = [node for node in folded if any(user not in known for user in node.users)]
+    first = next(iter(graph.nodes))
+    for node in used_outside:
+        value = known[node]
+        if not isinstance(value, torch.Tensor):
+            continue
+        name = f"folded.{node.name}"
+        with graph.inserting_before(first):
+            placeholder = graph.placeholder(f"c_folded_{node.name}")
+        placeholder.meta = {"val": fake_value(node)}
+        program.graph_signature.input_specs.insert(
+            0,
+            InputSpec(
+                kind=InputKind.CONSTANT_TENSOR,
+                arg=TensorArgument(name=placeholder.name),
+                target=name,
+                persistent=None,
+            ),
+        )
+        first = placeholder
+        program.constants[name] = value.detach().clone().contiguous()
+        node.replace_all_uses_with(placeholder)
+
+
+def _is_constant(node: Node, known: dict[Node, Any]) -> bool:
+    inputs = node.all_input_nodes
+    if node.target in _METADATA_ONLY:
+        inputs = [argument for argument in inputs if argument is not node.args[0]]
+    if any(argument not in known for argument in inputs):
+        return False
+    value = fake_value(node)
+    leaves = value if isinstance(value, (tuple, list)) else (value,)
+    if not all(isinstance(leaf, torch.Tensor) for leaf in leaves):
+        return False
+    if any(not isinstance(extent, int) for leaf in leaves for extent in leaf.shape):
+        return False
+    grown = sum(leaf.numel() * leaf.element_size() for leaf in leaves) - sum(
+        known[argument].nbytes for argument in inputs if isinstance(known[argument], torch.Tensor)
+    )
+    return grown <= MAX_FOLD_GROWTH_BYTES
+
+
+def _evaluate(node: Node, known: dict[Node, Any]) -> Any:
+    def value_of(argument: Node) -> Any:
+        if argument in known:
+            return known[argument]
+        fake = fake_value(argument)  # a metadata-only argument
+        return torch.empty(0, dtype=fake.dtype)
+
+    arguments = torch.fx.map_arg(node.args, value_of)
+    options = torch.fx.map_arg(node.kwargs, value_of)
+    assert callable(node.target)
+    return node.target(*arguments, **options)
+
+
+def _drop_unused_inputs(program: ExportedProgram) -> None:
+    """Parameters that only folded operations used (or nobody) need not travel."""
+    specs = program.graph_signature.input_specs
+    for node in list(program.graph.nodes):
+        if node.op == "placeholder" and not node.users:
+            spec = next(spec for spec in specs if spec.arg.name == node.name)
+            if spec.kind is not InputKind.USER_INPUT:
+                program.graph.erase_node(node)
+                specs.remove(spec)

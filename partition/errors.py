@@ -1,0 +1,25 @@
+"""What can go wrong between a model and a bundle."""
+
+from __future__ import annotations
+
+from splitpoint.codec import SplitpointError
+
+
+class ModelError(SplitpointError):
+    """The model that was named cannot be found, built or given its weights."""
+
+
+class CaptureError(SplitpointError):
+    """The model's graph cannot be captured or cut."""
+
+
+class BundleError(SplitpointError):
+    """A bundle is missing, damaged, of another version, or does not hold what was asked for."""
+
+
+class LinkError(SplitpointError):
+    """A link description or trace cannot be read."""
+
+
+class PictureError(SplitpointError):
+    """A file is no picture that can be decoded."""
