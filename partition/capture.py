@@ -20,7 +20,6 @@ from torch.fx import Node
 from .batch_shape import batch_multiple, fake_value, shape_of_one, spec_of
 from .canonical import canonicalise, parameter_values
 from .errors import CaptureError
-from .flops import is_heavy
 from .graph import Cut, Layer, ModelGraph
 from .layers import (
     LayerNodes,
@@ -226,8 +225,7 @@ def _find_cuts(
         specs = [_crossing_spec(node) for node in nodes]
         carried = tuple(spec for spec in specs if spec is not None)
         if len(carried) == len(specs):
-            heavy = final or any(is_heavy(op_name(node)) for node in layers[after + 1].nodes)
-            cuts.append(Cut(after=after, tensors=carried, before_heavy_op=heavy))
+            cuts.append(Cut(after=after, tensors=carried))
             crossing.append(nodes)
     return tuple(cuts), tuple(crossing)
 

@@ -123,11 +123,7 @@ def flops_of(op: str, inputs: Sequence[Shape], output: Shape) -> int | None:
 
 
 def is_heavy(op: str) -> bool:
-    """Whether a run of pointwise work ends before this operation.
-
-    Runtimes fuse what follows a convolution or matrix product into it; a cut right before the next
-    one breaks no fusion.
-    """
+    """Whether this is a convolution or matrix product, into which runtimes fuse what follows."""
     return FORMULAS.get(op) in _HEAVY
 
 

@@ -52,7 +52,6 @@ class Cut:
 
     after: int
     tensors: tuple[TensorSpec, ...]
-    before_heavy_op: bool
 
     @property
     def nbytes(self) -> int:

@@ -1,0 +1,195 @@
+"""`compile`: from a torch model to a verified bundle on disk."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import onnx
+import torch
+from splitpoint.codec import SplitpointError
+from torch.fx import Node
+
+from .bundle import Boundary, Bundle, File, Manifest, Segment, describe_file, write_manifest
+from .canonical import parameter_values
+from .capture import CapturedModel, capture
+from .choose import DEFAULT_BOUNDARIES, choose_cuts
+from .errors import BundleError, CaptureError
+from .graph import Cut
+from .model_spec import ModelSpec
+from .onnx_cut import OnnxCutter, export_whole
+from .program import program_of
+from .verify import inseparable_cuts, worst_relative_error
+from .weights import save_weights, share_weights
+
+Progress = Callable[[str, int, int], None]
+"""Called with what is being done, how many steps are done, and how many there are."""
+
+# Segments compute what the whole computes; what differs is the order of float32 sums.
+TOLERANCE = 1e-3
+
+
+def compile_model(
+    spec: ModelSpec,
+    out: Path,
+    *,
+    boundaries: int = DEFAULT_BOUNDARIES,
+    overwrite: bool = False,
+    progress: Progress = lambda what, done, total: None,
+) -> Bundle:
+    """Writes the bundle of `spec` to the folder `out` and returns it.
+
+    The folder appears complete or not at all. Before it does, every segment has run in torch and
+    in onnxruntime and their chain was compared with the unsplit model. Raises `CaptureError` for
+    a model that cannot be cut, `BundleError` when `out` cannot be written.
+    """
+    if out.exists() and not overwrite:
+        raise BundleError(f"{out} exists already", "give --overwrite or another --out")
+    steps = _Steps(progress)
+    steps("capture the graph")
+    model = capture(spec.module, spec.args, spec.kwargs, name_prefix=spec.layer_prefix)
+    steps("choose boundaries")
+    chosen = _choose_separable(model, spec, boundaries)
+    cuts = [model.graph.cuts[i] for i in chosen]
+    nodes = [model.cut_nodes[i] for i in chosen]
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        draft = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
+    except OSError as error:
+        raise BundleError(f"cannot write to {out.parent} ({error.strerror})") from error
+    try:
+        draft.chmod(0o755)
+        (draft / "segments").mkdir()
+        steps("write the cloud's programs")
+        _write_programs(model, nodes, draft)
+        steps("export to ONNX")
+        whole = export_whole(model, [node for crossing in nodes for node in crossing])
+        steps("cut the ONNX graph")
+        _write_onnx(OnnxCutter(whole), cuts, nodes, draft)
+        del whole
+        steps("verify against the unsplit model")
+        manifest = _manifest(model, spec, out.name.removesuffix(".split"), cuts, draft)
+        error = worst_relative_error(manifest, draft, spec)
+        if not error <= TOLERANCE:
+            raise CaptureError(
+                f"the segments differ from the unsplit model by {error:.1e} of its largest output",
+                "a part of the model is not deterministic at inference, or depends on the batch",
+            )
+        bundle = write_manifest(draft, replace(manifest, max_relative_error=float(f"{error:.2g}")))
+        if out.exists():
+            shutil.rmtree(out)
+        draft.rename(out)
+        steps("done")
+        return replace(bundle, folder=out)
+    except OSError as error:
+        raise BundleError(f"cannot write {out} ({error.strerror or error})") from error
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+
+
+class _Steps:
+    TOTAL = 6
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress, self._done = progress, 0
+
+    def __call__(self, what: str) -> None:
+        self._progress(what, self._done, self.TOTAL)
+        self._done += 1
+
+
+def _choose_separable(model: CapturedModel, spec: ModelSpec, most: int) -> list[int]:
+    """The chosen cuts, without those at which the samples of a batch cannot be told apart."""
+    excluded: set[int] = set()
+    while True:
+        chosen = choose_cuts(model.graph, most, frozenset(excluded))
+        bad = inseparable_cuts(model, chosen, spec)
+        if not bad:
+            return chosen
+        if bad & {chosen[0], chosen[-1]}:
+            raise CaptureError(
+                "the model mixes the samples of a batch",
+                "splitpoint batches requests of several devices and needs independent samples",
+            )
+        excluded |= bad
+
+
+def _write_programs(model: CapturedModel, nodes: Sequence[Sequence[Node]], folder: Path) -> None:
+    parameters = parameter_values(model.program)
+    names = {node: name for node, (name, _) in parameters.items()}
+    values: dict[str, torch.Tensor] = dict(parameters.values())
+    for index, (entering, leaving) in enumerate(zip(nodes, nodes[1:])):
+        program = program_of(model, entering, leaving, names)
+        _path(folder, index, "json").write_text(
+            json.dumps(program, separators=(",", ":")), encoding="utf-8"
+        )
+        save_weights(
+            {name: values[name] for name in program["weights"]},
+            _path(folder, index, "safetensors"),
+        )
+
+
+def _write_onnx(
+    cutter: OnnxCutter, cuts: Sequence[Cut], nodes: Sequence[Sequence[Node]], folder: Path
+) -> None:
+    crossing = [list(zip(n, cut.tensors, strict=True)) for n, cut in zip(nodes, cuts, strict=True)]
+    for index, (entering, leaving) in enumerate(zip(crossing, crossing[1:])):
+        segment = cutter.segment(entering, leaving)
+        share_weights(segment, _path(folder, index, "safetensors"))
+        onnx.save_model(segment, _path(folder, index, "onnx"))
+
+
+def _path(folder: Path, index: int, suffix: str) -> Path:
+    return folder / "segments" / f"{index:02}.{suffix}"
+
+
+def _manifest(
+    model: CapturedModel, spec: ModelSpec, name: str, cuts: Sequence[Cut], folder: Path
+) -> Manifest:
+    ends = [cut.after for cut in cuts]
+    layers = [
+        replace(layer, segment=sum(end < index for end in ends) - 1)
+        for index, layer in enumerate(model.graph.layers)
+    ]
+    if spec.labels:
+        (folder / "labels.txt").write_text("\n".join(spec.labels) + "\n", encoding="utf-8")
+    files: dict[str, File] = {
+        path.relative_to(folder).as_posix(): describe_file(path)
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+    return Manifest(
+        name=name,
+        source=spec.source,
+        weights=spec.weights if spec.weights in ("default", "none", "as built") else "file",
+        layers=tuple(layers),
+        boundaries=tuple(
+            Boundary(
+                id=index,
+                after=layers[cut.after].name if cut.after >= 0 else None,
+                tensors=cut.tensors,
+            )
+            for index, cut in enumerate(cuts)
+        ),
+        segments=tuple(
+            Segment(
+                program=f"segments/{index:02}.json",
+                onnx=f"segments/{index:02}.onnx",
+                weights=f"segments/{index:02}.safetensors",
+                flops=sum(layer.flops or 0 for layer in layers if layer.segment == index),
+            )
+            for index in range(len(cuts) - 1)
+        ),
+        outputs={name: node.name for name, node in model.outputs.items()},
+        picture=spec.picture,
+        classifies=spec.classifies,
+        labels_file="labels.txt" if spec.labels else None,
+        unsupported_ops=model.graph.unsupported_ops,
+        max_relative_error=0.0,
+        files=files,
+    )

@@ -1,0 +1,89 @@
+"""What `compile` needs to know of a model beside its module."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from .picture import PictureInput
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelSpec:
+    """A torch module with example inputs.
+
+    `args` and `kwargs` hold tensors with the batch as dimension 0 and a batch size of 2 or more.
+    `picture` is set for models that take photos; they are captured from uint8 pixels on.
+    `classifies` says that the output holds one logit for each of `labels` (or of unnamed classes).
+    """
+
+    source: str
+    module: torch.nn.Module
+    args: tuple[Any, ...] = ()
+    kwargs: Mapping[str, Any] = field(default_factory=dict)
+    picture: PictureInput | None = None
+    classifies: bool = False
+    labels: Sequence[str] = ()
+    weights: str = "as built"
+    layer_prefix: str = ""
+
+    @classmethod
+    def of_picture_model(
+        cls,
+        source: str,
+        model: torch.nn.Module,
+        picture: PictureInput,
+        *,
+        mean: Sequence[float],
+        std: Sequence[float],
+        classifies: bool = True,
+        labels: Sequence[str] = (),
+        weights: str = "as built",
+    ) -> ModelSpec:
+        """A model of normalised `[batch, 3, height, width]`, captured from its pixels on.
+
+        `mean` and `std` are per channel, of pixel values scaled to 0..1.
+        """
+        noise = torch.Generator().manual_seed(0)
+        shape = picture.spec.shape_at(3)
+        return cls(
+            source=source,
+            module=FromPixels(Normalise(mean, std), model),
+            args=(torch.randint(0, 256, shape, dtype=torch.uint8, generator=noise),),
+            picture=picture,
+            classifies=classifies,
+            labels=labels,
+            weights=weights,
+            layer_prefix="model.",
+        )
+
+
+class Normalise(torch.nn.Module):
+    """uint8 `[batch, height, width, 3]` to normalised float32 `[batch, 3, height, width]`."""
+
+    def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
+        super().__init__()
+        scale = 1 / (255 * torch.tensor(std, dtype=torch.float64))
+        shift = -torch.tensor(mean, dtype=torch.float64) / torch.tensor(std, dtype=torch.float64)
+        self.register_buffer("scale", scale.float().reshape(3, 1, 1))
+        self.register_buffer("shift", shift.float().reshape(3, 1, 1))
+
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        """The model's input."""
+        return pixels.permute(0, 3, 1, 2).float() * self.scale + self.shift
+
+
+class FromPixels(torch.nn.Module):
+    """A picture model with its normalisation as the first layer."""
+
+    def __init__(self, normalise: Normalise, model: torch.nn.Module) -> None:
+        super().__init__()
+        self.normalise = normalise
+        self.model = model
+
+    def forward(self, pixels: torch.Tensor) -> Any:
+        """What the model returns for these pixels."""
+        return self.model(self.normalise(pixels))

@@ -1,0 +1,248 @@
+"""The edge's form of the segments: one ONNX export of the whole model, cut at the boundaries.
+
+One export takes as long as the exports of all segments together take each, so it is done once with
+every boundary tensor as an output, and the ONNX graph is cut at those values. Sizes need care:
+the exporter reads the batch size wherever it likes, often from the model's input. Every `Shape` of
+an activation is therefore recomputed from the first tensor that enters the segment.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import onnx
+import torch
+from onnx import helper, numpy_helper
+from splitpoint.codec import TensorSpec
+from torch.export import ExportedProgram
+from torch.export.graph_signature import OutputKind, OutputSpec, TensorArgument
+from torch.fx import Node
+
+from .capture import CapturedModel, _quiet
+from .errors import CaptureError
+
+_MULTIPLE = re.compile(r"(?:(\d+)\*)?[A-Za-z_]\w*")
+
+
+@dataclass(slots=True, kw_only=True)
+class WholeOnnx:
+    """The exported model and the ONNX value of each boundary node."""
+
+    model: onnx.ModelProto
+    value_of: dict[Node, str]
+
+
+def export_whole(model: CapturedModel, boundary_nodes: Sequence[Node]) -> WholeOnnx:
+    """Exports the model with `boundary_nodes` as outputs. Changes `model.program` (call it last).
+
+    Raises `CaptureError` naming the operation that has no ONNX form.
+    """
+    program = model.program
+    inputs = [
+        node
+        for node in program.graph.nodes
+        if node.op == "placeholder" and node.name in program.graph_signature.user_inputs
+    ]
+    extra = [node for node in dict.fromkeys(boundary_nodes) if node not in inputs]
+    _replace_outputs(program, extra)
+    try:
+        with _quiet(), torch.no_grad():
+            exported = torch.onnx.export(program, dynamo=True, optimize=False, verbose=False)
+    except Exception as error:
+        cause: BaseException = error
+        while cause.__cause__ is not None:
+            cause = cause.__cause__
+        reason = next((line for line in str(cause).splitlines() if line.strip()), repr(cause))
+        raise CaptureError(
+            f"the model has an operation without an ONNX form ({reason[:300]})",
+            "replace it; the device runs its segments with onnxruntime",
+        ) from error
+    assert exported is not None
+    proto = exported.model_proto
+    values = dict(zip(extra, (value.name for value in proto.graph.output), strict=True))
+    values |= dict(zip(inputs, (value.name for value in proto.graph.input), strict=True))
+    return WholeOnnx(model=proto, value_of=values)
+
+
+def _replace_outputs(program: ExportedProgram, outputs: Sequence[Node]) -> None:
+    """Makes the program return `outputs` as a flat tuple, whatever its model returned."""
+    (output,) = (node for node in program.graph.nodes if node.op == "output")
+    output.args = (tuple(outputs),)
+    program.graph_signature.output_specs[:] = [
+        OutputSpec(kind=OutputKind.USER_OUTPUT, arg=TensorArgument(name=node.name), target=None)
+        for node in outputs
+    ]
+    flat = torch.utils._pytree.tree_structure(tuple(outputs))
+    codegen = program.graph._codegen
+    if isinstance(codegen, torch.fx.graph._PyTreeCodeGen):
+        codegen.pytree_info = codegen.pytree_info._replace(out_spec=flat)
+    for entry in program.module_call_graph:
+        if entry.fqn == "" and entry.signature is not None:
+            entry.signature.out_spec = flat
+            entry.signature.outputs = [TensorArgument(name=node.name) for node in outputs]
+    program.graph_module.recompile()
+
+
+class OnnxCutter:
+    """Cuts segments out of one exported model."""
+
+    def __init__(self, whole: WholeOnnx) -> None:
+        self._whole = whole
+        graph = whole.model.graph
+        self._producer = {name: node for node in graph.node for name in node.output if name}
+        self._order = {id(node): index for index, node in enumerate(graph.node)}
+        self._initializers = {tensor.name: tensor for tensor in graph.initializer}
+        self._types = {
+            value.name: value for value in (*graph.value_info, *graph.input, *graph.output)
+        }
+        for node in graph.node:
+            if any(a.type in (a.GRAPH, a.GRAPHS) for a in node.attribute):
+                raise CaptureError(
+                    f"the operation {node.op_type} with a nested graph cannot be cut",
+                    "remove control flow from the model",
+                )
+
+    def segment(
+        self,
+        entering: Sequence[tuple[Node, TensorSpec]],
+        leaving: Sequence[tuple[Node, TensorSpec]],
+    ) -> onnx.ModelProto:
+        """The model that computes `leaving` from `entering`; its values bear the specs' names."""
+        here = {self._whole.value_of[node]: spec for node, spec in entering}
+        wanted = {
+            self._whole.value_of[node]: spec
+            for node, spec in leaving
+            if self._whole.value_of[node] not in here
+        }
+        nodes, initializers, shapes = self._collect(list(wanted), set(here))
+        used = {name for node in nodes for name in node.input}
+        if shapes and not used & set(here):
+            used.add(next(iter(here)))
+        rename = {name: spec.name for name, spec in (here | wanted).items()}
+        # A value of the whole graph may by chance bear the name of a boundary tensor.
+        taken = set(rename.values())
+        for node in nodes:
+            for name in (*node.input, *node.output):
+                if name in taken and name not in rename:
+                    rename[name] = f"{name}__inner"
+        prelude = self._recomputed_shapes(shapes, here, used) if shapes else ([], [])
+        copies = [_copy(node, rename) for node in (*prelude[0], *nodes)]
+        tensors = [self._initializers[name] for name in initializers]
+        for tensor in tensors:
+            if tensor.name in rename:
+                raise CaptureError(f"the weight {tensor.name!r} bears the name of a tensor")
+        graph = helper.make_graph(
+            copies,
+            "segment",
+            [_value_info(spec) for name, spec in here.items() if name in used],
+            [_value_info(spec) for spec in wanted.values()],
+            [*tensors, *prelude[1]],
+        )
+        source = self._whole.model
+        model = helper.make_model(graph, producer_name="splitpoint")
+        model.ir_version = source.ir_version
+        del model.opset_import[:]
+        model.opset_import.extend(source.opset_import)
+        model.functions.extend(source.functions)
+        return model
+
+    def _collect(
+        self, wanted: list[str], here: set[str]
+    ) -> tuple[list[onnx.NodeProto], list[str], list[onnx.NodeProto]]:
+        """Nodes in order, initializers, and the `Shape` nodes to be recomputed."""
+        nodes: dict[int, onnx.NodeProto] = {}
+        initializers: dict[str, None] = {}
+        shapes: dict[int, onnx.NodeProto] = {}
+        seen: set[str] = set()
+        stack = list(wanted)
+        while stack:
+            name = stack.pop()
+            if name in seen or name in here or not name:
+                continue
+            seen.add(name)
+            if name in self._initializers:
+                initializers[name] = None
+                continue
+            node = self._producer.get(name)
+            if node is None:
+                raise CaptureError(f"internal error: the ONNX value {name!r} crosses a cut")
+            if node.op_type == "Shape" and self._extents(node.input[0]):
+                shapes[id(node)] = node
+                continue
+            nodes[id(node)] = node
+            stack += node.input
+        ordered = sorted(nodes.values(), key=lambda node: self._order[id(node)])
+        return ordered, list(initializers), list(shapes.values())
+
+    def _recomputed_shapes(
+        self, shapes: list[onnx.NodeProto], here: dict[str, TensorSpec], used: set[str]
+    ) -> tuple[list[onnx.NodeProto], list[onnx.TensorProto]]:
+        """Nodes that give each value of `shapes` as constants + factors * batch."""
+        source = next(name for name in here if name in used)
+        spec = here[source]
+        nodes = [
+            helper.make_node(
+                "Shape", [source], ["batch__extent"], start=spec.batch_dim, end=spec.batch_dim + 1
+            ),
+            helper.make_node("Div", ["batch__extent", "batch__factor"], ["batch__size"]),
+        ]
+        constants = {"batch__factor": [spec.shape[spec.batch_dim]]}
+        for shape in shapes:
+            output = shape.output[0]
+            attributes = {a.name: a.i for a in shape.attribute}
+            extents = self._extents(shape.input[0])
+            extents = extents[attributes.get("start", 0) : attributes.get("end", len(extents))]
+            constants[f"{output}__factors"] = [factor or 0 for _, factor in extents]
+            constants[f"{output}__fixed"] = [fixed or 0 for fixed, _ in extents]
+            nodes += [
+                helper.make_node(
+                    "Mul", ["batch__size", f"{output}__factors"], [f"{output}__scaled"]
+                ),
+                helper.make_node("Add", [f"{output}__scaled", f"{output}__fixed"], [output]),
+            ]
+        return nodes, [
+            numpy_helper.from_array(np.array(values, np.int64), name)
+            for name, values in constants.items()
+        ]
+
+    def _extents(self, name: str) -> list[tuple[int | None, int | None]]:
+        """Each dimension of an activation as (constant, None) or (None, factor of the batch).
+
+        Empty where the exporter recorded no such shape (it invents values within one operation):
+        then the `Shape` stays as it is, which is right as long as that operation is not cut.
+        """
+        value = self._types.get(name)
+        if value is None or not value.type.tensor_type.HasField("shape"):
+            return []
+        extents: list[tuple[int | None, int | None]] = []
+        for dim in value.type.tensor_type.shape.dim:
+            if dim.HasField("dim_value"):
+                extents.append((dim.dim_value, None))
+                continue
+            match = _MULTIPLE.fullmatch(dim.dim_param)
+            if match is None:
+                return []
+            extents.append((None, int(match[1] or 1)))
+        return extents
+
+
+def _copy(node: onnx.NodeProto, rename: dict[str, str]) -> onnx.NodeProto:
+    copy = onnx.NodeProto()
+    copy.CopyFrom(node)
+    copy.input[:] = [rename.get(name, name) for name in node.input]
+    copy.output[:] = [rename.get(name, name) for name in node.output]
+    copy.doc_string = ""
+    del copy.metadata_props[:]  # source paths of the machine that compiled
+    return copy
+
+
+def _value_info(spec: TensorSpec) -> onnx.ValueInfoProto:
+    shape: list[int | str] = list(spec.shape)
+    factor = spec.shape[spec.batch_dim]
+    shape[spec.batch_dim] = "batch" if factor == 1 else f"{factor}*batch"
+    return helper.make_tensor_value_info(
+        spec.name, helper.np_dtype_to_tensor_dtype(spec.numpy_dtype), shape
+    )
