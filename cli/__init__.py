@@ -1,1 +1,1 @@
-"""."""
+"""The `splitpoint` command, its reports and the link emulator."""

@@ -1,1 +1,1 @@
-"""."""
+"""The cloud worker: queues, batching, torch, and the gRPC service."""

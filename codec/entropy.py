@@ -38,7 +38,10 @@ def decompress_exactly(payload: bytes, expected_bytes: int) -> bytes:
             size = "no size" if declared == zstandard.CONTENTSIZE_UNKNOWN else f"{declared} bytes"
             raise CodecError(f"compressed payload declares {size}, expected {expected_bytes} bytes")
         data = decompressor.decompress(
-            payload, max_output_size=expected_bytes, read_across_frames=False, allow_extra_data=False
+            payload,
+            max_output_size=expected_bytes,
+            read_across_frames=False,
+            allow_extra_data=False,
         )
     except zstandard.ZstdError as error:
         raise CodecError(f"compressed payload is damaged ({error})") from error

@@ -1,1 +1,1 @@
-"""."""
+"""From a torch model to a bundle: graph capture, boundaries, segments, planning."""

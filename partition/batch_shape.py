@@ -53,9 +53,7 @@ def spec_of(name: str, tensor: torch.Tensor) -> TensorSpec | None:
         return None
     if any(extent < 1 for extent in shape):
         return None
-    return TensorSpec(
-        name=name, dtype=TORCH_DTYPES[tensor.dtype], shape=shape, batch_dim=dims[0]
-    )
+    return TensorSpec(name=name, dtype=TORCH_DTYPES[tensor.dtype], shape=shape, batch_dim=dims[0])
 
 
 def fake_value(node: torch.fx.Node) -> Any:

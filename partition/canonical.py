@@ -67,6 +67,46 @@ def parameter_values(program: ExportedProgram) -> dict[Node, tuple[str, torch.Te
     return values
 
 
+def fold_batch_norms(program: ExportedProgram, crossing: frozenset[Node]) -> None:
+    """Folds each batch norm into the convolution before it, unless a cut lies between them.
+
+    With mean m, variance v, scale g and shift b of a channel, g·(w·x + c - m)/sqrt(v + eps) + b is
+    a convolution with the weight w·s and the bias (c - m)·s + b, where s = g/sqrt(v + eps). The
+    batch norm's node becomes that convolution, so whatever refers to it stays valid.
+    """
+    values = {node: value for node, (_, value) in parameter_values(program).items()}
+    for node in list(program.graph.nodes):
+        if node.target is not aten.batch_norm.default:
+            continue
+        convolution, scale, shift, mean, variance = node.args[:5]
+        if (
+            convolution.target is not aten.conv2d.default
+            or len(convolution.users) != 1
+            or convolution in crossing
+            or mean is None
+        ):
+            continue
+        x, weight, bias, *options = (*convolution.args, None)[: max(3, len(convolution.args))]
+        w = values[weight].double()
+        s = 1 / torch.sqrt(values[variance].double() + float(node.args[7]))
+        s = s if scale is None else s * values[scale].double()
+        c = -values[mean].double() if bias is None else (values[bias] - values[mean]).double()
+        new_bias = c * s if shift is None else c * s + values[shift].double()
+        new_weight = w * s.reshape(-1, *[1] * (w.ndim - 1))
+        name, dtype = f"folded.{node.name}", values[weight].dtype
+        arguments = (
+            x,
+            _add_constant(program, f"{name}.weight", new_weight.to(dtype), fake_value(weight)),
+            _add_constant(program, f"{name}.bias", new_bias.to(dtype), fake_value(mean)),
+            *options,
+        )
+        node.target, node.args, node.kwargs = aten.conv2d.default, arguments, convolution.kwargs
+        program.graph.erase_node(convolution)
+    _drop_unused_inputs(program)
+    program.graph.lint()
+    program.graph_module.recompile()
+
+
 def _simplify(graph: torch.fx.Graph, node: Node) -> None:
     value = fake_value(node)
     if value is None:  # run-time assertions and the like: nobody uses what they return
@@ -103,38 +143,40 @@ def _merge_batch_norm(graph: torch.fx.Graph, node: Node) -> None:
 
 
 def _fold_constants(program: ExportedProgram) -> None:
-    graph = program.graph
-    known: dict[Node, Any] = {
-        node: value for node, (_, value) in parameter_values(program).items()
-    }
+    known: dict[Node, Any] = {node: value for node, (_, value) in parameter_values(program).items()}
     folded: list[Node] = []
     with torch.no_grad():
-        for node in graph.nodes:
+        for node in program.graph.nodes:
             if node.op == "call_function" and _is_constant(node, known):
                 known[node] = _evaluate(node, known)
                 folded.append(node)
-    used_outside = [node for node in folded if any(user not in known for user in node.users)]
-    first = next(iter(graph.nodes))
-    for node in used_outside:
+    for node in folded:
         value = known[node]
-        if not isinstance(value, torch.Tensor):
-            continue
-        name = f"folded.{node.name}"
-        with graph.inserting_before(first):
-            placeholder = graph.placeholder(f"c_folded_{node.name}")
-        placeholder.meta = {"val": fake_value(node)}
-        program.graph_signature.input_specs.insert(
-            0,
-            InputSpec(
-                kind=InputKind.CONSTANT_TENSOR,
-                arg=TensorArgument(name=placeholder.name),
-                target=name,
-                persistent=None,
-            ),
-        )
-        first = placeholder
-        program.constants[name] = value.detach().clone().contiguous()
-        node.replace_all_uses_with(placeholder)
+        used = any(user not in known for user in node.users)
+        if used and isinstance(value, torch.Tensor):
+            placeholder = _add_constant(program, f"folded.{node.name}", value, fake_value(node))
+            node.replace_all_uses_with(placeholder)
+
+
+def _add_constant(
+    program: ExportedProgram, name: str, value: torch.Tensor, fake: torch.Tensor
+) -> Node:
+    """A new placeholder, before all others, that stands for `value`."""
+    graph = program.graph
+    with graph.inserting_before(next(iter(graph.nodes))):
+        placeholder = graph.placeholder(f"c_{name.replace('.', '_')}")
+    placeholder.meta = {"val": fake}
+    program.graph_signature.input_specs.insert(
+        0,
+        InputSpec(
+            kind=InputKind.CONSTANT_TENSOR,
+            arg=TensorArgument(name=placeholder.name),
+            target=name,
+            persistent=None,
+        ),
+    )
+    program.constants[name] = value.detach().clone().contiguous()
+    return placeholder
 
 
 def _is_constant(node: Node, known: dict[Node, Any]) -> bool:

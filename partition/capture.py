@@ -272,4 +272,3 @@ def _model_graph(
         op_name(node) for layer in layers for node in layer.nodes if node_flops(node) is None
     }
     return ModelGraph(layers=tuple(records), cuts=cuts, unsupported_ops=tuple(sorted(unsupported)))
-

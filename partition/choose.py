@@ -7,6 +7,7 @@ from .flops import is_heavy
 from .graph import ModelGraph
 
 DEFAULT_BOUNDARIES = 8
+WIDER = 1.25  # a class token widens ViT's sequence by a 196th; that alone excludes nothing
 
 
 def choose_cuts(
@@ -17,7 +18,7 @@ def choose_cuts(
     Between two convolutions or matrix products only the narrowest cut is a candidate, the last of
     equals: earlier ones would take apart what a runtime fuses. Then the compute is divided into
     equal parts, and from each the narrowest candidate is taken, the earliest of equals. A candidate
-    wider than one before it is none: it costs the device more work and the link more bytes.
+    much wider than one before it is none: it costs the device more work and the link more bytes.
     """
     if most < 2:
         raise CaptureError(f"{most} boundaries are too few", "ask for 2 (input and output) or more")
@@ -30,11 +31,16 @@ def choose_cuts(
     for i in range(1, last):
         key = stretch[graph.cuts[i].after + 1]
         best = narrowest.get(key)
-        if i not in excluded and key and (best is None or graph.cuts[i].nbytes <= graph.cuts[best].nbytes):
+        if (
+            i not in excluded
+            and key
+            and (best is None or graph.cuts[i].nbytes <= graph.cuts[best].nbytes)
+        ):
             narrowest[key] = i
     inner: list[int] = []
     for i in narrowest.values():
-        if not inner or graph.cuts[i].nbytes <= min(graph.cuts[j].nbytes for j in inner):
+        least = min((graph.cuts[j].nbytes for j in inner), default=graph.cuts[i].nbytes)
+        if graph.cuts[i].nbytes <= WIDER * least:
             inner.append(i)
     by_width = sorted(inner, key=lambda i: (graph.cuts[i].nbytes, i))
     parts, total = most - 2, max(done_flops[-1], 1)

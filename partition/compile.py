@@ -16,7 +16,7 @@ from splitpoint.codec import SplitpointError
 from torch.fx import Node
 
 from .bundle import Boundary, Bundle, File, Manifest, Segment, describe_file, write_manifest
-from .canonical import parameter_values
+from .canonical import fold_batch_norms, parameter_values
 from .capture import CapturedModel, capture
 from .choose import DEFAULT_BOUNDARIES, choose_cuts
 from .errors import BundleError, CaptureError
@@ -57,6 +57,7 @@ def compile_model(
     chosen = _choose_separable(model, spec, boundaries)
     cuts = [model.graph.cuts[i] for i in chosen]
     nodes = [model.cut_nodes[i] for i in chosen]
+    fold_batch_norms(model.program, frozenset(node for crossing in nodes for node in crossing))
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         draft = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))

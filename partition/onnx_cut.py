@@ -50,7 +50,7 @@ def export_whole(model: CapturedModel, boundary_nodes: Sequence[Node]) -> WholeO
     _replace_outputs(program, extra)
     try:
         with _quiet(), torch.no_grad():
-            exported = torch.onnx.export(program, dynamo=True, optimize=False, verbose=False)
+            exported = torch.onnx.export(program, dynamo=True, optimize=True, verbose=False)
     except Exception as error:
         cause: BaseException = error
         while cause.__cause__ is not None:

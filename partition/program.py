@@ -187,9 +187,7 @@ class _BatchSizes:
             raise BundleError("a segment needs the batch size but has no input")
         if not self._made:
             tensor, spec = self._source
-            size = self._graph.call_function(
-                torch.ops.aten.sym_size.int, (tensor, spec.batch_dim)
-            )
+            size = self._graph.call_function(torch.ops.aten.sym_size.int, (tensor, spec.batch_dim))
             extent = spec.shape[spec.batch_dim]
             if extent != 1:
                 size = self._graph.call_function(operator.floordiv, (size, extent))

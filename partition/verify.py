@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime
 import torch
 from splitpoint.codec import Array, TensorSpec
 
@@ -16,6 +15,7 @@ from .bundle import Manifest
 from .canonical import parameter_values
 from .capture import CapturedModel
 from .model_spec import ModelSpec
+from .onnx_segment import OnnxSegment
 from .program import load_program, program_of
 from .weights import load_weights
 
@@ -23,7 +23,9 @@ BATCHES = (1, 3)
 CPU = torch.device("cpu")
 
 
-def example_batch(spec: ModelSpec, samples: Sequence[int]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+def example_batch(
+    spec: ModelSpec, samples: Sequence[int]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """The example inputs with these samples of the example batch (modulo its size)."""
 
     def pick(leaf: Any) -> Any:
@@ -109,23 +111,6 @@ def relative_error(found: Array, expected: Array) -> float:
     return difference / scale if scale else difference
 
 
-class OnnxSegment:
-    """A segment in onnxruntime, from tensors by name to tensors by name."""
-
-    def __init__(self, path: Path) -> None:
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = 3
-        self._session = onnxruntime.InferenceSession(
-            str(path), options, providers=["CPUExecutionProvider"]
-        )
-        self._inputs = [value.name for value in self._session.get_inputs()]
-        self._outputs = [value.name for value in self._session.get_outputs()]
-
-    def __call__(self, values: Mapping[str, Array]) -> dict[str, Array]:
-        results = self._session.run(None, {name: values[name] for name in self._inputs})
-        return dict(zip(self._outputs, results, strict=True))
-
-
 class TorchSegment:
     """A segment as the cloud loads it."""
 
@@ -139,6 +124,4 @@ class TorchSegment:
     def __call__(self, values: Mapping[str, Array]) -> dict[str, Array]:
         with torch.inference_mode():
             results = self._module(*(torch.tensor(values[name]) for name in self._inputs))
-        return {
-            name: tensor.numpy() for name, tensor in zip(self._outputs, results, strict=True)
-        }
+        return {name: tensor.numpy() for name, tensor in zip(self._outputs, results, strict=True)}

@@ -35,7 +35,9 @@ def load_weights(path: Path, device: torch.device) -> dict[str, torch.Tensor]:
     try:
         return load_file(path, device=str(device))
     except Exception as error:
-        raise BundleError(f"{path} holds no weights ({error})", "compile the bundle again") from error
+        raise BundleError(
+            f"{path} holds no weights ({error})", "compile the bundle again"
+        ) from error
 
 
 def share_weights(model: onnx.ModelProto, path: Path) -> None:

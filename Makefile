@@ -1,0 +1,47 @@
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+# pip prints a line for each of its find-links; only its errors matter here.
+PIP := $(BIN)/python -m pip --disable-pip-version-check -q
+SOURCES := pyproject.toml $(shell git ls-files codec partition proto edge cloud cli 2>/dev/null)
+
+.PHONY: help demo test lint proto clean
+
+help:
+	@echo "make demo   environment, install, and a real model split over an emulated LTE link"
+	@echo "make test   environment, install, linters, types and all tests"
+	@echo "make lint   ruff and mypy alone"
+	@echo "make proto  generate proto/*_pb2* again after a change of splitpoint.proto"
+	@echo "make clean  remove the environment and everything built"
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.demo: $(BIN)/python $(SOURCES)
+	$(PIP) install ".[demo]"
+	@touch $@
+
+$(VENV)/.dev: $(BIN)/python $(SOURCES)
+	$(PIP) install ".[dev]"
+	@touch $@
+
+demo: $(VENV)/.demo
+	$(BIN)/splitpoint demo
+
+test: lint
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy -p splitpoint.codec -p splitpoint.partition -p splitpoint.proto \
+		-p splitpoint.edge -p splitpoint.cloud -p splitpoint.cli
+
+# The virtual path makes the generated code import `splitpoint.proto` as it is installed.
+proto: $(VENV)/.dev
+	$(BIN)/python -m grpc_tools.protoc -Isplitpoint/proto=proto --python_out=. --pyi_out=. \
+		--grpc_python_out=. splitpoint/proto/splitpoint.proto
+	mv splitpoint/proto/*_pb2* proto/ && rm -r splitpoint
+
+clean:
+	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,0 +1,60 @@
+"""`splitpoint doctor`."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import platform
+from importlib.metadata import PackageNotFoundError, version
+from typing import Annotated
+
+import onnxruntime
+import psutil
+import typer
+from splitpoint.edge.cache import default_cache
+
+from .output import human_bytes, out, print_json
+
+_PACKAGES = ("splitpoint", "grpcio", "protobuf", "numpy", "onnxruntime", "torch", "torchvision")
+
+
+def doctor(
+    json_: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
+) -> None:
+    """Say what this machine can do: versions, cores, memory, runtimes, cache."""
+    facts = {
+        "machine": platform.machine(),
+        "system": f"{platform.system()} {platform.release()}",
+        "python": platform.python_version(),
+        "cores": psutil.cpu_count(logical=False) or os.cpu_count(),
+        "memory_bytes": psutil.virtual_memory().total,
+        "packages": {name: _version_of(name) for name in _PACKAGES},
+        "onnxruntime_providers": onnxruntime.get_available_providers(),
+        "cuda": _cuda(),
+        "cache": str(default_cache()),
+    }
+    if json_:
+        print_json(facts)
+        return
+    out.print(f"{facts['system']} on {facts['machine']}, Python {facts['python']}")
+    out.print(f"{facts['cores']} cores, {human_bytes(psutil.virtual_memory().total)} memory")
+    for name in _PACKAGES:
+        out.print(f"{name}: {_version_of(name) or 'not installed'}")
+    out.print(f"onnxruntime runs on: {', '.join(onnxruntime.get_available_providers())}")
+    out.print(f"CUDA for the worker: {_cuda() or 'none'}")
+    out.print(f"cache: {facts['cache']}", soft_wrap=True)
+
+
+def _version_of(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _cuda() -> str | None:
+    if importlib.util.find_spec("torch") is None:
+        return None
+    import torch
+
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else None

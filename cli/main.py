@@ -1,0 +1,62 @@
+"""The `splitpoint` command."""
+
+from __future__ import annotations
+
+import sys
+from importlib.metadata import version
+from typing import Annotated
+
+import typer
+from splitpoint.codec import SplitpointError
+
+from .compile_cmd import compile_
+from .demo_cmd import demo
+from .doctor_cmd import doctor
+from .emulate_cmd import emulate
+from .inspect_cmd import inspect
+from .output import say
+from .run_cmd import run
+from .serve_cmd import serve
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Split inference: the early layers on the device, the rest on a GPU server.",
+)
+app.command("compile")(compile_)
+for command in (inspect, serve, run, emulate, demo, doctor):
+    app.command()(command)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        sys.stdout.write(f"splitpoint {version('splitpoint')}\n")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    show_version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+def main() -> None:
+    """Runs the command line: 0 done, 1 failed with one line of why, 2 wrong usage."""
+    try:
+        app()
+    except SplitpointError as error:
+        say(f"error: {error}")
+        sys.exit(1)
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.startswith("splitpoint"):
+            raise
+        extra = {"torch": "torch", "onnx": "torch", "safetensors": "torch"}.get(error.name, "cloud")
+        say(f'error: {error.name} is not installed: pip install "splitpoint[{extra}]"')
+        sys.exit(1)
+    except KeyboardInterrupt:
+        sys.exit(130)

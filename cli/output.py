@@ -1,0 +1,96 @@
+"""What commands print: one JSON document on stdout or a table, everything else on stderr."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from types import TracebackType
+from typing import Any
+
+from rich.console import Console
+from rich.logging import RichHandler
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+# Where no terminal says how wide it is, a table may be as wide as it needs.
+out = Console(highlight=False, width=None if sys.stdout.isatty() else 140)
+err = Console(stderr=True, highlight=False)
+
+
+def print_json(document: Any) -> None:
+    """One JSON document on one line of stdout, at once (a pipe may be waiting for it)."""
+    sys.stdout.write(json.dumps(document) + "\n")
+    sys.stdout.flush()
+
+
+def say(line: str) -> None:
+    """A line for the person at the terminal, on stderr."""
+    err.print(line, markup=False, soft_wrap=True)
+
+
+def setup_logging(verbose: bool) -> None:
+    """splitpoint's own log lines on stderr; the libraries' only from warnings on."""
+    logging.basicConfig(
+        level=logging.WARNING,
+        format="%(message)s",
+        handlers=[RichHandler(console=err, show_path=False)],
+    )
+    logging.getLogger("splitpoint").setLevel(logging.INFO if verbose else logging.WARNING)
+
+
+class Steps:
+    """Progress of long work: a bar on a terminal, a line a step elsewhere.
+
+    Use it as a context manager and call it with (what, done, total).
+    """
+
+    def __init__(self) -> None:
+        self._bar = Progress(
+            SpinnerColumn(),
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TimeElapsedColumn(),
+            console=err,
+            transient=True,
+        )
+        self._task = self._bar.add_task("", total=None)
+
+    def __enter__(self) -> Steps:
+        if err.is_terminal:
+            self._bar.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._bar.stop()
+
+    def __call__(self, what: str, done: int, total: int) -> None:
+        """Shows that `done` of `total` steps are done and `what` comes next."""
+        if err.is_terminal:
+            self._bar.update(self._task, description=what, completed=done, total=total)
+        elif done < total:
+            say(f"[{done + 1}/{total}] {what}")
+
+
+def human_bytes(nbytes: float) -> str:
+    """`62.7 kB`; powers of 1,000."""
+    for unit in ("B", "kB", "MB"):
+        if nbytes < 1000:
+            return f"{nbytes:.0f} {unit}" if unit == "B" else f"{nbytes:.1f} {unit}"
+        nbytes /= 1000
+    return f"{nbytes:.1f} GB"
+
+
+def human_count(count: float | None) -> str:
+    """`1.82 G`; `?` for an unknown count."""
+    if count is None:
+        return "?"
+    for unit in ("", " k", " M", " G"):
+        if count < 1000:
+            return f"{count:.0f}" if unit == "" else f"{count:.3g}{unit}"
+        count /= 1000
+    return f"{count:.3g} T"

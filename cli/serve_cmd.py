@@ -1,0 +1,72 @@
+"""`splitpoint serve`."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .output import say, setup_logging
+
+
+def serve(
+    bundles: Annotated[list[Path], typer.Argument(help="NAME.split …", show_default=False)],
+    listen: Annotated[
+        str, typer.Option(help="HOST:PORT; port 0 takes any free one and prints it.")
+    ] = "127.0.0.1:7070",
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda")] = "auto",
+    max_batch: Annotated[int, typer.Option(help="Most samples computed together.", min=1)] = 32,
+    max_queued: Annotated[int, typer.Option(help="Most frames that may wait.", min=1)] = 256,
+    grace: Annotated[
+        float, typer.Option(help="Seconds to finish what was taken, on SIGTERM.", min=0)
+    ] = 10.0,
+    reflection: Annotated[bool, typer.Option(help="Offer gRPC server reflection.")] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log every client.")] = False,
+) -> None:
+    """Run the cloud worker: finish the inference of many edges.
+
+    Prints "listening on HOST:PORT" when it is ready. SIGTERM and Ctrl-C drain: what was taken is
+    answered, then it exits 0.
+    """
+    setup_logging(verbose)
+    try:
+        import uvloop
+
+        run = uvloop.run
+    except ImportError:  # it is an accelerator, and not made for every platform
+        run = asyncio.run
+    run(_serve(bundles, listen, device, max_batch, max_queued, grace, reflection))
+
+
+async def _serve(
+    bundles: list[Path],
+    listen: str,
+    device: str,
+    max_batch: int,
+    max_queued: int,
+    grace_s: float,
+    reflection: bool,
+) -> None:
+    from splitpoint.cloud.worker import Worker
+
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    async with Worker(
+        bundles,
+        listen=listen,
+        device=device,
+        max_batch=max_batch,
+        max_queued=max_queued,
+        grace_s=grace_s,
+        reflection=reflection,
+        progress=say,
+    ) as worker:
+        say(f"listening on {worker.address}")
+        await stop.wait()
+        say("draining")
+    say("stopped")

@@ -1,0 +1,178 @@
+"""Queues, batches and computes: one engine, one compute thread, all models and streams.
+
+Requests that wait at the same boundary of the same model are computed together, in the order in
+which the oldest of each group came. There is no artificial delay: a batch is whatever waited while
+the one before it ran. Every job gets exactly one answer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+from splitpoint.codec import Array
+from splitpoint.partition.bundle import Bundle
+from splitpoint.proto import splitpoint_pb2 as pb
+from splitpoint.proto.frames import Boundaries, FrameError
+
+from .torch_runner import TorchRunner
+
+log = logging.getLogger("splitpoint.cloud")
+
+_LOAD_WINDOW_S = 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServedModel:
+    """A bundle that is loaded and timed."""
+
+    bundle: Bundle
+    runner: TorchRunner
+    segment_ms: tuple[float, ...]
+    boundaries: Boundaries
+
+
+@dataclass(kw_only=True, eq=False)
+class Job:
+    """One checked and decoded frame on its way through the engine.
+
+    `answer` is called once, on the event loop, with the outputs or the error. Times are of
+    `time.perf_counter`; `deadline` is infinite for a frame without budget.
+    """
+
+    model: ServedModel
+    boundary: int
+    batch: int
+    values: Mapping[str, Array]
+    deadline: float
+    answer: Callable[[Job, dict[str, Array] | FrameError], None]
+    cancelled: bool = False
+    queued_at: float = 0.0
+    started_at: float = 0.0
+    finished_at: float = 0.0
+    batch_computed: int = 0
+
+
+class Engine:
+    """Runs jobs until it is stopped. Use it from one event loop; `start` before `submit`."""
+
+    def __init__(self, *, max_batch: int, max_queued: int) -> None:
+        self._max_batch, self._max_queued = max_batch, max_queued
+        self._queues: dict[tuple[int, int], deque[Job]] = {}
+        self._queued = 0
+        self._wake = asyncio.Event()
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="splitpoint-compute")
+        self._task: asyncio.Task[None] | None = None
+        self._busy: deque[tuple[float, float]] = deque()
+        self._queue_ms = 0.0
+
+    def start(self) -> None:
+        """Starts the scheduling loop on the running event loop."""
+        self._task = asyncio.create_task(self._run(), name="engine")
+
+    async def stop(self) -> None:
+        """Ends the loop after the batch that is being computed; what waits gets STOPPING."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+        for queue in self._queues.values():
+            for job in queue:
+                job.answer(job, FrameError(pb.STOPPING, "the worker is stopping"))
+        self._queues.clear()
+        self._queued = 0
+        await asyncio.to_thread(self._pool.shutdown)
+
+    def submit(self, job: Job) -> None:
+        """Queues a job; `FrameError` (OVERLOADED) when the queue is full."""
+        if self._queued >= self._max_queued:
+            raise FrameError(pb.OVERLOADED, f"{self._queued} frames wait already")
+        job.queued_at = time.perf_counter()
+        key = (id(job.model), job.boundary)
+        self._queues.setdefault(key, deque()).append(job)
+        self._queued += 1
+        self._wake.set()
+
+    def load(self) -> pb.Load:
+        """How busy the engine is now."""
+        now = time.perf_counter()
+        while self._busy and self._busy[0][1] < now - _LOAD_WINDOW_S:
+            self._busy.popleft()
+        busy_s = sum(end - max(start, now - _LOAD_WINDOW_S) for start, end in self._busy)
+        return pb.Load(
+            queued=self._queued,
+            queue_ms=self._queue_ms,
+            utilisation=min(busy_s / _LOAD_WINDOW_S, 1.0),
+        )
+
+    async def _run(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            group = self._next_group()
+            if not group:
+                self._wake.clear()
+                await self._wake.wait()
+                continue
+            started = time.perf_counter()
+            computing = loop.run_in_executor(self._pool, _compute, group)
+            try:
+                results = await asyncio.shield(computing)
+            except asyncio.CancelledError:
+                self._answer(group, await computing, started)
+                raise
+            self._answer(group, results, started)
+
+    def _answer(
+        self, group: list[Job], results: list[dict[str, Array] | FrameError], started: float
+    ) -> None:
+        finished = time.perf_counter()
+        self._busy.append((started, finished))
+        self._queue_ms = 1e3 * (started - group[0].queued_at)
+        samples = sum(job.batch for job in group)
+        for job, result in zip(group, results, strict=True):
+            job.started_at, job.finished_at, job.batch_computed = started, finished, samples
+            job.answer(job, result)
+
+    def _next_group(self) -> list[Job]:
+        """The jobs to compute next: the group whose head waits longest, up to the batch limit."""
+        while self._queued:
+            key = min(
+                (key for key, queue in self._queues.items() if queue),
+                key=lambda key: self._queues[key][0].queued_at,
+            )
+            queue, group, samples = self._queues[key], [], 0
+            now = time.perf_counter()
+            while queue and (not group or samples + queue[0].batch <= self._max_batch):
+                job = queue.popleft()
+                self._queued -= 1
+                if job.cancelled:
+                    job.answer(job, FrameError(pb.CANCELLED, "cancelled by its sender"))
+                elif now >= job.deadline:
+                    job.answer(job, FrameError(pb.EXPIRED, "its budget ran out in the queue"))
+                else:
+                    group.append(job)
+                    samples += job.batch
+            if not queue:
+                del self._queues[key]
+            if group:
+                return group
+        return []
+
+
+def _compute(group: list[Job]) -> list[dict[str, Array] | FrameError]:
+    """Results in the order of the group; one job's failure is its own."""
+    model, boundary = group[0].model, group[0].boundary
+    try:
+        if len(group) == 1:
+            return [model.runner.run(boundary, group[0].values)]
+        return list(model.runner.run_together(boundary, [job.values for job in group]))
+    except Exception as error:  # noqa: BLE001 - whatever a kernel raises must not end the engine
+        if len(group) == 1:
+            log.warning("%s: a frame failed: %r", model.bundle.manifest.name, error)
+            reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
+            return [FrameError(pb.INTERNAL, f"computing failed ({reason})")]
+    return [result for job in group for result in _compute([job])]

@@ -1,0 +1,9 @@
+"""What can keep a worker from serving."""
+
+from __future__ import annotations
+
+from splitpoint.codec import SplitpointError
+
+
+class ServeError(SplitpointError):
+    """The worker cannot start: no such device, the port is in use, the model does not fit."""

@@ -1,0 +1,126 @@
+"""A worker: bundles, an engine and a gRPC server, from start to drained stop."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from types import TracebackType
+
+import grpc
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from splitpoint.partition.bundle import open_bundle
+from splitpoint.proto.limits import (
+    MAX_BATCH_PER_FRAME,
+    SERVICE,
+    max_frame_bytes,
+    server_options,
+)
+
+from .engine import Engine, ServedModel
+from .errors import ServeError
+from .service import SplitService
+from .torch_runner import TorchRunner, describe_device, pick_device
+
+log = logging.getLogger("splitpoint.cloud")
+
+DEFAULT_LISTEN = "127.0.0.1:7070"
+
+
+class Worker:
+    """Serves bundles at `listen` ("HOST:PORT", port 0 for any free one) until it is drained.
+
+    `async with Worker([...]) as worker` loads, warms up and listens; leaving it drains. Raises
+    `BundleError` or `ServeError` for what cannot be served, with nothing left half-started.
+    """
+
+    def __init__(
+        self,
+        bundles: Sequence[Path],
+        *,
+        listen: str = DEFAULT_LISTEN,
+        device: str = "auto",
+        max_batch: int = 32,
+        max_queued: int = 256,
+        grace_s: float = 10.0,
+        reflection: bool = False,
+        progress: Callable[[str], None] = lambda line: None,
+    ) -> None:
+        self._bundles, self._listen, self._device_name = bundles, listen, device
+        self._max_batch, self._max_queued = max_batch, max_queued
+        self._grace_s, self._reflection, self._progress = grace_s, reflection, progress
+        self.models: dict[str, ServedModel] = {}
+        self.address = ""
+
+    async def __aenter__(self) -> Worker:
+        """Loads the bundles, starts the engine and listens."""
+        self._device = pick_device(self._device_name)
+        for folder in self._bundles:
+            await asyncio.to_thread(self._load, folder)
+        self._engine = Engine(max_batch=self._max_batch, max_queued=self._max_queued)
+        self._decoders = ThreadPoolExecutor(
+            max(2, (os.cpu_count() or 2) // 2), thread_name_prefix="splitpoint-decode"
+        )
+        self._service = SplitService(
+            self.models, self._engine, self._decoders, describe_device(self._device)
+        )
+        largest = max(
+            max_frame_bytes(model.boundaries, MAX_BATCH_PER_FRAME) for model in self.models.values()
+        )
+        self._server = grpc.aio.server(options=server_options(largest))
+        self._server.add_generic_rpc_handlers((self._service.handler(),))
+        self._health = health.aio.HealthServicer()
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        if self._reflection:
+            self._add_reflection()
+        try:
+            port = self._server.add_insecure_port(self._listen)
+        except RuntimeError as error:
+            raise ServeError(
+                f"cannot listen on {self._listen}",
+                "is the port in use? choose another with --listen HOST:PORT",
+            ) from error
+        self.address = f"{self._listen.rpartition(':')[0]}:{port}"
+        self._engine.start()
+        await self._server.start()
+        for name in ("", SERVICE):
+            await self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Answers what it has taken, then stops."""
+        await self._health.enter_graceful_shutdown()
+        await self._service.drain(self._grace_s)
+        await self._engine.stop()
+        await self._server.stop(1.0)
+        self._decoders.shutdown()
+
+    def _load(self, folder: Path) -> None:
+        bundle = open_bundle(folder)
+        self._progress(f"loading {bundle.manifest.name} ({bundle.digest[:12]})")
+        runner = TorchRunner(bundle, self._device)
+        segment_ms = runner.measure()
+        self._progress(
+            f"{bundle.manifest.name}: {sum(segment_ms):.1f} ms a frame on "
+            f"{describe_device(self._device)}"
+        )
+        self.models[bundle.digest] = ServedModel(
+            bundle=bundle,
+            runner=runner,
+            segment_ms=tuple(segment_ms),
+            boundaries=[boundary.tensors for boundary in bundle.manifest.boundaries],
+        )
+
+    def _add_reflection(self) -> None:
+        from grpc_reflection.v1alpha import reflection  # only the cloud extra brings it
+
+        names = (SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME)
+        reflection.enable_server_reflection(names, self._server)

@@ -1,0 +1,374 @@
+"""The edge agent: the device's half of every frame."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import platform
+import time
+from collections import deque
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from splitpoint.codec import Array, SpecError, SplitpointError, codec_named
+from splitpoint.partition.bundle import Bundle, Manifest, open_bundle
+from splitpoint.partition.plan import Plan, named_plan
+from splitpoint.proto import splitpoint_pb2 as pb
+from splitpoint.proto.frames import FrameError, build_frame, decode_reply, encode_tensors
+from splitpoint.proto.limits import MAX_BATCH_PER_FRAME, max_frame_bytes
+from splitpoint.proto.status import FrameExpiredError
+
+from .cache import BundleCache, default_cache
+from .client import FrameStream, WorkerChannel
+from .errors import AgentError
+from .result import Outcome, Result, Stages
+from .runtime import SegmentRunner
+
+Inputs = Mapping[str, Array]
+DEFAULT_BUDGET_MS = 10_000.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Given:
+    """One frame for `EdgeAgent.stream`: its inputs, or why there are none, and the caller's note.
+
+    `inputs` are the tensors of boundary 0 by name, with a batch dimension.
+    """
+
+    inputs: Inputs = field(default_factory=dict)
+    error: SplitpointError | None = None
+    metadata: Any = None
+
+
+@dataclass(frozen=True, slots=True)
+class _EdgePart:
+    values: dict[str, Array]
+    tensors: list[pb.Tensor]
+    edge_ms: float
+    encode_ms: float
+
+
+class EdgeAgent:
+    """Splits a model between this device and a worker.
+
+        async with EdgeAgent("server:7070", split="3") as agent:
+            result = await agent.infer({"pixels": pixels})
+
+    `server` is HOST:PORT, or None to run all on the device from a local `bundle`. The model is the
+    worker's only one, the one called `model`, or that of `bundle`. `plan` makes the plan from the
+    manifest; without it `split` and `codec` name one. `slowdown` stretches edge compute to play a
+    slower device, and is to be reported as emulated. Raises `AgentError`, `PlanError`, or what the
+    wire and the cache raise, on entering; afterwards every frame has a `Result`.
+    """
+
+    def __init__(
+        self,
+        server: str | None,
+        *,
+        bundle: Path | None = None,
+        model: str = "",
+        split: str = "auto",
+        codec: str = "auto",
+        plan: Callable[[Manifest], Plan] | None = None,
+        cache: Path | None = None,
+        threads: int = 0,
+        slowdown: float = 1.0,
+        budget_ms: float = DEFAULT_BUDGET_MS,
+    ) -> None:
+        if slowdown < 1:
+            raise AgentError(f"a slowdown of {slowdown} is below 1")
+        if server is None and bundle is None:
+            raise AgentError("neither a server nor a bundle", "give --server or --bundle")
+        self._server, self._bundle_path, self._model = server, bundle, model
+        self._make_plan = plan or (lambda manifest: named_plan(manifest, split, codec))
+        self._cache, self._threads = cache or default_cache(), threads
+        self._slowdown, self._budget_ms = slowdown, budget_ms
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="splitpoint-edge")
+        self._frames = 0
+        self._channel: WorkerChannel | None = None
+        self._stream: FrameStream | None = None
+        self._opening = asyncio.Lock()
+        self.outcomes: dict[Outcome, int] = dict.fromkeys(Outcome, 0)
+        self.manifest: Manifest
+        self.digest: str
+        self.labels: list[str] = []
+        self.plan: Plan
+
+    async def __aenter__(self) -> EdgeAgent:
+        """Connects, plans, fetches the segments that the plan needs, and loads them."""
+        try:
+            paths = await (self._open_local() if self._server is None else self._open_remote())
+            loop = asyncio.get_running_loop()
+            self._runner = await loop.run_in_executor(
+                self._pool,
+                lambda: SegmentRunner(paths, threads=self._threads, slowdown=self._slowdown),
+            )
+        except BaseException:
+            await self._close()
+            raise
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Ends the stream and the connection, in that order."""
+        await self._close()
+
+    @property
+    def is_local(self) -> bool:
+        """Whether the plan runs everything on the device."""
+        return self.plan.boundary == len(self.manifest.segments)
+
+    async def infer(self, inputs: Inputs, *, metadata: Any = None) -> Result:
+        """Runs one frame to its outcome. Raises `SpecError` only for inputs that do not fit."""
+        batch = self._check(inputs)
+        self._frames += 1
+        result = await self._infer(self._frames, inputs, batch, metadata)
+        self.outcomes[result.outcome] += 1
+        return result
+
+    async def stream(
+        self, frames: AsyncIterable[Given] | Iterable[Given], in_flight: int = 0
+    ) -> AsyncIterator[Result]:
+        """Results in the order of `frames`, one each. Edge compute, link and cloud overlap.
+
+        At most `in_flight` frames are under way, 0 for as many as keep all stages busy. A frame that has no inputs, or inputs that do not fit, becomes a failed result.
+        """
+        credits = 1 if self._stream is None else self._stream.welcome.credits
+        window = in_flight or credits + 1  # one is computed while the others are on their way
+        running: deque[asyncio.Task[Result]] = deque()
+        try:
+            async for given in _aiter(frames):
+                running.append(asyncio.create_task(self._take(given)))
+                while running and (len(running) >= window or running[0].done()):
+                    yield await running.popleft()
+            while running:
+                yield await running.popleft()
+        finally:
+            for task in running:
+                task.cancel()
+            await asyncio.gather(*running, return_exceptions=True)
+
+    async def _take(self, given: Given) -> Result:
+        error = given.error
+        if error is None:
+            try:
+                return await self.infer(given.inputs, metadata=given.metadata)
+            except SpecError as misfit:
+                error = misfit
+        self._frames += 1
+        self.outcomes[Outcome.FAILED] += 1
+        return self._failed(self._frames, error, given.metadata)
+
+    async def _infer(self, frame: int, inputs: Inputs, batch: int, metadata: Any) -> Result:
+        start = time.perf_counter()
+        loop = asyncio.get_running_loop()
+        try:
+            part = await loop.run_in_executor(self._pool, self._edge_part, inputs)
+        except SplitpointError as error:
+            return self._failed(frame, error, metadata, start)
+        plan = self.plan
+        if self.is_local:
+            total_ms = 1e3 * (time.perf_counter() - start)
+            return Result(
+                id=frame,
+                outcome=Outcome.LOCAL,
+                boundary=plan.boundary,
+                codec=plan.codec,
+                outputs={name: part.values[t] for name, t in self.manifest.outputs.items()},
+                stages_ms=Stages(edge=part.edge_ms),
+                total_ms=total_ms,
+                why=plan.why,
+                metadata=metadata,
+            )
+
+        def build(frame_id: int, budget_ms: int) -> bytes:
+            return build_frame(
+                id=frame_id,
+                boundary=plan.boundary,
+                codec=plan.codec,
+                tensors=part.tensors,
+                budget_ms=budget_ms,
+            )
+
+        try:
+            stream = await self._live_stream()
+            budget_ms = self._budget_ms - 1e3 * (time.perf_counter() - start)
+            waited = time.perf_counter()
+            reply, answer_ms, bytes_up = await stream.ask(build, budget_ms)
+            queued_here_ms = 1e3 * (time.perf_counter() - waited) - answer_ms
+            outputs = decode_reply(reply, self.manifest.boundaries[-1].tensors, batch)
+        except FrameExpiredError as error:
+            return self._failed(frame, error, metadata, start, Outcome.EXPIRED)
+        except (SplitpointError, FrameError) as error:
+            return self._failed(frame, error, metadata, start)
+        server_ms, queue_ms = reply.times.total_us / 1e3, reply.times.queue_us / 1e3
+        link_ms = max(answer_ms - server_ms, 0.0)
+        downlink_ms = min(stream.round_trip_ms / 2, link_ms / 2)
+        return Result(
+            id=frame,
+            outcome=Outcome.ANSWERED,
+            boundary=plan.boundary,
+            codec=plan.codec,
+            outputs={name: outputs[tensor] for name, tensor in self.manifest.outputs.items()},
+            stages_ms=Stages(
+                edge=part.edge_ms,
+                encode=part.encode_ms,
+                # Waiting for a credit is waiting for the link: frames before this one hold it.
+                uplink=link_ms - downlink_ms + max(queued_here_ms, 0.0),
+                queue=queue_ms,
+                cloud=server_ms - queue_ms,
+                downlink=downlink_ms,
+            ),
+            total_ms=1e3 * (time.perf_counter() - start),
+            bytes_up=bytes_up,
+            cloud_batch=reply.times.batch,
+            why=plan.why,
+            metadata=metadata,
+        )
+
+    def _edge_part(self, inputs: Inputs) -> _EdgePart:
+        """On the compute thread: segments [0, boundary), then the codec."""
+        start = time.perf_counter()
+        values = self._runner.run(inputs)
+        computed = time.perf_counter()
+        if self.is_local:
+            return _EdgePart(values, [], 1e3 * (computed - start), 0.0)
+        specs = self.manifest.boundaries[self.plan.boundary].tensors
+        tensors = encode_tensors(values, specs, codec_named(self.plan.codec))
+        encoded = time.perf_counter()
+        return _EdgePart(values, tensors, 1e3 * (computed - start), 1e3 * (encoded - computed))
+
+    def _failed(
+        self,
+        frame: int,
+        error: SplitpointError,
+        metadata: Any,
+        start: float | None = None,
+        outcome: Outcome = Outcome.FAILED,
+    ) -> Result:
+        return Result(
+            id=frame,
+            outcome=outcome,
+            boundary=self.plan.boundary,
+            codec=self.plan.codec,
+            total_ms=0.0 if start is None else 1e3 * (time.perf_counter() - start),
+            why=str(error),
+            error=error,
+            metadata=metadata,
+        )
+
+    def _check(self, inputs: Inputs) -> int:
+        specs = self.manifest.boundaries[0].tensors
+        missing = [spec.name for spec in specs if spec.name not in inputs]
+        if missing:
+            raise SpecError(
+                f"the input {missing[0]!r} is missing",
+                f"the model takes {', '.join(spec.name for spec in specs)}",
+            )
+        batches = {spec.check(inputs[spec.name]) for spec in specs}
+        if len(batches) != 1:
+            raise SpecError(f"the inputs have different batch sizes {sorted(batches)}")
+        batch = batches.pop()
+        if batch > MAX_BATCH_PER_FRAME:
+            raise SpecError(
+                f"a batch of {batch} in one frame", f"send at most {MAX_BATCH_PER_FRAME} at a time"
+            )
+        return batch
+
+    async def _open_local(self) -> list[Path]:
+        bundle = await self._local_bundle()
+        self.plan = self._make_plan(self.manifest)
+        if not self.is_local:
+            raise AgentError(
+                f"the split at boundary {self.plan.boundary} needs a worker",
+                "give --server HOST:PORT, or --split local",
+            )
+        return [bundle.path(segment.onnx) for segment in self.manifest.segments]
+
+    async def _open_remote(self) -> list[Path]:
+        assert self._server is not None
+        channel = self._channel = WorkerChannel(self._server)
+        info = _pick_model((await channel.describe()).models, self._model, self._server)
+        if self._bundle_path is not None:
+            bundle = await self._local_bundle()
+            self.plan = self._make_plan(self.manifest)
+            needed = self.manifest.segments[: self.plan.boundary]
+            paths = [bundle.path(segment.onnx) for segment in needed]
+        else:
+            self.digest = info.digest
+            cache = BundleCache(self._cache, info.digest, channel.fetch)
+            self.manifest = await cache.manifest(info.manifest_bytes)
+            self.plan = self._make_plan(self.manifest)
+            paths = await self._fetch(cache)
+        await channel.close()
+        specs = [boundary.tensors for boundary in self.manifest.boundaries]
+        limit = max_frame_bytes(specs, MAX_BATCH_PER_FRAME)
+        self._channel = WorkerChannel(self._server, limit)
+        if not self.is_local:
+            await self._live_stream()
+        return paths
+
+    async def _local_bundle(self) -> Bundle:
+        assert self._bundle_path is not None
+        bundle = await asyncio.to_thread(open_bundle, self._bundle_path)
+        self.manifest, self.digest, self.labels = bundle.manifest, bundle.digest, bundle.labels()
+        return bundle
+
+    async def _fetch(self, cache: BundleCache) -> list[Path]:
+        """The ONNX files of the plan's segments; their weights must lie beside them."""
+        files = self.manifest.files
+        paths = []
+        for segment in self.manifest.segments[: self.plan.boundary]:
+            await cache.get(segment.weights, files[segment.weights])
+            paths.append(await cache.get(segment.onnx, files[segment.onnx]))
+        if self.manifest.labels_file is not None:
+            path = await cache.get(self.manifest.labels_file, files[self.manifest.labels_file])
+            self.labels = path.read_text(encoding="utf-8").splitlines()
+        return paths
+
+    async def _live_stream(self) -> FrameStream:
+        """The stream to the worker, opened (again) where there is none that works."""
+        async with self._opening:
+            stream = self._stream
+            if stream is not None and stream.broken is None:
+                return stream
+            if stream is not None:
+                await stream.close()
+            assert self._channel is not None
+            client = f"{platform.node()}/{os.getpid()}"
+            self._stream = await self._channel.open_stream(self.manifest.name, self.digest, client)
+            return self._stream
+
+    async def _close(self) -> None:
+        if self._stream is not None:
+            await self._stream.close()
+        if self._channel is not None:
+            await self._channel.close()
+        await asyncio.to_thread(self._pool.shutdown)
+
+
+def _pick_model(models: Iterable[pb.ModelInfo], name: str, server: str) -> pb.ModelInfo:
+    found = [model for model in models if name in ("", model.name)]
+    if len(found) == 1:
+        return found[0]
+    names = ", ".join(sorted(model.name for model in models))
+    if not found:
+        raise AgentError(f"{server} does not serve {name!r}", f"it serves {names}")
+    raise AgentError(f"{server} serves several models", f"name one with --model: {names}")
+
+
+async def _aiter(frames: AsyncIterable[Given] | Iterable[Given]) -> AsyncIterator[Given]:
+    if isinstance(frames, AsyncIterable):
+        async for given in frames:
+            yield given
+    else:
+        for given in frames:
+            yield given

@@ -1,0 +1,281 @@
+"""The edge's end of the wire: one channel to a worker, and a stream of frames on it."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import grpc
+from splitpoint.proto import splitpoint_pb2 as pb
+from splitpoint.proto.frames import FrameError, parse_server, reply_crc32
+from splitpoint.proto.limits import (
+    DESCRIBE_BYTES,
+    PROTOCOL,
+    SERVICE,
+    channel_options,
+)
+from splitpoint.proto.status import (
+    FrameCorruptError,
+    FrameExpiredError,
+    OverloadedError,
+    ProtocolError,
+    RefusedError,
+    UnreachableError,
+    error_of_call,
+    error_of_reply,
+)
+
+CONNECT_TIMEOUT_S = 10.0
+_PROBES = 3
+
+
+class WorkerChannel:
+    """A connection to one worker at `server` ("HOST:PORT"). Close it when done."""
+
+    def __init__(self, server: str, max_message_bytes: int = DESCRIBE_BYTES) -> None:
+        self.server = server
+        self._channel = grpc.aio.insecure_channel(server, channel_options(max_message_bytes))
+
+    async def describe(self) -> pb.DescribeReply:
+        """What the worker serves; `UnreachableError` or `RefusedError` if it cannot be used."""
+        call = self._channel.unary_unary(
+            f"/{SERVICE}/Describe",
+            request_serializer=pb.DescribeRequest.SerializeToString,
+            response_deserializer=pb.DescribeReply.FromString,
+        )
+        try:
+            reply: pb.DescribeReply = await call(
+                pb.DescribeRequest(protocol=PROTOCOL), timeout=CONNECT_TIMEOUT_S
+            )
+        except grpc.RpcError as error:
+            raise error_of_call(error, self.server) from error
+        if reply.protocol != PROTOCOL:
+            raise RefusedError(
+                f"{self.server} speaks protocol {reply.protocol}, this edge {PROTOCOL}",
+                "install the same version of splitpoint at both ends",
+            )
+        return reply
+
+    async def fetch(self, digest: str, sha256: str, offset: int) -> AsyncIterator[bytes]:
+        """The bytes of a bundle's file from `offset` on."""
+        call = self._channel.unary_stream(
+            f"/{SERVICE}/Fetch",
+            request_serializer=pb.FetchRequest.SerializeToString,
+            response_deserializer=pb.Chunk.FromString,
+        )(pb.FetchRequest(digest=digest, sha256=sha256, offset=offset))
+        try:
+            async for chunk in call:
+                if chunk.offset != offset:
+                    raise ProtocolError(f"{self.server} sent bytes out of order")
+                offset += len(chunk.data)
+                yield chunk.data
+        except grpc.RpcError as error:
+            raise error_of_call(error, self.server) from error
+        finally:
+            call.cancel()
+
+    async def open_stream(self, model: str, digest: str, client: str) -> FrameStream:
+        """A stream for frames of one bundle, after the handshake and a look at the round trip."""
+        stream = FrameStream(self.server, self._channel.stream_stream(f"/{SERVICE}/Infer")())
+        await stream.start(pb.Hello(protocol=PROTOCOL, model=model, digest=digest, client=client))
+        return stream
+
+    async def close(self) -> None:
+        """Ends every call and closes the connection."""
+        await self._channel.close()
+
+
+class FrameStream:
+    """Sends frames and gives each its reply. At most `credits` frames are unanswered at a time."""
+
+    def __init__(self, server: str, call: Any) -> None:
+        self._server, self._call = server, call
+        self._waiting: dict[int, asyncio.Future[pb.Reply]] = {}
+        self._probing: dict[int, asyncio.Future[None]] = {}
+        self._ids_by_index: dict[int, int] = {}
+        self._index = 0
+        self._next_id = 0
+        self._writing = asyncio.Lock()
+        self._reader: asyncio.Task[None] | None = None
+        self._credits = asyncio.Semaphore(1)
+        self.welcome = pb.Welcome()
+        self.round_trip_ms = 0.0
+        self.broken: Exception | None = None
+        self.draining = False
+
+    async def start(self, hello: pb.Hello) -> None:
+        """The handshake; raises `RefusedError` or `UnreachableError`."""
+        try:
+            await asyncio.wait_for(self._shake_hands(hello), CONNECT_TIMEOUT_S)
+        except asyncio.TimeoutError:
+            await self.close()
+            raise UnreachableError(
+                f"{self._server} did not answer within {CONNECT_TIMEOUT_S:.0f} s",
+                "check --server and the network",
+            ) from None
+        self._reader = asyncio.create_task(self._read(), name="frame-stream")
+        self.round_trip_ms = min([await self.probe() for _ in range(_PROBES)])
+
+    async def _shake_hands(self, hello: pb.Hello) -> None:
+        try:
+            await self._write(pb.ClientMessage(hello=hello).SerializeToString())
+            data = await self._call.read()
+            if data is grpc.aio.EOF:
+                await self._raise_end()
+            message = parse_server(data)
+        except grpc.RpcError as error:
+            raise error_of_call(error, self._server) from error
+        except asyncio.InvalidStateError:
+            await self._raise_end()
+        if message.WhichOneof("kind") != "welcome" or message.welcome.credits < 1:
+            raise ProtocolError(f"{self._server} did not answer Hello with Welcome")
+        self.welcome = message.welcome
+        self._credits = asyncio.Semaphore(self.welcome.credits)
+
+    async def _raise_end(self) -> None:
+        """Raises what the ended call says of its end."""
+        code, details = await self._call.code(), await self._call.details()
+        raise error_of_call(
+            grpc.aio.AioRpcError(code, grpc.aio.Metadata(), grpc.aio.Metadata(), details=details),
+            self._server,
+        )
+
+    async def ask(
+        self, build: Callable[[int, int], bytes], budget_ms: float
+    ) -> tuple[pb.Reply, float, int]:
+        """Sends `build(frame id, remaining budget in ms)` and waits for its OK reply.
+
+        Returns the reply, the milliseconds from sending to reply, and the bytes sent. Raises a
+        `RemoteError` that says how the worker refused, `FrameExpiredError` when the budget ends
+        first, `UnreachableError` when the stream is lost.
+        """
+        deadline = time.perf_counter() + budget_ms / 1e3
+        loop = asyncio.get_running_loop()
+        async with self._credits:
+            if self.draining:
+                raise OverloadedError(f"{self._server} is stopping")
+            if self.broken is not None:
+                raise UnreachableError(f"the stream to {self._server} is lost: {self.broken}")
+            self._next_id += 1
+            frame_id = self._next_id
+            remaining_ms = 1e3 * (deadline - time.perf_counter())
+            if remaining_ms < 1:
+                raise FrameExpiredError("the budget ran out before the frame was sent")
+            data = build(frame_id, int(remaining_ms))
+            future: asyncio.Future[pb.Reply] = loop.create_future()
+            self._waiting[frame_id] = future
+            timer = loop.call_later(remaining_ms / 1e3, self._expire, frame_id)
+            sent = time.perf_counter()
+            try:
+                await self._write(data, frame_id)
+                reply = await future
+            except (grpc.RpcError, asyncio.InvalidStateError) as error:
+                raise self._lost(error) from error
+            except asyncio.CancelledError:
+                self._cancel(frame_id)
+                raise
+            finally:
+                timer.cancel()
+                self._waiting.pop(frame_id, None)
+        if reply.status != pb.OK:
+            raise error_of_reply(reply.status, reply.reason)
+        return reply, 1e3 * (time.perf_counter() - sent), len(data)
+
+    async def probe(self, padding_bytes: int = 0) -> float:
+        """Milliseconds until the worker echoes a message with that many bytes of padding."""
+        self._next_id += 1
+        probe = pb.Probe(id=self._next_id, padding=bytes(padding_bytes))
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._probing[probe.id] = future
+        start = time.perf_counter()
+        try:
+            await self._write(pb.ClientMessage(probe=probe).SerializeToString())
+            await asyncio.wait_for(future, CONNECT_TIMEOUT_S)
+        except (grpc.RpcError, asyncio.InvalidStateError, asyncio.TimeoutError) as error:
+            raise self._lost(error) from error
+        finally:
+            self._probing.pop(probe.id, None)
+        return 1e3 * (time.perf_counter() - start)
+
+    async def close(self) -> None:
+        """Ends the stream and everything that waits on it."""
+        if self.broken is None and self._reader is not None:
+            self._fail(UnreachableError("the stream was closed"))
+        self._call.cancel()
+        if self._reader is not None:
+            self._reader.cancel()
+            await asyncio.gather(self._reader, return_exceptions=True)
+
+    async def _write(self, data: bytes, frame_id: int = 0) -> None:
+        async with self._writing:
+            self._index += 1
+            if frame_id:
+                self._ids_by_index[self._index] = frame_id
+            await self._call.write(data)
+
+    async def _read(self) -> None:
+        try:
+            while (data := await self._call.read()) is not grpc.aio.EOF:
+                try:
+                    message = parse_server(data)
+                except FrameError:
+                    continue  # damaged on the way: whoever waits for it runs out of budget
+                self._dispatch(message)
+            await self._raise_end()
+        except grpc.RpcError as error:
+            self._fail(error_of_call(error, self._server))
+        except (UnreachableError, RefusedError, ProtocolError) as error:
+            self._fail(error)
+
+    def _dispatch(self, message: pb.ServerMessage) -> None:
+        kind = message.WhichOneof("kind")
+        if kind == "reply":
+            reply = message.reply
+            # A message that the worker could not read is known by its place in the stream.
+            named = self._ids_by_index.pop(reply.message_index, 0)
+            future = self._waiting.get(reply.id or named)
+            if future is not None and not future.done():
+                if reply_crc32(reply) == reply.crc32:
+                    future.set_result(reply)
+                else:
+                    future.set_exception(FrameCorruptError("the reply was damaged on the way"))
+        elif kind == "probe":
+            probing = self._probing.get(message.probe.id)
+            if probing is not None and not probing.done():
+                probing.set_result(None)
+        elif kind == "draining":
+            self.draining = True
+
+    def _expire(self, frame_id: int) -> None:
+        future = self._waiting.get(frame_id)
+        if future is not None and not future.done():
+            future.set_exception(FrameExpiredError("no answer within the budget"))
+            self._cancel(frame_id)
+
+    def _cancel(self, frame_id: int) -> None:
+        async def send() -> None:
+            message = pb.ClientMessage(cancel=pb.Cancel(id=frame_id))
+            try:
+                await self._write(message.SerializeToString())
+            except (grpc.RpcError, asyncio.InvalidStateError) as error:
+                self._lost(error)
+
+        if self.broken is None:
+            self._cancelling = asyncio.get_running_loop().create_task(send())
+
+    def _lost(self, error: BaseException) -> UnreachableError:
+        reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
+        lost = UnreachableError(f"the stream to {self._server} is lost ({reason})")
+        self._fail(lost)
+        return lost
+
+    def _fail(self, error: Exception) -> None:
+        if self.broken is None:
+            self.broken = error
+        for future in (*self._waiting.values(), *self._probing.values()):
+            if not future.done():
+                future.set_exception(
+                    UnreachableError(f"the stream to {self._server} is lost: {error}")
+                )

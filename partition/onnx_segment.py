@@ -1,0 +1,42 @@
+"""A segment in onnxruntime, the edge's default runtime."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import onnxruntime
+from splitpoint.codec import Array
+
+from .errors import BundleError
+
+
+class OnnxSegment:
+    """Maps tensors by name to the tensors that the segment adds.
+
+    `threads` is onnxruntime's intra-op thread count, 0 for one a core. Raises `BundleError` when
+    the file is no model that onnxruntime can load.
+    """
+
+    def __init__(self, path: Path, threads: int = 0) -> None:
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 3
+        options.intra_op_num_threads = threads
+        # Idle threads that spin take the cores from the network stack, and the battery's charge.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        try:
+            self._session = onnxruntime.InferenceSession(
+                str(path), options, providers=["CPUExecutionProvider"]
+            )
+        except Exception as error:
+            reason = str(error).splitlines()[0][:300] if str(error) else type(error).__name__
+            raise BundleError(
+                f"onnxruntime cannot load {path} ({reason})", "compile the bundle again"
+            ) from error
+        self.inputs = [value.name for value in self._session.get_inputs()]
+        self.outputs = [value.name for value in self._session.get_outputs()]
+
+    def __call__(self, values: Mapping[str, Array]) -> dict[str, Array]:
+        """The segment's own outputs; what passes through is the caller's to keep."""
+        results = self._session.run(None, {name: values[name] for name in self.inputs})
+        return dict(zip(self.outputs, results, strict=True))

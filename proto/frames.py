@@ -1,0 +1,220 @@
+"""Builds and checks messages: pure functions between bytes, protobuf messages and tensors.
+
+The sender encodes tensors and seals the message with a CRC-32 over its fields. The receiver
+believes nothing: size, boundary, codec, tensor count, dtype, shape and payload length are compared
+with the boundary's specification, then the CRC, and only then is a payload decoded.
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from google.protobuf.message import DecodeError
+from splitpoint.codec import (
+    DTYPE_NUMBERS,
+    Array,
+    Codec,
+    CodecError,
+    SpecError,
+    TensorSpec,
+    codec_named,
+    codec_of_tensor,
+)
+
+from . import splitpoint_pb2 as pb
+from .status import WireError
+
+Boundaries = Sequence[Sequence[TensorSpec]]
+
+_FRAME_HEAD = struct.Struct("<QII")
+_REPLY_HEAD = struct.Struct("<QQI")
+
+
+class FrameError(WireError):
+    """A message that the receiver refuses, with the status that says so on the wire."""
+
+    def __init__(self, status: pb.Status, what: str) -> None:
+        super().__init__(what)
+        self.status = status
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckedFrame:
+    """A frame whose every field fits the manifest; its payloads are not decoded yet."""
+
+    id: int
+    boundary: int
+    codec: Codec
+    batch: int
+    payloads: tuple[bytes, ...]
+    specs: tuple[TensorSpec, ...]
+    budget_ms: int
+
+    def decode(self) -> dict[str, Array]:
+        """Tensors by name; `FrameError` (UNDECODABLE) when a codec refuses its payload."""
+        try:
+            return {
+                spec.name: codec_of_tensor(self.codec, spec).decode(payload, spec, self.batch)
+                for spec, payload in zip(self.specs, self.payloads, strict=True)
+            }
+        except CodecError as error:
+            raise FrameError(pb.UNDECODABLE, str(error)) from error
+
+
+def encode_tensors(
+    values: Mapping[str, Array], specs: Sequence[TensorSpec], codec: Codec
+) -> list[pb.Tensor]:
+    """The boundary's tensors as messages; `CodecError` or `SpecError` if one does not fit."""
+    return [
+        pb.Tensor(
+            dtype=DTYPE_NUMBERS[spec.dtype],
+            shape=values[spec.name].shape,
+            payload=codec_of_tensor(codec, spec).encode(values[spec.name], spec),
+        )
+        for spec in specs
+    ]
+
+
+def build_frame(
+    *, id: int, boundary: int, codec: str, tensors: Sequence[pb.Tensor], budget_ms: int
+) -> bytes:
+    """A sealed `ClientMessage` with one frame."""
+    frame = pb.Frame(id=id, boundary=boundary, codec=codec, tensors=tensors, budget_ms=budget_ms)
+    frame.crc32 = frame_crc32(frame)
+    return pb.ClientMessage(frame=frame).SerializeToString()
+
+
+def frame_crc32(frame: pb.Frame) -> int:
+    """CRC-32 (zlib) of id, boundary, budget, codec, and each tensor's dtype, shape and payload."""
+    head = _FRAME_HEAD.pack(frame.id, frame.boundary, frame.budget_ms)
+    return _tensors_crc32(frame.tensors, zlib.crc32(head + frame.codec.encode()))
+
+
+def reply_crc32(reply: pb.Reply) -> int:
+    """CRC-32 of id, message index, status and outputs."""
+    head = _REPLY_HEAD.pack(reply.id, reply.message_index, reply.status)
+    return _tensors_crc32(reply.outputs, zlib.crc32(head))
+
+
+def _tensors_crc32(tensors: Sequence[pb.Tensor], crc: int) -> int:
+    for tensor in tensors:
+        head = struct.pack(
+            f"<{len(tensor.shape) + 2}I", tensor.dtype, len(tensor.shape), *tensor.shape
+        )
+        crc = zlib.crc32(tensor.payload, zlib.crc32(head, crc))
+    return crc
+
+
+def parse_client(data: bytes) -> pb.ClientMessage:
+    """The message in `data`; `FrameError` (MALFORMED) for anything else."""
+    try:
+        message = pb.ClientMessage.FromString(data)
+    except DecodeError as error:
+        raise FrameError(pb.MALFORMED, "the message cannot be parsed") from error
+    if message.WhichOneof("kind") is None:
+        raise FrameError(pb.MALFORMED, "the message is of no known kind")
+    return message
+
+
+def parse_server(data: bytes) -> pb.ServerMessage:
+    """The message in `data`; `FrameError` (MALFORMED) for anything else."""
+    try:
+        message = pb.ServerMessage.FromString(data)
+    except DecodeError as error:
+        raise FrameError(pb.MALFORMED, "the worker's message cannot be parsed") from error
+    if message.WhichOneof("kind") is None:
+        raise FrameError(pb.MALFORMED, "the worker's message is of no known kind")
+    return message
+
+
+def check_frame(frame: pb.Frame, boundaries: Boundaries, max_batch: int) -> CheckedFrame:
+    """The frame if it fits `boundaries`; else `FrameError` with the status of the first misfit.
+
+    The last boundary is the model's output and cannot be sent.
+    """
+    if frame.id == 0:
+        raise FrameError(pb.MALFORMED, "a frame needs an id other than 0")
+    if frame.boundary >= len(boundaries) - 1:
+        raise FrameError(
+            pb.OUT_OF_RANGE,
+            f"boundary {frame.boundary} is out of range; this model takes 0 to "
+            f"{len(boundaries) - 2}",
+        )
+    try:
+        codec = codec_named(frame.codec)
+    except CodecError as error:
+        raise FrameError(pb.UNKNOWN_CODEC, str(error)) from error
+    specs = tuple(boundaries[frame.boundary])
+    batch = check_tensors(frame.tensors, specs, codec, max_batch)
+    if frame_crc32(frame) != frame.crc32:
+        raise FrameError(pb.CORRUPT, "the frame's CRC-32 does not fit its content")
+    return CheckedFrame(
+        id=frame.id,
+        boundary=frame.boundary,
+        codec=codec,
+        batch=batch,
+        payloads=tuple(tensor.payload for tensor in frame.tensors),
+        specs=specs,
+        budget_ms=frame.budget_ms,
+    )
+
+
+def check_tensors(
+    tensors: Sequence[pb.Tensor], specs: Sequence[TensorSpec], codec: Codec, max_batch: int
+) -> int:
+    """The common batch size of `tensors`, or `FrameError` for the first that does not fit."""
+    if len(tensors) != len(specs):
+        raise FrameError(pb.MISMATCH, f"{len(tensors)} tensors came, the boundary has {len(specs)}")
+    batches = set()
+    for tensor, spec in zip(tensors, specs, strict=True):
+        if tensor.dtype != DTYPE_NUMBERS[spec.dtype]:
+            raise FrameError(
+                pb.MISMATCH, f"tensor {spec.name!r} has dtype {tensor.dtype}, not {spec.dtype}"
+            )
+        try:
+            batch = spec.batch_of(tensor.shape)
+        except SpecError as error:
+            raise FrameError(pb.MISMATCH, str(error)) from error
+        if batch > max_batch:
+            raise FrameError(
+                pb.TOO_LARGE, f"a batch of {batch} in one frame, at most {max_batch} are taken"
+            )
+        limit = codec_of_tensor(codec, spec).max_payload_bytes(spec, batch)
+        if len(tensor.payload) > limit:
+            raise FrameError(
+                pb.TOO_LARGE,
+                f"the payload of tensor {spec.name!r} has {len(tensor.payload)} bytes, "
+                f"at most {limit} are possible",
+            )
+        batches.add(batch)
+    if len(batches) != 1:
+        raise FrameError(pb.MISMATCH, f"the tensors have different batch sizes {sorted(batches)}")
+    return batches.pop()
+
+
+def build_reply(reply: pb.Reply) -> bytes:
+    """A sealed `ServerMessage` with one reply."""
+    reply.crc32 = reply_crc32(reply)
+    return pb.ServerMessage(reply=reply).SerializeToString()
+
+
+def decode_reply(reply: pb.Reply, specs: Sequence[TensorSpec], batch: int) -> dict[str, Array]:
+    """The outputs of an OK reply to a frame of `batch` samples; `FrameError` for any misfit.
+
+    Outputs travel raw: they are small, and they are the answer.
+    """
+    raw = codec_named("raw")
+    if check_tensors(reply.outputs, specs, raw, batch) != batch:
+        raise FrameError(pb.MISMATCH, "the worker answered another number of samples")
+    if reply_crc32(reply) != reply.crc32:
+        raise FrameError(pb.CORRUPT, "the reply's CRC-32 does not fit its content")
+    try:
+        return {
+            spec.name: raw.decode(tensor.payload, spec, batch)
+            for spec, tensor in zip(specs, reply.outputs, strict=True)
+        }
+    except CodecError as error:
+        raise FrameError(pb.UNDECODABLE, str(error)) from error

@@ -1,0 +1,66 @@
+"""Numbers that both ends of the wire agree on, and gRPC's options that follow from them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from splitpoint.codec import CODECS, TensorSpec
+
+PROTOCOL = 1
+SERVICE = "splitpoint.v1.Split"
+CHUNK_BYTES = 512 << 10
+MAX_CREDITS = 4
+MAX_BATCH_PER_FRAME = 16
+DESCRIBE_BYTES = 4 << 20
+# Field tags, ids, shapes and names around the payloads.
+ENVELOPE_BYTES = 4096
+# gRPC's own ceiling is a signed 32-bit length.
+MESSAGE_CEILING_BYTES = (1 << 31) - 1
+
+# Both ends must agree, or the server answers a client's pings with `too_many_pings` and hangs up.
+KEEPALIVE_MS, KEEPALIVE_TIMEOUT_MS = 10_000, 5_000
+
+
+def max_frame_bytes(boundaries: Sequence[Sequence[TensorSpec]], batch: int) -> int:
+    """The largest message that a legitimate frame or reply of this model can be."""
+    largest = max(
+        sum(
+            max(
+                codec.max_payload_bytes(spec, batch)
+                for codec in CODECS.values()
+                if codec.supports(spec)
+            )
+            for spec in tensors
+        )
+        for tensors in boundaries
+    )
+    return min(largest + ENVELOPE_BYTES, MESSAGE_CEILING_BYTES)
+
+
+def channel_options(max_message_bytes: int) -> list[tuple[str, int]]:
+    """Options of a client's channel; longer answers end the whole stream, so the limit is exact."""
+    return [
+        ("grpc.max_receive_message_length", max_message_bytes),
+        ("grpc.max_send_message_length", max_message_bytes),
+        ("grpc.keepalive_time_ms", KEEPALIVE_MS),
+        ("grpc.keepalive_timeout_ms", KEEPALIVE_TIMEOUT_MS),
+        ("grpc.keepalive_permit_without_calls", 1),
+        ("grpc.http2.max_pings_without_data", 0),
+        # One connection a worker: streams of one process do not share a socket by accident.
+        ("grpc.use_local_subchannel_pool", 1),
+    ]
+
+
+def server_options(max_message_bytes: int) -> list[tuple[str, int]]:
+    """Options of a worker's server."""
+    return [
+        ("grpc.max_receive_message_length", max_message_bytes),
+        ("grpc.max_send_message_length", max_message_bytes),
+        ("grpc.keepalive_time_ms", KEEPALIVE_MS),
+        ("grpc.keepalive_timeout_ms", KEEPALIVE_TIMEOUT_MS),
+        ("grpc.keepalive_permit_without_calls", 1),
+        ("grpc.http2.min_ping_interval_without_data_ms", KEEPALIVE_MS // 2),
+        ("grpc.http2.max_ping_strikes", 0),
+        # A second worker on the same port would silently share its connections.
+        ("grpc.so_reuseport", 0),
+    ]
