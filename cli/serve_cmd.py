@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import importlib.util
 import signal
 from pathlib import Path
 from typing import Annotated
@@ -32,13 +33,13 @@ def serve(
     answered, then it exits 0.
     """
     setup_logging(verbose)
-    try:
+    main = _serve(bundles, listen, device, max_batch, max_queued, grace, reflection)
+    if importlib.util.find_spec("uvloop") is not None:  # faster, but not made for every platform
         import uvloop
 
-        run = uvloop.run
-    except ImportError:  # it is an accelerator, and not made for every platform
-        run = asyncio.run
-    run(_serve(bundles, listen, device, max_batch, max_queued, grace, reflection))
+        uvloop.run(main)
+    else:
+        asyncio.run(main)
 
 
 async def _serve(

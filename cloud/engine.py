@@ -144,7 +144,8 @@ class Engine:
                 (key for key, queue in self._queues.items() if queue),
                 key=lambda key: self._queues[key][0].queued_at,
             )
-            queue, group, samples = self._queues[key], [], 0
+            queue, samples = self._queues[key], 0
+            group: list[Job] = []
             now = time.perf_counter()
             while queue and (not group or samples + queue[0].batch <= self._max_batch):
                 job = queue.popleft()

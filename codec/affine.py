@@ -52,7 +52,7 @@ class _Layout:
     @classmethod
     def of(cls, spec: TensorSpec, batch: int) -> _Layout:
         dim = spec.batch_dim
-        split = spec.shape[:dim] + (batch, spec.shape[dim]) + spec.shape[dim + 1 :]
+        split = (*spec.shape[:dim], batch, spec.shape[dim], *spec.shape[dim + 1 :])
         axis = channel_axis(spec)
         if axis is None:
             order = (dim, *(i for i in range(len(split)) if i != dim))
@@ -62,12 +62,14 @@ class _Layout:
         return cls(split, order, split[axis], math.prod(spec.shape) // split[axis])
 
     def gather(self, array: Array) -> Array:
-        ordered = array.reshape(self.split_shape).transpose(self.order)
-        return ordered.reshape(ordered.shape[0], self.channels, self.values)
+        ordered: Array = array.reshape(self.split_shape).transpose(self.order)
+        rows: Array = ordered.reshape(ordered.shape[0], self.channels, self.values)
+        return rows
 
     def scatter(self, rows: Array, shape: tuple[int, ...]) -> Array:
-        ordered = rows.reshape([self.split_shape[axis] for axis in self.order])
-        return ordered.transpose(np.argsort(self.order)).reshape(shape)
+        ordered: Array = rows.reshape([self.split_shape[axis] for axis in self.order])
+        array: Array = ordered.transpose(np.argsort(self.order)).reshape(shape)
+        return array
 
 
 @dataclass(frozen=True, slots=True)

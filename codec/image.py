@@ -81,5 +81,5 @@ class ImageCodec:
                 return np.asarray(image)
         except CodecError:
             raise
-        except Exception as error:  # noqa: BLE001 - Pillow's decoders raise a dozen types
+        except Exception as error:
             raise CodecError(f"{self.file_format} picture is damaged ({error})") from error

@@ -139,7 +139,8 @@ class EdgeAgent:
     ) -> AsyncIterator[Result]:
         """Results in the order of `frames`, one each. Edge compute, link and cloud overlap.
 
-        At most `in_flight` frames are under way, 0 for as many as keep all stages busy. A frame that has no inputs, or inputs that do not fit, becomes a failed result.
+        At most `in_flight` frames are under way, 0 for as many as keep all stages busy. A
+        frame that has no inputs, or inputs that do not fit, becomes a failed result.
         """
         credits = 1 if self._stream is None else self._stream.welcome.credits
         window = in_flight or credits + 1  # one is computed while the others are on their way

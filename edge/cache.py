@@ -6,6 +6,7 @@ A download that broke off is resumed from the bytes that arrived.
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import os
 from collections.abc import AsyncIterator, Callable
@@ -46,7 +47,7 @@ class BundleCache:
         Raises `CacheError` when the disk is full or the worker sends other bytes than promised.
         """
         path = self.folder / name
-        if path.is_file() and _sha256(path) == file.sha256:
+        if await asyncio.to_thread(_is_whole, path, file):
             return path
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -79,12 +80,16 @@ class BundleCache:
                     stream.write(data)
             stream.flush()
             os.fsync(stream.fileno())
-        if part.stat().st_size != file.nbytes:
+            size = stream.tell()
+        if size != file.nbytes:
             raise CacheError(
-                f"the download of {part.name} ended at {part.stat().st_size} of {file.nbytes} "
-                "bytes",
+                f"the download of {part.name} ended at {size} of {file.nbytes} bytes",
                 "try again: it goes on from there",
             )
+
+
+def _is_whole(path: Path, file: File) -> bool:
+    return path.is_file() and _sha256(path) == file.sha256
 
 
 def _adopt_part(path: Path) -> Path:

@@ -274,7 +274,8 @@ class FrameStream:
     def _fail(self, error: Exception) -> None:
         if self.broken is None:
             self.broken = error
-        for future in (*self._waiting.values(), *self._probing.values()):
+        waiting: list[asyncio.Future[Any]] = [*self._waiting.values(), *self._probing.values()]
+        for future in waiting:
             if not future.done():
                 future.set_exception(
                     UnreachableError(f"the stream to {self._server} is lost: {error}")

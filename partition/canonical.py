@@ -164,7 +164,7 @@ def _add_constant(
     """A new placeholder, before all others, that stands for `value`."""
     graph = program.graph
     with graph.inserting_before(next(iter(graph.nodes))):
-        placeholder = graph.placeholder(f"c_{name.replace('.', '_')}")
+        placeholder: Node = graph.placeholder(f"c_{name.replace('.', '_')}")
     placeholder.meta = {"val": fake}
     program.graph_signature.input_specs.insert(
         0,
@@ -191,7 +191,7 @@ def _is_constant(node: Node, known: dict[Node, Any]) -> bool:
         return False
     if any(not isinstance(extent, int) for leaf in leaves for extent in leaf.shape):
         return False
-    grown = sum(leaf.numel() * leaf.element_size() for leaf in leaves) - sum(
+    grown: int = sum(leaf.numel() * leaf.element_size() for leaf in leaves) - sum(
         known[argument].nbytes for argument in inputs if isinstance(known[argument], torch.Tensor)
     )
     return grown <= MAX_FOLD_GROWTH_BYTES

@@ -96,16 +96,17 @@ def _export(
         return {0: batch} if isinstance(leaf, torch.Tensor) else None
 
     shapes = torch.utils._pytree.tree_map(dynamic, (args, kwargs))
-    names = list(inspect.signature(module.forward).parameters)
-    by_name = dict(zip(names, shapes[0])) | shapes[1]
+    by_name: Any = shapes[0]
+    if kwargs:
+        names = inspect.signature(module.forward).parameters
+        by_name = dict(zip(names, shapes[0], strict=False)) | shapes[1]
     try:
         with _quiet(), torch.no_grad():
-            program = torch.export.export(
+            exported = torch.export.export(
                 module.eval(), args, kwargs, dynamic_shapes=by_name, strict=False
             )
-            return program.run_decompositions({})
-    except CaptureError:
-        raise
+            program: ExportedProgram = exported.run_decompositions({})
+            return program
     except Exception as error:
         reason = next((line for line in str(error).splitlines() if line.strip()), repr(error))
         raise CaptureError(

@@ -7,12 +7,11 @@ import shutil
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import onnx
 import torch
-from splitpoint.codec import SplitpointError
 from torch.fx import Node
 
 from .bundle import Boundary, Bundle, File, Manifest, Segment, describe_file, write_manifest
@@ -75,13 +74,13 @@ def compile_model(
         del whole
         steps("verify against the unsplit model")
         manifest = _manifest(model, spec, out.name.removesuffix(".split"), cuts, draft)
-        error = worst_relative_error(manifest, draft, spec)
-        if not error <= TOLERANCE:
+        worst = worst_relative_error(manifest, draft, spec)
+        if not worst <= TOLERANCE:
             raise CaptureError(
-                f"the segments differ from the unsplit model by {error:.1e} of its largest output",
+                f"the segments differ from the unsplit model by {worst:.1e} of its largest output",
                 "a part of the model is not deterministic at inference, or depends on the batch",
             )
-        bundle = write_manifest(draft, replace(manifest, max_relative_error=float(f"{error:.2g}")))
+        bundle = write_manifest(draft, replace(manifest, max_relative_error=float(f"{worst:.2g}")))
         if out.exists():
             shutil.rmtree(out)
         draft.rename(out)
@@ -124,7 +123,7 @@ def _write_programs(model: CapturedModel, nodes: Sequence[Sequence[Node]], folde
     parameters = parameter_values(model.program)
     names = {node: name for node, (name, _) in parameters.items()}
     values: dict[str, torch.Tensor] = dict(parameters.values())
-    for index, (entering, leaving) in enumerate(zip(nodes, nodes[1:])):
+    for index, (entering, leaving) in enumerate(pairwise(nodes)):
         program = program_of(model, entering, leaving, names)
         _path(folder, index, "json").write_text(
             json.dumps(program, separators=(",", ":")), encoding="utf-8"
@@ -139,7 +138,7 @@ def _write_onnx(
     cutter: OnnxCutter, cuts: Sequence[Cut], nodes: Sequence[Sequence[Node]], folder: Path
 ) -> None:
     crossing = [list(zip(n, cut.tensors, strict=True)) for n, cut in zip(nodes, cuts, strict=True)]
-    for index, (entering, leaving) in enumerate(zip(crossing, crossing[1:])):
+    for index, (entering, leaving) in enumerate(pairwise(crossing)):
         segment = cutter.segment(entering, leaving)
         share_weights(segment, _path(folder, index, "safetensors"))
         onnx.save_model(segment, _path(folder, index, "onnx"))

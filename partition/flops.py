@@ -175,21 +175,21 @@ FORMULAS: dict[str, Formula] = {
 }
 
 FREE: frozenset[str] = frozenset(
-    (
-        "reshape view _unsafe_view permute transpose t squeeze unsqueeze flatten unflatten select "
-        "slice slice_scatter select_scatter split split_with_sizes chunk unbind narrow cat concat "
-        "stack expand expand_as repeat tile roll flip pad constant_pad_nd reflection_pad2d "
-        "replication_pad2d pixel_shuffle pixel_unshuffle channel_shuffle unfold im2col "
-        "embedding index index_select gather scatter take_along_dim upsample_nearest2d "
-        "to _to_copy type_as clone alias detach contiguous dropout getitem "
-        "zeros ones full empty arange zeros_like ones_like full_like new_zeros new_ones new_full "
-        "scalar_tensor movedim swapaxes tril triu as_strided"
-    ).split()
+    """
+    reshape view _unsafe_view permute transpose t squeeze unsqueeze flatten unflatten select
+    slice slice_scatter select_scatter split split_with_sizes chunk unbind narrow cat concat
+    stack expand expand_as repeat tile roll flip pad constant_pad_nd reflection_pad2d
+    replication_pad2d pixel_shuffle pixel_unshuffle channel_shuffle unfold im2col embedding
+    index index_select gather scatter take_along_dim upsample_nearest2d to _to_copy type_as
+    clone alias detach contiguous dropout getitem zeros ones full empty arange zeros_like
+    ones_like full_like new_zeros new_ones new_full scalar_tensor movedim swapaxes tril triu
+    as_strided
+    """.split()  # noqa: SIM905 - a name a line would fill two screens
 )
 
 
 def flops_of(op: str, inputs: Sequence[Shape], output: Shape) -> int | None:
-    """Operations of one ATen operation (`conv2d`) for one sample; None where no formula is known."""
+    """Operations of one ATen operation (`conv2d`) for one sample; None if there is no formula."""
     if op in FREE:
         return 0
     formula = FORMULAS.get(op)

@@ -71,9 +71,11 @@ def group_layers(nodes: Sequence[Node], prefix: str) -> list[LayerNodes]:
 
 
 def _name(layers: list[LayerNodes], calls: list[_Call], prefix: str) -> None:
-    shared = Counter((call.key, call.path) for call, layer in zip(calls, layers) if layer.name)
+    shared = Counter(
+        (call.key, call.path) for call, layer in zip(calls, layers, strict=True) if layer.name
+    )
     seen: Counter[str] = Counter()
-    for layer, call in zip(layers, calls):
+    for layer, call in zip(layers, calls, strict=True):
         if not layer.name or shared[call.key, call.path] > 1:
             layer.name = f"{call.path}.{layer.op}" if call.path else layer.op
         layer.name = layer.name.removeprefix(prefix)

@@ -7,6 +7,7 @@ import math
 import re
 from bisect import bisect_right
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 from .errors import LinkError
@@ -85,7 +86,7 @@ def read_trace(path: Path, round_trip_ms: float = DEFAULT_ROUND_TRIP_MS) -> Link
         ) from error
     if len(steps) < 2:
         raise LinkError(f"the trace {path} has fewer than two steps")
-    for (before, _), (at, rate) in zip(steps, steps[1:]):
+    for (before, _), (at, rate) in pairwise(steps):
         if not (at > before and math.isfinite(at)):
             raise LinkError(f"the trace {path} does not go on at {at} s", "sort it by time")
         if not (math.isfinite(rate) and rate >= 0):
@@ -94,9 +95,9 @@ def read_trace(path: Path, round_trip_ms: float = DEFAULT_ROUND_TRIP_MS) -> Link
         raise LinkError(f"the trace {path} has a rate of {steps[0][1]} Mbit/s at the start")
     start = steps[0][0]
     steps = [(at - start, rate) for at, rate in steps]
-    widths = [b[0] - a[0] for a, b in zip(steps, steps[1:])]
+    widths = [b[0] - a[0] for a, b in pairwise(steps)]
     widths.append(widths[-1])
-    mean = sum(w * rate for w, (_, rate) in zip(widths, steps)) / sum(widths)
+    mean = sum(w * rate for w, (_, rate) in zip(widths, steps, strict=True)) / sum(widths)
     if mean <= 0:
         raise LinkError(f"the trace {path} carries nothing at all")
     return Link(

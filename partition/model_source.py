@@ -45,9 +45,10 @@ def import_torchvision() -> Any:
     Python part refers to at import; classification models need neither.
     """
     if "torchvision" not in sys.modules and not _schemas:
-        library = torch.library.Library("torchvision", "DEF")
+        library = torch.library.Library("torchvision", "DEF")  # type: ignore[no-untyped-call]
         for name in ("nms", "qnms"):
-            library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+            schema = f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
+            library.define(schema)  # type: ignore[no-untyped-call]
         _schemas.append(library)
     try:
         with warnings.catch_warnings():

@@ -64,6 +64,9 @@ class ModelSpec:
 class Normalise(torch.nn.Module):
     """uint8 `[batch, height, width, 3]` to normalised float32 `[batch, 3, height, width]`."""
 
+    scale: torch.Tensor
+    shift: torch.Tensor
+
     def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
         super().__init__()
         scale = 1 / (255 * torch.tensor(std, dtype=torch.float64))

@@ -64,7 +64,7 @@ class PictureInput:
         try:
             with Image.open(io.BytesIO(file)) as photo:
                 return self.pixels_of(photo)
-        except Exception as error:  # noqa: BLE001 - Pillow's decoders raise a dozen types
+        except Exception as error:
             raise PictureError(
                 f"{name} is no picture that can be decoded", "give a JPEG, PNG or WebP file"
             ) from error

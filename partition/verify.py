@@ -122,6 +122,7 @@ class TorchSegment:
         self._inputs, self._outputs = program["inputs"], program["outputs"]
 
     def __call__(self, values: Mapping[str, Array]) -> dict[str, Array]:
+        """The tensors that the segment adds."""
         with torch.inference_mode():
             results = self._module(*(torch.tensor(values[name]) for name in self._inputs))
         return {name: tensor.numpy() for name, tensor in zip(self._outputs, results, strict=True)}
