@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
@@ -24,7 +25,9 @@ from .torch_runner import TorchRunner
 
 log = logging.getLogger("splitpoint.cloud")
 
-_LOAD_WINDOW_S = 1.0
+# The way to the compute thread and back takes longer than this: shorter work is done in place.
+INLINE_MS = 0.3
+_LOAD_MEMORY_S = 1.0  # what happened this long ago counts 1/e in the utilisation
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,7 +71,7 @@ class Engine:
         self._wake = asyncio.Event()
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="splitpoint-compute")
         self._task: asyncio.Task[None] | None = None
-        self._busy: deque[tuple[float, float]] = deque()
+        self._utilisation = _Utilisation()
         self._queue_ms = 0.0
 
     def start(self) -> None:
@@ -99,14 +102,10 @@ class Engine:
 
     def load(self) -> pb.Load:
         """How busy the engine is now."""
-        now = time.perf_counter()
-        while self._busy and self._busy[0][1] < now - _LOAD_WINDOW_S:
-            self._busy.popleft()
-        busy_s = sum(end - max(start, now - _LOAD_WINDOW_S) for start, end in self._busy)
         return pb.Load(
             queued=self._queued,
             queue_ms=self._queue_ms,
-            utilisation=min(busy_s / _LOAD_WINDOW_S, 1.0),
+            utilisation=self._utilisation.at(time.perf_counter()),
         )
 
     async def _run(self) -> None:
@@ -118,6 +117,10 @@ class Engine:
                 await self._wake.wait()
                 continue
             started = time.perf_counter()
+            if sum(group[0].model.segment_ms[group[0].boundary :]) * len(group) < INLINE_MS:
+                self._answer(group, _compute(group), started)
+                await asyncio.sleep(0)
+                continue
             computing = loop.run_in_executor(self._pool, _compute, group)
             try:
                 results = await asyncio.shield(computing)
@@ -130,7 +133,7 @@ class Engine:
         self, group: list[Job], results: list[dict[str, Array] | FrameError], started: float
     ) -> None:
         finished = time.perf_counter()
-        self._busy.append((started, finished))
+        self._utilisation.add(started, finished)
         self._queue_ms = 1e3 * (started - group[0].queued_at)
         samples = sum(job.batch for job in group)
         for job, result in zip(group, results, strict=True):
@@ -162,6 +165,22 @@ class Engine:
             if group:
                 return group
         return []
+
+
+class _Utilisation:
+    """Share of recent time that was busy, forgotten exponentially."""
+
+    def __init__(self) -> None:
+        self._share, self._at = 0.0, time.perf_counter()
+
+    def add(self, start: float, end: float) -> None:
+        """Idle until `start`, then busy until `end`."""
+        start = max(start, self._at)
+        self._share = 1 - (1 - self.at(start)) * math.exp((start - end) / _LOAD_MEMORY_S)
+        self._at = end
+
+    def at(self, now: float) -> float:
+        return self._share * math.exp(min(self._at - now, 0.0) / _LOAD_MEMORY_S)
 
 
 def _compute(group: list[Job]) -> list[dict[str, Array] | FrameError]:

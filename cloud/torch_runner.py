@@ -55,7 +55,7 @@ class TorchRunner:
                 program = json.loads(bundle.path(segment.program).read_text(encoding="utf-8"))
                 weights = load_weights(bundle.path(segment.weights), device)
                 module = load_program(program, specs, weights, device)
-                self._segments.append((program["inputs"], program["outputs"], module))
+                self._segments.append((program["inputs"], program["outputs"], module.forward))
         except torch.OutOfMemoryError as error:
             raise ServeError(
                 f"{manifest.name} does not fit into the memory of {device}",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import platform
 import time
@@ -30,6 +31,8 @@ from .runtime import SegmentRunner
 
 Inputs = Mapping[str, Array]
 DEFAULT_BUDGET_MS = 10_000.0
+# The way to the compute thread and back takes longer than this: shorter work is done in place.
+INLINE_MS = 0.3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,6 +92,7 @@ class EdgeAgent:
         self._slowdown, self._budget_ms = slowdown, budget_ms
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="splitpoint-edge")
         self._frames = 0
+        self._edge_ms = math.inf  # what the latest frame took on this device
         self._channel: WorkerChannel | None = None
         self._stream: FrameStream | None = None
         self._opening = asyncio.Lock()
@@ -172,7 +176,11 @@ class EdgeAgent:
         start = time.perf_counter()
         loop = asyncio.get_running_loop()
         try:
-            part = await loop.run_in_executor(self._pool, self._edge_part, inputs)
+            if self._edge_ms < INLINE_MS:
+                part = self._edge_part(inputs)
+            else:
+                part = await loop.run_in_executor(self._pool, self._edge_part, inputs)
+            self._edge_ms = part.edge_ms + part.encode_ms
         except SplitpointError as error:
             return self._failed(frame, error, metadata, start)
         plan = self.plan
@@ -230,6 +238,7 @@ class EdgeAgent:
             ),
             total_ms=1e3 * (time.perf_counter() - start),
             bytes_up=bytes_up,
+            cloud_compute_ms=reply.times.compute_us / 1e3,
             cloud_batch=reply.times.batch,
             why=plan.why,
             metadata=metadata,

@@ -56,6 +56,7 @@ class Result:
     stages_ms: Stages = Stages()
     total_ms: float = 0.0
     bytes_up: int = 0
+    cloud_compute_ms: float = 0.0  # of `stages_ms.cloud`, what the model itself took
     cloud_batch: int = 0
     why: str = ""
     error: SplitpointError | None = None

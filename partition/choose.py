@@ -17,8 +17,9 @@ def choose_cuts(
 
     Between two convolutions or matrix products only the narrowest cut is a candidate, the last of
     equals: earlier ones would take apart what a runtime fuses. Then the compute is divided into
-    equal parts, and from each the narrowest candidate is taken, the earliest of equals. A candidate
-    much wider than one before it is none: it costs the device more work and the link more bytes.
+    equal parts, and from each the narrowest candidate is taken, the earliest of equals. Candidates
+    much wider than one before them come last: they cost the device more work and the link more
+    bytes.
     """
     if most < 2:
         raise CaptureError(f"{most} boundaries are too few", "ask for 2 (input and output) or more")
@@ -42,13 +43,19 @@ def choose_cuts(
         least = min((graph.cuts[j].nbytes for j in inner), default=graph.cuts[i].nbytes)
         if graph.cuts[i].nbytes <= WIDER * least:
             inner.append(i)
-    by_width = sorted(inner, key=lambda i: (graph.cuts[i].nbytes, i))
+
+    def width(i: int) -> tuple[int, int]:
+        return graph.cuts[i].nbytes, i
+
+    by_width = sorted(inner, key=width)
     parts, total = most - 2, max(done_flops[-1], 1)
     chosen: dict[int, int] = {}
     for i in by_width:
         part = min(done_flops[graph.cuts[i].after + 1] * parts // total, parts - 1)
         chosen.setdefault(part, i)
     picked = list(chosen.values())[:parts] if parts else []
-    # Parts without a cut of their own leave room: fill it with the narrowest cuts that remain.
-    picked += [i for i in by_width if i not in picked][: parts - len(picked)]
+    # Parts without a cut of their own leave room: fill it with the narrowest cuts that remain,
+    # and only then with wide ones.
+    for rest in (by_width, sorted(narrowest.values(), key=width)):
+        picked += [i for i in rest if i not in picked][: parts - len(picked)]
     return [0, *sorted(picked), last]

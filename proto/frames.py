@@ -82,9 +82,12 @@ def build_frame(
     *, id: int, boundary: int, codec: str, tensors: Sequence[pb.Tensor], budget_ms: int
 ) -> bytes:
     """A sealed `ClientMessage` with one frame."""
-    frame = pb.Frame(id=id, boundary=boundary, codec=codec, tensors=tensors, budget_ms=budget_ms)
+    message = pb.ClientMessage()
+    frame = message.frame  # filled in place: a frame assigned later would be copied whole
+    frame.id, frame.boundary, frame.codec, frame.budget_ms = id, boundary, codec, budget_ms
+    frame.tensors.extend(tensors)
     frame.crc32 = frame_crc32(frame)
-    return pb.ClientMessage(frame=frame).SerializeToString()
+    return message.SerializeToString()
 
 
 def frame_crc32(frame: pb.Frame) -> int:

@@ -1,0 +1,462 @@
+"""raw, fp16, q8 and q4: what survives, how exactly, and in how many bytes."""
+
+import math
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from splitpoint.codec import (
+    CODECS,
+    DTYPES,
+    Codec,
+    CodecError,
+    SpecError,
+    TensorSpec,
+    codec_named,
+    codec_of_tensor,
+    codecs_for,
+)
+from splitpoint.codec.affine import channel_axis
+from splitpoint.codec.entropy import compress, decompress_exactly
+
+FLOAT_CODECS = ["raw", "fp16", "q8", "q4"]
+FLT_MAX = np.finfo(np.float32).max
+# Steps below this are sent as 0: the channel counts as constant.
+SMALLEST_STEP = 1e-37
+
+
+def spec_of(shape, batch_dim=0, dtype="float32"):
+    return TensorSpec(name="x", dtype=dtype, shape=shape, batch_dim=batch_dim)
+
+
+@st.composite
+def specs(draw, dtype="float32"):
+    """1-D to 4-D, the batch anywhere, its factor often above 1; some large enough for channels."""
+    rank = draw(st.integers(1, 4))
+    shape = tuple(draw(st.lists(st.integers(1, 9), min_size=rank, max_size=rank)))
+    return spec_of(shape, draw(st.integers(0, rank - 1)), dtype)
+
+
+# Every distribution is a function of a generator and a shape.
+FINITE = {
+    "normal": lambda rng, shape: rng.normal(3, 2, shape),
+    "relu": lambda rng, shape: rng.normal(0, 1, shape).clip(0),
+    "constant": lambda rng, shape: np.full(shape, rng.normal()),
+    "zero": lambda rng, shape: np.zeros(shape),
+    "huge": lambda rng, shape: rng.uniform(-1e38, 1e38, shape),
+    "offset": lambda rng, shape: 1e6 + rng.uniform(0, 1, shape),
+    "denormal": lambda rng, shape: rng.uniform(-1e-38, 1e-38, shape),
+    "two": lambda rng, shape: rng.integers(0, 2, shape) * -7.25,
+    "exponents": lambda rng, shape: rng.choice([-1, 1], shape) * 10 ** rng.uniform(-45, 38, shape),
+}
+
+
+def values_of(kind, seed, shape):
+    return FINITE[kind](np.random.default_rng(seed), shape).astype(np.float32)
+
+
+def groups(array, spec, batch):
+    """`(minimum, step numerator)` of each value's sample and channel, as float64, broadcast."""
+    low, high = np.empty(array.shape), np.empty(array.shape)
+    factor, dim, axis = spec.shape[spec.batch_dim], spec.batch_dim, channel_axis(spec)
+    others = tuple(i for i in range(array.ndim) if i != axis)
+    for sample in range(batch):
+        part = (slice(None),) * dim + (slice(sample * factor, (sample + 1) * factor),)
+        low[part] = array[part].min(axis=others, keepdims=True)
+        high[part] = array[part].max(axis=others, keepdims=True)
+    return low, high
+
+
+def assert_within_half_a_step(codec, array, spec, batch):
+    """The promise of `Affine`, with the rounding of float32 arithmetic on top."""
+    low, high = groups(array, spec, batch)
+    try:
+        payload = codec.encode(array, spec)
+    except CodecError:
+        # Only what is at the very edge of float32 may be refused.
+        assert (high - low).max() > FLT_MAX * 0.999999 or high.max() > FLT_MAX * 0.999999
+        return
+    assert len(payload) <= codec.max_payload_bytes(spec, batch)
+    decoded = codec.decode(payload, spec, batch)
+    assert decoded.shape == array.shape
+    assert decoded.dtype == np.float32
+    step = (high - low) / (2**codec.bits - 1)
+    allowed = step * 0.5003 + 2.0**-22 * np.maximum(abs(low), abs(high)) + 1e-44
+    allowed = np.where(step <= SMALLEST_STEP * 1.0001, np.maximum(allowed, high - low), allowed)
+    assert (abs(decoded.astype(np.float64) - array) <= allowed).all()
+
+
+# --- every codec ---
+
+
+def test_table_of_codecs():
+    assert list(CODECS) == ["raw", "fp16", "q8", "q4", "jpeg", "webp", "png"]
+    for name, codec in CODECS.items():
+        assert codec.name == name
+        assert codec_named(name) is codec
+        assert isinstance(codec, Codec)
+
+
+@pytest.mark.parametrize(
+    ("spec", "names"),
+    [
+        (spec_of((1, 3)), ["raw", "fp16", "q8", "q4"]),
+        (spec_of((1, 8, 8, 3), dtype="uint8"), ["raw", "jpeg", "webp", "png"]),
+        (spec_of((1, 3, 8, 8), dtype="uint8"), ["raw"]),
+        *((spec_of((1, 3), dtype=dtype), ["raw"]) for dtype in DTYPES if dtype != "float32"),
+    ],
+    ids=str,
+)
+def test_who_carries_what(spec, names):
+    assert codecs_for([spec]) == names
+    assert codecs_for([spec, spec_of((1,), dtype="bool")]) == names
+    for codec in CODECS.values():
+        carrier = codec_of_tensor(codec, spec)
+        assert carrier.name == (codec.name if codec.name in names else "raw")
+
+
+@pytest.mark.parametrize("name", FLOAT_CODECS)
+def test_encode_checks_the_array(name):
+    spec = spec_of((2, 3))
+    for array in (np.zeros((2, 3)), np.zeros((3, 3), np.float32), np.zeros(6, np.float32)):
+        with pytest.raises(SpecError):
+            codec_named(name).encode(array, spec)
+
+
+@settings(deadline=None, max_examples=60)
+@given(specs(), st.integers(1, 3), st.sampled_from(FLOAT_CODECS), st.integers(0, 99))
+def test_samples_do_not_touch_each_other(spec, batch, name, seed):
+    """A batch decodes to what its samples decode to alone."""
+    codec, array = codec_named(name), values_of("normal", seed, spec.shape_at(batch))
+    together = codec.decode(codec.encode(array, spec), spec, batch)
+    alone = [
+        codec.decode(codec.encode(sample, spec), spec, 1)
+        for sample in np.split(array, batch, axis=spec.batch_dim)
+    ]
+    np.testing.assert_array_equal(together, np.concatenate(alone, axis=spec.batch_dim))
+
+
+@settings(deadline=None, max_examples=60)
+@given(specs(), st.integers(1, 3), st.sampled_from(FLOAT_CODECS), st.integers(0, 99))
+def test_memory_order_does_not_matter(spec, batch, name, seed):
+    codec, array = codec_named(name), values_of("normal", seed, spec.shape_at(batch))
+    payload = codec.encode(array, spec)
+    assert codec.encode(np.asfortranarray(array), spec) == payload
+    assert codec.encode(np.flip(np.flip(array).copy()), spec) == payload
+
+
+@settings(deadline=None, max_examples=60)
+@given(specs(), st.integers(1, 3), st.sampled_from(FLOAT_CODECS), st.integers(0, 2**32 - 1))
+def test_no_payload_exceeds_its_bound(spec, batch, name, seed):
+    """Random bits do not compress: the worst case of the entropy stage."""
+    codec, array = codec_named(name), values_of("normal", seed, spec.shape_at(batch))
+    assert 0 < len(codec.encode(array, spec)) <= codec.max_payload_bytes(spec, batch)
+
+
+@pytest.mark.parametrize("name", FLOAT_CODECS)
+def test_bound_holds_for_large_noise(name):
+    spec = spec_of((1, 600_001))
+    codec, array = codec_named(name), np.random.default_rng(0).random((1, 600_001), np.float32)
+    assert len(codec.encode(array, spec)) <= codec.max_payload_bytes(spec, 1)
+
+
+@pytest.mark.parametrize("name", FLOAT_CODECS)
+@pytest.mark.parametrize("batch", [1, 3])
+def test_payload_of_another_length(name, batch):
+    spec, codec = spec_of((1, 5)), codec_named(name)
+    payload = codec.encode(values_of("normal", 1, (batch, 5)), spec)
+    for wrong in (b"", payload[:-1], payload[1:], payload + b"\0", payload * 2):
+        with pytest.raises(CodecError):
+            codec.decode(wrong, spec, batch)
+    for other in (batch + 1, batch + 2):
+        with pytest.raises(CodecError):
+            codec.decode(payload, spec, other)
+    with pytest.raises(CodecError):
+        codec.decode(payload, spec_of((1, 8)), batch)
+
+
+@pytest.mark.parametrize("name", FLOAT_CODECS)
+def test_codecs_are_safe_to_share_between_threads(name):
+    spec, codec = spec_of((1, 3000)), codec_named(name)
+
+    def roundtrip(seed):
+        array = values_of("relu", seed, (2, 3000))
+        return codec.decode(codec.encode(array, spec), spec, 2)
+
+    expected = [roundtrip(seed) for seed in range(64)]
+    with ThreadPoolExecutor(8) as pool:
+        np.testing.assert_array_equal(list(pool.map(roundtrip, range(64))), expected)
+
+
+# --- raw ---
+
+
+@settings(deadline=None, max_examples=150)
+@given(st.sampled_from(list(DTYPES)).flatmap(specs), st.integers(1, 3), st.integers(0, 2**32 - 1))
+def test_raw_is_bit_exact(spec, batch, seed):
+    """Random bits make every NaN, infinity and denormal."""
+    data = np.random.default_rng(seed).bytes(spec.nbytes_at(batch))
+    if spec.dtype == "bool":
+        data = bytes(byte & 1 for byte in data)
+    array = np.frombuffer(data, spec.numpy_dtype).reshape(spec.shape_at(batch))
+    raw = codec_named("raw")
+    payload = raw.encode(array, spec)
+    assert payload == data
+    assert len(payload) == raw.max_payload_bytes(spec, batch)
+    decoded = raw.decode(payload, spec, batch)
+    assert decoded.tobytes() == data
+    assert (decoded.shape, decoded.dtype) == (array.shape, array.dtype)
+
+
+def test_raw_is_little_endian_in_c_order():
+    payload = codec_named("raw").encode(
+        np.array([[1, 256], [-2, 3]], np.int32, order="F"), spec_of((1, 2), dtype="int32")
+    )
+    assert payload.hex() == "0100000000010000feffffff03000000"
+
+
+@pytest.mark.parametrize("byte", [2, 127, 128, 255])
+def test_raw_refuses_bytes_that_are_no_booleans(byte):
+    spec = spec_of((1, 4), dtype="bool")
+    raw = codec_named("raw")
+    assert raw.decode(b"\0\1\1\0", spec, 1).tolist() == [[False, True, True, False]]
+    with pytest.raises(CodecError):
+        raw.decode(bytes([0, 1, byte, 0]), spec, 1)
+
+
+# --- fp16 ---
+
+
+@settings(deadline=None, max_examples=150)
+@given(specs(), st.integers(1, 3), st.data())
+def test_fp16_is_within_half_precision(spec, batch, data):
+    elements = st.floats(width=32) | st.floats(-70000, 70000, width=32)
+    array = data.draw(hnp.arrays(np.float32, spec.shape_at(batch), elements=elements))
+    fp16 = codec_named("fp16")
+    finite = np.isfinite(array)
+    if (abs(array[finite]) >= 65520).any():  # rounds to 65536, which half floats do not have
+        with pytest.raises(CodecError, match="raw"):
+            fp16.encode(array, spec)
+        return
+    payload = fp16.encode(array, spec)
+    assert len(payload) == 2 * array.size <= fp16.max_payload_bytes(spec, batch)
+    decoded = fp16.decode(payload, spec, batch)
+    assert (decoded.shape, decoded.dtype) == (array.shape, array.dtype)
+    np.testing.assert_array_equal(decoded[~finite], array[~finite])  # the same NaN and infinities
+    assert (np.signbit(decoded) == np.signbit(array))[finite].all()
+    error = abs(decoded[finite].astype(np.float64) - array[finite])
+    assert (error <= np.maximum(2.0**-11 * abs(array[finite]), 2.0**-25)).all()
+
+
+@pytest.mark.parametrize(
+    ("value", "fits"),
+    [(65504, True), (65519.996, True), (65520, False), (-65520, False), (1e38, False)],
+)
+def test_fp16_overflow(value, fits):
+    array, spec = np.array([[0, value]], np.float32), spec_of((1, 2))
+    fp16 = codec_named("fp16")
+    if fits:
+        assert fp16.decode(fp16.encode(array, spec), spec, 1).tolist() == [[0, 65504]]
+    else:
+        with pytest.raises(CodecError):
+            fp16.encode(array, spec)
+
+
+def test_fp16_decodes_every_half_float_silently():
+    halves = np.arange(65536, dtype="<u2")
+    fp16, spec = codec_named("fp16"), spec_of((1, 65536))
+    decoded = fp16.decode(halves.tobytes(), spec, 1)
+    np.testing.assert_array_equal(decoded[0], halves.view("<f2").astype(np.float32))
+    np.testing.assert_array_equal(
+        np.frombuffer(fp16.encode(decoded, spec), "<f2"), halves.view("<f2")
+    )
+
+
+def test_fp16_keeps_every_kind_of_nan():
+    """Signalling NaN whose payload bits are all in the half that is cut off stay NaN."""
+    bits = np.array([[0x7F800001, 0xFF800001, 0x7FC00000, 0xFFFFFFFF]], np.uint32)
+    fp16, spec = codec_named("fp16"), spec_of((1, 4))
+    assert np.isnan(fp16.decode(fp16.encode(bits.view(np.float32), spec), spec, 1)).all()
+
+
+# --- q8 and q4 ---
+
+
+@pytest.mark.parametrize(
+    ("shape", "batch_dim", "axis"),
+    [
+        ((1, 8, 4, 4), 0, 1),  # [batch, channels, height, width]
+        ((1, 7, 7, 96), 0, 3),  # [batch, height, width, channels]
+        ((1, 8, 8, 8), 0, 1),
+        ((1, 8, 3, 5), 0, None),  # 15 values are too few for a range
+        ((1, 8, 2, 8), 0, 1),  # 16 are enough
+        ((4, 8, 2, 2), 0, 1),  # those of the batch factor count
+        ((8, 1, 4, 4), 1, None),  # the axis is the batch's
+        ((1, 49, 96), 0, 2),
+        ((64, 49, 96), 0, 2),
+        ((1, 15, 96), 0, None),
+        ((16, 5, 1), 2, None),
+        ((1, 1000), 0, None),
+        ((1000,), 0, None),
+        ((1, 2, 3, 4, 5), 0, None),
+    ],
+)
+def test_channel_axis(shape, batch_dim, axis):
+    assert channel_axis(spec_of(shape, batch_dim)) == axis
+
+
+@settings(deadline=None, max_examples=250)
+@given(
+    specs(),
+    st.integers(1, 3),
+    st.sampled_from(["q8", "q4"]),
+    st.sampled_from(list(FINITE)),
+    st.integers(0, 2**32 - 1),
+)
+@example(spec_of((64, 49, 96)), 2, "q8", "normal", 0)
+@example(spec_of((64, 49, 96)), 2, "q4", "relu", 0)
+@example(spec_of((2, 7, 7, 33)), 3, "q4", "normal", 0)
+@example(spec_of((5, 4, 4, 3), 3), 3, "q4", "normal", 0)
+@example(spec_of((4, 32, 3), 1), 3, "q8", "normal", 0)
+@example(spec_of((3, 11)), 1, "q4", "exponents", 0)
+def test_affine_error_is_half_a_step(spec, batch, name, kind, seed):
+    array = values_of(kind, seed, spec.shape_at(batch))
+    assert_within_half_a_step(codec_named(name), array, spec, batch)
+
+
+@settings(deadline=None, max_examples=150)
+@given(
+    hnp.arrays(
+        np.float32,
+        st.tuples(st.integers(1, 3), st.integers(1, 7)),
+        elements=st.floats(width=32, allow_nan=False, allow_infinity=False),
+    ),
+    st.sampled_from(["q8", "q4"]),
+)
+@example(np.array([[1e34, FLT_MAX]], np.float32), "q8")
+@example(np.array([[1e35, FLT_MAX]], np.float32), "q4")
+@example(np.array([[0, FLT_MAX]], np.float32), "q8")
+@example(np.array([[-FLT_MAX, 0]], np.float32), "q4")
+@example(np.array([[1e-45, 0, -1e-45]], np.float32), "q4")
+def test_affine_holds_for_any_finite_values(array, name):
+    batch, extent = array.shape
+    assert_within_half_a_step(codec_named(name), array, spec_of((1, extent)), batch)
+
+
+@pytest.mark.parametrize("name", ["q8", "q4"])
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("shape", [(2, 3), (2, 3, 4, 4)])
+def test_affine_refuses_what_is_not_finite(name, value, shape):
+    codec, spec = codec_named(name), spec_of((1, *shape[1:]))
+    for position in (0, -1):
+        array = np.zeros(shape, np.float32)
+        assert codec.encode(array, spec)
+        array.flat[position] = value
+        with pytest.raises(CodecError, match="raw"):
+            codec.encode(array, spec)
+    with pytest.raises(CodecError):
+        codec.encode(np.full(shape, value, np.float32), spec)
+
+
+@pytest.mark.parametrize("name", ["q8", "q4"])
+def test_affine_refuses_signalling_nan_without_a_warning(name):
+    array = np.array([[0x7F800001, 0, 0x3F800000]], np.uint32).view(np.float32)
+    with pytest.raises(CodecError):
+        codec_named(name).encode(array, spec_of((1, 3)))
+
+
+@pytest.mark.parametrize("name", ["q8", "q4"])
+def test_affine_refuses_a_range_beyond_float32(name):
+    codec, spec = codec_named(name), spec_of((1, 2))
+    with pytest.raises(CodecError, match="range"):
+        codec.encode(np.array([[-2e38, 2e38]], np.float32), spec)
+    # One such sample is enough, and a channel's range is its own.
+    with pytest.raises(CodecError):
+        codec.encode(np.array([[0, 1], [-2e38, 2e38]], np.float32), spec)
+    apart = np.zeros((1, 2, 4, 4), np.float32)
+    apart[0] = np.array([-2e38, 2e38], np.float32)[:, None, None]
+    maps = spec_of((1, 2, 4, 4))
+    np.testing.assert_array_equal(codec.decode(codec.encode(apart, maps), maps, 1), apart)
+
+
+@pytest.mark.parametrize("name", ["q8", "q4"])
+@pytest.mark.parametrize("value", [0, -0.1, 1e38, -FLT_MAX, 1e-45, 12345.678])
+def test_affine_constants_are_exact(name, value):
+    codec, spec = codec_named(name), spec_of((1, 3, 4, 5))
+    array = np.full((2, 3, 4, 5), value, np.float32)
+    np.testing.assert_array_equal(codec.decode(codec.encode(array, spec), spec, 2), array)
+
+
+@pytest.mark.parametrize("name", ["q8", "q4"])
+def test_affine_extremes_of_each_channel_are_kept(name):
+    codec, spec = codec_named(name), spec_of((1, 4, 6, 6))
+    array = values_of("normal", 5, (3, 4, 6, 6)) * np.float32([1, 10, 100, 1e-3])[:, None, None]
+    decoded = codec.decode(codec.encode(array, spec), spec, 3)
+    np.testing.assert_array_equal(decoded.min((2, 3)), array.min((2, 3)))
+    np.testing.assert_allclose(decoded.max((2, 3)), array.max((2, 3)), rtol=1e-5)
+
+
+def plain(low, step, symbols):
+    return np.array([*low, *step], "<f4").tobytes() + bytes.fromhex(symbols)
+
+
+def test_layout_of_q4_is_frozen():
+    spec = spec_of((1, 5))
+    array = np.array([[0, 1, 2, 3, 15], [10, 25, 10, 11, 12]], np.float32)
+    expected = plain([0, 10], [1, 1], "0123f00f0120")
+    q4 = codec_named("q4")
+    assert decompress_exactly(q4.encode(array, spec), 22) == expected
+    np.testing.assert_array_equal(q4.decode(compress(expected), spec, 2), array)
+
+
+@pytest.mark.parametrize(
+    ("shape", "symbols"),
+    [
+        ((1, 2, 4, 4), bytes(range(16)) + bytes(range(240, 256))),  # channels are in order
+        ((1, 16, 2), bytes(range(0, 32, 2)) + bytes(range(1, 32, 2))),  # they are the last axis
+    ],
+)
+def test_layout_of_q8_is_frozen(shape, symbols):
+    """Minima, steps, then the symbols channel by channel."""
+    flat = bytes(range(16)) + bytes(range(240, 256)) if len(shape) == 4 else bytes(range(32))
+    array = np.frombuffer(flat, np.uint8).astype(np.float32).reshape(shape)
+    scaled = [np.frombuffer(part, np.uint8) for part in (symbols[:16], symbols[16:])]
+    step = [np.float32(part.max() - part.min()) / np.float32(255) for part in scaled]
+    codes = [np.rint((part - part.min()) / size) for part, size in zip(scaled, step, strict=True)]
+    expected = plain([part.min() for part in scaled], step, "") + b"".join(
+        code.astype(np.uint8).tobytes() for code in codes
+    )
+    q8, spec = codec_named("q8"), spec_of(shape)
+    assert decompress_exactly(q8.encode(array, spec), len(expected)) == expected
+    np.testing.assert_allclose(q8.decode(compress(expected), spec, 1), array, atol=0.04)
+
+
+@pytest.mark.parametrize("name", ["q8", "q4"])
+@pytest.mark.parametrize("field", range(4))
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_affine_refuses_a_range_that_is_not_finite(name, field, value):
+    ranges = [0, 0, 1, 1]
+    codec, spec = codec_named(name), spec_of((1, 2))
+    symbols = "00" * (4 if name == "q8" else 2)
+    assert codec.decode(compress(plain(ranges, [], symbols)), spec, 2).tolist() == [[0, 0]] * 2
+    ranges[field] = value
+    with pytest.raises(CodecError, match="finite"):
+        codec.decode(compress(plain(ranges, [], symbols)), spec, 2)
+
+
+def test_hostile_range_harms_its_own_sample_only():
+    q8, spec = codec_named("q8"), spec_of((1, 2))
+    decoded = q8.decode(compress(plain([1, 5], [FLT_MAX, 1], "00020007")), spec, 2)
+    assert decoded.tolist() == [[1, math.inf], [5, 12]]
+
+
+def test_fewer_bits_make_smaller_payloads():
+    spec = spec_of((1, 16, 14, 14))
+    array = values_of("relu", 3, (1, 16, 14, 14))
+    sizes = [len(codec_named(name).encode(array, spec)) for name in FLOAT_CODECS]
+    assert sizes == sorted(sizes, reverse=True)
+    assert sizes[2] < sizes[0] / 4
+    assert sizes[3] < sizes[0] / 8

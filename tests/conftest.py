@@ -1,0 +1,88 @@
+"""Bundles and workers that many tests share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from splitpoint.partition.bundle import Bundle
+from splitpoint.partition.compile import compile_model
+from splitpoint.partition.model_source import load_model
+from splitpoint.partition.model_spec import ModelSpec
+from splitpoint.partition.picture import PictureInput
+
+
+class SmallNet(torch.nn.Module):
+    """A picture classifier that compiles in two seconds: 24x24 pixels, 5 classes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1 = torch.nn.Conv2d(3, 8, 3, stride=2, padding=1, bias=False)
+        self.bn1 = torch.nn.BatchNorm2d(8)
+        self.relu = torch.nn.ReLU(inplace=True)
+        self.conv2 = torch.nn.Conv2d(8, 16, 3, stride=2, padding=1)
+        self.conv3 = torch.nn.Conv2d(16, 16, 3, padding=1)
+        self.head = torch.nn.Linear(16, 5)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.relu(self.bn1(self.conv1(x)))
+        x = self.relu(self.conv2(x))
+        x = x + self.conv3(x)
+        return self.head(x.mean((2, 3)))
+
+
+def small_spec(labels: tuple[str, ...] = ("ant", "bee", "cat", "dog", "eel")) -> ModelSpec:
+    torch.manual_seed(0)
+    net = SmallNet()
+    with torch.no_grad():
+        net.bn1.running_mean.normal_()
+        net.bn1.running_var.uniform_(0.5, 2)
+    return ModelSpec.of_picture_model(
+        "small",
+        net,
+        PictureInput(resize_px=26, height_px=24, width_px=24),
+        mean=(0.5, 0.5, 0.5),
+        std=(0.25, 0.25, 0.25),
+        labels=labels,
+    )
+
+
+@pytest.fixture(scope="session")
+def small() -> ModelSpec:
+    return small_spec()
+
+
+@pytest.fixture(scope="session")
+def small_bundle(small: ModelSpec, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    return compile_model(small, tmp_path_factory.mktemp("bundles") / "small.split", boundaries=5)
+
+
+@pytest.fixture(scope="session")
+def lite0() -> ModelSpec:
+    return load_model("efficientnet-lite0")
+
+
+@pytest.fixture(scope="session")
+def lite0_bundle(lite0: ModelSpec, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    return compile_model(lite0, tmp_path_factory.mktemp("bundles") / "lite0.split")
+
+
+@pytest.fixture(scope="session")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Three real photos as files."""
+    import skimage.data
+    from PIL import Image
+
+    folder = tmp_path_factory.mktemp("photos")
+    for name in ("coffee", "chelsea", "rocket"):
+        Image.fromarray(getattr(skimage.data, name)()).save(folder / f"{name}.png")
+    yield folder
+
+
+@pytest.fixture
+def pixels() -> np.ndarray:
+    """Three samples for the small net."""
+    return np.random.default_rng(0).integers(0, 256, (3, 24, 24, 3)).astype(np.uint8)

@@ -1,0 +1,253 @@
+"""Compiled segments against the unsplit model, for the shapes of models that there are."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from splitpoint.partition.bundle import MANIFEST, Bundle, open_bundle
+from splitpoint.partition.compile import compile_model
+from splitpoint.partition.errors import BundleError, CaptureError
+from splitpoint.partition.model_source import load_model
+from splitpoint.partition.model_spec import ModelSpec
+from splitpoint.partition.verify import worst_relative_error
+
+TOLERANCE = 1e-4
+
+
+@dataclasses.dataclass
+class Answer:
+    logits: torch.Tensor
+    aux: torch.Tensor
+
+
+torch.utils._pytree.register_dataclass(Answer)
+
+
+class Toy(torch.nn.Module):
+    """Shared weights, a skip across three blocks, two inputs, buffers, and a nested output."""
+
+    def __init__(self, form: str = "dict") -> None:
+        super().__init__()
+        self.form = form
+        self.embed = torch.nn.Linear(6, 12)
+        self.shared = torch.nn.Linear(12, 12)
+        self.norm = torch.nn.LayerNorm(12)
+        self.register_buffer("shift", torch.linspace(-1, 1, 12))
+        self.last = torch.nn.Linear(12, 12)
+        self.last.weight = self.shared.weight
+
+    def forward(self, x: torch.Tensor, mask: torch.Tensor) -> object:
+        skip = self.embed(x)
+        y = torch.relu(self.shared(skip))
+        y = self.norm(self.shared(y)) + self.shift
+        y = torch.tanh(self.shared(y)) + skip
+        aux = y.mean(-1)
+        logits = self.last(y * mask.unsqueeze(-1).float())
+        if self.form == "tuple":
+            return logits, aux
+        if self.form == "dataclass":
+            return Answer(logits, aux)
+        return {"logits": logits, "heads": [aux, logits]}
+
+
+def toy_spec(form: str) -> ModelSpec:
+    torch.manual_seed(0)
+    args = (torch.randn(3, 5, 6), torch.randint(0, 2, (3, 5)))
+    return ModelSpec(source="toy", module=Toy(form), args=args)
+
+
+@pytest.mark.parametrize(
+    ("form", "names"),
+    [
+        ("dict", ["logits", "heads.0", "heads.1"]),
+        ("tuple", ["0", "1"]),
+        ("dataclass", ["logits", "aux"]),
+    ],
+)
+def test_toy(form: str, names: list[str], tmp_path: Path) -> None:
+    spec = toy_spec(form)
+    bundle = compile_model(spec, tmp_path / "toy.split", boundaries=20)
+    assert list(json.loads((bundle.folder / MANIFEST).read_text())["outputs"]) == sorted(names)
+    assert set(bundle.manifest.outputs) == set(names)
+    assert [s.dtype for s in bundle.manifest.boundaries[0].tensors] == ["float32", "int64"]
+    assert any(len(b.tensors) >= 3 for b in bundle.manifest.boundaries)  # y, skip and the mask
+    assert worst_relative_error(bundle.manifest, bundle.folder, spec) < TOLERANCE
+
+
+@pytest.mark.parametrize("name", ["resnet18", "vit_b_16"])
+def test_torchvision(name: str, tmp_path: Path) -> None:
+    spec = load_model(f"torchvision:{name}", "none")
+    bundle = compile_model(spec, tmp_path / f"{name}.split")
+    assert worst_relative_error(bundle.manifest, bundle.folder, spec) < TOLERANCE
+    assert len(bundle.manifest.boundaries) == 8
+
+
+class Windows(torch.nn.Module):
+    """The batch is folded into a longer dimension, as in Swin."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.proj = torch.nn.Linear(4, 8)
+        self.back = torch.nn.Linear(8, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        batch = x.shape[0]
+        windows = x.reshape(batch * 6, 2, 4)
+        y = torch.relu(self.proj(windows))
+        y = self.back(y)
+        return y.reshape(batch, 12, 4).mean(1)
+
+
+def test_batch_inside_a_dimension(tmp_path: Path) -> None:
+    spec = ModelSpec(source="windows", module=Windows(), args=(torch.randn(3, 12, 4),))
+    bundle = compile_model(spec, tmp_path / "w.split", boundaries=20)
+    folded = [s for b in bundle.manifest.boundaries for s in b.tensors if s.shape[0] == 6]
+    assert folded
+    assert folded[0].batch_dim == 0
+
+
+class InnerBatch(torch.nn.Module):
+    """6*batch with the batch inside: such a tensor cannot be concatenated over requests."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = torch.nn.Linear(4, 4), torch.nn.Linear(4, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        batch = x.shape[0]
+        y = self.first(x).transpose(0, 1).reshape(6 * batch, 4)
+        y = torch.relu(self.second(torch.relu(y)))
+        return self.first(y.reshape(6, batch, 4).transpose(0, 1))
+
+
+def test_inseparable_cut_is_left_out(tmp_path: Path) -> None:
+    spec = ModelSpec(source="inner", module=InnerBatch(), args=(torch.randn(3, 6, 4),))
+    bundle = compile_model(spec, tmp_path / "inner.split", boundaries=20)
+    shapes = [s.shape for b in bundle.manifest.boundaries for s in b.tensors]
+    assert (6, 4) not in shapes
+    assert bundle.manifest.max_relative_error < TOLERANCE
+
+
+class Mixing(torch.nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x - x.mean(0, keepdim=True)
+
+
+def test_model_that_mixes_samples_is_refused(tmp_path: Path) -> None:
+    spec = ModelSpec(source="mixing", module=Mixing(), args=(torch.randn(3, 4),))
+    with pytest.raises(CaptureError, match="mixes the samples"):
+        compile_model(spec, tmp_path / "m.split")
+    assert not list(tmp_path.iterdir())
+
+
+def test_weights_are_stored_once(small_bundle: Bundle) -> None:
+    stored = 0
+    for segment in small_bundle.manifest.segments:
+        model = onnx.load(small_bundle.path(segment.onnx), load_external_data=False)
+        for tensor in model.graph.initializer:
+            if tensor.external_data:
+                stored += 1
+                entries = {entry.key: entry.value for entry in tensor.external_data}
+                assert entries["location"] == Path(segment.weights).name
+    assert stored >= 2
+
+
+def test_onnx_says_nothing_of_the_machine(small_bundle: Bundle) -> None:
+    for segment in small_bundle.manifest.segments:
+        data = small_bundle.path(segment.onnx).read_bytes()
+        assert b"site-packages" not in data
+        assert b".py" not in data
+
+
+def test_compiling_twice_gives_the_same_digest(small: ModelSpec, tmp_path: Path) -> None:
+    digests = {compile_model(small, tmp_path / f"{i}" / "s.split").digest for i in range(2)}
+    assert len(digests) == 1
+
+
+def test_layers_know_their_segment(small_bundle: Bundle) -> None:
+    manifest = small_bundle.manifest
+    segments = [layer.segment for layer in manifest.layers]
+    assert segments == sorted(segments)
+    assert set(segments) == set(range(len(manifest.segments)))
+    for boundary in manifest.boundaries[1:]:
+        before = [layer for layer in manifest.layers if layer.segment < boundary.id]
+        assert before[-1].name == boundary.after
+
+
+def test_existing_bundle_is_kept(small: ModelSpec, small_bundle: Bundle) -> None:
+    with pytest.raises(BundleError, match="exists already"):
+        compile_model(small, small_bundle.folder)
+
+
+@pytest.fixture
+def copy(small_bundle: Bundle, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(small_bundle.folder, tmp_path / "copy.split"))
+
+
+def test_every_damaged_file_is_noticed(copy: Path) -> None:
+    for path in sorted(p for p in copy.rglob("*") if p.is_file()):
+        original = path.read_bytes()
+        flipped = bytearray(original)
+        flipped[len(flipped) // 2] ^= 1
+        for damage in (bytes(flipped), original[:-1], original + b"x"):
+            path.write_bytes(damage)
+            if damage.strip() != original.strip():
+                with pytest.raises(BundleError) as caught:
+                    open_bundle(copy)
+                assert "\n" not in str(caught.value)
+        path.unlink()
+        with pytest.raises(BundleError):
+            open_bundle(copy)
+        path.write_bytes(original)
+    assert open_bundle(copy).digest
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("schema", 99, "schema 99"),
+        ("boundaries", [], "one boundary more"),
+        ("segments", None, "malformed"),
+        ("files", {"../../etc/passwd": {"sha256": "0" * 64, "bytes": 1}}, "impossible file"),
+        ("layers", [{"name": 1}], "malformed"),
+        ("outputs", {"y": "nowhere"}, "no tensor of the last boundary"),
+    ],
+)
+def test_hostile_manifest(copy: Path, key: str, value: object, message: str) -> None:
+    import hashlib
+
+    record = json.loads((copy / MANIFEST).read_text())
+    record[key] = value
+    data = json.dumps(record).encode()
+    (copy / MANIFEST).write_bytes(data)
+    (copy / "manifest.sha256").write_text(hashlib.sha256(data).hexdigest())
+    with pytest.raises(BundleError, match=message):
+        open_bundle(copy)
+
+
+def test_not_a_bundle(tmp_path: Path) -> None:
+    with pytest.raises(BundleError, match="there is no bundle"):
+        open_bundle(tmp_path / "nothing.split")
+    with pytest.raises(BundleError, match="is no bundle"):
+        open_bundle(tmp_path)
+
+
+def test_preprocessing_matches_torchvision(photos: Path, lite0: ModelSpec) -> None:
+    from PIL import Image
+    from splitpoint.partition.model_source import import_torchvision
+
+    transforms = __import__("torchvision.transforms", fromlist=["x"])
+    assert import_torchvision() is not None
+    reference = transforms.Compose([transforms.Resize(256), transforms.CenterCrop(224)])
+    assert lite0.picture is not None
+    for path in photos.iterdir():
+        with Image.open(path) as photo:
+            expected = np.asarray(reference(photo.convert("RGB")))
+        assert np.array_equal(lite0.picture.read(path), expected)

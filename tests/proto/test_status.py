@@ -1,0 +1,131 @@
+"""The table of statuses and what becomes of a failed call."""
+
+import grpc
+import pytest
+from splitpoint.codec import SplitpointError
+from splitpoint.proto import splitpoint_pb2 as pb
+from splitpoint.proto.status import (
+    EXCEPTIONS,
+    CancelledError,
+    FrameCorruptError,
+    FrameExpiredError,
+    FrameFailedError,
+    FrameRejectedError,
+    OverloadedError,
+    ProtocolError,
+    RefusedError,
+    RemoteError,
+    UnreachableError,
+    WireError,
+    error_of_call,
+    error_of_reply,
+)
+
+SERVER = "cloud.example:50051"
+REFUSED = {
+    "FAILED_PRECONDITION",
+    "NOT_FOUND",
+    "UNAUTHENTICATED",
+    "PERMISSION_DENIED",
+    "UNIMPLEMENTED",
+    "INVALID_ARGUMENT",
+}
+UNREACHABLE = {"UNAVAILABLE", "DEADLINE_EXCEEDED"}
+
+
+def failed_call(code, details=None):
+    metadata = grpc.aio.Metadata()
+    return grpc.aio.AioRpcError(code, metadata, metadata, details=details)
+
+
+def test_every_status_has_its_exception():
+    assert set(EXCEPTIONS) == set(pb.Status.values()) - {pb.STATUS_UNSPECIFIED, pb.OK}
+
+
+@pytest.mark.parametrize("status", EXCEPTIONS, ids=pb.Status.Name)
+def test_error_of_reply(status):
+    error = error_of_reply(status, "the dog ate it")
+    assert type(error) is EXCEPTIONS[status]
+    assert error.status == status
+    assert str(error) == f"the worker answered {pb.Status.Name(status)}: the dog ate it"
+    assert isinstance(error, RemoteError)
+    assert isinstance(error, SplitpointError)
+
+
+@pytest.mark.parametrize(
+    ("error", "statuses"),
+    [
+        (FrameCorruptError, [pb.CORRUPT]),
+        (FrameExpiredError, [pb.EXPIRED]),
+        (OverloadedError, [pb.OVERLOADED, pb.STOPPING]),
+        (CancelledError, [pb.CANCELLED]),
+        (FrameFailedError, [pb.INTERNAL]),
+        (
+            FrameRejectedError,
+            [
+                *(pb.MALFORMED, pb.OUT_OF_RANGE, pb.MISMATCH, pb.TOO_LARGE),
+                *(pb.UNKNOWN_CODEC, pb.UNDECODABLE),
+            ],
+        ),
+    ],
+)
+def test_what_a_caller_can_tell_apart(error, statuses):
+    assert [status for status in EXCEPTIONS if EXCEPTIONS[status] is error] == statuses
+    if len(statuses) == 1:
+        assert error("raised here").status == statuses[0]
+
+
+@pytest.mark.parametrize("status", [pb.STATUS_UNSPECIFIED, pb.OK, 14, 2**31 - 1, -1])
+def test_status_that_is_no_error_or_unknown(status):
+    error = error_of_reply(status, "hm")
+    assert type(error) is FrameFailedError
+    assert error.status == status
+    assert str(error) == f"the worker answered {status}: hm"
+
+
+def test_status_belongs_to_the_one_error():
+    assert error_of_reply(pb.STOPPING, "").status == pb.STOPPING
+    assert OverloadedError("full").status == pb.OVERLOADED
+    assert FrameRejectedError("no").status == pb.INTERNAL
+
+
+def test_long_reasons_are_cut():
+    assert len(str(error_of_reply(pb.INTERNAL, "x" * 9999))) < 400
+
+
+@pytest.mark.parametrize("code", grpc.StatusCode, ids=lambda code: code.name)
+def test_error_of_call(code):
+    expected = ProtocolError
+    if code.name in REFUSED:
+        expected = RefusedError
+    elif code.name in UNREACHABLE:
+        expected = UnreachableError
+    for details in (None, "", "why", "why\nand where", "\n", "x" * 9999):
+        error = error_of_call(failed_call(code, details), SERVER)
+        assert type(error) is expected
+        assert isinstance(error, WireError)
+        assert not isinstance(error, RemoteError)
+        assert SERVER in str(error)
+        assert len(str(error)) < 600
+        if details in ("why", "why\nand where"):
+            assert "why" in str(error)
+
+
+def test_unreachable_says_what_to_do_in_one_line():
+    error = error_of_call(failed_call(grpc.StatusCode.UNAVAILABLE, "refused\ntrace"), SERVER)
+    assert error.what == f"no worker answers at {SERVER} (refused)"
+    assert "splitpoint serve" in error.remedy
+    silent = error_of_call(failed_call(grpc.StatusCode.DEADLINE_EXCEEDED), SERVER)
+    assert silent.what == f"no worker answers at {SERVER} (deadline_exceeded)"
+
+
+def test_some_other_server_is_recognised():
+    error = error_of_call(failed_call(grpc.StatusCode.UNIMPLEMENTED, "Method not found!"), SERVER)
+    assert "splitpoint serve" in error.remedy
+    assert error_of_call(failed_call(grpc.StatusCode.NOT_FOUND, "no model"), SERVER).remedy == ""
+
+
+def test_call_error_without_a_code():
+    error = error_of_call(grpc.RpcError(), SERVER)
+    assert type(error) is ProtocolError
+    assert "UNKNOWN" in str(error)
