@@ -88,15 +88,15 @@ class Affine:
     def encode(self, array: Array, spec: TensorSpec) -> bytes:  # noqa: D102
         rows = _Layout.of(spec, spec.check(array)).gather(array)
         low = rows.min(axis=2, keepdims=True)
+        top = 2**self.bits - 1
         with np.errstate(over="ignore", invalid="ignore"):
-            span = rows.max(axis=2, keepdims=True) - low
-        if not np.isfinite(span).all():
+            step = (rows.max(axis=2, keepdims=True) - low) / np.float32(top)
+            highest = low + step * np.float32(top)  # as the decoder will round it
+        if not np.isfinite(highest).all():
             raise CodecError(
                 f"tensor {spec.name!r} holds NaN, infinity or a range beyond float32",
                 "use the codec raw",
             )
-        top = 2**self.bits - 1
-        step = span / np.float32(top)
         # A step too small for its reciprocal stands for a constant channel: all symbols are 0.
         scale = np.divide(1, step, out=np.zeros_like(step), where=step > _SMALLEST_STEP)
         symbols = np.rint((rows - low) * scale).clip(0, top).astype(np.uint8)

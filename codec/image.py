@@ -44,7 +44,14 @@ class ImageCodec:
         parts: list[bytes] = []
         for picture in array:
             file = io.BytesIO()
-            Image.fromarray(picture).save(file, self.file_format, **options)
+            try:
+                Image.fromarray(picture).save(file, self.file_format, **options)
+            except (OSError, ValueError) as error:
+                raise CodecError(
+                    f"a picture of {picture.shape[1]}x{picture.shape[0]} is beyond "
+                    f"{self.file_format} ({error})",
+                    "use the codec raw or png",
+                ) from error
             parts += (_LENGTH.pack(file.tell()), file.getvalue())
         return b"".join(parts)
 
@@ -69,6 +76,8 @@ class ImageCodec:
 
     def _pixels(self, file: bytes, spec: TensorSpec) -> Array:
         height, width = spec.shape[1:3]
+        if self.file_format == "PNG":
+            _check_png_chunks(file)
         try:
             with Image.open(io.BytesIO(file), formats=[self.file_format]) as image:
                 if image.size != (width, height) or image.mode != "RGB":
@@ -83,3 +92,17 @@ class ImageCodec:
             raise
         except Exception as error:
             raise CodecError(f"{self.file_format} picture is damaged ({error})") from error
+
+
+# Text and colour profiles, which our encoder never writes, may unfold to tens of megabytes.
+_UNFOLDING_PNG_CHUNKS = frozenset((b"zTXt", b"iTXt", b"tEXt", b"iCCP"))
+_PNG_SIGNATURE_BYTES, _PNG_CHUNK_FRAME_BYTES = 8, 12
+
+
+def _check_png_chunks(file: bytes) -> None:
+    offset = _PNG_SIGNATURE_BYTES
+    while offset < len(file):
+        kind = file[offset + 4 : offset + 8]
+        if kind in _UNFOLDING_PNG_CHUNKS:
+            raise CodecError(f"PNG picture carries a {kind.decode()} chunk")
+        offset += _PNG_CHUNK_FRAME_BYTES + int.from_bytes(file[offset : offset + 4], "big")

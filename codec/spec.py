@@ -124,9 +124,9 @@ class TensorSpec:
         if (
             not isinstance(name, str)
             or not isinstance(dtype, str)
-            or not isinstance(batch_dim, int)
+            or type(batch_dim) is not int  # a bool is an int to isinstance
             or not isinstance(shape, list)
-            or not all(isinstance(extent, int) for extent in shape)
+            or not all(type(extent) is int for extent in shape)
         ):
             raise SpecError(f"tensor specification {name!r} has a field of the wrong type")
         return cls(name=name, dtype=dtype, shape=tuple(shape), batch_dim=batch_dim)

@@ -17,6 +17,7 @@ from .picture import PictureInput
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 KNOWN = "torchvision:NAME, package.module:factory, efficientnet-lite0, or a .pt2 file"
 SEED = 0
+_INIT_WEIGHTS = ("googlenet", "inception_v3")
 
 _schemas: list[torch.library.Library] = []
 
@@ -85,19 +86,18 @@ def _torchvision(source: str, weights: str) -> ModelSpec:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            # The pretrained entry also sets options (aux heads) with which its weights were made.
-            model = torchvision.models.get_model(name, weights=None)
-            state = entry.get_state_dict() if weights == "default" else None
+            # Two families start with a slow initialisation that makes their activations vanish.
+            options = {"init_weights": False} if name in _INIT_WEIGHTS else {}
+            pretrained = {"weights": entry} if weights == "default" else {"weights": None} | options
+            model = torchvision.models.get_model(name, **pretrained)
     except OSError as error:
         raise ModelError(
             f"the pretrained weights of {name} cannot be downloaded ({error})",
             "download them elsewhere and give --weights FILE, or --weights none for random ones",
         ) from error
-    if state is not None:
-        model.load_state_dict(state)
-    elif weights == "none":
+    if weights == "none":
         _randomise_zero_heads(model)
-    else:
+    elif weights != "default":
         _load_weights(model, Path(weights))
     return ModelSpec.of_picture_model(
         source,

@@ -98,7 +98,8 @@ def frame_crc32(frame: pb.Frame) -> int:
 
 def reply_crc32(reply: pb.Reply) -> int:
     """CRC-32 of id, message index, status and outputs."""
-    head = _REPLY_HEAD.pack(reply.id, reply.message_index, reply.status)
+    status = reply.status & 0xFFFFFFFF  # open enums are signed on the wire
+    head = _REPLY_HEAD.pack(reply.id, reply.message_index, status)
     return _tensors_crc32(reply.outputs, zlib.crc32(head))
 
 

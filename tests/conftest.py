@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -71,7 +70,7 @@ def lite0_bundle(lite0: ModelSpec, tmp_path_factory: pytest.TempPathFactory) -> 
 
 
 @pytest.fixture(scope="session")
-def photos(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Three real photos as files."""
     import skimage.data
     from PIL import Image
@@ -79,7 +78,7 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     folder = tmp_path_factory.mktemp("photos")
     for name in ("coffee", "chelsea", "rocket"):
         Image.fromarray(getattr(skimage.data, name)()).save(folder / f"{name}.png")
-    yield folder
+    return folder
 
 
 @pytest.fixture

@@ -69,7 +69,8 @@ async def test_lite0_with_real_weights(
 ) -> None:
     """Real photos, real weights: every boundary, batch 1 and 3, within 1e-4 of the unsplit."""
     assert lite0.picture is not None
-    pixels = np.stack([lite0.picture.read(path) for path in sorted(photos.iterdir())])
+    paths = sorted(photos.iterdir())  # noqa: ASYNC240
+    pixels = np.stack([lite0.picture.read(path) for path in paths])
     expected = {n: unsplit(lite0, pixels[:n]) for n in (1, 3)}
     async with Worker([lite0_bundle.folder], listen="127.0.0.1:0", device="cpu") as worker:
         for boundary in range(len(lite0_bundle.manifest.boundaries)):

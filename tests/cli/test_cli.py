@@ -1,0 +1,211 @@
+"""The command as a user meets it: JSON that scripts lean on, and errors in one line."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from processes import MAIN, background, free_port, splitpoint
+from splitpoint.cli.main import main
+from splitpoint.partition.bundle import Bundle
+from splitpoint.partition.model_spec import ModelSpec
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    for i in range(3):
+        Image.fromarray(rng.integers(0, 256, (40, 50, 3)).astype(np.uint8)).save(
+            folder / f"{i}.png"
+        )
+    return folder
+
+
+def test_inspect_json(small_bundle: Bundle) -> None:
+    document = json.loads(splitpoint("inspect", str(small_bundle.folder), "--json").stdout)
+    assert document.keys() >= {"name", "digest", "layers", "boundaries", "codecs"}
+    assert document["digest"] == small_bundle.digest
+    layer = document["layers"][1]
+    assert layer.keys() >= {
+        "name", "op", "output_shape", "flops", "params", "output_bytes", "segment",
+    }  # fmt: skip
+    assert layer["name"] == "conv1"
+    assert layer["output_shape"] == [8, 12, 12]
+    first = document["boundaries"][0]
+    assert first["tensors"] == [{"name": "pixels", "dtype": "uint8", "shape": [24, 24, 3]}]
+    assert first["bytes"] == 24 * 24 * 3
+
+
+def test_inspect_table_shows_boundaries(small_bundle: Bundle) -> None:
+    out = splitpoint("inspect", str(small_bundle.folder)).stdout
+    for boundary in small_bundle.manifest.boundaries[1:]:
+        assert f"boundary {boundary.id}" in out
+
+
+def test_run_json(small: ModelSpec, small_bundle: Bundle, pictures: Path, tmp_path: Path) -> None:
+    (pictures / "broken.jpg").write_bytes(b"no picture")
+    with background(["serve", str(small_bundle.folder), "--listen", "127.0.0.1:0"]) as address:
+        done = splitpoint(
+            "run", "--json", "--server", address, "--source", str(pictures), "--split", "2",
+            "--codec", "raw", "--cache", str(tmp_path / "cache"), "--save-outputs",
+            str(tmp_path / "out"), "--slowdown", "2",
+        )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    *lines, last = map(json.loads, done.stdout.splitlines())
+    assert [line["outcome"] for line in lines] == ["answered"] * 3 + ["failed"]
+    summary = last["summary"]
+    assert summary["frames"] == 4 == sum(summary["outcomes"].values())
+    assert summary["outcomes"] == {"answered": 3, "local": 0, "expired": 0, "failed": 1}
+    assert summary.keys() >= {
+        "p50_ms", "p95_ms", "p99_ms", "bytes_up", "energy_mj", "energy_kind",
+    }  # fmt: skip
+    assert "emulated" in summary
+    line = lines[0]
+    assert line.keys() >= {"id", "source", "split", "codec", "bytes_up", "top", "total_ms"}
+    assert line["stages_ms"].keys() == {
+        "edge", "encode", "uplink", "queue", "cloud", "downlink",
+    }  # fmt: skip
+    assert "no picture" in lines[3]["error"]
+    assert small.picture is not None
+    for line in lines[:3]:
+        pixels = small.picture.read(Path(line["source"]))
+        with torch.inference_mode():
+            expected = small.module(torch.tensor(pixels[None])).numpy()
+        saved = np.load(tmp_path / "out" / f"{line['id']:06}-output.npy")
+        np.testing.assert_allclose(saved, expected, rtol=1e-4, atol=1e-4)
+        assert line["top"][0]["label"] == small.labels[int(expected.argmax())]
+        scores = torch.tensor(expected[0]).softmax(0)
+        assert line["top"][0]["score"] == pytest.approx(float(scores.max()), abs=1e-4)
+
+
+def test_run_local_needs_no_server(small_bundle: Bundle, pictures: Path) -> None:
+    done = splitpoint(
+        "run", "--bundle", str(small_bundle.folder), "--split", "local", "--source",
+        str(pictures / "*.png"), "--json",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout.splitlines()[-1])["summary"]["outcomes"]["local"] == 3
+
+
+def test_interrupted_run_accounts_for_its_frames(small_bundle: Bundle, pictures: Path) -> None:
+    process = subprocess.Popen(
+        [*MAIN, "run", "--bundle", str(small_bundle.folder), "--split", "local", "--source",
+         str(pictures), "--json", "--repeat", "100000"],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert process.stdout is not None
+    process.stdout.readline()
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=20)
+    assert process.returncode == 0, err
+    lines = out.splitlines()
+    assert json.loads(lines[-1])["summary"]["frames"] == len(lines)
+
+
+def damaged(bundle: Bundle, folder: Path) -> Path:
+    copy = Path(shutil.copytree(bundle.folder, folder / "damaged.split"))
+    (copy / "segments" / "00.onnx").write_bytes(b"")
+    return copy
+
+
+def test_errors_are_one_line_with_a_remedy(
+    small_bundle: Bundle,
+    pictures: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    good = str(small_bundle.folder)
+    source = ["--source", str(pictures)]
+    nobody = f"127.0.0.1:{free_port()}"
+    cases = {
+        ("inspect", "nothing.split"): "there is no bundle",
+        ("inspect", str(damaged(small_bundle, tmp_path))): "damaged",
+        ("serve", "nothing.split"): "there is no bundle",
+        ("serve", good, "--device", "cuda"): "CUDA",
+        ("serve", good, "--device", "tpu9"): "unknown device",
+        ("compile", "torchvision:nothing", "--out", "x.split"): "no model",
+        ("compile", "nothing", "--out", "x.split"): "unknown model",
+        ("compile", "no.such:thing", "--out", "x.split"): "cannot import",
+        ("compile", "efficientnet-lite0", "--out", good): "exists already",
+        ("compile", "torchvision:alexnet", "--weights", "no.pth", "--out", "x.split"): "no.pth",
+        ("run", "--server", nobody, *source): "no worker answers",
+        ("run", "--server", nobody, "--source", "nothing/*.jpg"): "matches no file",
+        ("run", "--bundle", good, *source): "needs a worker",
+        ("run", "--bundle", good, "--split", "99", *source): "no boundary '99'",
+        ("run", *source): "neither a server nor a bundle",
+        ("emulate", "--server", nobody, "--link", "5parsec"): "unknown link",
+        ("emulate", "--server", nobody, "--fault", "boom@1s"): "unknown fault",
+    }
+    for arguments, words in cases.items():
+        monkeypatch.setattr("sys.argv", ["splitpoint", *arguments])
+        with pytest.raises(SystemExit) as caught:
+            main()
+        stderr = capsys.readouterr().err
+        assert caught.value.code == 1, (arguments, stderr)
+        line = stderr.strip().splitlines()[-1]
+        assert line.startswith("error: "), stderr
+        assert words in line, line
+        assert "Traceback" not in stderr
+    assert not (tmp_path / "x.split").exists()
+
+
+def test_busy_port(small_bundle: Bundle) -> None:
+    with background(["serve", str(small_bundle.folder), "--listen", "127.0.0.1:0"]) as address:
+        done = splitpoint("serve", str(small_bundle.folder), "--listen", address)
+    assert done.returncode == 1
+    assert "cannot listen on" in done.stderr.splitlines()[-1]
+
+
+def test_wrong_usage_exits_2() -> None:
+    assert splitpoint("inspect").returncode == 2
+    assert splitpoint("run", "--sauce", "x").returncode == 2
+
+
+def test_compile_json_and_unsupported_op(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(
+        "import torch\n"
+        "class Net(torch.nn.Module):\n"
+        "    def __init__(self):\n"
+        "        super().__init__()\n"
+        "        self.conv = torch.nn.Conv2d(3, 4, 3, stride=4)\n"
+        "    def forward(self, x):\n"
+        "        return self.conv(x).mean((2, 3))\n"
+        "class Odd(Net):\n"
+        "    def forward(self, x):\n"
+        "        return torch.special.bessel_j1(self.conv(x)).mean((2, 3))\n"
+    )
+    done = splitpoint("compile", "mine:Net", "--out", "net.split", "--json", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    document = json.loads(done.stdout)
+    assert document["max_relative_error"] < 1e-4
+    done = splitpoint("compile", "mine:Odd", "--out", "odd.split", cwd=tmp_path)
+    assert done.returncode == 1
+    line = done.stderr.strip().splitlines()[-1]
+    assert "bessel_j1" in line
+    assert "without an ONNX form" in line
+    assert sorted(p.name for p in tmp_path.glob("*.split")) == ["net.split"]
+
+
+def test_demo() -> None:
+    start = time.perf_counter()
+    done = splitpoint("demo", "--json", timeout=170)
+    assert done.returncode == 0, done.stderr
+    document = json.loads(done.stdout)
+    assert len(document["boundaries"]) == 8
+    labels = {row["photo"]: row["label"] for row in document["photos"]}
+    assert labels["coffee.png"] == "espresso"
+    assert labels["rocket.png"] == "missile"
+    assert "emulated" in document["link"]
+    assert time.perf_counter() - start < 170

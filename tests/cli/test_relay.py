@@ -1,0 +1,104 @@
+"""The emulated link has the rate, delay and faults that it says."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+from splitpoint.cli.relay import EmulateError, Relay, parse_fault
+from splitpoint.partition.link import parse_link
+
+
+@pytest.fixture
+async def echo() -> AsyncIterator[str]:
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            while data := await reader.read(1 << 16):
+                writer.write(data)
+                await writer.drain()
+        except ConnectionError:
+            pass  # the relay resets connections on purpose
+        finally:
+            writer.close()
+
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    yield f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    server.close()
+
+
+async def through(relay: Relay, data: bytes) -> tuple[bytes, float]:
+    host, _, port = relay.address.rpartition(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    loop = asyncio.get_running_loop()
+    start = loop.time()
+    writer.write(data)
+    try:
+        received = await asyncio.wait_for(reader.readexactly(len(data)), 10)
+    finally:
+        writer.close()
+    return received, loop.time() - start
+
+
+async def test_rate_and_delay(echo: str) -> None:
+    data = bytes(range(256)) * 400  # 0.82 Mbit
+    async with Relay(echo, parse_link("4mbps,60ms")) as relay:
+        received, seconds = await through(relay, data)
+    assert received == data
+    expected = len(data) * 8 / 4e6 + 0.060
+    assert expected * 0.97 < seconds < expected * 1.5
+    assert relay.uplink_bytes == len(data)
+
+
+async def test_stall_delays_and_loses_nothing(echo: str) -> None:
+    async with Relay(echo, parse_link("1000mbps,0ms")) as relay:
+        stalling = asyncio.create_task(relay.stall(0.3))
+        await asyncio.sleep(0.01)
+        received, seconds = await through(relay, b"hello")
+        await stalling
+    assert received == b"hello"
+    assert seconds > 0.25
+
+
+async def test_flip_changes_one_bit(echo: str) -> None:
+    data = bytes(100)
+    async with Relay(echo, parse_link("1000mbps,0ms")) as relay:
+        relay.flip()
+        received, _ = await through(relay, data)
+        again, _ = await through(relay, data)
+    assert sum(byte.bit_count() for byte in received) == 1
+    assert again == data
+
+
+async def test_cut_resets_and_comes_back(echo: str) -> None:
+    async with Relay(echo, parse_link("1000mbps,0ms")) as relay:
+        cutting = asyncio.create_task(relay.cut(0.3))
+        await asyncio.sleep(0.05)
+        with pytest.raises((ConnectionError, asyncio.IncompleteReadError)):
+            await through(relay, b"hello")
+        await cutting
+        assert (await through(relay, b"hello"))[0] == b"hello"
+
+
+async def test_black_hole_swallows(echo: str) -> None:
+    async with Relay(echo, parse_link("1000mbps,0ms")) as relay:
+        hole = asyncio.create_task(relay.black_hole(0.3))
+        await asyncio.sleep(0.01)
+        with pytest.raises((ConnectionError, asyncio.IncompleteReadError)):
+            await through(relay, b"hello")
+        await hole
+        assert (await through(relay, b"hello"))[0] == b"hello"
+
+
+def test_faults_are_parsed() -> None:
+    fault = parse_fault("blackhole@5s:30s")
+    assert (fault.kind, fault.at_s, fault.for_s) == ("blackhole", 5, 30)
+    for bad in ("cut", "cut@x", "melt@5s"):
+        with pytest.raises(EmulateError):
+            parse_fault(bad)
+
+
+async def test_busy_port_is_refused(echo: str) -> None:
+    with pytest.raises(EmulateError, match="cannot listen"):
+        async with Relay(echo, parse_link("lte"), listen=echo):
+            pass

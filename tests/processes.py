@@ -1,0 +1,50 @@
+"""Runs the installed command as a user does, and background commands until they are left."""
+
+from __future__ import annotations
+
+import re
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+MAIN = [sys.executable, "-W", "error", "-c", "from splitpoint.cli.main import main; main()"]
+
+
+def splitpoint(
+    *arguments: str, cwd: Path | None = None, timeout: float = 120
+) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*MAIN, *arguments], capture_output=True, text=True, cwd=cwd, timeout=timeout, check=False
+    )
+
+
+@contextmanager
+def background(arguments: Sequence[str], cwd: Path | None = None) -> Iterator[str]:
+    """The address of a `serve` or `emulate`; it must end with exit code 0 on SIGTERM."""
+    process = subprocess.Popen(
+        [*MAIN, *arguments], stderr=subprocess.PIPE, text=True, cwd=cwd, stdin=subprocess.DEVNULL
+    )
+    assert process.stderr is not None
+    said = []
+    try:
+        for line in process.stderr:
+            said.append(line)
+            match = re.search(r"listening on (\S+)", line)
+            if match is not None:
+                yield match[1]
+                break
+        else:
+            raise AssertionError(f"it ended: {said}")
+    finally:
+        process.send_signal(signal.SIGTERM)
+        said.append(process.communicate(timeout=30)[1])
+    assert process.returncode == 0, said
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return int(server.getsockname()[1])

@@ -1,0 +1,120 @@
+"""Every command of the README is run as it is written; only ports are replaced."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+from processes import background, free_port, splitpoint
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+
+
+def commands() -> list[list[str]]:
+    lines = [line for block in blocks("sh") for line in block.splitlines() if line.strip()]
+    inline = re.findall(r"`(splitpoint [^`]*|python benchmarks/[^`]*)`", README)
+    return [shlex.split(line) for line in [*lines, *inline]]
+
+
+def test_every_command_is_of_a_kind_that_is_tested() -> None:
+    for command in commands():
+        known = (
+            command[0] == "splitpoint"
+            or (command[0] == "make" and command[1] in ("demo", "test"))
+            or command[:2] == ["pip", "install"]
+            or (command[0] == "python" and command[1].startswith("benchmarks/"))
+        )
+        assert known, command
+
+
+def test_splitpoint_commands(photos: Path, tmp_path: Path) -> None:
+    """Compile, inspect, serve, run, emulate and the Python example, in the README's order."""
+    shutil.copytree(photos, tmp_path / "photos")
+    ports = {"7070": str(free_port()), "7071": str(free_port())}
+
+    def local(word: str) -> str:
+        return re.sub("707[01]", lambda match: ports[match[0]], word)
+
+    ran = set()
+    with ExitStack() as stack:
+        for command in commands():
+            if command[0] != "splitpoint" or command[1] == "demo" or len(command) < 2:
+                continue
+            arguments = [local(word) for word in command[1:]]
+            if len(arguments) == 1 and arguments[0] not in ("doctor",):
+                assert splitpoint(arguments[0], "--help").returncode == 0  # named in passing
+                continue
+            ran.add(arguments[0])
+            if arguments[0] in ("serve", "emulate"):
+                stack.enter_context(background(arguments, cwd=tmp_path))
+                continue
+            if arguments[0] == "run":
+                arguments += ["--cache", str(tmp_path / "cache")]
+            done = splitpoint(*arguments, cwd=tmp_path)
+            assert done.returncode == 0, (command, done.stderr)
+            assert done.stdout
+        for block in blocks("python"):
+            done = subprocess.run(
+                [sys.executable, "-c", local(block)],
+                capture_output=True, text=True, timeout=60, check=False,
+                env={"XDG_CACHE_HOME": str(tmp_path / "xdg"), "PATH": "/usr/bin:/bin"},
+            )  # fmt: skip
+            assert done.returncode == 0, done.stderr
+            assert done.stdout.startswith("answered (1, 1000)")
+    assert ran == {"compile", "inspect", "serve", "run", "emulate", "doctor"}
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
+def test_make_targets() -> None:
+    for target, must in (("demo", "splitpoint demo"), ("test", "pytest")):
+        done = subprocess.run(
+            ["make", "-n", target], cwd=ROOT, capture_output=True, text=True, check=True
+        )
+        assert must in done.stdout
+
+
+def test_pip_commands_name_extras_that_exist() -> None:
+    from importlib.metadata import metadata
+
+    extras = set(metadata("splitpoint").get_all("Provides-Extra") or ())
+    installs = [command[-1] for command in commands() if command[0] == "pip"]
+    assert installs
+    for target in installs:
+        match = re.fullmatch(r"\.(?:\[(.*)\])?", target)
+        assert match is not None, target
+        assert set((match[1] or "").split(",")) - {""} <= extras
+
+
+@pytest.mark.parametrize("name", ["overhead", "models", "edge_memory"])
+def test_benchmarks(name: str) -> None:
+    """Each benchmark that the README quotes runs, in its short version where there is one."""
+    assert f"python benchmarks/{name}.py" in README
+    extra = ["torchvision:resnet18"] if name == "models" else []
+    done = subprocess.run(
+        [sys.executable, f"benchmarks/{name}.py", *extra, "--quick"],
+        cwd=ROOT, capture_output=True, text=True, timeout=170, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "|" in done.stdout
+
+
+def test_quoted_figures_stand_in_results() -> None:
+    """The tables of the README are those under benchmarks/results, to the letter."""
+    results = [path.read_text() for path in (ROOT / "benchmarks" / "results").glob("*.md")]
+    tables = re.findall(r"(?:^\| .*\n)+", README, re.MULTILINE)
+    quoted = [table for table in tables if "compile, s" in table or "bare echo" in table
+              or "running, MB" in table]  # fmt: skip
+    assert len(quoted) == 3
+    for table in quoted:
+        assert any(table in result for result in results)
