@@ -306,13 +306,14 @@ class EdgeAgent:
     async def _open_remote(self) -> list[Path]:
         assert self._server is not None
         channel = self._channel = WorkerChannel(self._server)
-        info = _pick_model((await channel.describe()).models, self._model, self._server)
-        if self._bundle_path is not None:
+        served = (await channel.describe()).models
+        if self._bundle_path is not None:  # the handshake compares its digest with the worker's
             bundle = await self._local_bundle()
             self.plan = self._make_plan(self.manifest)
             needed = self.manifest.segments[: self.plan.boundary]
             paths = [bundle.path(segment.onnx) for segment in needed]
         else:
+            info = _pick_model(served, self._model, self._server)
             self.digest = info.digest
             cache = BundleCache(self._cache, info.digest, channel.fetch)
             self.manifest = await cache.manifest(info.manifest_bytes)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import deque
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
@@ -97,8 +98,9 @@ class FrameStream:
         self._ids_by_index: dict[int, int] = {}
         self._index = 0
         self._next_id = 0
-        self._writing = asyncio.Lock()
-        self._reader: asyncio.Task[None] | None = None
+        self._outbox: deque[tuple[int, bytes]] = deque()  # (frame id or 0, message)
+        self._outbox_filled = asyncio.Event()
+        self._tasks: list[asyncio.Task[None]] = []
         self._credits = asyncio.Semaphore(1)
         self.welcome = pb.Welcome()
         self.round_trip_ms = 0.0
@@ -115,12 +117,13 @@ class FrameStream:
                 f"{self._server} did not answer within {CONNECT_TIMEOUT_S:.0f} s",
                 "check --server and the network",
             ) from None
-        self._reader = asyncio.create_task(self._read(), name="frame-stream")
+        self._tasks = [asyncio.create_task(self._read()), asyncio.create_task(self._write())]
         self.round_trip_ms = min([await self.probe() for _ in range(_PROBES)])
 
     async def _shake_hands(self, hello: pb.Hello) -> None:
         try:
-            await self._write(pb.ClientMessage(hello=hello).SerializeToString())
+            self._index = 1
+            await self._call.write(pb.ClientMessage(hello=hello).SerializeToString())
             data = await self._call.read()
             if data is grpc.aio.EOF:
                 await self._raise_end()
@@ -153,7 +156,8 @@ class FrameStream:
         """
         deadline = time.perf_counter() + budget_ms / 1e3
         loop = asyncio.get_running_loop()
-        async with self._credits:
+        await self._take_credit(budget_ms)
+        try:
             if self.draining:
                 raise OverloadedError(f"{self._server} is stopping")
             if self.broken is not None:
@@ -169,16 +173,16 @@ class FrameStream:
             timer = loop.call_later(remaining_ms / 1e3, self._expire, frame_id)
             sent = time.perf_counter()
             try:
-                await self._write(data, frame_id)
+                self._post(data, frame_id)
                 reply = await future
-            except (grpc.RpcError, asyncio.InvalidStateError) as error:
-                raise self._lost(error) from error
             except asyncio.CancelledError:
                 self._cancel(frame_id)
                 raise
             finally:
                 timer.cancel()
                 self._waiting.pop(frame_id, None)
+        finally:
+            self._credits.release()
         if reply.status != pb.OK:
             raise error_of_reply(reply.status, reply.reason)
         return reply, 1e3 * (time.perf_counter() - sent), len(data)
@@ -191,9 +195,9 @@ class FrameStream:
         self._probing[probe.id] = future
         start = time.perf_counter()
         try:
-            await self._write(pb.ClientMessage(probe=probe).SerializeToString())
+            self._post(pb.ClientMessage(probe=probe).SerializeToString())
             await asyncio.wait_for(future, CONNECT_TIMEOUT_S)
-        except (grpc.RpcError, asyncio.InvalidStateError, asyncio.TimeoutError) as error:
+        except asyncio.TimeoutError as error:
             raise self._lost(error) from error
         finally:
             self._probing.pop(probe.id, None)
@@ -201,19 +205,42 @@ class FrameStream:
 
     async def close(self) -> None:
         """Ends the stream and everything that waits on it."""
-        if self.broken is None and self._reader is not None:
+        if self._tasks:
             self._fail(UnreachableError("the stream was closed"))
         self._call.cancel()
-        if self._reader is not None:
-            self._reader.cancel()
-            await asyncio.gather(self._reader, return_exceptions=True)
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    async def _write(self, data: bytes, frame_id: int = 0) -> None:
-        async with self._writing:
-            self._index += 1
-            if frame_id:
-                self._ids_by_index[self._index] = frame_id
-            await self._call.write(data)
+    async def _take_credit(self, budget_ms: float) -> None:
+        if not self._credits.locked():
+            await self._credits.acquire()
+            return
+        try:
+            await asyncio.wait_for(self._credits.acquire(), budget_ms / 1e3)
+        except asyncio.TimeoutError:
+            raise FrameExpiredError("the budget ran out before the link was free") from None
+
+    def _post(self, data: bytes, frame_id: int = 0) -> None:
+        """Hands a message to the writer: a link that stalls must not hold up the budget's end."""
+        self._outbox.append((frame_id, data))
+        self._outbox_filled.set()
+
+    async def _write(self) -> None:
+        try:
+            while True:
+                while self._outbox:
+                    frame_id, data = self._outbox.popleft()
+                    if frame_id and frame_id not in self._waiting:
+                        continue  # it expired here: its bytes would only delay the others
+                    self._index += 1
+                    if frame_id:
+                        self._ids_by_index[self._index] = frame_id
+                    await self._call.write(data)
+                self._outbox_filled.clear()
+                await self._outbox_filled.wait()
+        except (grpc.RpcError, asyncio.InvalidStateError) as error:
+            self._lost(error)
 
     async def _read(self) -> None:
         try:
@@ -255,15 +282,8 @@ class FrameStream:
             self._cancel(frame_id)
 
     def _cancel(self, frame_id: int) -> None:
-        async def send() -> None:
-            message = pb.ClientMessage(cancel=pb.Cancel(id=frame_id))
-            try:
-                await self._write(message.SerializeToString())
-            except (grpc.RpcError, asyncio.InvalidStateError) as error:
-                self._lost(error)
-
         if self.broken is None:
-            self._cancelling = asyncio.get_running_loop().create_task(send())
+            self._post(pb.ClientMessage(cancel=pb.Cancel(id=frame_id)).SerializeToString())
 
     def _lost(self, error: BaseException) -> UnreachableError:
         reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__

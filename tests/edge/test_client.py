@@ -1,0 +1,182 @@
+"""The frame stream against a scripted worker: no sockets, no waiting for real faults."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+
+import grpc
+import pytest
+from splitpoint.edge.client import FrameStream
+from splitpoint.proto import splitpoint_pb2 as pb
+from splitpoint.proto.frames import build_reply
+from splitpoint.proto.limits import PROTOCOL
+from splitpoint.proto.status import (
+    FrameCorruptError,
+    FrameExpiredError,
+    FrameRejectedError,
+    OverloadedError,
+    ProtocolError,
+    UnreachableError,
+)
+
+HELLO = pb.Hello(protocol=PROTOCOL)
+
+
+class ScriptedCall:
+    """Stands in for gRPC's call: `answer` gets each client message and its place."""
+
+    def __init__(self, answer: Callable[[pb.ClientMessage, int], list[bytes]]) -> None:
+        self._answer = answer
+        self._replies: asyncio.Queue[bytes] = asyncio.Queue()
+        self.writable = asyncio.Event()
+        self.writable.set()
+        self.sent: list[pb.ClientMessage] = []
+
+    async def write(self, data: bytes) -> None:
+        await self.writable.wait()
+        self.sent.append(pb.ClientMessage.FromString(data))
+        for reply in self._answer(self.sent[-1], len(self.sent)):
+            self._replies.put_nowait(reply)
+
+    async def read(self) -> bytes:
+        data = await self._replies.get()
+        return data or grpc.aio.EOF
+
+    async def code(self) -> grpc.StatusCode:
+        return grpc.StatusCode.UNAVAILABLE
+
+    async def details(self) -> str:
+        return "gone"
+
+    def cancel(self) -> None:
+        pass
+
+
+def manners(message: pb.ClientMessage, credits: int = 2) -> list[bytes]:
+    """What every worker answers to Hello and Probe."""
+    if message.WhichOneof("kind") == "hello":
+        welcome = pb.Welcome(protocol=PROTOCOL, credits=credits)
+        return [pb.ServerMessage(welcome=welcome).SerializeToString()]
+    if message.WhichOneof("kind") == "probe":
+        probe = pb.ProbeReply(id=message.probe.id)
+        return [pb.ServerMessage(probe=probe).SerializeToString()]
+    return []
+
+
+def frame(frame_id: int, budget_ms: int) -> bytes:
+    return pb.ClientMessage(frame=pb.Frame(id=frame_id, budget_ms=budget_ms)).SerializeToString()
+
+
+async def opened(answer: Callable[[pb.ClientMessage, int], list[bytes]]) -> FrameStream:
+    stream = FrameStream("scripted", ScriptedCall(answer))
+    await stream.start(HELLO)
+    return stream
+
+
+def ok(message: pb.ClientMessage, index: int) -> bytes:
+    return build_reply(pb.Reply(id=message.frame.id, message_index=index, status=pb.OK))
+
+
+async def test_replies_out_of_order_find_their_frames() -> None:
+    held: list[bytes] = []
+
+    def answer(message: pb.ClientMessage, index: int) -> list[bytes]:
+        if message.WhichOneof("kind") != "frame":
+            return manners(message)
+        held.append(ok(message, index))
+        return held[::-1] if len(held) == 2 else []
+
+    stream = await opened(answer)
+    replies = await asyncio.gather(stream.ask(frame, 1000), stream.ask(frame, 1000))
+    assert replies[0][0].id < replies[1][0].id
+    await stream.close()
+
+
+async def test_unreadable_message_is_known_by_its_place() -> None:
+    def answer(message: pb.ClientMessage, index: int) -> list[bytes]:
+        if message.WhichOneof("kind") != "frame":
+            return manners(message)
+        return [build_reply(pb.Reply(id=0, message_index=index, status=pb.MALFORMED))]
+
+    stream = await opened(answer)
+    with pytest.raises(FrameRejectedError):
+        await stream.ask(frame, 1000)
+    assert stream.broken is None
+    await stream.close()
+
+
+async def test_damaged_reply_is_corrupt_and_the_stream_lives() -> None:
+    def answer(message: pb.ClientMessage, index: int) -> list[bytes]:
+        if message.WhichOneof("kind") != "frame":
+            return manners(message)
+        reply = pb.Reply(id=message.frame.id, message_index=index, status=pb.OK, crc32=1)
+        return [b"\xff\xff", pb.ServerMessage(reply=reply).SerializeToString()]
+
+    stream = await opened(answer)
+    for _ in range(3):
+        with pytest.raises(FrameCorruptError):
+            await stream.ask(frame, 1000)
+    await stream.close()
+
+
+async def test_stalled_link_does_not_hold_up_the_budget() -> None:
+    """Neither a write that blocks nor missing credits make a frame later than its budget."""
+    stream = await opened(lambda message, index: manners(message, credits=1))
+    call: ScriptedCall = stream._call
+    call.writable.clear()
+    start = time.perf_counter()
+    results = await asyncio.gather(
+        *(stream.ask(frame, 100) for _ in range(3)), return_exceptions=True
+    )
+    assert time.perf_counter() - start < 0.5
+    assert all(isinstance(result, FrameExpiredError) for result in results)
+    sent = len(call.sent)
+    call.writable.set()
+    await asyncio.sleep(0.01)
+    kinds = [message.WhichOneof("kind") for message in call.sent[sent:]]
+    assert kinds.count("frame") <= 1, "frames that expired unsent must not be sent"
+    await stream.close()
+
+
+async def test_cancelled_frame_is_cancelled_at_the_worker() -> None:
+    stream = await opened(lambda message, index: manners(message))
+    asking = asyncio.create_task(stream.ask(frame, 1000))
+    await asyncio.sleep(0.01)
+    asking.cancel()
+    await asyncio.gather(asking, return_exceptions=True)
+    await asyncio.sleep(0.01)
+    assert stream._call.sent[-1].WhichOneof("kind") == "cancel"
+    await stream.close()
+
+
+async def test_end_of_stream_fails_what_waits() -> None:
+    def answer(message: pb.ClientMessage, index: int) -> list[bytes]:
+        return [b""] if message.WhichOneof("kind") == "frame" else manners(message)
+
+    stream = await opened(answer)
+    for _ in range(2):
+        with pytest.raises(UnreachableError, match="lost"):
+            await stream.ask(frame, 1000)
+    await stream.close()
+
+
+async def test_draining_worker_gets_no_more_frames() -> None:
+    def answer(message: pb.ClientMessage, index: int) -> list[bytes]:
+        if message.WhichOneof("kind") != "frame":
+            return manners(message)
+        draining = pb.ServerMessage(draining=pb.Draining(grace_ms=1)).SerializeToString()
+        return [draining, ok(message, index)]
+
+    stream = await opened(answer)
+    await stream.ask(frame, 1000)
+    with pytest.raises(OverloadedError, match="stopping"):
+        await stream.ask(frame, 1000)
+    await stream.close()
+
+
+async def test_worker_that_does_not_welcome() -> None:
+    stream = FrameStream("scripted", ScriptedCall(lambda message, index: [ok(message, index)]))
+    with pytest.raises(ProtocolError):
+        await stream.start(HELLO)
