@@ -40,7 +40,7 @@ lint: $(VENV)/.dev
 # The virtual path makes the generated code import `splitpoint.proto` as it is installed.
 proto: $(VENV)/.dev
 	$(BIN)/python -m grpc_tools.protoc -Isplitpoint/proto=proto --python_out=. --pyi_out=. \
-		--grpc_python_out=. splitpoint/proto/splitpoint.proto
+		splitpoint/proto/splitpoint.proto
 	mv splitpoint/proto/*_pb2* proto/ && rm -r splitpoint
 
 clean:

@@ -41,6 +41,20 @@ QUICK = ["torchvision:resnet18", "efficientnet-lite0"]
 TOLERANCE = 1e-4
 
 
+def settle_batch_norms(spec: ModelSpec) -> None:
+    """Gives random models the statistics of their own activations.
+
+    With fresh statistics (mean 0, variance 1) the signal of a deep random network dies out, and its
+    answer hardly depends on the input.
+    """
+    norms = [m for m in spec.module.modules() if isinstance(m, torch.nn.BatchNorm2d)]
+    for norm in norms:
+        norm.momentum = None  # a plain average over the calls
+    with torch.no_grad():
+        spec.module.train()(*spec.args)
+    spec.module.eval()
+
+
 def sensitivity(spec: ModelSpec) -> float:
     """How much the answers to two inputs differ, relative to the largest.
 
@@ -88,6 +102,8 @@ def main() -> None:
     summary: dict[str, Any] = {"tolerance": TOLERANCE, "models": {}}
     for name in chosen:
         spec = load_model(name, "default" if name == "efficientnet-lite0" else "none")
+        if spec.weights == "none":
+            settle_batch_norms(spec)
         with tempfile.TemporaryDirectory() as folder:
             start = time.perf_counter()
             bundle = compile_model(spec, Path(folder) / "model.split")

@@ -16,16 +16,17 @@ from types import TracebackType
 from typing import Any
 
 from splitpoint.codec import Array, SpecError, SplitpointError, codec_named
-from splitpoint.partition.bundle import Bundle, Manifest, open_bundle
+from splitpoint.partition.bundle import Manifest
 from splitpoint.partition.plan import Plan, named_plan
 from splitpoint.proto import splitpoint_pb2 as pb
 from splitpoint.proto.frames import FrameError, build_frame, decode_reply, encode_tensors
 from splitpoint.proto.limits import MAX_BATCH_PER_FRAME, max_frame_bytes
 from splitpoint.proto.status import FrameExpiredError
 
-from .cache import BundleCache, default_cache
+from .cache import default_cache
 from .client import FrameStream, WorkerChannel
 from .errors import AgentError
+from .prepare import prepare
 from .result import Outcome, Result, Stages
 from .runtime import SegmentRunner
 
@@ -105,12 +106,27 @@ class EdgeAgent:
     async def __aenter__(self) -> EdgeAgent:
         """Connects, plans, fetches the segments that the plan needs, and loads them."""
         try:
-            paths = await (self._open_local() if self._server is None else self._open_remote())
+            prepared = await prepare(
+                self._server,
+                bundle=self._bundle_path,
+                model=self._model,
+                make_plan=self._make_plan,
+                cache=self._cache,
+            )
+            self.manifest, self.digest = prepared.manifest, prepared.digest
+            self.labels, self.plan = prepared.labels, prepared.plan
             loop = asyncio.get_running_loop()
             self._runner = await loop.run_in_executor(
                 self._pool,
-                lambda: SegmentRunner(paths, threads=self._threads, slowdown=self._slowdown),
+                lambda: SegmentRunner(
+                    prepared.onnx, threads=self._threads, slowdown=self._slowdown
+                ),
             )
+            if self._server is not None and not self.is_local:
+                specs = [boundary.tensors for boundary in self.manifest.boundaries]
+                limit = max_frame_bytes(specs, MAX_BATCH_PER_FRAME)
+                self._channel = WorkerChannel(self._server, limit)
+                await self._live_stream()
         except BaseException:
             await self._close()
             raise
@@ -293,58 +309,6 @@ class EdgeAgent:
             )
         return batch
 
-    async def _open_local(self) -> list[Path]:
-        bundle = await self._local_bundle()
-        self.plan = self._make_plan(self.manifest)
-        if not self.is_local:
-            raise AgentError(
-                f"the split at boundary {self.plan.boundary} needs a worker",
-                "give --server HOST:PORT, or --split local",
-            )
-        return [bundle.path(segment.onnx) for segment in self.manifest.segments]
-
-    async def _open_remote(self) -> list[Path]:
-        assert self._server is not None
-        channel = self._channel = WorkerChannel(self._server)
-        served = (await channel.describe()).models
-        if self._bundle_path is not None:  # the handshake compares its digest with the worker's
-            bundle = await self._local_bundle()
-            self.plan = self._make_plan(self.manifest)
-            needed = self.manifest.segments[: self.plan.boundary]
-            paths = [bundle.path(segment.onnx) for segment in needed]
-        else:
-            info = _pick_model(served, self._model, self._server)
-            self.digest = info.digest
-            cache = BundleCache(self._cache, info.digest, channel.fetch)
-            self.manifest = await cache.manifest(info.manifest_bytes)
-            self.plan = self._make_plan(self.manifest)
-            paths = await self._fetch(cache)
-        await channel.close()
-        specs = [boundary.tensors for boundary in self.manifest.boundaries]
-        limit = max_frame_bytes(specs, MAX_BATCH_PER_FRAME)
-        self._channel = WorkerChannel(self._server, limit)
-        if not self.is_local:
-            await self._live_stream()
-        return paths
-
-    async def _local_bundle(self) -> Bundle:
-        assert self._bundle_path is not None
-        bundle = await asyncio.to_thread(open_bundle, self._bundle_path)
-        self.manifest, self.digest, self.labels = bundle.manifest, bundle.digest, bundle.labels()
-        return bundle
-
-    async def _fetch(self, cache: BundleCache) -> list[Path]:
-        """The ONNX files of the plan's segments; their weights must lie beside them."""
-        files = self.manifest.files
-        paths = []
-        for segment in self.manifest.segments[: self.plan.boundary]:
-            await cache.get(segment.weights, files[segment.weights])
-            paths.append(await cache.get(segment.onnx, files[segment.onnx]))
-        if self.manifest.labels_file is not None:
-            path = await cache.get(self.manifest.labels_file, files[self.manifest.labels_file])
-            self.labels = path.read_text(encoding="utf-8").splitlines()
-        return paths
-
     async def _live_stream(self) -> FrameStream:
         """The stream to the worker, opened (again) where there is none that works."""
         async with self._opening:
@@ -364,16 +328,6 @@ class EdgeAgent:
         if self._channel is not None:
             await self._channel.close()
         await asyncio.to_thread(self._pool.shutdown)
-
-
-def _pick_model(models: Iterable[pb.ModelInfo], name: str, server: str) -> pb.ModelInfo:
-    found = [model for model in models if name in ("", model.name)]
-    if len(found) == 1:
-        return found[0]
-    names = ", ".join(sorted(model.name for model in models))
-    if not found:
-        raise AgentError(f"{server} does not serve {name!r}", f"it serves {names}")
-    raise AgentError(f"{server} serves several models", f"name one with --model: {names}")
 
 
 async def _aiter(frames: AsyncIterable[Given] | Iterable[Given]) -> AsyncIterator[Given]:
