@@ -18,10 +18,12 @@ $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.demo: $(BIN)/python $(SOURCES)
+	rm -rf build  # setuptools would install modules from it that are gone
 	$(PIP) install ".[demo]"
 	@touch $@
 
 $(VENV)/.dev: $(BIN)/python $(SOURCES)
+	rm -rf build
 	$(PIP) install ".[dev]"
 	@touch $@
 
