@@ -102,8 +102,10 @@ def _export(
         by_name = dict(zip(names, shapes[0], strict=False)) | shapes[1]
     try:
         with _quiet(), torch.no_grad():
+            if not isinstance(module, torch.fx.GraphModule):  # an exported program has one mode
+                module.eval()
             exported = torch.export.export(
-                module.eval(), args, kwargs, dynamic_shapes=by_name, strict=False
+                module, args, kwargs, dynamic_shapes=by_name, strict=False
             )
             program: ExportedProgram = exported.run_decompositions({})
             return program

@@ -103,7 +103,7 @@ def load_program(
             kwargs = {key: decode(value) for key, value in record["kwargs"].items()}
             values[record["name"]] = graph.call_function(function, args, kwargs)
         graph.output(tuple(values[name] for name in program["outputs"]))
-    except (KeyError, TypeError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise BundleError(
             f"a segment's program is malformed ({type(error).__name__}: {error})",
             "compile the bundle again",
