@@ -90,7 +90,9 @@ def capture(
 def _export(
     module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> ExportedProgram:
-    batch = Dim("batch", min=1, max=MAX_BATCH)
+    exported_before = isinstance(module, torch.fx.GraphModule)
+    # An exported program brings its own bounds of the batch size, which ours must not exceed.
+    batch = Dim.DYNAMIC if exported_before else Dim("batch", min=1, max=MAX_BATCH)
 
     def dynamic(leaf: Any) -> Any:
         return {0: batch} if isinstance(leaf, torch.Tensor) else None
@@ -102,7 +104,7 @@ def _export(
         by_name = dict(zip(names, shapes[0], strict=False)) | shapes[1]
     try:
         with _quiet(), torch.no_grad():
-            if not isinstance(module, torch.fx.GraphModule):  # an exported program has one mode
+            if not exported_before:  # such a program has one mode
                 module.eval()
             exported = torch.export.export(
                 module, args, kwargs, dynamic_shapes=by_name, strict=False

@@ -12,8 +12,8 @@ CHUNK_BYTES = 512 << 10
 MAX_CREDITS = 4
 MAX_BATCH_PER_FRAME = 16
 DESCRIBE_BYTES = 4 << 20
-# Field tags, ids, shapes and names around the payloads.
-ENVELOPE_BYTES = 4096
+# Field tags, ids, names and times around a message, and tags and shape around each tensor.
+ENVELOPE_BYTES, TENSOR_ENVELOPE_BYTES = 4096, 128
 # gRPC's own ceiling is a signed 32-bit length.
 MESSAGE_CEILING_BYTES = (1 << 31) - 1
 
@@ -30,6 +30,7 @@ def max_frame_bytes(boundaries: Sequence[Sequence[TensorSpec]], batch: int) -> i
                 for codec in CODECS.values()
                 if codec.supports(spec)
             )
+            + TENSOR_ENVELOPE_BYTES
             for spec in tensors
         )
         for tensors in boundaries

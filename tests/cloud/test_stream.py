@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import AsyncIterator
+from dataclasses import replace
 
 import grpc
 import numpy as np
@@ -20,6 +21,9 @@ from splitpoint.proto.limits import MAX_CREDITS, PROTOCOL, SERVICE
 @pytest.fixture
 async def worker(small_bundle: Bundle) -> AsyncIterator[Worker]:
     async with Worker([small_bundle.folder], listen="127.0.0.1:0", device="cpu") as running:
+        # As slow as a real model, so that its work is done on the compute thread.
+        for digest, model in running.models.items():
+            running.models[digest] = replace(model, segment_ms=(10.0,) * len(model.segment_ms))
         yield running
 
 
