@@ -15,6 +15,7 @@ from .doctor_cmd import doctor
 from .emulate_cmd import emulate
 from .inspect_cmd import inspect
 from .output import say
+from .profile_cmd import profile
 from .run_cmd import run
 from .serve_cmd import serve
 
@@ -26,7 +27,7 @@ app = typer.Typer(
     help="Split inference: the early layers on the device, the rest on a GPU server.",
 )
 app.command("compile")(compile_)
-for command in (inspect, serve, run, emulate, demo, doctor):
+for command in (inspect, profile, serve, run, emulate, demo, doctor):
     app.command()(command)
 
 

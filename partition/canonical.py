@@ -101,6 +101,8 @@ def fold_batch_norms(program: ExportedProgram, crossing: frozenset[Node]) -> Non
             *options,
         )
         node.target, node.args, node.kwargs = aten.conv2d.default, arguments, convolution.kwargs
+        # The work is the convolution's: a profile is to find it under that name.
+        node.meta["nn_module_stack"] = convolution.meta.get("nn_module_stack", {})
         program.graph.erase_node(convolution)
     _drop_unused_inputs(program)
     program.graph.lint()

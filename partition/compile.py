@@ -22,6 +22,7 @@ from .errors import BundleError, CaptureError
 from .graph import Cut
 from .model_spec import ModelSpec
 from .onnx_cut import OnnxCutter, export_whole
+from .onnx_names import layer_names
 from .program import program_of
 from .verify import inseparable_cuts, worst_relative_error
 from .weights import save_weights, share_weights
@@ -70,7 +71,7 @@ def compile_model(
         steps("export to ONNX")
         whole = export_whole(model, [node for crossing in nodes for node in crossing])
         steps("cut the ONNX graph")
-        _write_onnx(OnnxCutter(whole), cuts, nodes, draft)
+        _write_onnx(OnnxCutter(whole, layer_names(whole, model.layers)), cuts, nodes, draft)
         del whole
         steps("verify against the unsplit model")
         manifest = _manifest(model, spec, out.name.removesuffix(".split"), cuts, draft)

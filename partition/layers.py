@@ -16,10 +16,11 @@ from .flops import FREE, flops_of
 
 @dataclass(slots=True, kw_only=True)
 class LayerNodes:
-    """A layer before it is costed: its name, op kind and nodes in execution order."""
+    """A layer before it is costed: its name, op kind, module and nodes in execution order."""
 
     name: str
     op: str
+    path: str  # of the module, as torch names it
     nodes: list[Node]
 
     @property
@@ -64,7 +65,9 @@ def group_layers(nodes: Sequence[Node], prefix: str) -> list[LayerNodes]:
             layers[-1].nodes.append(node)
             layers[-1].op = _main_op(layers[-1].nodes)
             continue
-        layers.append(LayerNodes(name=call.path if is_leaf else "", op=op, nodes=[node]))
+        layers.append(
+            LayerNodes(name=call.path if is_leaf else "", op=op, path=call.path, nodes=[node])
+        )
         calls.append(call)
     _name(layers, calls, prefix)
     return layers

@@ -9,7 +9,7 @@ an activation is therefore recomputed from the first tensor that enters the segm
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -87,10 +87,14 @@ def _replace_outputs(program: ExportedProgram, outputs: Sequence[Node]) -> None:
 
 
 class OnnxCutter:
-    """Cuts segments out of one exported model."""
+    """Cuts segments out of one exported model.
 
-    def __init__(self, whole: WholeOnnx) -> None:
-        self._whole = whole
+    `layer_of` names the layer that each ONNX value belongs to. Inside a segment, values and nodes
+    are called LAYER/NUMBER, so that onnxruntime's profiler speaks of the user's layers.
+    """
+
+    def __init__(self, whole: WholeOnnx, layer_of: Mapping[str, str]) -> None:
+        self._whole, self._layer_of = whole, layer_of
         graph = whole.model.graph
         self._producer = {name: node for node in graph.node for name in node.output if name}
         self._order = {id(node): index for index, node in enumerate(graph.node)}
@@ -122,12 +126,9 @@ class OnnxCutter:
         if shapes and not used & set(here):
             used.add(next(iter(here)))
         rename = {name: spec.name for name, spec in (here | wanted).items()}
-        # A value of the whole graph may by chance bear the name of a boundary tensor.
-        taken = set(rename.values())
-        for node in nodes:
-            for name in (*node.input, *node.output):
-                if name in taken and name not in rename:
-                    rename[name] = f"{name}__inner"
+        for number, node in enumerate(nodes):
+            for name in filter(None, node.output):
+                rename.setdefault(name, f"{self._layer_of.get(name, '')}/{number}")
         prelude = self._recomputed_shapes(shapes, here, used) if shapes else ([], [])
         copies = [_copy(node, rename) for node in (*prelude[0], *nodes)]
         tensors = [self._initializers[name] for name in initializers]
@@ -234,6 +235,7 @@ def _copy(node: onnx.NodeProto, rename: dict[str, str]) -> onnx.NodeProto:
     copy.CopyFrom(node)
     copy.input[:] = [rename.get(name, name) for name in node.input]
     copy.output[:] = [rename.get(name, name) for name in node.output]
+    copy.name = copy.output[0]  # fused nodes are called after one or the other
     copy.doc_string = ""
     del copy.metadata_props[:]  # source paths of the machine that compiled
     return copy

@@ -251,3 +251,18 @@ def test_preprocessing_matches_torchvision(photos: Path, lite0: ModelSpec) -> No
         with Image.open(path) as photo:
             expected = np.asarray(reference(photo.convert("RGB")))
         assert np.array_equal(lite0.picture.read(path), expected)
+
+
+def test_onnx_values_bear_the_layers_names(small_bundle: Bundle) -> None:
+    """A profiler of the runtime then speaks of the user's layers."""
+    layers = [layer.name for layer in small_bundle.manifest.layers]
+    found = set()
+    for segment in small_bundle.manifest.segments:
+        model = onnx.load(small_bundle.path(segment.onnx), load_external_data=False)
+        ends = {value.name for value in model.graph.output}
+        for node in model.graph.node:
+            assert node.name == node.output[0]
+            if node.output[0] not in ends:
+                found.add(node.output[0].rpartition("/")[0])
+    assert {"conv1", "relu", "conv2"} <= found
+    assert found <= {*layers, ""}
