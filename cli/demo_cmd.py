@@ -30,6 +30,7 @@ from .output import Steps, human_bytes, out, print_json, say
 PHOTOS = ("coffee", "chelsea", "rocket", "motorcycle_left", "camera")
 _READY = re.compile(r"listening on (\S+)")
 _START_TIMEOUT_S = 60
+_AGENT_TIMEOUT_S = 120
 
 
 class DemoError(SplitpointError):
@@ -201,10 +202,20 @@ def _run_agent(
     ]
     if codec != "none":
         command += ["--codec", codec]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=_AGENT_TIMEOUT_S)
+    except subprocess.TimeoutExpired as error:
+        raise DemoError(
+            f"the agent took more than {_AGENT_TIMEOUT_S} s", "choose a faster --link"
+        ) from error
     if done.returncode != 0:
-        raise DemoError(f"the agent failed: {done.stderr.strip().splitlines()[-1]}")
+        raise DemoError(f"the agent failed: {' / '.join(done.stderr.strip().splitlines()[-2:])}")
     lines = [json.loads(line) for line in done.stdout.splitlines()][:-1]
+    for line in lines:
+        if line["outcome"] not in ("answered", "local"):
+            raise DemoError(
+                f"a frame was {line['outcome']} ({line.get('error')})", "choose a faster --link"
+            )
     return lines[len(lines) // 2 :]  # the first pass warms both ends up
 
 

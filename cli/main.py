@@ -53,6 +53,9 @@ def main() -> None:
     except SplitpointError as error:
         say(f"error: {error}")
         sys.exit(1)
+    except OSError as error:
+        say(f"error: {error.strerror or error}: {error.filename or 'an operation of the system'}")
+        sys.exit(1)
     except ModuleNotFoundError as error:
         if error.name is None or error.name.startswith("splitpoint"):
             raise

@@ -86,6 +86,8 @@ class Relay:
 
     async def __aenter__(self) -> Relay:
         """Listens; `EmulateError` when the address cannot be had."""
+        if not re.fullmatch(r".+:\d{1,5}", self._server):
+            raise EmulateError(f"the server {self._server!r} has no port", "give HOST:PORT")
         host, _, port = self._listen.rpartition(":")
         try:
             listener = socket.create_server((host, int(port)), backlog=128)

@@ -41,7 +41,7 @@ def run(
         float, typer.Option(help="Stretch edge compute to play a slower device (emulated).", min=1)
     ] = 1.0,
     budget_ms: Annotated[
-        float, typer.Option(help="Time for a frame; later it has expired.", min=1)
+        float, typer.Option(help="Time for an answer from the cloud; later it has expired.", min=1)
     ] = 10_000.0,
     repeat: Annotated[int, typer.Option(help="Go over the source so many times.", min=1)] = 1,
     in_flight: Annotated[

@@ -85,7 +85,7 @@ class Engine:
             await asyncio.gather(self._task, return_exceptions=True)
         for queue in self._queues.values():
             for job in queue:
-                job.answer(job, FrameError(pb.STOPPING, "the worker is stopping"))
+                _tell(job, FrameError(pb.STOPPING, "the worker is stopping"))
         self._queues.clear()
         self._queued = 0
         await asyncio.to_thread(self._pool.shutdown)
@@ -138,7 +138,7 @@ class Engine:
         samples = sum(job.batch for job in group)
         for job, result in zip(group, results, strict=True):
             job.started_at, job.finished_at, job.batch_computed = started, finished, samples
-            job.answer(job, result)
+            _tell(job, result)
 
     def _next_group(self) -> list[Job]:
         """The jobs to compute next: the group whose head waits longest, up to the batch limit."""
@@ -154,9 +154,9 @@ class Engine:
                 job = queue.popleft()
                 self._queued -= 1
                 if job.cancelled:
-                    job.answer(job, FrameError(pb.CANCELLED, "cancelled by its sender"))
+                    _tell(job, FrameError(pb.CANCELLED, "cancelled by its sender"))
                 elif now >= job.deadline:
-                    job.answer(job, FrameError(pb.EXPIRED, "its budget ran out in the queue"))
+                    _tell(job, FrameError(pb.EXPIRED, "its budget ran out in the queue"))
                 else:
                     group.append(job)
                     samples += job.batch
@@ -165,6 +165,14 @@ class Engine:
             if group:
                 return group
         return []
+
+
+def _tell(job: Job, result: dict[str, Array] | FrameError) -> None:
+    """Answers a job; a stream that cannot take its answer is no reason to stop for the others."""
+    try:
+        job.answer(job, result)
+    except Exception:
+        log.exception("an answer could not be given")
 
 
 class _Utilisation:

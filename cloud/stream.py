@@ -11,7 +11,7 @@ from concurrent.futures import Executor
 from typing import Any
 
 import grpc
-from splitpoint.codec import Array, codec_named
+from splitpoint.codec import Array, SplitpointError, codec_named
 from splitpoint.proto import splitpoint_pb2 as pb
 from splitpoint.proto.frames import (
     CheckedFrame,
@@ -31,6 +31,7 @@ _RAW = codec_named("raw")
 # Answers that a client has not read. A client with credits never gets near it; one that sends
 # without reading is not read from any further.
 _MAX_UNREAD = 4 * MAX_CREDITS
+HANDSHAKE_TIMEOUT_S = 10.0
 
 
 class InferStream:
@@ -50,7 +51,9 @@ class InferStream:
         self._outbox_changed = asyncio.Event()
         self._space = asyncio.Event()
         self._jobs: dict[int, Job | None] = {}  # by frame id; None while it is decoded
+        self._cancelled_early: set[int] = set()  # while they were being decoded
         self._tasks: set[asyncio.Task[None]] = set()
+        self._welcomed = False
         self._closing = False
         self._settled = asyncio.Event()
         self._settled.set()
@@ -62,11 +65,14 @@ class InferStream:
 
     def send_draining(self, grace_ms: int) -> None:
         """Tells the client to take its frames elsewhere."""
+        if not self._welcomed:
+            return
         self._send(pb.ServerMessage(draining=pb.Draining(grace_ms=grace_ms)).SerializeToString())
 
     async def serve(self) -> None:
         """Runs the stream to its end; a refused handshake ends it with a status."""
         model = await self._handshake()
+        self._welcomed = True
         writer = asyncio.create_task(self._write())
         try:
             await self._read(model)
@@ -84,8 +90,12 @@ class InferStream:
             await asyncio.gather(writer, *self._tasks, return_exceptions=True)
 
     async def _handshake(self) -> ServedModel:
-        data = await self._context.read()
         abort = self._context.abort
+        try:
+            data = await asyncio.wait_for(self._context.read(), HANDSHAKE_TIMEOUT_S)
+        except asyncio.TimeoutError:
+            await abort(grpc.StatusCode.DEADLINE_EXCEEDED, "no Hello came")
+            raise AssertionError from None  # abort does not return
         try:
             message = parse_client(b"" if data is grpc.aio.EOF else data)
         except FrameError as error:
@@ -143,9 +153,7 @@ class InferStream:
                 frame_id = message.frame.id
                 self._accept(message.frame, index, arrived, model)
             elif kind == "cancel":
-                job = self._jobs.get(message.cancel.id)
-                if job is not None:
-                    job.cancelled = True
+                self._cancel(message.cancel.id)
             elif kind == "probe":
                 reply = pb.ProbeReply(id=message.probe.id)
                 self._send(pb.ServerMessage(probe=reply).SerializeToString())
@@ -182,6 +190,11 @@ class InferStream:
         except FrameError as error:
             self._untrack(frame.id)
             self._reply_error(frame.id, index, error, arrived)
+        except Exception as error:
+            log.exception("decoding failed")
+            self._untrack(frame.id)
+            failed = FrameError(pb.INTERNAL, f"decoding failed ({type(error).__name__})")
+            self._reply_error(frame.id, index, failed, arrived)
 
     def _submit(
         self,
@@ -196,10 +209,13 @@ class InferStream:
 
         def answer(job: Job, result: dict[str, Array] | FrameError) -> None:
             self._untrack(frame.id)
-            if isinstance(result, FrameError):
-                self._reply_error(frame.id, index, result, arrived)
-            else:
-                self._reply_ok(frame.id, index, job, result, arrived, decode_us)
+            try:
+                if not isinstance(result, FrameError):
+                    self._reply_ok(frame.id, index, job, result, arrived, decode_us)
+                    return
+            except SplitpointError as misfit:
+                result = FrameError(pb.INTERNAL, f"the outputs do not fit the bundle ({misfit})")
+            self._reply_error(frame.id, index, result, arrived)
 
         job = Job(
             model=model,
@@ -209,8 +225,18 @@ class InferStream:
             deadline=arrived + frame.budget_ms / 1e3 if frame.budget_ms else float("inf"),
             answer=answer,
         )
+        job.cancelled = frame.id in self._cancelled_early
         self._engine.submit(job)
         self._track(frame.id, job)
+
+    def _cancel(self, frame_id: int) -> None:
+        if frame_id not in self._jobs:
+            return
+        job = self._jobs[frame_id]
+        if job is None:
+            self._cancelled_early.add(frame_id)
+        else:
+            job.cancelled = True
 
     def _track(self, frame_id: int, job: Job | None) -> None:
         self._jobs[frame_id] = job
@@ -218,6 +244,7 @@ class InferStream:
 
     def _untrack(self, frame_id: int) -> None:
         self._jobs.pop(frame_id, None)
+        self._cancelled_early.discard(frame_id)
         if not self._jobs:
             self._settled.set()
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 import numpy as np
 import torch
-from splitpoint.codec import Array
+from splitpoint.codec import Array, SpecError
 from splitpoint.partition.bundle import Bundle
 from splitpoint.partition.errors import BundleError
 from splitpoint.partition.program import load_program
@@ -28,10 +28,14 @@ def pick_device(name: str) -> torch.device:
         device = torch.device(name)
     except RuntimeError as error:
         raise ServeError(f"unknown device {name!r}", "use auto, cpu or cuda") from error
+    if device.type not in ("cpu", "cuda"):
+        raise ServeError(f"device {name!r} is not supported", "use auto, cpu or cuda")
     if device.type == "cuda" and not torch.cuda.is_available():
         raise ServeError(
             "CUDA is not available to this torch", "use --device cpu, or install a CUDA build"
         )
+    if device.index is not None and device.index >= torch.cuda.device_count():
+        raise ServeError(f"there is no {device}", f"this machine has {torch.cuda.device_count()}")
     return device
 
 
@@ -56,11 +60,6 @@ class TorchRunner:
                 weights = load_weights(bundle.path(segment.weights), device)
                 module = load_program(program, specs, weights, device)
                 self._segments.append((program["inputs"], program["outputs"], module.forward))
-        except torch.OutOfMemoryError as error:
-            raise ServeError(
-                f"{manifest.name} does not fit into the memory of {device}",
-                "serve fewer models, or use --device cpu",
-            ) from error
         except (ValueError, KeyError) as error:
             raise BundleError(
                 f"a program of {bundle.folder} is malformed ({error})", "compile it again"
@@ -92,6 +91,9 @@ class TorchRunner:
         batches = [first.batch_of(request[first.name].shape) for request in requests]
         ends = np.cumsum(batches)[:-1]
         results = self.run(boundary, joined)
+        for spec in self._boundaries[-1]:
+            if results[spec.name].shape != spec.shape_at(sum(batches)):
+                raise SpecError(f"the output {spec.name!r} is not that of {sum(batches)} samples")
         parts = {
             spec.name: np.split(
                 results[spec.name], ends * spec.shape[spec.batch_dim], spec.batch_dim

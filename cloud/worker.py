@@ -11,6 +11,7 @@ from pathlib import Path
 from types import TracebackType
 
 import grpc
+import torch
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from splitpoint.partition.bundle import open_bundle
 from splitpoint.proto.limits import (
@@ -106,8 +107,14 @@ class Worker:
     def _load(self, folder: Path) -> None:
         bundle = open_bundle(folder)
         self._progress(f"loading {bundle.manifest.name} ({bundle.digest[:12]})")
-        runner = TorchRunner(bundle, self._device)
-        segment_ms = runner.measure()
+        try:
+            runner = TorchRunner(bundle, self._device)
+            segment_ms = runner.measure()
+        except torch.OutOfMemoryError as error:
+            raise ServeError(
+                f"{bundle.manifest.name} does not fit into the memory of {self._device}",
+                "serve fewer models, or use --device cpu",
+            ) from error
         self._progress(
             f"{bundle.manifest.name}: {sum(segment_ms):.1f} ms a frame on "
             f"{describe_device(self._device)}"

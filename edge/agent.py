@@ -85,6 +85,8 @@ class EdgeAgent:
     ) -> None:
         if slowdown < 1:
             raise AgentError(f"a slowdown of {slowdown} is below 1")
+        if not 1 <= budget_ms < 2**32:
+            raise AgentError(f"a budget of {budget_ms:g} ms", "give 1 ms to 49 days")
         if server is None and bundle is None:
             raise AgentError("neither a server nor a bundle", "give --server or --bundle")
         self._server, self._bundle_path, self._model = server, bundle, model
@@ -96,7 +98,7 @@ class EdgeAgent:
         self._edge_ms = math.inf  # what the latest frame took on this device
         self._channel: WorkerChannel | None = None
         self._stream: FrameStream | None = None
-        self._opening = asyncio.Lock()
+        self._opening: asyncio.Task[FrameStream] | None = None
         self.outcomes: dict[Outcome, int] = dict.fromkeys(Outcome, 0)
         self.manifest: Manifest
         self.digest: str
@@ -224,8 +226,9 @@ class EdgeAgent:
             )
 
         try:
-            stream = await self._live_stream()
-            budget_ms = self._budget_ms - 1e3 * (time.perf_counter() - start)
+            deadline = start + self._budget_ms / 1e3
+            stream = await self._live_stream(max(deadline - time.perf_counter(), 0))
+            budget_ms = 1e3 * (deadline - time.perf_counter())
             waited = time.perf_counter()
             reply, answer_ms, bytes_up = await stream.ask(build, budget_ms)
             queued_here_ms = 1e3 * (time.perf_counter() - waited) - answer_ms
@@ -309,20 +312,34 @@ class EdgeAgent:
             )
         return batch
 
-    async def _live_stream(self) -> FrameStream:
-        """The stream to the worker, opened (again) where there is none that works."""
-        async with self._opening:
-            stream = self._stream
-            if stream is not None and stream.broken is None:
-                return stream
-            if stream is not None:
-                await stream.close()
-            assert self._channel is not None
-            client = f"{platform.node()}/{os.getpid()}"
-            self._stream = await self._channel.open_stream(self.manifest.name, self.digest, client)
+    async def _live_stream(self, timeout_s: float | None = None) -> FrameStream:
+        """The stream to the worker, opened (again) where there is none that works.
+
+        All frames that wait share one attempt, which outlives those whose budget ends first.
+        """
+        if self._stream is not None and self._stream.broken is None:
             return self._stream
+        if self._opening is None or self._opening.done():
+            self._opening = asyncio.create_task(self._open_stream(), name="open-stream")
+            # Where nobody waits any more, nobody misses the exception either.
+            self._opening.add_done_callback(lambda task: task.cancelled() or task.exception())
+        try:
+            return await asyncio.wait_for(asyncio.shield(self._opening), timeout_s)
+        except asyncio.TimeoutError:
+            raise FrameExpiredError("the budget ran out while connecting") from None
+
+    async def _open_stream(self) -> FrameStream:
+        if self._stream is not None:
+            await self._stream.close()
+        assert self._channel is not None
+        client = f"{platform.node()}/{os.getpid()}"
+        self._stream = await self._channel.open_stream(self.manifest.name, self.digest, client)
+        return self._stream
 
     async def _close(self) -> None:
+        if self._opening is not None:
+            self._opening.cancel()
+            await asyncio.gather(self._opening, return_exceptions=True)
         if self._stream is not None:
             await self._stream.close()
         if self._channel is not None:

@@ -7,12 +7,15 @@ A download that broke off is resumed from the bytes that arrived.
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import hashlib
 import os
+import re
+import secrets
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+from typing import BinaryIO
 
-import psutil
 from splitpoint.partition.bundle import MANIFEST, MAX_MANIFEST_BYTES, File, Manifest
 
 from .errors import CacheError
@@ -31,6 +34,8 @@ class BundleCache:
     """The cached files of one bundle, under `folder/<digest>/` with the bundle's own layout."""
 
     def __init__(self, folder: Path, digest: str, fetch: FetchFrom) -> None:
+        if not re.fullmatch(r"[0-9a-f]{64}", digest):
+            raise CacheError(f"the worker announces the impossible digest {digest[:70]!r}")
         self.folder = folder / digest
         self._digest, self._fetch = digest, fetch
 
@@ -51,8 +56,9 @@ class BundleCache:
             return path
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            part = _adopt_part(path)
-            await self._download(part, file)
+            part, stream = _open_part(path)
+            with stream:
+                await self._download(stream, part, file)
             found = _sha256(part)
             if found != file.sha256:
                 part.unlink()
@@ -69,18 +75,18 @@ class BundleCache:
             ) from error
         return path
 
-    async def _download(self, part: Path, file: File) -> None:
-        with part.open("ab") as stream:
-            if stream.tell() > file.nbytes:
-                stream.truncate(0)
-            if stream.tell() < file.nbytes:
-                async for data in self._fetch(self._digest, file.sha256, stream.tell()):
-                    if stream.tell() + len(data) > file.nbytes:
-                        raise CacheError(f"the worker sends more than {file.nbytes} bytes")
-                    stream.write(data)
-            stream.flush()
-            os.fsync(stream.fileno())
-            size = stream.tell()
+    async def _download(self, stream: BinaryIO, part: Path, file: File) -> None:
+        if stream.tell() > file.nbytes:
+            stream.truncate(0)
+            stream.seek(0)
+        if stream.tell() < file.nbytes:
+            async for data in self._fetch(self._digest, file.sha256, stream.tell()):
+                if stream.tell() + len(data) > file.nbytes:
+                    raise CacheError(f"the worker sends more than {file.nbytes} bytes")
+                stream.write(data)
+        stream.flush()
+        os.fsync(stream.fileno())
+        size = stream.tell()
         if size != file.nbytes:
             raise CacheError(
                 f"the download of {part.name} ended at {size} of {file.nbytes} bytes",
@@ -92,17 +98,23 @@ def _is_whole(path: Path, file: File) -> bool:
     return path.is_file() and _sha256(path) == file.sha256
 
 
-def _adopt_part(path: Path) -> Path:
-    """This process's partial file, taken over from a process that is gone where there is one."""
-    mine = path.with_name(f"{path.name}.part-{os.getpid()}")
-    if mine.exists():
-        return mine
-    for part in path.parent.glob(f"{path.name}.part-*"):
-        owner = part.name.rpartition("-")[2]
-        if owner.isdecimal() and not psutil.pid_exists(int(owner)):
-            part.replace(mine)
-            break
-    return mine
+def _open_part(path: Path) -> tuple[Path, BinaryIO]:
+    """A partial file that nobody else writes, at its end: one that was left behind, or a new one.
+
+    A lock says whether its writer lives; process numbers do not, across containers.
+    """
+    mine = path.with_name(f"{path.name}.part-{secrets.token_hex(4)}")
+    for part in [*sorted(path.parent.glob(f"{path.name}.part-*")), mine]:
+        stream = part.open("ab")
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            stream.close()
+            continue
+        if part.exists():  # its writer may have finished and renamed it just now
+            return part, stream
+        stream.close()
+    raise CacheError(f"cannot find a free place beside {path}")
 
 
 def _sha256(path: Path) -> str:

@@ -29,6 +29,7 @@ from splitpoint.proto.status import (
 )
 
 CONNECT_TIMEOUT_S = 10.0
+LOST_CREDIT_S = 10.0
 _PROBES = 3
 
 
@@ -80,7 +81,12 @@ class WorkerChannel:
     async def open_stream(self, model: str, digest: str, client: str) -> FrameStream:
         """A stream for frames of one bundle, after the handshake and a look at the round trip."""
         stream = FrameStream(self.server, self._channel.stream_stream(f"/{SERVICE}/Infer")())
-        await stream.start(pb.Hello(protocol=PROTOCOL, model=model, digest=digest, client=client))
+        hello = pb.Hello(protocol=PROTOCOL, model=model, digest=digest, client=client)
+        try:
+            await stream.start(hello)
+        except BaseException:
+            await stream.close()
+            raise
         return stream
 
     async def close(self) -> None:
@@ -98,7 +104,9 @@ class FrameStream:
         self._ids_by_index: dict[int, int] = {}
         self._index = 0
         self._next_id = 0
-        self._outbox: deque[tuple[int, bytes]] = deque()  # (frame id or 0, message)
+        self._outbox: deque[bytes | int] = deque()
+        self._unsent: dict[int, bytes] = {}  # frames in the outbox
+        self._unanswered: set[int] = set()  # frames that the worker holds
         self._outbox_filled = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
         self._credits = asyncio.Semaphore(1)
@@ -157,32 +165,36 @@ class FrameStream:
         deadline = time.perf_counter() + budget_ms / 1e3
         loop = asyncio.get_running_loop()
         await self._take_credit(budget_ms)
+        self._next_id += 1
+        frame_id = self._next_id
         try:
             if self.draining:
                 raise OverloadedError(f"{self._server} is stopping")
             if self.broken is not None:
                 raise UnreachableError(f"the stream to {self._server} is lost: {self.broken}")
-            self._next_id += 1
-            frame_id = self._next_id
             remaining_ms = 1e3 * (deadline - time.perf_counter())
             if remaining_ms < 1:
                 raise FrameExpiredError("the budget ran out before the frame was sent")
             data = build(frame_id, int(remaining_ms))
-            future: asyncio.Future[pb.Reply] = loop.create_future()
-            self._waiting[frame_id] = future
-            timer = loop.call_later(remaining_ms / 1e3, self._expire, frame_id)
-            sent = time.perf_counter()
-            try:
-                self._post(data, frame_id)
-                reply = await future
-            except asyncio.CancelledError:
-                self._cancel(frame_id)
-                raise
-            finally:
-                timer.cancel()
-                self._waiting.pop(frame_id, None)
-        finally:
+        except BaseException:
             self._credits.release()
+            raise
+        future: asyncio.Future[pb.Reply] = loop.create_future()
+        self._waiting[frame_id] = future
+        timer = loop.call_later(remaining_ms / 1e3, self._expire, frame_id)
+        sent = time.perf_counter()
+        self._unsent[frame_id] = data
+        self._post(frame_id)
+        try:
+            reply = await future
+        except asyncio.CancelledError:
+            self._cancel(frame_id)
+            raise
+        finally:
+            timer.cancel()
+            self._waiting.pop(frame_id, None)
+            if self._unsent.pop(frame_id, None) is not None:
+                self._credits.release()  # the worker never saw it
         if reply.status != pb.OK:
             raise error_of_reply(reply.status, reply.reason)
         return reply, 1e3 * (time.perf_counter() - sent), len(data)
@@ -221,21 +233,28 @@ class FrameStream:
         except asyncio.TimeoutError:
             raise FrameExpiredError("the budget ran out before the link was free") from None
 
-    def _post(self, data: bytes, frame_id: int = 0) -> None:
-        """Hands a message to the writer: a link that stalls must not hold up the budget's end."""
-        self._outbox.append((frame_id, data))
+    def _post(self, message: bytes | int) -> None:
+        """Hands a message, or the id of a frame in `_unsent`, to the writer.
+
+        A link that stalls must not hold up the end of a budget; and a frame that ended before it
+        was sent must hold neither memory nor bandwidth.
+        """
+        self._outbox.append(message)
         self._outbox_filled.set()
 
     async def _write(self) -> None:
         try:
             while True:
                 while self._outbox:
-                    frame_id, data = self._outbox.popleft()
-                    if frame_id and frame_id not in self._waiting:
-                        continue  # it expired here: its bytes would only delay the others
+                    message = self._outbox.popleft()
+                    frame_id = message if isinstance(message, int) else 0
+                    data = self._unsent.pop(message, None) if isinstance(message, int) else message
+                    if data is None:
+                        continue
                     self._index += 1
                     if frame_id:
                         self._ids_by_index[self._index] = frame_id
+                        self._unanswered.add(frame_id)
                     await self._call.write(data)
                 self._outbox_filled.clear()
                 await self._outbox_filled.wait()
@@ -259,21 +278,36 @@ class FrameStream:
     def _dispatch(self, message: pb.ServerMessage) -> None:
         kind = message.WhichOneof("kind")
         if kind == "reply":
-            reply = message.reply
-            # A message that the worker could not read is known by its place in the stream.
-            named = self._ids_by_index.pop(reply.message_index, 0)
-            future = self._waiting.get(reply.id or named)
-            if future is not None and not future.done():
-                if reply_crc32(reply) == reply.crc32:
-                    future.set_result(reply)
-                else:
-                    future.set_exception(FrameCorruptError("the reply was damaged on the way"))
+            self._take_reply(message.reply)
         elif kind == "probe":
             probing = self._probing.get(message.probe.id)
             if probing is not None and not probing.done():
                 probing.set_result(None)
         elif kind == "draining":
             self.draining = True
+
+    def _take_reply(self, reply: pb.Reply) -> None:
+        # The worker counts messages itself: the index stands even where it could not read the id.
+        named = self._ids_by_index.get(reply.message_index, 0)
+        whole = reply_crc32(reply) == reply.crc32
+        if not whole and named != reply.id:
+            return  # nobody can say whose it was; its frame runs out of budget
+        self._ids_by_index.pop(reply.message_index, None)
+        frame_id = named or reply.id
+        self._return_credit(frame_id)
+        future = self._waiting.get(frame_id)
+        if future is None or future.done():
+            return
+        if whole:
+            future.set_result(reply)
+        else:
+            future.set_exception(FrameCorruptError("the reply was damaged on the way"))
+
+    def _return_credit(self, frame_id: int) -> None:
+        """The worker has answered: it holds the frame no longer, and neither does its credit."""
+        if frame_id in self._unanswered:
+            self._unanswered.discard(frame_id)
+            self._credits.release()
 
     def _expire(self, frame_id: int) -> None:
         future = self._waiting.get(frame_id)
@@ -282,8 +316,12 @@ class FrameStream:
             self._cancel(frame_id)
 
     def _cancel(self, frame_id: int) -> None:
-        if self.broken is None:
+        """Tells the worker that nobody waits; its answer to that returns the credit."""
+        if self.broken is None and frame_id in self._unanswered:
             self._post(pb.ClientMessage(cancel=pb.Cancel(id=frame_id)).SerializeToString())
+            # Unless the answer is lost: then the credit comes back after a while.
+            loop = asyncio.get_running_loop()
+            loop.call_later(LOST_CREDIT_S, self._return_credit, frame_id)
 
     def _lost(self, error: BaseException) -> UnreachableError:
         reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__

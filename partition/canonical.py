@@ -87,6 +87,8 @@ def fold_batch_norms(program: ExportedProgram, crossing: frozenset[Node]) -> Non
         ):
             continue
         x, weight, bias, *options = (*convolution.args, None)[: max(3, len(convolution.args))]
+        if any(n is not None and n not in values for n in (weight, bias, *node.args[1:5])):
+            continue  # computed from data: nothing to fold
         w = values[weight].double()
         s = 1 / torch.sqrt(values[variance].double() + float(node.args[7]))
         s = s if scale is None else s * values[scale].double()

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from splitpoint.codec import TensorSpec
 from torch.export import Dim, ExportedProgram
-from torch.export.graph_signature import InputKind
+from torch.export.graph_signature import InputKind, OutputKind
 from torch.fx import Node
 
 from .batch_shape import batch_multiple, fake_value, shape_of_one, spec_of
@@ -161,6 +161,12 @@ def _named_outputs(program: ExportedProgram) -> dict[str, Node]:
     (output,) = (node for node in program.graph.nodes if node.op == "output")
     tree = program.call_spec.out_spec
     assert tree is not None
+    for spec in program.graph_signature.output_specs:
+        if spec.kind is not OutputKind.USER_OUTPUT:
+            raise CaptureError(
+                f"the model changes its input or buffer {spec.target!r} in place",
+                "clone it first; a segment keeps no state between frames",
+            )
     leaves = list(output.args[0])
     paths, _ = torch.utils._pytree.tree_flatten_with_path(
         torch.utils._pytree.tree_unflatten(leaves, tree)

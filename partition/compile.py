@@ -14,7 +14,16 @@ import onnx
 import torch
 from torch.fx import Node
 
-from .bundle import Boundary, Bundle, File, Manifest, Segment, describe_file, write_manifest
+from .bundle import (
+    MANIFEST,
+    Boundary,
+    Bundle,
+    File,
+    Manifest,
+    Segment,
+    describe_file,
+    write_manifest,
+)
 from .canonical import fold_batch_norms, parameter_values
 from .capture import CapturedModel, capture
 from .choose import DEFAULT_BOUNDARIES, choose_cuts
@@ -48,8 +57,11 @@ def compile_model(
     in onnxruntime and their chain was compared with the unsplit model. Raises `CaptureError` for
     a model that cannot be cut, `BundleError` when `out` cannot be written.
     """
-    if out.exists() and not overwrite:
-        raise BundleError(f"{out} exists already", "give --overwrite or another --out")
+    if out.exists():
+        if not overwrite:
+            raise BundleError(f"{out} exists already", "give --overwrite or another --out")
+        if not (out / MANIFEST).is_file():
+            raise BundleError(f"{out} exists and is no bundle", "give another --out")
     steps = _Steps(progress)
     steps("capture the graph")
     model = capture(spec.module, spec.args, spec.kwargs, name_prefix=spec.layer_prefix)
@@ -83,8 +95,12 @@ def compile_model(
             )
         bundle = write_manifest(draft, replace(manifest, max_relative_error=float(f"{worst:.2g}")))
         if out.exists():
-            shutil.rmtree(out)
-        draft.rename(out)
+            old = draft.with_name(f"{draft.name}.old")
+            out.rename(old)
+            draft.rename(out)
+            shutil.rmtree(old)
+        else:
+            draft.rename(out)
         steps("done")
         return replace(bundle, folder=out)
     except OSError as error:

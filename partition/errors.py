@@ -17,6 +17,10 @@ class BundleError(SplitpointError):
     """A bundle is missing, damaged, of another version, or does not hold what was asked for."""
 
 
+class SegmentError(SplitpointError):
+    """A segment failed while it ran."""
+
+
 class LinkError(SplitpointError):
     """A link description or trace cannot be read."""
 

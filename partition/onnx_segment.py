@@ -8,7 +8,7 @@ from pathlib import Path
 import onnxruntime
 from splitpoint.codec import Array
 
-from .errors import BundleError
+from .errors import BundleError, SegmentError
 
 
 class OnnxSegment:
@@ -41,8 +41,15 @@ class OnnxSegment:
         self.outputs = [value.name for value in self._session.get_outputs()]
 
     def __call__(self, values: Mapping[str, Array]) -> dict[str, Array]:
-        """The segment's own outputs; what passes through is the caller's to keep."""
-        results = self._session.run(None, {name: values[name] for name in self.inputs})
+        """The segment's own outputs; what passes through is the caller's to keep.
+
+        Raises `SegmentError` when onnxruntime fails (it is out of memory, say).
+        """
+        try:
+            results = self._session.run(None, {name: values[name] for name in self.inputs})
+        except Exception as error:
+            reason = str(error).splitlines()[0][:300] if str(error) else type(error).__name__
+            raise SegmentError(f"onnxruntime failed ({reason})") from error
         return dict(zip(self.outputs, results, strict=True))
 
     def end_profiling(self) -> Path:

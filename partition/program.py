@@ -100,6 +100,7 @@ def load_program(
             function = _function(record["op"])
             decode = _Decoder(values, attributes, sizes, device)
             args = tuple(decode(argument) for argument in record["args"])
+            _check_keywords(function, record["kwargs"])
             kwargs = {key: decode(value) for key, value in record["kwargs"].items()}
             values[record["name"]] = graph.call_function(function, args, kwargs)
         graph.output(tuple(values[name] for name in program["outputs"]))
@@ -137,6 +138,17 @@ def _function(op: str) -> Any:
         if isinstance(function, torch._ops.OpOverload) and not function._schema.is_mutable:
             return function
     raise BundleError(f"a segment uses the unknown operation {op[:60]!r}", "update splitpoint")
+
+
+def _check_keywords(function: Any, kwargs: Mapping[str, Any]) -> None:
+    """fx writes keywords into Python source as they are: only the operation's own may pass."""
+    allowed = (
+        {argument.name for argument in function._schema.arguments}
+        if isinstance(function, torch._ops.OpOverload)
+        else set()
+    )
+    if not kwargs.keys() <= allowed:
+        raise BundleError("a segment's operation has a keyword that it does not take")
 
 
 def _identifier(name: str) -> str:

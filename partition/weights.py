@@ -34,6 +34,8 @@ def load_weights(path: Path, device: torch.device) -> dict[str, torch.Tensor]:
     """Reads them back onto `device`; `BundleError` for a damaged file."""
     try:
         return load_file(path, device=str(device))
+    except torch.OutOfMemoryError:
+        raise  # a matter of the device, not of the file
     except Exception as error:
         raise BundleError(
             f"{path} holds no weights ({error})", "compile the bundle again"
