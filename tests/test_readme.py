@@ -72,7 +72,7 @@ def test_splitpoint_commands(photos: Path, tmp_path: Path) -> None:
             )  # fmt: skip
             assert done.returncode == 0, done.stderr
             assert done.stdout.startswith("answered (1, 1000)")
-    assert ran == {"compile", "inspect", "serve", "run", "emulate", "doctor"}
+    assert ran == {"compile", "inspect", "profile", "serve", "run", "emulate", "doctor"}
 
 
 @pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")

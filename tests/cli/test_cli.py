@@ -145,6 +145,9 @@ def test_errors_are_one_line_with_a_remedy(
         ("run", "--bundle", good, *source): "needs a worker",
         ("run", "--bundle", good, "--split", "99", *source): "no boundary '99'",
         ("run", *source): "neither a server nor a bundle",
+        ("run", "--server", nobody, "--budget-ms", "5e9", *source): "a budget of",
+        ("emulate", "--server", "localhost"): "has no port",
+        ("profile", "nothing.split"): "there is no bundle",
         ("emulate", "--server", nobody, "--link", "5parsec"): "unknown link",
         ("emulate", "--server", nobody, "--fault", "boom@1s"): "unknown fault",
     }
@@ -209,3 +212,21 @@ def test_demo() -> None:
     assert labels["rocket.png"] == "missile"
     assert "emulated" in document["link"]
     assert time.perf_counter() - start < 170
+
+
+def test_profile(small_bundle: Bundle, tmp_path: Path) -> None:
+    done = splitpoint(
+        "profile", str(small_bundle.folder), "--out", str(tmp_path / "p.json"), "--json",
+        "--threads", "1", "--slowdown", "4", "--max-seconds", "2",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    document = json.loads(done.stdout)
+    assert document == json.loads((tmp_path / "p.json").read_text())
+    assert document.keys() >= {
+        "device", "runtime", "threads", "date", "digest", "segments", "layers",
+    }  # fmt: skip
+    assert document["emulated"] == "slowed down 4 times"
+    assert [layer["name"] for layer in document["layers"]] == [
+        layer.name for layer in small_bundle.manifest.layers
+    ]
+    assert document["segments"][0].keys() >= {"id", "ms", "p95_ms", "mj"}

@@ -158,3 +158,18 @@ async def test_same_bundle_twice_is_served_once(small_bundle: Bundle, tmp_path: 
         [small_bundle.folder, small_bundle.folder], listen="127.0.0.1:0", device="cpu"
     ) as worker:
         assert list(worker.models) == [small_bundle.digest]
+
+
+async def test_answer_that_fails_does_not_stop_the_engine() -> None:
+    model, answers = SlowModel(), []
+    engine = Engine(max_batch=1, max_queued=100)
+    engine.start()
+
+    def broken(job: Job, result: object) -> None:
+        raise ValueError("a stream that is gone")
+
+    engine.submit(job(model, 0, answers, answer=broken))
+    engine.submit(job(model, 0, answers))
+    await answered(answers, 1)
+    await engine.stop()
+    assert answers == [{}]

@@ -13,6 +13,7 @@ from splitpoint.cli.relay import Relay
 from splitpoint.cloud.worker import Worker
 from splitpoint.codec import SpecError
 from splitpoint.edge import AgentError, CacheError, EdgeAgent, Given, Outcome
+from splitpoint.edge.cache import BundleCache
 from splitpoint.partition.bundle import Bundle
 from splitpoint.partition.compile import compile_model
 from splitpoint.partition.link import parse_link
@@ -237,3 +238,41 @@ async def test_draining_worker_answers_what_it_has(
     assert late.outcome is Outcome.FAILED
     assert all(r.outcome in (Outcome.ANSWERED, Outcome.FAILED) for r in results)
     assert sum(agent.outcomes.values()) == 5
+
+
+async def test_worker_that_falls_silent_costs_no_more_than_the_budget(
+    worker: Worker, pixels: np.ndarray, tmp_path: Path
+) -> None:
+    """Also while connecting again: frames share the attempt and keep their own budgets."""
+    async with (
+        Relay(worker.address, FAST) as relay,
+        EdgeAgent(relay.address, split="1", cache=tmp_path, budget_ms=300) as agent,
+    ):
+        await relay.cut(0)
+        swallowing = asyncio.create_task(relay.black_hole(2))
+        await asyncio.sleep(0.05)
+        results = await asyncio.gather(*(agent.infer({"pixels": pixels}) for _ in range(4)))
+        assert all(r.outcome in (Outcome.EXPIRED, Outcome.FAILED) for r in results)
+        assert any(r.outcome is Outcome.EXPIRED for r in results)
+        assert max(r.total_ms for r in results) < 700
+        swallowing.cancel()
+        await asyncio.gather(swallowing, return_exceptions=True)
+
+
+async def test_cache_is_shared_and_keeps_to_its_folder(
+    worker: Worker, small_bundle: Bundle, tmp_path: Path
+) -> None:
+    """Agents that start together on a cold cache do not spoil each other's downloads."""
+
+    async def start() -> None:
+        async with EdgeAgent(worker.address, split="local", cache=tmp_path / "cache"):
+            pass
+
+    await asyncio.gather(*(start() for _ in range(4)))
+    for name, file in small_bundle.manifest.files.items():
+        path = tmp_path / "cache" / small_bundle.digest / name
+        if path.exists():
+            assert path.stat().st_size == file.nbytes
+    for digest in ("../../etc", str(tmp_path / "victim"), "0" * 63):
+        with pytest.raises(CacheError, match="impossible digest"):
+            BundleCache(tmp_path, digest, None)

@@ -180,3 +180,46 @@ async def test_worker_that_does_not_welcome() -> None:
     stream = FrameStream("scripted", ScriptedCall(lambda message, index: [ok(message, index)]))
     with pytest.raises(ProtocolError):
         await stream.start(HELLO)
+
+
+async def test_expired_frame_keeps_its_credit_until_the_worker_answers() -> None:
+    """The worker still holds the frame: sending more than it granted would only be refused."""
+    held: list[tuple[pb.ClientMessage, int]] = []
+    busy = True
+
+    def answer(message: pb.ClientMessage, index: int) -> list[bytes]:
+        if message.WhichOneof("kind") == "frame":
+            if busy:
+                held.append((message, index))
+                return []
+            return [ok(message, index)]
+        return manners(message)
+
+    stream = await opened(answer)
+    results = await asyncio.gather(
+        *(stream.ask(frame, 50) for _ in range(6)), return_exceptions=True
+    )
+    assert all(isinstance(result, FrameExpiredError) for result in results)
+    assert len(held) == 2  # the credits
+    assert not stream._unsent
+    busy = False
+    for message, index in held:  # at last the worker answers the two
+        stream._call._replies.put_nowait(ok(message, index))
+    replies = await asyncio.gather(*(stream.ask(frame, 1000) for _ in range(4)))
+    assert len(replies) == 4
+    await stream.close()
+
+
+async def test_reply_to_a_frame_with_a_damaged_id_is_known_by_its_place() -> None:
+    def answer(message: pb.ClientMessage, index: int) -> list[bytes]:
+        if message.WhichOneof("kind") != "frame":
+            return manners(message)
+        damaged = message.frame.id + 64
+        return [build_reply(pb.Reply(id=damaged, message_index=index, status=pb.CORRUPT))]
+
+    stream = await opened(answer)
+    start = time.perf_counter()
+    with pytest.raises(FrameCorruptError):
+        await stream.ask(frame, 5000)
+    assert time.perf_counter() - start < 1
+    await stream.close()

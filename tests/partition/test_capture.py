@@ -96,7 +96,26 @@ class ConstantOutput(torch.nn.Module):
         return {"y": x + 1, "scale": torch.ones(3)}
 
 
-@pytest.mark.parametrize("module", [ValueDependent, Branching, FixedBatch, ConstantOutput])
+class ChangesItsInput(torch.nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x -= 1
+        return x * 2
+
+
+class Counts(torch.nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("calls", torch.zeros(()))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.calls += 1
+        return x * self.calls
+
+
+@pytest.mark.parametrize(
+    "module",
+    [ValueDependent, Branching, FixedBatch, ConstantOutput, ChangesItsInput, Counts],
+)
 def test_what_cannot_be_split_is_refused_in_words(module: type[torch.nn.Module]) -> None:
     with pytest.raises(CaptureError) as caught:
         capture(module(), (torch.randn(2, 6),))

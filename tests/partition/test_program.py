@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -53,6 +54,9 @@ def test_batch_size_is_recomputed_from_the_input() -> None:
         {"args": [{"t": "x", "w": "x"}]},
         {"args": None},
         {"name": "x; import os"},
+        {"kwargs": {"unknown": 1}},
+        {"kwargs": {"self=print('pwned')) or dict(self": 1}},
+        {"op": "getitem", "args": [{"t": "x"}, 0], "kwargs": {"a": 1}},
     ],
 )
 def test_hostile_program(over: dict[str, object]) -> None:
@@ -66,3 +70,13 @@ def test_missing_field(field: str) -> None:
     del document[field]
     with pytest.raises(BundleError):
         load(document)
+
+
+def test_keyword_cannot_smuggle_code(tmp_path: Path) -> None:
+    """fx pastes keywords into source; what is no keyword of the operation never gets there."""
+    marker = tmp_path / "pwned"
+    key = f"alpha=__import__('pathlib').Path({str(marker)!r}).touch() or 1) or dict(b"
+    document = program(op="aten.add.Tensor", args=[{"t": "x"}, 1], kwargs={key: 1})
+    with pytest.raises(BundleError, match="keyword"):
+        load(document)(torch.ones(1, 4))
+    assert not marker.exists()
