@@ -24,8 +24,9 @@ from splitpoint.proto.limits import MAX_BATCH_PER_FRAME, max_frame_bytes
 from splitpoint.proto.status import FrameExpiredError
 
 from .cache import default_cache
-from .client import FrameStream, WorkerChannel
+from .channel import WorkerChannel
 from .errors import AgentError
+from .frame_stream import FrameStream
 from .prepare import prepare
 from .result import Outcome, Result, Stages
 from .runtime import SegmentRunner

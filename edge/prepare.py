@@ -12,7 +12,7 @@ from splitpoint.partition.plan import Plan
 from splitpoint.proto import splitpoint_pb2 as pb
 
 from .cache import BundleCache
-from .client import WorkerChannel
+from .channel import WorkerChannel
 from .errors import AgentError
 
 

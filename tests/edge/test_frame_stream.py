@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import grpc
 import pytest
-from splitpoint.edge.client import FrameStream
+from splitpoint.edge.frame_stream import FrameStream
 from splitpoint.proto import splitpoint_pb2 as pb
 from splitpoint.proto.frames import build_reply
 from splitpoint.proto.limits import PROTOCOL

@@ -1,22 +1,16 @@
-"""The edge's end of the wire: one channel to a worker, and a stream of frames on it."""
+"""The edge's end of the `Infer` stream: frames out, replies in, credits and budgets kept."""
 
 from __future__ import annotations
 
 import asyncio
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from typing import Any
 
 import grpc
 from splitpoint.proto import splitpoint_pb2 as pb
 from splitpoint.proto.frames import FrameError, parse_server, reply_crc32
-from splitpoint.proto.limits import (
-    DESCRIBE_BYTES,
-    PROTOCOL,
-    SERVICE,
-    channel_options,
-)
 from splitpoint.proto.status import (
     FrameCorruptError,
     FrameExpiredError,
@@ -31,67 +25,6 @@ from splitpoint.proto.status import (
 CONNECT_TIMEOUT_S = 10.0
 LOST_CREDIT_S = 10.0
 _PROBES = 3
-
-
-class WorkerChannel:
-    """A connection to one worker at `server` ("HOST:PORT"). Close it when done."""
-
-    def __init__(self, server: str, max_message_bytes: int = DESCRIBE_BYTES) -> None:
-        self.server = server
-        self._channel = grpc.aio.insecure_channel(server, channel_options(max_message_bytes))
-
-    async def describe(self) -> pb.DescribeReply:
-        """What the worker serves; `UnreachableError` or `RefusedError` if it cannot be used."""
-        call = self._channel.unary_unary(
-            f"/{SERVICE}/Describe",
-            request_serializer=pb.DescribeRequest.SerializeToString,
-            response_deserializer=pb.DescribeReply.FromString,
-        )
-        try:
-            reply: pb.DescribeReply = await call(
-                pb.DescribeRequest(protocol=PROTOCOL), timeout=CONNECT_TIMEOUT_S
-            )
-        except grpc.RpcError as error:
-            raise error_of_call(error, self.server) from error
-        if reply.protocol != PROTOCOL:
-            raise RefusedError(
-                f"{self.server} speaks protocol {reply.protocol}, this edge {PROTOCOL}",
-                "install the same version of splitpoint at both ends",
-            )
-        return reply
-
-    async def fetch(self, digest: str, sha256: str, offset: int) -> AsyncIterator[bytes]:
-        """The bytes of a bundle's file from `offset` on."""
-        call = self._channel.unary_stream(
-            f"/{SERVICE}/Fetch",
-            request_serializer=pb.FetchRequest.SerializeToString,
-            response_deserializer=pb.Chunk.FromString,
-        )(pb.FetchRequest(digest=digest, sha256=sha256, offset=offset))
-        try:
-            async for chunk in call:
-                if chunk.offset != offset:
-                    raise ProtocolError(f"{self.server} sent bytes out of order")
-                offset += len(chunk.data)
-                yield chunk.data
-        except grpc.RpcError as error:
-            raise error_of_call(error, self.server) from error
-        finally:
-            call.cancel()
-
-    async def open_stream(self, model: str, digest: str, client: str) -> FrameStream:
-        """A stream for frames of one bundle, after the handshake and a look at the round trip."""
-        stream = FrameStream(self.server, self._channel.stream_stream(f"/{SERVICE}/Infer")())
-        hello = pb.Hello(protocol=PROTOCOL, model=model, digest=digest, client=client)
-        try:
-            await stream.start(hello)
-        except BaseException:
-            await stream.close()
-            raise
-        return stream
-
-    async def close(self) -> None:
-        """Ends every call and closes the connection."""
-        await self._channel.close()
 
 
 class FrameStream:
