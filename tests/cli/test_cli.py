@@ -6,6 +6,7 @@ import json
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -230,3 +231,27 @@ def test_profile(small_bundle: Bundle, tmp_path: Path) -> None:
         layer.name for layer in small_bundle.manifest.layers
     ]
     assert document["segments"][0].keys() >= {"id", "ms", "p95_ms", "mj"}
+
+
+def test_run_without_torch(small_bundle: Bundle, pictures: Path, tmp_path: Path) -> None:
+    """A whole run, fetch and frames, where torch and its company cannot be imported."""
+    blocker = (
+        "import sys\n"
+        "class Blocker:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        if name.split('.')[0] in ('torch', 'torchvision', 'onnx', 'safetensors'):\n"
+        "            raise ModuleNotFoundError(name, name=name)\n"
+        "sys.meta_path.insert(0, Blocker())\n"
+        "from splitpoint.cli.main import main\n"
+        "main()\n"
+    )
+    with background(["serve", str(small_bundle.folder), "--listen", "127.0.0.1:0"]) as address:
+        for split, outcome in (("input", "answered"), ("2", "answered"), ("local", "local")):
+            done = subprocess.run(
+                [sys.executable, "-c", blocker, "run", "--json", "--server", address, "--source",
+                 str(pictures), "--split", split, "--cache", str(tmp_path / "cache")],
+                capture_output=True, text=True, timeout=60, check=False,
+            )  # fmt: skip
+            assert done.returncode == 0, done.stderr
+            summary = json.loads(done.stdout.splitlines()[-1])["summary"]
+            assert summary["outcomes"][outcome] == 3
