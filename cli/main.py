@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from importlib.metadata import version
 from typing import Annotated
@@ -15,6 +16,7 @@ from .doctor_cmd import doctor
 from .emulate_cmd import emulate
 from .inspect_cmd import inspect
 from .output import say
+from .plan_cmd import plan
 from .profile_cmd import profile
 from .run_cmd import run
 from .serve_cmd import serve
@@ -27,7 +29,7 @@ app = typer.Typer(
     help="Split inference: the early layers on the device, the rest on a GPU server.",
 )
 app.command("compile")(compile_)
-for command in (inspect, profile, serve, run, emulate, demo, doctor):
+for command in (inspect, profile, plan, serve, run, emulate, demo, doctor):
     app.command()(command)
 
 
@@ -48,6 +50,9 @@ def _options(
 
 def main() -> None:
     """Runs the command line: 0 done, 1 failed with one line of why, 2 wrong usage."""
+    # torch's threads spin while they wait for each other, unless told before torch is loaded; where
+    # the network stack shares the cores, a segment of 20 ms then takes up to a second.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         app()
     except SplitpointError as error:

@@ -20,6 +20,8 @@ from splitpoint.partition.link import Capacity, Link
 CHUNK_BYTES = 4096
 # What a modem would hold: more would hide the link's rate from the sender.
 SOCKET_BUFFER_BYTES = 64 << 10
+# The relay reads this much ahead: a timer that fires late must not cost the link its rate.
+AHEAD_S = 0.01
 _FAULT = re.compile(
     r"(?P<kind>cut|stall|blackhole|flip)@(?P<at>\d+(?:\.\d+)?)s?(?::(?P<for>\d+(?:\.\d+)?)s?)?"
 )
@@ -210,8 +212,8 @@ class Relay:
                 delay_s = self._link.round_trip_ms / 2e3 + self._random.uniform(0, self._jitter_s)
                 latest_s = max(latest_s, sent_s + delay_s)  # TCP keeps the order
                 pipe.put_nowait((latest_s, data))
-                if sent_s > loop.time():
-                    await asyncio.sleep(sent_s - loop.time())
+                if sent_s > loop.time() + AHEAD_S:
+                    await asyncio.sleep(sent_s - loop.time() - AHEAD_S)
             pipe.put_nowait((latest_s, b""))
             await delivery
         finally:

@@ -14,10 +14,16 @@ import numpy as np
 import typer
 from rich.table import Table
 from splitpoint.codec import Array
-from splitpoint.edge import EdgeAgent, Given, Result, SourceError
-from splitpoint.edge.sources import find_pictures, pictures
+from splitpoint.edge import AutoPlan, EdgeAgent, Given, Result
+from splitpoint.edge.sources import pictures
+from splitpoint.partition.energy import choose_meter
+from splitpoint.partition.errors import PictureError
+from splitpoint.partition.link import parse_link
+from splitpoint.partition.objective import Constraints, Objective
+from splitpoint.partition.samples import find_pictures
 
 from .output import human_bytes, out, print_json, say, setup_logging
+from .profile_cmd import power_model_of
 
 _TOP = 5
 
@@ -31,11 +37,36 @@ def run(
     ] = None,
     model: Annotated[str, typer.Option(help="Which, if the worker serves several.")] = "",
     split: Annotated[
-        str, typer.Option(help="auto (the middle), input, local, or a boundary's number.")
+        str,
+        typer.Option(help="auto (measured and planned), input, local, or a boundary's number."),
     ] = "auto",
     codec: Annotated[
         str, typer.Option(help="auto, raw, fp16, q8, q4, jpeg, jpeg@75, webp, png.")
     ] = "auto",
+    objective: Annotated[
+        str,
+        typer.Option(help="What auto aims at: latency, energy, throughput, server-cost, or a mix."),
+    ] = "latency",
+    max_accuracy_drop: Annotated[
+        float | None,
+        typer.Option(
+            help="Largest share of answers that auto may change.",
+            show_default="what a JPEG changes, or 0.02",
+        ),
+    ] = None,
+    link: Annotated[
+        str,
+        typer.Option(
+            help="What auto plans for, as in lte or 5.85mbps,50ms.", show_default="probed"
+        ),
+    ] = "",
+    profile: Annotated[
+        Path | None,
+        typer.Option(
+            help="The device's profile for auto.",
+            show_default="measured once and kept in the cache",
+        ),
+    ] = None,
     threads: Annotated[int, typer.Option(help="onnxruntime's threads, 0: one a core.", min=0)] = 0,
     slowdown: Annotated[
         float, typer.Option(help="Stretch edge compute to play a slower device (emulated).", min=1)
@@ -64,12 +95,26 @@ def run(
     """
     setup_logging(verbose)
     paths = find_pictures(source)
+    aim = Objective.parse(objective)
+    needs_energy = "energy" in aim.weights
+    power = power_model_of("") if needs_energy else None
+    auto = AutoPlan(
+        objective=aim,
+        constraints=Constraints(max_accuracy_drop=max_accuracy_drop),
+        link=parse_link(link) if link else None,
+        profile=profile,
+        pictures=tuple(paths),
+        meter=choose_meter("auto", model=power) if needs_energy else None,
+        power=power,
+        progress=_progress,
+    )
     agent = EdgeAgent(
         server or None,
         bundle=bundle,
         model=model,
         split=split,
         codec=codec,
+        auto=auto,
         cache=cache,
         threads=threads,
         slowdown=slowdown,
@@ -82,6 +127,13 @@ def run(
     report.finish()
     if report.count and report.answered == 0:
         raise typer.Exit(1)
+
+
+def _progress(what: str, done: int, total: int) -> None:
+    if done == 0:
+        say("measuring this device; the profile is kept in the cache")
+    if done < total:
+        say(f"[{done + 1}/{total}] {what}")
 
 
 async def _run(agent: EdgeAgent, paths: list[Path], in_flight: int, report: _Report) -> None:
@@ -99,7 +151,7 @@ async def _run(agent: EdgeAgent, paths: list[Path], in_flight: int, report: _Rep
     try:
         picture = agent.manifest.picture
         if picture is None:
-            raise SourceError(
+            raise PictureError(
                 f"{agent.manifest.name} does not take pictures",
                 "feed it from Python with splitpoint.edge.EdgeAgent",
             )
@@ -108,6 +160,11 @@ async def _run(agent: EdgeAgent, paths: list[Path], in_flight: int, report: _Rep
             f"{agent.manifest.name}: boundary {boundary.id} after {boundary.after or 'the input'}, "
             f"codec {agent.plan.codec} ({agent.plan.why})"
         )
+        if agent.link is not None:
+            say(
+                f"planned for {agent.link.uplink_mbps:.3g} Mbit/s up, "
+                f"{agent.link.round_trip_ms:.3g} ms round trip ({agent.link.source})"
+            )
         tensor = agent.manifest.boundaries[0].tensors[0].name
         frames = pictures(paths, picture, tensor)
         async for result in agent.stream(_until(frames, stop), in_flight):

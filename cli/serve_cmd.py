@@ -24,6 +24,10 @@ def serve(
     grace: Annotated[
         float, typer.Option(help="Seconds to finish what was taken, on SIGTERM.", min=0)
     ] = 10.0,
+    profile: Annotated[
+        list[Path] | None,
+        typer.Option(help="Announce the times of this profile instead of measuring at start."),
+    ] = None,
     reflection: Annotated[bool, typer.Option(help="Offer gRPC server reflection.")] = False,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log every client.")] = False,
 ) -> None:
@@ -33,7 +37,7 @@ def serve(
     answered, then it exits 0.
     """
     setup_logging(verbose)
-    main = _serve(bundles, listen, device, max_batch, max_queued, grace, reflection)
+    main = _serve(bundles, listen, device, max_batch, max_queued, grace, reflection, profile or [])
     if importlib.util.find_spec("uvloop") is not None:  # faster, but not made for every platform
         import uvloop
 
@@ -50,6 +54,7 @@ async def _serve(
     max_queued: int,
     grace_s: float,
     reflection: bool,
+    profiles: list[Path],
 ) -> None:
     from splitpoint.cloud.worker import Worker
 
@@ -65,6 +70,7 @@ async def _serve(
         max_queued=max_queued,
         grace_s=grace_s,
         reflection=reflection,
+        profiles=profiles,
         progress=say,
     ) as worker:
         say(f"listening on {worker.address}")

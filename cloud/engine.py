@@ -18,6 +18,7 @@ from dataclasses import dataclass
 
 from splitpoint.codec import Array
 from splitpoint.partition.bundle import Bundle
+from splitpoint.partition.costs import CloudTimes
 from splitpoint.proto import splitpoint_pb2 as pb
 from splitpoint.proto.frames import Boundaries, FrameError
 
@@ -36,7 +37,7 @@ class ServedModel:
 
     bundle: Bundle
     runner: TorchRunner
-    segment_ms: tuple[float, ...]
+    times: CloudTimes
     boundaries: Boundaries
 
 
@@ -117,7 +118,7 @@ class Engine:
                 await self._wake.wait()
                 continue
             started = time.perf_counter()
-            if sum(group[0].model.segment_ms[group[0].boundary :]) * len(group) < INLINE_MS:
+            if sum(group[0].model.times.segment_ms[group[0].boundary :]) * len(group) < INLINE_MS:
                 self._answer(group, _compute(group), started)
                 await asyncio.sleep(0)
                 continue

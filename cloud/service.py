@@ -66,8 +66,13 @@ class SplitService:
                     name=model.bundle.manifest.name,
                     digest=digest,
                     manifest_bytes=model.bundle.path(MANIFEST).stat().st_size,
-                    segment_ms=model.segment_ms,
+                    segment_ms=model.times.segment_ms,
                     device=self._device,
+                    segment_p95_ms=model.times.segment_p95_ms,
+                    decode=[
+                        pb.DecodeTime(boundary=boundary, codec=codec, ms=ms)
+                        for (boundary, codec), ms in model.times.decode_ms.items()
+                    ],
                 )
                 for digest, model in self._models.items()
             ],

@@ -127,7 +127,7 @@ class InferStream:
             credits=MAX_CREDITS,
             max_batch=MAX_BATCH_PER_FRAME,
             max_frame_bytes=max_frame_bytes(model.boundaries, MAX_BATCH_PER_FRAME),
-            segment_ms=model.segment_ms,
+            segment_ms=model.times.segment_ms,
             load=self._engine.load(),
         )
         await self._context.write(pb.ServerMessage(welcome=welcome).SerializeToString())

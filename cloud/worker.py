@@ -13,7 +13,11 @@ from types import TracebackType
 import grpc
 import torch
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-from splitpoint.partition.bundle import open_bundle
+from splitpoint.partition.bundle import Bundle, open_bundle
+from splitpoint.partition.costs import CloudTimes
+from splitpoint.partition.measure import measure_server
+from splitpoint.partition.profile import load_profile
+from splitpoint.partition.torch_chain import TorchChain, describe_device, pick_device
 from splitpoint.proto.limits import (
     MAX_BATCH_PER_FRAME,
     SERVICE,
@@ -24,7 +28,7 @@ from splitpoint.proto.limits import (
 from .engine import Engine, ServedModel
 from .errors import ServeError
 from .service import SplitService
-from .torch_runner import TorchRunner, describe_device, pick_device
+from .torch_runner import TorchRunner
 
 log = logging.getLogger("splitpoint.cloud")
 
@@ -48,11 +52,13 @@ class Worker:
         max_queued: int = 256,
         grace_s: float = 10.0,
         reflection: bool = False,
+        profiles: Sequence[Path] = (),
         progress: Callable[[str], None] = lambda line: None,
     ) -> None:
         self._bundles, self._listen, self._device_name = bundles, listen, device
         self._max_batch, self._max_queued = max_batch, max_queued
         self._grace_s, self._reflection, self._progress = grace_s, reflection, progress
+        self._profiles = profiles
         self.models: dict[str, ServedModel] = {}
         self.address = ""
 
@@ -107,24 +113,33 @@ class Worker:
     def _load(self, folder: Path) -> None:
         bundle = open_bundle(folder)
         self._progress(f"loading {bundle.manifest.name} ({bundle.digest[:12]})")
+        boundaries = [boundary.tensors for boundary in bundle.manifest.boundaries]
         try:
-            runner = TorchRunner(bundle, self._device)
-            segment_ms = runner.measure()
+            chain = TorchChain(bundle, self._device)
+            times = self._times(bundle, chain)
         except torch.OutOfMemoryError as error:
             raise ServeError(
                 f"{bundle.manifest.name} does not fit into the memory of {self._device}",
                 "serve fewer models, or use --device cpu",
             ) from error
         self._progress(
-            f"{bundle.manifest.name}: {sum(segment_ms):.1f} ms a frame on "
-            f"{describe_device(self._device)}"
+            f"{bundle.manifest.name}: {sum(times.segment_ms):.1f} ms a frame on {chain.device}"
         )
         self.models[bundle.digest] = ServedModel(
             bundle=bundle,
-            runner=runner,
-            segment_ms=tuple(segment_ms),
-            boundaries=[boundary.tensors for boundary in bundle.manifest.boundaries],
+            runner=TorchRunner(chain, boundaries),
+            times=times,
+            boundaries=boundaries,
         )
+
+    def _times(self, bundle: Bundle, chain: TorchChain) -> CloudTimes:
+        """Those of a given profile, or measured now, which also warms the device up."""
+        measured = measure_server(bundle, chain)
+        for path in self._profiles:
+            profile = load_profile(path)
+            if profile.digest == bundle.digest and profile.runtime == chain.runtime:
+                return CloudTimes.from_profile(profile)
+        return measured
 
     def _add_reflection(self) -> None:
         from grpc_reflection.v1alpha import reflection  # only the cloud extra brings it

@@ -4,16 +4,17 @@ Nothing in this package needs torch.
 """
 
 from .agent import EdgeAgent, Given
-from .errors import AgentError, CacheError, SourceError
+from .auto_plan import AutoPlan
+from .errors import AgentError, CacheError
 from .result import Outcome, Result, Stages
 
 __all__ = [
     "AgentError",
+    "AutoPlan",
     "CacheError",
     "EdgeAgent",
     "Given",
     "Outcome",
     "Result",
-    "SourceError",
     "Stages",
 ]

@@ -8,7 +8,7 @@ import os
 import platform
 import time
 from collections import deque
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,17 +17,21 @@ from typing import Any
 
 from splitpoint.codec import Array, SpecError, SplitpointError, codec_named
 from splitpoint.partition.bundle import Manifest
+from splitpoint.partition.link import Link
 from splitpoint.partition.plan import Plan, named_plan
+from splitpoint.partition.planner import Report
 from splitpoint.proto import splitpoint_pb2 as pb
 from splitpoint.proto.frames import FrameError, build_frame, decode_reply, encode_tensors
 from splitpoint.proto.limits import MAX_BATCH_PER_FRAME, max_frame_bytes
 from splitpoint.proto.status import FrameExpiredError
 
+from .auto_plan import AutoPlan, device_profile, plan_now
 from .cache import default_cache
 from .channel import WorkerChannel
 from .errors import AgentError
 from .frame_stream import FrameStream
-from .prepare import prepare
+from .link_probe import probe_link
+from .prepare import Prepared, prepare
 from .result import Outcome, Result, Stages
 from .runtime import SegmentRunner
 
@@ -64,10 +68,11 @@ class EdgeAgent:
             result = await agent.infer({"pixels": pixels})
 
     `server` is HOST:PORT, or None to run all on the device from a local `bundle`. The model is the
-    worker's only one, the one called `model`, or that of `bundle`. `plan` makes the plan from the
-    manifest; without it `split` and `codec` name one. `slowdown` stretches edge compute to play a
-    slower device, and is to be reported as emulated. Raises `AgentError`, `PlanError`, or what the
-    wire and the cache raise, on entering; afterwards every frame has a `Result`.
+    worker's only one, the one called `model`, or that of `bundle`. The split `auto` measures this
+    device and the link and takes the best plan, as `auto` says; otherwise `split` and `codec` name
+    one. `slowdown` stretches edge compute to play a slower device, and is to be reported as
+    emulated. Raises `AgentError`, `PlanError`, or what the wire and the cache raise, on entering;
+    afterwards every frame has a `Result`.
     """
 
     def __init__(
@@ -78,7 +83,7 @@ class EdgeAgent:
         model: str = "",
         split: str = "auto",
         codec: str = "auto",
-        plan: Callable[[Manifest], Plan] | None = None,
+        auto: AutoPlan | None = None,
         cache: Path | None = None,
         threads: int = 0,
         slowdown: float = 1.0,
@@ -91,49 +96,94 @@ class EdgeAgent:
         if server is None and bundle is None:
             raise AgentError("neither a server nor a bundle", "give --server or --bundle")
         self._server, self._bundle_path, self._model = server, bundle, model
-        self._make_plan = plan or (lambda manifest: named_plan(manifest, split, codec))
+        self._split, self._codec, self._auto = split, codec, auto or AutoPlan()
         self._cache, self._threads = cache or default_cache(), threads
         self._slowdown, self._budget_ms = slowdown, budget_ms
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="splitpoint-edge")
         self._frames = 0
         self._edge_ms = math.inf  # what the latest frame took on this device
+        self._runner = SegmentRunner(threads=threads, slowdown=slowdown)
+        self._files: WorkerChannel | None = None
         self._channel: WorkerChannel | None = None
         self._stream: FrameStream | None = None
         self._opening: asyncio.Task[FrameStream] | None = None
         self.outcomes: dict[Outcome, int] = dict.fromkeys(Outcome, 0)
+        self._prepared: Prepared
         self.manifest: Manifest
         self.digest: str
         self.labels: list[str] = []
         self.plan: Plan
+        self.link: Link | None = None  # as it was planned for
+        self.report: Report | None = None  # how the plan was found
 
     async def __aenter__(self) -> EdgeAgent:
         """Connects, plans, fetches the segments that the plan needs, and loads them."""
         try:
-            prepared = await prepare(
-                self._server,
-                bundle=self._bundle_path,
-                model=self._model,
-                make_plan=self._make_plan,
-                cache=self._cache,
+            if self._server is not None:
+                self._files = WorkerChannel(self._server)
+            self._prepared = await prepare(
+                self._files, bundle=self._bundle_path, model=self._model, cache=self._cache
             )
-            self.manifest, self.digest = prepared.manifest, prepared.digest
-            self.labels, self.plan = prepared.labels, prepared.plan
-            loop = asyncio.get_running_loop()
-            self._runner = await loop.run_in_executor(
-                self._pool,
-                lambda: SegmentRunner(
-                    prepared.onnx, threads=self._threads, slowdown=self._slowdown
-                ),
-            )
-            if self._server is not None and not self.is_local:
+            self.manifest, self.digest = self._prepared.manifest, self._prepared.digest
+            self.labels = self._prepared.labels
+            if self._server is not None:
                 specs = [boundary.tensors for boundary in self.manifest.boundaries]
                 limit = max_frame_bytes(specs, MAX_BATCH_PER_FRAME)
                 self._channel = WorkerChannel(self._server, limit)
-                await self._live_stream()
+            if self._split == "auto":
+                await self.switch(await self._best_plan())
+            else:
+                await self.switch(named_plan(self.manifest, self._split, self._codec))
         except BaseException:
             await self._close()
             raise
         return self
+
+    async def switch(self, plan: Plan) -> None:
+        """Goes on with another plan, once its segments are here and loaded.
+
+        Frames that are under way end as they began. Raises `AgentError` for a plan that needs a
+        worker where there is none.
+        """
+        if plan.boundary < len(self.manifest.segments):
+            if self._channel is None:
+                raise AgentError(
+                    f"the split at boundary {plan.boundary} needs a worker",
+                    "give --server HOST:PORT, or --split local",
+                )
+            await self._live_stream()
+        paths = await self._prepared.segments(plan.boundary)
+        loop = asyncio.get_running_loop()
+        await loop.run_in_executor(self._pool, self._runner.load, paths)
+        self.plan = plan
+
+    async def _best_plan(self) -> Plan:
+        """The plan for this device, its link and the worker's load, all of them measured."""
+        if self._channel is None:
+            return named_plan(self.manifest, "local")
+        prepared, auto = self._prepared, self._auto
+        if prepared.info is None or prepared.load is None:
+            raise AgentError(
+                f"{self._server} does not serve the bundle {self._bundle_path}",
+                "serve the same bundle, or leave out --bundle",
+            )
+        link = auto.link or await probe_link(await self._live_stream(), str(self._server))
+        await prepared.segments(len(self.manifest.segments))
+        profile = await asyncio.get_running_loop().run_in_executor(
+            self._pool,
+            lambda: device_profile(
+                prepared.bundle(),
+                auto,
+                folder=self._cache,
+                threads=self._threads,
+                slowdown=self._slowdown,
+            ),
+        )
+        self.report = plan_now(
+            prepared.bundle(), auto, profile, prepared.info, prepared.load, link, self._codec
+        )
+        self.link = link
+        return self.report.chosen
 
     async def __aexit__(
         self,
@@ -147,7 +197,10 @@ class EdgeAgent:
     @property
     def is_local(self) -> bool:
         """Whether the plan runs everything on the device."""
-        return self.plan.boundary == len(self.manifest.segments)
+        return self._is_local(self.plan)
+
+    def _is_local(self, plan: Plan) -> bool:
+        return plan.boundary == len(self.manifest.segments)
 
     async def infer(self, inputs: Inputs, *, metadata: Any = None) -> Result:
         """Runs one frame to its outcome. Raises `SpecError` only for inputs that do not fit."""
@@ -194,16 +247,16 @@ class EdgeAgent:
     async def _infer(self, frame: int, inputs: Inputs, batch: int, metadata: Any) -> Result:
         start = time.perf_counter()
         loop = asyncio.get_running_loop()
+        plan = self.plan
         try:
             if self._edge_ms < INLINE_MS:
-                part = self._edge_part(inputs)
+                part = self._edge_part(plan, inputs)
             else:
-                part = await loop.run_in_executor(self._pool, self._edge_part, inputs)
+                part = await loop.run_in_executor(self._pool, self._edge_part, plan, inputs)
             self._edge_ms = part.edge_ms + part.encode_ms
         except SplitpointError as error:
             return self._failed(frame, error, metadata, start)
-        plan = self.plan
-        if self.is_local:
+        if self._is_local(plan):
             total_ms = 1e3 * (time.perf_counter() - start)
             return Result(
                 id=frame,
@@ -264,15 +317,15 @@ class EdgeAgent:
             metadata=metadata,
         )
 
-    def _edge_part(self, inputs: Inputs) -> _EdgePart:
+    def _edge_part(self, plan: Plan, inputs: Inputs) -> _EdgePart:
         """On the compute thread: segments [0, boundary), then the codec."""
         start = time.perf_counter()
-        values = self._runner.run(inputs)
+        values = self._runner.run(inputs, plan.boundary)
         computed = time.perf_counter()
-        if self.is_local:
+        if self._is_local(plan):
             return _EdgePart(values, [], 1e3 * (computed - start), 0.0)
-        specs = self.manifest.boundaries[self.plan.boundary].tensors
-        tensors = encode_tensors(values, specs, codec_named(self.plan.codec))
+        specs = self.manifest.boundaries[plan.boundary].tensors
+        tensors = self._runner.stretched(encode_tensors, values, specs, codec_named(plan.codec))
         encoded = time.perf_counter()
         return _EdgePart(values, tensors, 1e3 * (computed - start), 1e3 * (encoded - computed))
 
@@ -343,8 +396,9 @@ class EdgeAgent:
             await asyncio.gather(self._opening, return_exceptions=True)
         if self._stream is not None:
             await self._stream.close()
-        if self._channel is not None:
-            await self._channel.close()
+        for channel in (self._channel, self._files):
+            if channel is not None:
+                await channel.close()
         await asyncio.to_thread(self._pool.shutdown)
 
 

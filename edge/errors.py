@@ -11,7 +11,3 @@ class AgentError(SplitpointError):
 
 class CacheError(SplitpointError):
     """The artifact cache cannot be written, or what was fetched is not what was asked for."""
-
-
-class SourceError(SplitpointError):
-    """A source of frames does not exist or is empty."""

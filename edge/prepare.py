@@ -1,15 +1,15 @@
-"""Gets the device ready: which model, which plan, and the segments that the plan needs."""
+"""Gets the device ready: which model, its manifest, and the segments as they are needed."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from splitpoint.partition.bundle import Manifest, open_bundle
-from splitpoint.partition.plan import Plan
+from splitpoint.partition.bundle import Bundle, Manifest, open_bundle
 from splitpoint.proto import splitpoint_pb2 as pb
+from splitpoint.proto.status import UnreachableError
 
 from .cache import BundleCache
 from .channel import WorkerChannel
@@ -18,74 +18,80 @@ from .errors import AgentError
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prepared:
-    """What an agent needs before its first frame; `onnx` are the segments [0, plan.boundary)."""
+    """A model whose manifest is here; its segments may still lie with the worker.
+
+    `info` is what the worker says of the model, `load` how busy it was then; both are None where
+    no worker was asked.
+    """
 
     manifest: Manifest
     digest: str
     labels: list[str]
-    plan: Plan
-    onnx: list[Path]
+    folder: Path
+    cache: BundleCache | None = None
+    info: pb.ModelInfo | None = None
+    load: pb.Load | None = None
+
+    async def segments(self, count: int) -> list[Path]:
+        """The ONNX files of the first `count` segments, fetched if need be."""
+        onnx = []
+        for segment in self.manifest.segments[:count]:
+            if self.cache is not None:
+                # The ONNX file refers to the weights beside it.
+                for name in (segment.weights, segment.onnx):
+                    await self.cache.get(name, self.manifest.files[name])
+            onnx.append(self.folder / segment.onnx)
+        return onnx
+
+    def bundle(self) -> Bundle:
+        """The files that are here, as a bundle."""
+        return Bundle(folder=self.folder, manifest=self.manifest, digest=self.digest)
 
 
 async def prepare(
-    server: str | None,
-    *,
-    bundle: Path | None,
-    model: str,
-    make_plan: Callable[[Manifest], Plan],
-    cache: Path,
+    channel: WorkerChannel | None, *, bundle: Path | None, model: str, cache: Path
 ) -> Prepared:
-    """Reads the local `bundle`, or fetches what is needed of the worker's into `cache`.
+    """Reads the local `bundle`, or the manifest of the worker's model into `cache`.
 
-    Raises `AgentError` when the plan needs a worker and there is none, or when the worker serves
-    no such model, and whatever the bundle, the plan, the wire and the cache raise.
+    Raises `AgentError` when the worker serves no such model, and whatever the bundle, the wire and
+    the cache raise.
     """
+    described: pb.DescribeReply | None = None
+    if channel is not None:
+        try:
+            described = await channel.describe()
+        except UnreachableError:
+            if bundle is None:  # with one, the device can do without a worker
+                raise
     if bundle is not None:
-        prepared = await asyncio.to_thread(_from_bundle, bundle, make_plan)
-        if server is None and prepared.plan.boundary < len(prepared.manifest.segments):
-            raise AgentError(
-                f"the split at boundary {prepared.plan.boundary} needs a worker",
-                "give --server HOST:PORT, or --split local",
-            )
-        return prepared
-    assert server is not None  # the agent was given one or the other
-    channel = WorkerChannel(server)
-    try:
-        return await _from_worker(channel, model, make_plan, cache)
-    finally:
-        await channel.close()
-
-
-def _from_bundle(folder: Path, make_plan: Callable[[Manifest], Plan]) -> Prepared:
-    opened = open_bundle(folder)
-    plan = make_plan(opened.manifest)
-    needed = opened.manifest.segments[: plan.boundary]
-    return Prepared(
-        manifest=opened.manifest,
-        digest=opened.digest,
-        labels=opened.labels(),
-        plan=plan,
-        onnx=[opened.path(segment.onnx) for segment in needed],
-    )
-
-
-async def _from_worker(
-    channel: WorkerChannel, model: str, make_plan: Callable[[Manifest], Plan], folder: Path
-) -> Prepared:
-    info = _pick_model((await channel.describe()).models, model, channel.server)
-    cache = BundleCache(folder, info.digest, channel.fetch)
-    manifest = await cache.manifest(info.manifest_bytes)
-    plan = make_plan(manifest)
-    onnx = []
-    for segment in manifest.segments[: plan.boundary]:
-        # The ONNX file refers to the weights beside it.
-        await cache.get(segment.weights, manifest.files[segment.weights])
-        onnx.append(await cache.get(segment.onnx, manifest.files[segment.onnx]))
+        opened = await asyncio.to_thread(open_bundle, bundle)
+        models = [] if described is None else described.models
+        return Prepared(
+            manifest=opened.manifest,
+            digest=opened.digest,
+            labels=opened.labels(),
+            folder=opened.folder,
+            info=next((info for info in models if info.digest == opened.digest), None),
+            load=None if described is None else described.load,
+        )
+    assert channel is not None  # the agent was given one or the other
+    assert described is not None
+    info = _pick_model(described.models, model, channel.server)
+    files = BundleCache(cache, info.digest, channel.fetch)
+    manifest = await files.manifest(info.manifest_bytes)
     labels: list[str] = []
     if manifest.labels_file is not None:
-        path = await cache.get(manifest.labels_file, manifest.files[manifest.labels_file])
+        path = await files.get(manifest.labels_file, manifest.files[manifest.labels_file])
         labels = path.read_text(encoding="utf-8").splitlines()
-    return Prepared(manifest=manifest, digest=info.digest, labels=labels, plan=plan, onnx=onnx)
+    return Prepared(
+        manifest=manifest,
+        digest=info.digest,
+        labels=labels,
+        folder=files.folder,
+        cache=files,
+        info=info,
+        load=described.load,
+    )
 
 
 def _pick_model(models: Iterable[pb.ModelInfo], name: str, server: str) -> pb.ModelInfo:

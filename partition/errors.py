@@ -27,3 +27,11 @@ class LinkError(SplitpointError):
 
 class PictureError(SplitpointError):
     """A file is no picture that can be decoded."""
+
+
+class DeviceError(SplitpointError):
+    """A device that was named is not known, or not there."""
+
+
+class PlanError(SplitpointError):
+    """The split or codec that was asked for does not exist, or no plan fits what was asked for."""

@@ -6,9 +6,13 @@ import csv
 import math
 import re
 from bisect import bisect_right
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
 
 from .errors import LinkError
 
@@ -16,14 +20,16 @@ _RATE_AND_TIME = re.compile(
     r"(?P<mbps>\d+(?:\.\d+)?)mbps(?:,(?P<ms>\d+(?:\.\d+)?)ms)?", re.IGNORECASE
 )
 DEFAULT_ROUND_TRIP_MS = 50.0
+TRACE_STARTS = 200
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Link:
-    """A link's uplink rate and round-trip time; `trace` gives the rate over time where recorded.
+    """A link's uplink rate and round-trip time, with what is known of their spread.
 
     `trace` holds (seconds, uplink Mbit/s) steps in order, each valid until the next; it repeats
     after the last step has lasted as long as the one before it. `uplink_mbps` is then its mean.
+    `probed_mbps` are equally likely rates where a live link was probed, `uplink_mbps` their median.
     """
 
     name: str
@@ -31,6 +37,35 @@ class Link:
     round_trip_ms: float
     source: str
     trace: tuple[tuple[float, float], ...] = ()
+    probed_mbps: tuple[float, ...] = ()
+
+    def upload_ms(self, nbytes: npt.ArrayLike) -> npt.NDArray[np.float64]:
+        """Equally likely times to push `nbytes` `[n]` into the link, `[samples, n]`, no delay.
+
+        A trace is entered at evenly spaced moments and waited through as it comes, standstills
+        included; a rate that was given makes one sample.
+        """
+        sizes = np.atleast_1d(np.asarray(nbytes, np.float64))
+        if self.trace:
+            capacity = Capacity(self)
+            starts = np.arange(TRACE_STARTS) * capacity.period_s / TRACE_STARTS
+            return np.array(
+                [[1e3 * (capacity.finish_s(at, n) - at) for n in sizes] for at in starts]
+            )
+        rates = np.asarray(self.probed_mbps or (self.uplink_mbps,), np.float64)
+        return np.asarray(sizes[np.newaxis] * 8e-3 / rates[:, np.newaxis])
+
+    def percentile_mbps(self, percent: float) -> float:
+        """The uplink rate below which the link is for that share of the time."""
+        if not self.trace:
+            return float(np.percentile(self.probed_mbps or (self.uplink_mbps,), percent))
+        starts = [at for at, _ in self.trace]
+        widths = np.diff([*starts, Capacity(self).period_s])
+        rates = np.array([rate for _, rate in self.trace])
+        order = np.argsort(rates)
+        below = np.cumsum(widths[order]) / widths.sum()
+        first = int(np.searchsorted(below, percent / 100))
+        return float(rates[order][min(first, len(rates) - 1)])
 
 
 # Uplinks of 3G, LTE and Wi-Fi: Kang et al., "Neurosurgeon", ASPLOS 2017, measured with TestMyNet.
@@ -109,6 +144,36 @@ def read_trace(path: Path, round_trip_ms: float = DEFAULT_ROUND_TRIP_MS) -> Link
     )
 
 
+def link_from_probe(name: str, probes: Sequence[tuple[int, float]]) -> Link:
+    """The link that timed probes show: `probes` are (bytes, ms until the empty answer).
+
+    The round trip is the median of the probes without bytes. Each large probe then gives one rate,
+    from what it took beyond that. Raises `LinkError` for probes that show no rate.
+    """
+    empty = [ms for nbytes, ms in probes if nbytes == 0]
+    if not empty or len(empty) == len(probes):
+        raise LinkError("a link is probed with and without bytes")
+    round_trip_ms = float(np.median(empty))
+    largest = max(nbytes for nbytes, _ in probes)
+    rates = [
+        nbytes * 8e-3 / (ms - round_trip_ms)
+        for nbytes, ms in probes
+        if 2 * nbytes >= largest and ms > round_trip_ms
+    ]
+    if not rates:
+        raise LinkError(
+            f"probes of {largest} bytes took no longer than empty ones",
+            "the link is too fast to be measured so; name it with --link, as in 1000mbps,1ms",
+        )
+    return Link(
+        name=name,
+        uplink_mbps=float(np.median(rates)),
+        round_trip_ms=round_trip_ms,
+        source=f"probed with {len(rates)} messages of up to {largest} bytes",
+        probed_mbps=tuple(sorted(rates)),
+    )
+
+
 class Capacity:
     """When bytes that enter a link have left its sender's end."""
 
@@ -116,19 +181,18 @@ class Capacity:
         self._rate = link.uplink_mbps * 1e6 / 8  # bytes a second
         self._starts = [at for at, _ in link.trace]
         self._rates = [rate * 1e6 / 8 for _, rate in link.trace]
-        if link.trace:
-            self._period = 2 * self._starts[-1] - self._starts[-2]
+        self.period_s = 2 * self._starts[-1] - self._starts[-2] if link.trace else math.inf
 
-    def finish_s(self, start_s: float, nbytes: int) -> float:
+    def finish_s(self, start_s: float, nbytes: float) -> float:
         """The time at which `nbytes` that start at `start_s` have been sent."""
         if not self._starts:
             return start_s + nbytes / self._rate
         now, left = start_s, float(nbytes)
-        while True:
-            cycle, offset = divmod(now, self._period)
+        while left > 0:
+            cycle, offset = divmod(now, self.period_s)
             step = bisect_right(self._starts, offset) - 1
             last = step + 1 == len(self._starts)
-            end = cycle * self._period + (self._period if last else self._starts[step + 1])
+            end = cycle * self.period_s + (self.period_s if last else self._starts[step + 1])
             if end <= now:  # rounding put us on the edge of a step
                 end = now + 1e-9
             rate = self._rates[step]
@@ -136,3 +200,4 @@ class Capacity:
                 return now + left / rate
             left -= rate * (end - now)
             now = end
+        return now

@@ -1,103 +1,174 @@
-"""Measures a bundle's segments and layers in onnxruntime, on the device that this runs on."""
+"""Measures a bundle's segments, layers and codecs on the device that this runs on."""
 
 from __future__ import annotations
 
 import datetime
-import json
-import os
 import platform
 import statistics
-import tempfile
 import time
-from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from importlib.metadata import version
+from dataclasses import replace
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import numpy as np
+import psutil
 from splitpoint.codec import Array
 
 from .bundle import Bundle
-from .graph import Layer
-from .onnx_segment import OnnxSegment
-from .profile import LayerTime, Profile, SegmentTime
+from .chain import SegmentChain, State
+from .clock import clock_notes, read_clock
+from .costs import CloudTimes
+from .layer_share import layer_times
+from .measure_codecs import measure_codecs
+from .meter import EnergyMeter, NoMeter
+from .power_model import PowerModel
+from .profile import Profile, SegmentTime
+from .samples import Samples, synthetic_samples
 
 WARM_UP_ROUNDS, MIN_ROUNDS, MAX_ROUNDS = 3, 20, 400
-# Stable: the medians of the first and the second half of the rounds differ by no more than this.
-STABLE = 0.02
-LAYER_ROUNDS = 10
+# Frames come with gaps: a core that has slept, and caches that others used, are part of the time.
+PAUSE_S = 0.02
+# Stable: the medians of the first and the second half of the rounds differ by no more than this
+# share, or by less than matters to anything.
+STABLE, STABLE_MS = 0.02, 0.01
+LAYER_ROUNDS, BATCH_ROUNDS = 10, 10
+METERED_S, IDLE_S = 0.5, 1.0
+_PACKAGES = ("splitpoint", "onnxruntime", "torch", "numpy")
+
+Progress = Callable[[str, int, int], None]
 
 
 def measure(
     bundle: Bundle,
+    chain: SegmentChain,
+    samples: Samples,
     *,
-    threads: int = 0,
+    batches: Sequence[int] = (1,),
+    meter: EnergyMeter | None = None,
     slowdown: float = 1.0,
+    accuracy: bool = True,
     max_seconds: float = 30.0,
-    progress: Callable[[str, int, int], None] = lambda what, done, total: None,
+    progress: Progress = lambda what, done, total: None,
 ) -> Profile:
-    """The profile of `bundle` with onnxruntime on `threads` threads (0: one a core).
+    """The profile of `bundle` in the runtime of `chain`.
 
-    Segments run one after the other as they will in use, on random pixels (or zeros), until every
-    median is stable or `max_seconds` are over. Layers come from onnxruntime's own profiler, scaled
-    so that a segment's layers add up to its median. `slowdown` multiplies all times and marks the
-    profile as emulated.
+    Segments run one after the other as they will in use, on the first sample, until every median
+    is stable or `max_seconds` are over; then for each of `batches`. Layers come from the runtime's
+    own record, scaled so that a segment's layers add up to its median. Codecs run on all samples;
+    with `accuracy` and photos, each codec's answers are compared with those without it. `slowdown`
+    plays a slower device, by waiting as an agent with that slowdown does, and marks the profile as
+    emulated.
     """
-    manifest = bundle.manifest
-    paths = [bundle.path(segment.onnx) for segment in manifest.segments]
-    progress("load the segments", 0, 3)
-    segments = [OnnxSegment(path, threads) for path in paths]
-    inputs = _example(bundle)
-    progress("time the segments", 1, 3)
-    times = _segment_times(segments, inputs, max_seconds)
-    progress("time the layers", 2, 3)
-    kernels = _kernel_ms(paths, inputs, threads)
-    progress("done", 3, 3)
+    meter = meter or NoMeter("no meter was asked for")
+    manifest, total = bundle.manifest, 6
+    before = read_clock()
+    base_mb = _resident_mb()
+    progress("load the segments", 0, total)
+    memory_mb = _load(chain, samples.inputs[0])
+    progress("time the segments", 1, total)
+    times = _segment_times(chain, samples.inputs[0], max_seconds, slowdown)
+    progress("time batches", 2, total)
+    batch_ms = {b: _batch_times(bundle, chain, samples.inputs[0], b) for b in batches if b != 1}
+    progress("time the layers", 3, total)
+    spent = _layer_ms(chain, samples.inputs[0])
+    progress("measure energy", 4, total)
+    energy = _energy(chain, samples.inputs[0], meter, [statistics.median(t) for t in times])
+    progress("measure the codecs", 5, total)
+    codecs = measure_codecs(
+        bundle, chain, samples, accuracy=accuracy, max_seconds=max_seconds, slowdown=slowdown
+    )
+    progress("done", total, total)
     measured = tuple(
         SegmentTime(
             id=index,
-            ms=slowdown * statistics.median(samples),
-            p95_ms=slowdown * float(np.percentile(samples, 95)),
-            samples=len(samples),
+            ms=statistics.median(found),
+            p95_ms=float(np.percentile(found, 95)),
+            spread_ms=float(np.subtract(*np.percentile(found, [75, 25]))),
+            samples=len(found),
+            memory_mb=memory_mb[index],
+            mj=None if energy.mj is None else energy.mj[index],
+            batch_ms={1: statistics.median(found)}
+            | {batch: slowdown * ms[index] for batch, ms in batch_ms.items()},
         )
-        for index, samples in enumerate(times)
+        for index, found in enumerate(times)
     )
+    notes = [*clock_notes(before, read_clock())]
+    if energy.warning:
+        notes.append(energy.warning)
     return Profile(
-        device=f"{platform.node()} ({_processor()})",
-        runtime="onnxruntime",
-        threads=threads or os.cpu_count() or 1,
+        device=f"{platform.node()} ({processor_name()})"
+        + ("" if chain.device == "cpu" else f", {chain.device}"),
+        runtime=chain.runtime,
+        threads=chain.threads,
         date=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         digest=bundle.digest,
-        versions={name: version(name) for name in ("splitpoint", "onnxruntime", "numpy")},
+        versions=_versions(),
         segments=measured,
-        layers=_layer_times(manifest.layers, measured, kernels),
+        layers=layer_times(manifest.layers, measured, spent),
+        codecs=codecs,
+        pictures=samples.description,
+        base_mb=base_mb,
+        energy_kind=energy.kind,
+        energy_meter=energy.meter,
+        busy_w=energy.busy_w,
+        idle_w=energy.idle_w,
+        notes=tuple(notes),
         emulated=f"slowed down {slowdown:g} times" if slowdown > 1 else "",
     )
 
 
-def _example(bundle: Bundle) -> dict[str, Array]:
-    rng = np.random.default_rng(0)
-    return {
-        spec.name: rng.integers(0, 256, spec.shape).astype(np.uint8)
-        if spec.is_picture
-        else np.zeros(spec.shape, spec.numpy_dtype)
-        for spec in bundle.manifest.boundaries[0].tensors
-    }
+def measure_server(bundle: Bundle, chain: SegmentChain, max_seconds: float = 1.0) -> CloudTimes:
+    """What a worker tells of its speed, in little more than `max_seconds`, and loaded by then."""
+    samples = synthetic_samples(bundle.manifest)
+    samples = replace(samples, inputs=samples.inputs[:1])
+    _load(chain, samples.inputs[0])
+    times = _segment_times(chain, samples.inputs[0], max_seconds)
+    codecs = measure_codecs(bundle, chain, samples, accuracy=False, max_seconds=max_seconds)
+    return CloudTimes(
+        segment_ms=tuple(statistics.median(found) for found in times),
+        segment_p95_ms=tuple(float(np.percentile(found, 95)) for found in times),
+        decode_ms={(codec.boundary, codec.codec): codec.decode_ms for codec in codecs},
+    )
+
+
+def _load(chain: SegmentChain, inputs: Mapping[str, Array]) -> list[float]:
+    """Megabytes that each segment added to this process by being loaded and run once."""
+    state, found = chain.place(inputs), []
+    for index in range(len(chain)):
+        before = _resident_mb()
+        chain.load(index)
+        state |= chain.step(index, state)
+        chain.wait()
+        found.append(max(_resident_mb() - before, 0.0))
+    return found
+
+
+def _run_all(
+    chain: SegmentChain, state: State, times: Sequence[list[float]], slowdown: float = 1.0
+) -> None:
+    time.sleep(PAUSE_S)
+    for index, samples in enumerate(times):
+        start = time.perf_counter()
+        outputs = chain.step(index, state)
+        chain.wait()
+        if slowdown > 1:
+            time.sleep((slowdown - 1) * (time.perf_counter() - start))
+        samples.append(1e3 * (time.perf_counter() - start))
+        state.update(outputs)
 
 
 def _segment_times(
-    segments: Sequence[OnnxSegment], inputs: Mapping[str, Array], max_seconds: float
+    chain: SegmentChain,
+    inputs: Mapping[str, Array],
+    max_seconds: float,
+    slowdown: float = 1.0,
 ) -> list[list[float]]:
     """Milliseconds of every run of every segment, warm-up left out."""
-    times: list[list[float]] = [[] for _ in segments]
+    times: list[list[float]] = [[] for _ in range(len(chain))]
     deadline = time.perf_counter() + max_seconds
     for done in range(WARM_UP_ROUNDS + MAX_ROUNDS):
-        state = dict(inputs)
-        for segment, samples in zip(segments, times, strict=True):
-            start = time.perf_counter()
-            outputs = segment(state)
-            samples.append(1e3 * (time.perf_counter() - start))
-            state.update(outputs)
+        _run_all(chain, chain.place(inputs), times, slowdown)
         if done < WARM_UP_ROUNDS:
             for samples in times:
                 samples.clear()
@@ -111,93 +182,95 @@ def _segment_times(
 def _is_stable(samples: Sequence[float]) -> bool:
     half = len(samples) // 2
     first, second = statistics.median(samples[:half]), statistics.median(samples[half:])
-    return abs(first - second) <= STABLE * max(first, second)
+    return abs(first - second) <= max(STABLE * max(first, second), STABLE_MS)
 
 
-def _kernel_ms(
-    paths: Sequence[Path], inputs: Mapping[str, Array], threads: int
-) -> list[dict[str, float]]:
-    """For each segment: ONNX value that a kernel ends with -> its mean milliseconds."""
-    found = []
-    state = dict(inputs)
-    for path in paths:
-        with tempfile.TemporaryDirectory() as folder:
-            segment = OnnxSegment(path, threads, profile_to=Path(folder) / "profile")
-            for _ in range(WARM_UP_ROUNDS + LAYER_ROUNDS):
-                outputs = segment(state)
-            events = json.loads(segment.end_profiling().read_text(encoding="utf-8"))
-        runs: dict[str, list[float]] = defaultdict(list)
-        for event in events:
-            if event.get("cat") == "Node" and event["name"].endswith("_kernel_time"):
-                name = event["name"].removesuffix("_kernel_time").removesuffix("_nchwc")
-                runs[name].append(event["dur"] / 1e3)
-        found.append({name: statistics.median(runs[name]) for name in runs})
-        state.update(outputs)
+def _batch_times(
+    bundle: Bundle, chain: SegmentChain, inputs: Mapping[str, Array], batch: int
+) -> list[float]:
+    """Median milliseconds of each segment for a batch of that many samples."""
+    specs = {spec.name: spec for spec in bundle.manifest.boundaries[0].tensors}
+    together = {
+        name: np.concatenate([array] * batch, specs[name].batch_dim)
+        for name, array in inputs.items()
+    }
+    times: list[list[float]] = [[] for _ in range(len(chain))]
+    for _ in range(1 + BATCH_ROUNDS):
+        _run_all(chain, chain.place(together), times)
+    return [statistics.median(samples[1:]) for samples in times]
+
+
+def _layer_ms(chain: SegmentChain, inputs: Mapping[str, Array]) -> list[dict[str, float]]:
+    state, found = chain.place(inputs), []
+    for index in range(len(chain)):
+        found.append(chain.layer_ms(index, state, LAYER_ROUNDS))
+        state |= chain.step(index, state)
     return found
 
 
-def _layer_times(
-    layers: Sequence[Layer], segments: Sequence[SegmentTime], kernels: Sequence[Mapping[str, float]]
-) -> tuple[LayerTime, ...]:
-    """Kernel times handed to layers, scaled to the measured segments.
+class _Energy:
+    """What the meter said: millijoules a segment, and the board's watts busy and idle."""
 
-    A kernel is called after the last layer that was fused into it. Its time is divided by FLOPs
-    among that layer and the ones right before it that have no kernel of their own.
-    """
-    total_ms = sum(segment.ms for segment in segments) or 1.0
-    result = []
-    for segment, spent in zip(segments, kernels, strict=True):
-        members = [layer for layer in layers if layer.segment == segment.id]
-        own = _by_layer(members, spent)
-        raw = _divide(members, own)
-        scale = segment.ms / (sum(raw) or 1.0)
-        if not any(raw):  # nothing but renaming: the call itself is what was measured
-            raw, scale = [segment.ms / len(members)] * len(members), 1.0
-        result += [
-            LayerTime(
-                name=layer.name,
-                op=layer.op,
-                ms=scale * ms,
-                mj=None,
-                share=scale * ms / total_ms,
-            )
-            for layer, ms in zip(members, raw, strict=True)
-        ]
-    return tuple(result)
+    def __init__(self, meter: str) -> None:
+        self.mj: list[float] | None = None
+        self.kind, self.meter, self.warning = "none", meter, ""
+        self.busy_w: float | None = None
+        self.idle_w: float | None = None
 
 
-def _by_layer(members: Sequence[Layer], spent: Mapping[str, float]) -> dict[str, float]:
-    """Milliseconds of the kernels that bear a layer's name; the boundary's tensors end the last.
+def _energy(
+    chain: SegmentChain, inputs: Mapping[str, Array], meter: EnergyMeter, ms: Sequence[float]
+) -> _Energy:
+    found = _Energy(meter.name)
+    if isinstance(meter, PowerModel):
+        found.kind, found.busy_w, found.idle_w = meter.kind, meter.busy_w, meter.idle_w
+        found.mj = [meter.mj(busy_ms) for busy_ms in ms]
+        return found
+    if meter.kind == "none":
+        return found
+    meter.start()
+    time.sleep(IDLE_S)
+    idle = meter.stop()
+    state = chain.place(inputs)
+    mj: list[float] = []
+    seconds = 0.0
+    for index in range(len(chain)):
+        runs, start = 0, time.perf_counter()
+        meter.start()
+        while time.perf_counter() < start + METERED_S:
+            outputs = chain.step(index, state)
+            chain.wait()
+            runs += 1
+        seconds += time.perf_counter() - start
+        reading = meter.stop()
+        if reading.mj is None or idle.mj is None:
+            found.warning = reading.warning or idle.warning or f"{meter.name} stopped answering"
+            return found
+        mj.append(reading.mj / runs)
+        state |= outputs
+        found.busy_w = (found.busy_w or 0.0) + reading.mj / 1e3
+    found.kind, found.mj = meter.kind, mj
+    found.idle_w = idle.mj / 1e3 / IDLE_S if idle.mj is not None else None
+    found.busy_w = None if found.busy_w is None else found.busy_w / seconds
+    return found
 
-    What bears no name (a change of memory layout) is left out here and comes back by the scaling.
-    """
-    names = {layer.name for layer in members}
-    own: dict[str, float] = defaultdict(float)
-    for value, ms in spent.items():
-        layer, slash, _ = value.rpartition("/")
-        if slash and layer in names:
-            own[layer] += ms
-        elif not slash and not value.startswith("Reorder"):
-            own[members[-1].name] += ms
-    return own
+
+def _resident_mb() -> float:
+    return float(psutil.Process().memory_info().rss) / 1e6
 
 
-def _divide(members: Sequence[Layer], own: Mapping[str, float]) -> list[float]:
-    shares = [0.0] * len(members)
-    group: list[int] = []
-    for index, layer in enumerate(members):
-        group.append(index)
-        if layer.name not in own:
+def _versions() -> dict[str, str]:
+    found = {}
+    for name in _PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
             continue
-        work = [members[i].flops or 0 for i in group]
-        for i, flops in zip(group, work, strict=True):
-            part = flops / sum(work) if sum(work) else 1 / len(group)
-            shares[i] += own[layer.name] * part
-        group = []
-    return shares
+    return found
 
 
-def _processor() -> str:
+def processor_name() -> str:
+    """What this machine calls itself: a board's model, or a processor's name."""
     info = Path("/proc/cpuinfo")
     lines = info.read_text(encoding="utf-8").splitlines() if info.exists() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]

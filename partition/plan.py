@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from splitpoint.codec import SplitpointError, codec_named
+from splitpoint.codec import codec_named
 
 from .bundle import Manifest
+from .errors import PlanError
 
-
-class PlanError(SplitpointError):
-    """The split or codec that was asked for does not exist in this bundle."""
+NO_CODEC = "none"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,25 +26,25 @@ class Plan:
     why: str = ""
 
 
-def named_plan(manifest: Manifest, split: str = "auto", codec: str = "auto") -> Plan:
-    """The plan that a user named: a split of `input`, `local`, `auto` (the middle) or a number.
+def named_plan(manifest: Manifest, split: str, codec: str = "auto") -> Plan:
+    """The plan that a user named: a split of `input`, `local` or a number.
 
     The codec `auto` is jpeg for pictures and q8 for activations. Raises `PlanError` naming what
     the bundle has.
     """
     last = len(manifest.boundaries) - 1
-    if split in ("input", "local", "auto"):
-        boundary = {"input": 0, "local": last, "auto": last // 2}[split]
+    if split in ("input", "local"):
+        boundary = {"input": 0, "local": last}[split]
     elif split.isascii() and split.isdecimal() and int(split) <= last:
         boundary = int(split)
     else:
         raise PlanError(
             f"{manifest.name} has no boundary {split!r}",
-            f"use input, local, auto, or a number from 0 to {last}",
+            f"use auto, input, local, or a number from 0 to {last}",
         )
-    why = "the middle boundary" if split == "auto" else f"--split {split}"
+    why = f"--split {split}"
     if boundary == last:
-        return Plan(boundary=boundary, codec="none", why=why)
+        return Plan(boundary=boundary, codec=NO_CODEC, why=why)
     tensors = manifest.boundaries[boundary].tensors
     if codec == "auto":
         names = manifest.boundaries[boundary].codecs
@@ -56,3 +55,12 @@ def named_plan(manifest: Manifest, split: str = "auto", codec: str = "auto") -> 
             f"use one of {', '.join(manifest.boundaries[boundary].codecs)}",
         )
     return Plan(boundary=boundary, codec=codec, why=why)
+
+
+def name_of(boundary: int | None, codec: str) -> str:
+    """A candidate in words: `all on the device`, `the input as jpeg`, `boundary 3 as q8`."""
+    if boundary is None:
+        return "nothing"
+    if codec == NO_CODEC:
+        return "all on the device"
+    return f"the input as {codec}" if boundary == 0 else f"boundary {boundary} as {codec}"

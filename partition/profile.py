@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from splitpoint.codec import SplitpointError
 
-PROFILE_SCHEMA = 1
+PROFILE_SCHEMA = 2
 PROFILE_AGAIN = "measure again with `splitpoint profile`"
 
 
@@ -21,34 +22,67 @@ class ProfileError(SplitpointError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SegmentTime:
-    """One segment, for one sample: median and 95th percentile of `samples` runs.
+    """One segment, for one sample: median, 95th percentile and interquartile range of its runs.
 
-    `mj` is the energy in millijoules, None where no meter was read.
+    `memory_mb` is what loading and running it added to the process, `mj` its energy in
+    millijoules; None where neither could be read. `batch_ms` is the median for each batch size
+    that was measured, for the whole batch.
     """
 
     id: int
     ms: float
     p95_ms: float
     samples: int
+    spread_ms: float = 0.0
+    memory_mb: float | None = None
     mj: float | None = None
+    batch_ms: Mapping[int, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LayerTime:
-    """One layer's part of its segment's median; `share` is of the whole model."""
+    """One layer's part of its segment's median; `share` is of the whole model.
+
+    The rest is the layer's own, for one sample: `flops` is None where no formula is known.
+    """
 
     name: str
     op: str
     ms: float
     mj: float | None
     share: float
+    output_shape: tuple[int, ...] = ()
+    output_bytes: int = 0
+    flops: int | None = None
+    params: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CodecTime:
+    """One codec at one boundary, for one sample on this device, over `pictures` pictures.
+
+    `nbytes` and `p95_bytes` are payload bytes. `accuracy_drop` is the share of the pictures whose
+    answer differs from the one without the codec, None where that was not measured.
+    """
+
+    boundary: int
+    codec: str
+    nbytes: float
+    p95_bytes: float
+    encode_ms: float
+    decode_ms: float
+    pictures: int
+    accuracy_drop: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Profile:
-    """Times of every segment and layer on `device` in `runtime`, for the bundle `digest`.
+    """Times of every segment, layer and codec on `device` in `runtime`, for the bundle `digest`.
 
-    `emulated` says how the device was slowed down, empty for a real measurement.
+    `pictures` says what ran: photos, or synthetic ones. `base_mb` is the process before it loaded
+    a segment. `busy_w` and `idle_w` are the board's power while it computes and while it waits,
+    None where unknown. `notes` are what the system said of clocks and heat. `emulated` and
+    `modelled` say how the figures came about where they were not measured on this device.
     """
 
     device: str
@@ -59,8 +93,16 @@ class Profile:
     versions: Mapping[str, str]
     segments: tuple[SegmentTime, ...]
     layers: tuple[LayerTime, ...]
+    codecs: tuple[CodecTime, ...] = ()
+    pictures: str = ""
+    base_mb: float | None = None
     energy_kind: str = "none"
+    energy_meter: str = ""
+    busy_w: float | None = None
+    idle_w: float | None = None
+    notes: tuple[str, ...] = ()
     emulated: str = ""
+    modelled: str = ""
 
     @property
     def total_ms(self) -> float:
@@ -94,23 +136,61 @@ def load_profile(path: Path, digest: str = "") -> Profile:
         raise ProfileError(f"cannot read {path} ({error.strerror})", PROFILE_AGAIN) from error
     except (ValueError, KeyError, TypeError) as error:
         raise ProfileError(f"{path} is no profile ({error})", PROFILE_AGAIN) from error
-    if schema != PROFILE_SCHEMA:
+    if schema not in range(1, PROFILE_SCHEMA + 1):
         raise ProfileError(
-            f"{path} has profile schema {schema!r}, this splitpoint reads {PROFILE_SCHEMA}",
+            f"{path} has profile schema {schema!r}, this splitpoint reads up to {PROFILE_SCHEMA}",
             PROFILE_AGAIN,
         )
     try:
-        fields = {key: record[key] for key in Profile.__dataclass_fields__}
-        fields["segments"] = tuple(SegmentTime(**segment) for segment in fields["segments"])
-        fields["layers"] = tuple(LayerTime(**layer) for layer in fields["layers"])
-        profile = Profile(**fields)
-        good = all(s.ms >= 0 and s.p95_ms >= 0 for s in profile.segments)
-    except (KeyError, TypeError) as error:
+        profile = _from_record(record)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ProfileError(f"{path} is damaged ({error})", PROFILE_AGAIN) from error
-    if not good or not profile.segments:
-        raise ProfileError(f"{path} is damaged (its times make no sense)", PROFILE_AGAIN)
+    if not _makes_sense(profile):
+        raise ProfileError(f"{path} is damaged (its figures make no sense)", PROFILE_AGAIN)
     if digest and profile.digest != digest:
         raise ProfileError(
             f"{path} is of the bundle {profile.digest[:12]}, not {digest[:12]}", PROFILE_AGAIN
         )
     return profile
+
+
+def _known(kind: type[Any], record: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields that this version knows; those that the writer did not know keep their default."""
+    return {key: record[key] for key in kind.__dataclass_fields__ if key in record}
+
+
+def _from_record(record: Mapping[str, Any]) -> Profile:
+    fields = _known(Profile, record)
+    segments = [_known(SegmentTime, segment) for segment in fields["segments"]]
+    for segment in segments:
+        batches = segment.get("batch_ms", {})
+        segment["batch_ms"] = {int(batch): float(ms) for batch, ms in batches.items()}
+    layers = [_known(LayerTime, layer) for layer in fields["layers"]]
+    for layer in layers:
+        layer["output_shape"] = tuple(layer.get("output_shape", ()))
+    fields["segments"] = tuple(SegmentTime(**segment) for segment in segments)
+    fields["layers"] = tuple(LayerTime(**layer) for layer in layers)
+    fields["codecs"] = tuple(
+        CodecTime(**_known(CodecTime, codec)) for codec in fields.get("codecs", ())
+    )
+    fields["notes"] = tuple(map(str, fields.get("notes", ())))
+    return Profile(**fields)
+
+
+def _makes_sense(profile: Profile) -> bool:
+    """Whether every figure that a plan leans on is a finite number of the right sign."""
+    figures = [
+        figure for s in profile.segments for figure in (s.ms, s.p95_ms, *s.batch_ms.values())
+    ]
+    figures += [layer.ms for layer in profile.layers]
+    for codec in profile.codecs:
+        figures += [codec.nbytes, codec.p95_bytes, codec.encode_ms, codec.decode_ms]
+    optional = [profile.busy_w, profile.idle_w, profile.base_mb]
+    optional += [figure for s in profile.segments for figure in (s.mj, s.memory_mb)]
+    optional += [codec.accuracy_drop for codec in profile.codecs]
+    figures += [figure for figure in optional if figure is not None]
+    return (
+        [s.id for s in profile.segments] == list(range(len(profile.segments)))
+        and bool(profile.segments)
+        and all(math.isfinite(figure) and figure >= 0 for figure in figures)
+    )

@@ -57,6 +57,7 @@ def program_of(
         needed.add(node)
         stack += node.all_input_nodes
     order = [node for node in model.program.graph.nodes if node in needed]
+    layers = {node: layer.name for layer in model.layers for node in layer.nodes}
     read = {argument for node in order for argument in node.all_input_nodes}
     return {
         "inputs": [node.name for node in entering if node in read],
@@ -68,6 +69,7 @@ def program_of(
                 "op": _op_text(node),
                 "args": [_to_json(argument, weight_names) for argument in node.args],
                 "kwargs": {k: _to_json(v, weight_names) for k, v in node.kwargs.items()},
+                "layer": layers.get(node),
             }
             for node in order
         ],
@@ -102,7 +104,9 @@ def load_program(
             args = tuple(decode(argument) for argument in record["args"])
             _check_keywords(function, record["kwargs"])
             kwargs = {key: decode(value) for key, value in record["kwargs"].items()}
-            values[record["name"]] = graph.call_function(function, args, kwargs)
+            made = graph.call_function(function, args, kwargs)
+            made.meta["layer"] = record.get("layer")  # whose time a stopwatch adds it to
+            values[record["name"]] = made
         graph.output(tuple(values[name] for name in program["outputs"]))
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise BundleError(

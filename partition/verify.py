@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from splitpoint.codec import Array, TensorSpec
+from splitpoint.codec import Array
 
-from .bundle import Manifest
+from .bundle import Bundle, Manifest
 from .canonical import parameter_values
 from .capture import CapturedModel
+from .chain import SegmentChain
 from .model_spec import ModelSpec
-from .onnx_segment import OnnxSegment
+from .onnx_chain import OnnxChain
 from .program import load_program, program_of
-from .weights import load_weights
+from .torch_chain import TorchChain
 
 BATCHES = (1, 3)
 CPU = torch.device("cpu")
@@ -81,22 +81,22 @@ def inseparable_cuts(model: CapturedModel, cuts: Sequence[int], spec: ModelSpec)
 def worst_relative_error(manifest: Manifest, folder: Path, spec: ModelSpec) -> float:
     """Largest error of the chains of torch and of ONNX segments, relative to the largest output."""
     worst = 0.0
-    edge = [OnnxSegment(folder / segment.onnx) for segment in manifest.segments]
-    cloud = [
-        TorchSegment(folder, index, manifest.boundaries[index].tensors)
-        for index in range(len(manifest.segments))
-    ]
+    draft = Bundle(folder=folder, manifest=manifest, digest="")
+    chains: list[SegmentChain] = [OnnxChain(draft), TorchChain(draft, CPU)]
+    for chain in chains:
+        for index in range(len(chain)):
+            chain.load(index)
     first = manifest.boundaries[0].tensors
     for batch in BATCHES:
         args, kwargs = example_batch(spec, range(batch))
         given = flat_tensors(args, kwargs)
         with torch.inference_mode():
             expected = [tensor.numpy() for tensor in named_outputs(spec.module(*args, **kwargs))]
-        for chain in (edge, cloud):
-            values = {s.name: t.numpy() for s, t in zip(first, given, strict=True)}
-            for segment in chain:
-                values |= segment(values)
-            found = [values[tensor] for tensor in manifest.outputs.values()]
+        for chain in chains:
+            state = chain.place({s.name: t.numpy() for s, t in zip(first, given, strict=True)})
+            for index in range(len(chain)):
+                state |= chain.step(index, state)
+            found = [chain.fetch(state[tensor]) for tensor in manifest.outputs.values()]
             pairs = zip(found, expected, strict=True)
             worst = max(worst, *(relative_error(a, b) for a, b in pairs))
     return worst
@@ -109,20 +109,3 @@ def relative_error(found: Array, expected: Array) -> float:
     difference = float(np.abs(found.astype(np.float64) - expected.astype(np.float64)).max())
     scale = float(np.abs(expected.astype(np.float64)).max())
     return difference / scale if scale else difference
-
-
-class TorchSegment:
-    """A segment as the cloud loads it."""
-
-    def __init__(self, folder: Path, index: int, specs: Sequence[TensorSpec]) -> None:
-        path = folder / "segments" / f"{index:02}.json"
-        program = json.loads(path.read_text(encoding="utf-8"))
-        weights = load_weights(path.with_suffix(".safetensors"), CPU)
-        self._module = load_program(program, specs, weights, CPU)
-        self._inputs, self._outputs = program["inputs"], program["outputs"]
-
-    def __call__(self, values: Mapping[str, Array]) -> dict[str, Array]:
-        """The tensors that the segment adds."""
-        with torch.inference_mode():
-            results = self._module(*(torch.tensor(values[name]) for name in self._inputs))
-        return {name: tensor.numpy() for name, tensor in zip(self._outputs, results, strict=True)}

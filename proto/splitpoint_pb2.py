@@ -24,51 +24,53 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!splitpoint/proto/splitpoint.proto\x12\rsplitpoint.v1\"#\n\x0f\x44\x65scribeRequest\x12\x10\n\x08protocol\x18\x01 \x01(\r\"~\n\rDescribeReply\x12\x10\n\x08protocol\x18\x01 \x01(\r\x12\x0e\n\x06server\x18\x02 \x01(\t\x12(\n\x06models\x18\x03 \x03(\x0b\x32\x18.splitpoint.v1.ModelInfo\x12!\n\x04load\x18\x04 \x01(\x0b\x32\x13.splitpoint.v1.Load\"e\n\tModelInfo\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06\x64igest\x18\x02 \x01(\t\x12\x16\n\x0emanifest_bytes\x18\x03 \x01(\x04\x12\x12\n\nsegment_ms\x18\x04 \x03(\x02\x12\x0e\n\x06\x64\x65vice\x18\x05 \x01(\t\">\n\x0c\x46\x65tchRequest\x12\x0e\n\x06\x64igest\x18\x01 \x01(\t\x12\x0e\n\x06sha256\x18\x02 \x01(\t\x12\x0e\n\x06offset\x18\x03 \x01(\x04\"4\n\x05\x43hunk\x12\x0e\n\x06offset\x18\x01 \x01(\x04\x12\r\n\x05total\x18\x02 \x01(\x04\x12\x0c\n\x04\x64\x61ta\x18\x03 \x01(\x0c\"\xb5\x01\n\rClientMessage\x12%\n\x05hello\x18\x01 \x01(\x0b\x32\x14.splitpoint.v1.HelloH\x00\x12%\n\x05\x66rame\x18\x02 \x01(\x0b\x32\x14.splitpoint.v1.FrameH\x00\x12\'\n\x06\x63\x61ncel\x18\x03 \x01(\x0b\x32\x15.splitpoint.v1.CancelH\x00\x12%\n\x05probe\x18\x04 \x01(\x0b\x32\x14.splitpoint.v1.ProbeH\x00\x42\x06\n\x04kind\"\xc2\x01\n\rServerMessage\x12)\n\x07welcome\x18\x01 \x01(\x0b\x32\x16.splitpoint.v1.WelcomeH\x00\x12%\n\x05reply\x18\x02 \x01(\x0b\x32\x14.splitpoint.v1.ReplyH\x00\x12*\n\x05probe\x18\x03 \x01(\x0b\x32\x19.splitpoint.v1.ProbeReplyH\x00\x12+\n\x08\x64raining\x18\x04 \x01(\x0b\x32\x17.splitpoint.v1.DrainingH\x00\x42\x06\n\x04kind\"H\n\x05Hello\x12\x10\n\x08protocol\x18\x01 \x01(\r\x12\r\n\x05model\x18\x02 \x01(\t\x12\x0e\n\x06\x64igest\x18\x03 \x01(\t\x12\x0e\n\x06\x63lient\x18\x04 \x01(\t\"\x8f\x01\n\x07Welcome\x12\x10\n\x08protocol\x18\x01 \x01(\r\x12\x0f\n\x07\x63redits\x18\x02 \x01(\r\x12\x11\n\tmax_batch\x18\x03 \x01(\r\x12\x17\n\x0fmax_frame_bytes\x18\x04 \x01(\x04\x12\x12\n\nsegment_ms\x18\x05 \x03(\x02\x12!\n\x04load\x18\x06 \x01(\x0b\x32\x13.splitpoint.v1.Load\"7\n\x06Tensor\x12\r\n\x05\x64type\x18\x01 \x01(\r\x12\r\n\x05shape\x18\x02 \x03(\r\x12\x0f\n\x07payload\x18\x03 \x01(\x0c\"~\n\x05\x46rame\x12\n\n\x02id\x18\x01 \x01(\x04\x12\x10\n\x08\x62oundary\x18\x02 \x01(\r\x12\r\n\x05\x63odec\x18\x03 \x01(\t\x12&\n\x07tensors\x18\x04 \x03(\x0b\x32\x15.splitpoint.v1.Tensor\x12\x11\n\tbudget_ms\x18\x05 \x01(\r\x12\r\n\x05\x63rc32\x18\x06 \x01(\x07\"\x14\n\x06\x43\x61ncel\x12\n\n\x02id\x18\x01 \x01(\x04\"$\n\x05Probe\x12\n\n\x02id\x18\x01 \x01(\x04\x12\x0f\n\x07padding\x18\x02 \x01(\x0c\"\x18\n\nProbeReply\x12\n\n\x02id\x18\x01 \x01(\x04\"\x1c\n\x08\x44raining\x12\x10\n\x08grace_ms\x18\x01 \x01(\r\"=\n\x04Load\x12\x0e\n\x06queued\x18\x01 \x01(\r\x12\x10\n\x08queue_ms\x18\x02 \x01(\x02\x12\x13\n\x0butilisation\x18\x03 \x01(\x02\"a\n\x05Times\x12\x10\n\x08queue_us\x18\x01 \x01(\r\x12\x11\n\tdecode_us\x18\x02 \x01(\r\x12\x12\n\ncompute_us\x18\x03 \x01(\r\x12\x10\n\x08total_us\x18\x04 \x01(\r\x12\r\n\x05\x62\x61tch\x18\x05 \x01(\r\"\xe0\x01\n\x05Reply\x12\n\n\x02id\x18\x01 \x01(\x04\x12\x15\n\rmessage_index\x18\x02 \x01(\x04\x12%\n\x06status\x18\x03 \x01(\x0e\x32\x15.splitpoint.v1.Status\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12&\n\x07outputs\x18\x05 \x03(\x0b\x32\x15.splitpoint.v1.Tensor\x12#\n\x05times\x18\x06 \x01(\x0b\x32\x14.splitpoint.v1.Times\x12!\n\x04load\x18\x07 \x01(\x0b\x32\x13.splitpoint.v1.Load\x12\r\n\x05\x63rc32\x18\x08 \x01(\x07*\xdf\x01\n\x06Status\x12\x16\n\x12STATUS_UNSPECIFIED\x10\x00\x12\x06\n\x02OK\x10\x01\x12\r\n\tMALFORMED\x10\x02\x12\x0b\n\x07\x43ORRUPT\x10\x03\x12\x10\n\x0cOUT_OF_RANGE\x10\x04\x12\x0c\n\x08MISMATCH\x10\x05\x12\r\n\tTOO_LARGE\x10\x06\x12\x11\n\rUNKNOWN_CODEC\x10\x07\x12\x0f\n\x0bUNDECODABLE\x10\x08\x12\x0b\n\x07\x45XPIRED\x10\t\x12\x0e\n\nOVERLOADED\x10\n\x12\r\n\tCANCELLED\x10\x0b\x12\x0c\n\x08STOPPING\x10\x0c\x12\x0c\n\x08INTERNAL\x10\r2\xd8\x01\n\x05Split\x12H\n\x08\x44\x65scribe\x12\x1e.splitpoint.v1.DescribeRequest\x1a\x1c.splitpoint.v1.DescribeReply\x12<\n\x05\x46\x65tch\x12\x1b.splitpoint.v1.FetchRequest\x1a\x14.splitpoint.v1.Chunk0\x01\x12G\n\x05Infer\x12\x1c.splitpoint.v1.ClientMessage\x1a\x1c.splitpoint.v1.ServerMessage(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!splitpoint/proto/splitpoint.proto\x12\rsplitpoint.v1\"#\n\x0f\x44\x65scribeRequest\x12\x10\n\x08protocol\x18\x01 \x01(\r\"~\n\rDescribeReply\x12\x10\n\x08protocol\x18\x01 \x01(\r\x12\x0e\n\x06server\x18\x02 \x01(\t\x12(\n\x06models\x18\x03 \x03(\x0b\x32\x18.splitpoint.v1.ModelInfo\x12!\n\x04load\x18\x04 \x01(\x0b\x32\x13.splitpoint.v1.Load\"\xa8\x01\n\tModelInfo\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06\x64igest\x18\x02 \x01(\t\x12\x16\n\x0emanifest_bytes\x18\x03 \x01(\x04\x12\x12\n\nsegment_ms\x18\x04 \x03(\x02\x12\x0e\n\x06\x64\x65vice\x18\x05 \x01(\t\x12\x16\n\x0esegment_p95_ms\x18\x06 \x03(\x02\x12)\n\x06\x64\x65\x63ode\x18\x07 \x03(\x0b\x32\x19.splitpoint.v1.DecodeTime\"9\n\nDecodeTime\x12\x10\n\x08\x62oundary\x18\x01 \x01(\r\x12\r\n\x05\x63odec\x18\x02 \x01(\t\x12\n\n\x02ms\x18\x03 \x01(\x02\">\n\x0c\x46\x65tchRequest\x12\x0e\n\x06\x64igest\x18\x01 \x01(\t\x12\x0e\n\x06sha256\x18\x02 \x01(\t\x12\x0e\n\x06offset\x18\x03 \x01(\x04\"4\n\x05\x43hunk\x12\x0e\n\x06offset\x18\x01 \x01(\x04\x12\r\n\x05total\x18\x02 \x01(\x04\x12\x0c\n\x04\x64\x61ta\x18\x03 \x01(\x0c\"\xb5\x01\n\rClientMessage\x12%\n\x05hello\x18\x01 \x01(\x0b\x32\x14.splitpoint.v1.HelloH\x00\x12%\n\x05\x66rame\x18\x02 \x01(\x0b\x32\x14.splitpoint.v1.FrameH\x00\x12\'\n\x06\x63\x61ncel\x18\x03 \x01(\x0b\x32\x15.splitpoint.v1.CancelH\x00\x12%\n\x05probe\x18\x04 \x01(\x0b\x32\x14.splitpoint.v1.ProbeH\x00\x42\x06\n\x04kind\"\xc2\x01\n\rServerMessage\x12)\n\x07welcome\x18\x01 \x01(\x0b\x32\x16.splitpoint.v1.WelcomeH\x00\x12%\n\x05reply\x18\x02 \x01(\x0b\x32\x14.splitpoint.v1.ReplyH\x00\x12*\n\x05probe\x18\x03 \x01(\x0b\x32\x19.splitpoint.v1.ProbeReplyH\x00\x12+\n\x08\x64raining\x18\x04 \x01(\x0b\x32\x17.splitpoint.v1.DrainingH\x00\x42\x06\n\x04kind\"H\n\x05Hello\x12\x10\n\x08protocol\x18\x01 \x01(\r\x12\r\n\x05model\x18\x02 \x01(\t\x12\x0e\n\x06\x64igest\x18\x03 \x01(\t\x12\x0e\n\x06\x63lient\x18\x04 \x01(\t\"\x8f\x01\n\x07Welcome\x12\x10\n\x08protocol\x18\x01 \x01(\r\x12\x0f\n\x07\x63redits\x18\x02 \x01(\r\x12\x11\n\tmax_batch\x18\x03 \x01(\r\x12\x17\n\x0fmax_frame_bytes\x18\x04 \x01(\x04\x12\x12\n\nsegment_ms\x18\x05 \x03(\x02\x12!\n\x04load\x18\x06 \x01(\x0b\x32\x13.splitpoint.v1.Load\"7\n\x06Tensor\x12\r\n\x05\x64type\x18\x01 \x01(\r\x12\r\n\x05shape\x18\x02 \x03(\r\x12\x0f\n\x07payload\x18\x03 \x01(\x0c\"~\n\x05\x46rame\x12\n\n\x02id\x18\x01 \x01(\x04\x12\x10\n\x08\x62oundary\x18\x02 \x01(\r\x12\r\n\x05\x63odec\x18\x03 \x01(\t\x12&\n\x07tensors\x18\x04 \x03(\x0b\x32\x15.splitpoint.v1.Tensor\x12\x11\n\tbudget_ms\x18\x05 \x01(\r\x12\r\n\x05\x63rc32\x18\x06 \x01(\x07\"\x14\n\x06\x43\x61ncel\x12\n\n\x02id\x18\x01 \x01(\x04\"$\n\x05Probe\x12\n\n\x02id\x18\x01 \x01(\x04\x12\x0f\n\x07padding\x18\x02 \x01(\x0c\"\x18\n\nProbeReply\x12\n\n\x02id\x18\x01 \x01(\x04\"\x1c\n\x08\x44raining\x12\x10\n\x08grace_ms\x18\x01 \x01(\r\"=\n\x04Load\x12\x0e\n\x06queued\x18\x01 \x01(\r\x12\x10\n\x08queue_ms\x18\x02 \x01(\x02\x12\x13\n\x0butilisation\x18\x03 \x01(\x02\"a\n\x05Times\x12\x10\n\x08queue_us\x18\x01 \x01(\r\x12\x11\n\tdecode_us\x18\x02 \x01(\r\x12\x12\n\ncompute_us\x18\x03 \x01(\r\x12\x10\n\x08total_us\x18\x04 \x01(\r\x12\r\n\x05\x62\x61tch\x18\x05 \x01(\r\"\xe0\x01\n\x05Reply\x12\n\n\x02id\x18\x01 \x01(\x04\x12\x15\n\rmessage_index\x18\x02 \x01(\x04\x12%\n\x06status\x18\x03 \x01(\x0e\x32\x15.splitpoint.v1.Status\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12&\n\x07outputs\x18\x05 \x03(\x0b\x32\x15.splitpoint.v1.Tensor\x12#\n\x05times\x18\x06 \x01(\x0b\x32\x14.splitpoint.v1.Times\x12!\n\x04load\x18\x07 \x01(\x0b\x32\x13.splitpoint.v1.Load\x12\r\n\x05\x63rc32\x18\x08 \x01(\x07*\xdf\x01\n\x06Status\x12\x16\n\x12STATUS_UNSPECIFIED\x10\x00\x12\x06\n\x02OK\x10\x01\x12\r\n\tMALFORMED\x10\x02\x12\x0b\n\x07\x43ORRUPT\x10\x03\x12\x10\n\x0cOUT_OF_RANGE\x10\x04\x12\x0c\n\x08MISMATCH\x10\x05\x12\r\n\tTOO_LARGE\x10\x06\x12\x11\n\rUNKNOWN_CODEC\x10\x07\x12\x0f\n\x0bUNDECODABLE\x10\x08\x12\x0b\n\x07\x45XPIRED\x10\t\x12\x0e\n\nOVERLOADED\x10\n\x12\r\n\tCANCELLED\x10\x0b\x12\x0c\n\x08STOPPING\x10\x0c\x12\x0c\n\x08INTERNAL\x10\r2\xd8\x01\n\x05Split\x12H\n\x08\x44\x65scribe\x12\x1e.splitpoint.v1.DescribeRequest\x1a\x1c.splitpoint.v1.DescribeReply\x12<\n\x05\x46\x65tch\x12\x1b.splitpoint.v1.FetchRequest\x1a\x14.splitpoint.v1.Chunk0\x01\x12G\n\x05Infer\x12\x1c.splitpoint.v1.ClientMessage\x1a\x1c.splitpoint.v1.ServerMessage(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'splitpoint.proto.splitpoint_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_STATUS']._serialized_start=1730
-  _globals['_STATUS']._serialized_end=1953
+  _globals['_STATUS']._serialized_start=1857
+  _globals['_STATUS']._serialized_end=2080
   _globals['_DESCRIBEREQUEST']._serialized_start=52
   _globals['_DESCRIBEREQUEST']._serialized_end=87
   _globals['_DESCRIBEREPLY']._serialized_start=89
   _globals['_DESCRIBEREPLY']._serialized_end=215
-  _globals['_MODELINFO']._serialized_start=217
-  _globals['_MODELINFO']._serialized_end=318
-  _globals['_FETCHREQUEST']._serialized_start=320
-  _globals['_FETCHREQUEST']._serialized_end=382
-  _globals['_CHUNK']._serialized_start=384
-  _globals['_CHUNK']._serialized_end=436
-  _globals['_CLIENTMESSAGE']._serialized_start=439
-  _globals['_CLIENTMESSAGE']._serialized_end=620
-  _globals['_SERVERMESSAGE']._serialized_start=623
-  _globals['_SERVERMESSAGE']._serialized_end=817
-  _globals['_HELLO']._serialized_start=819
-  _globals['_HELLO']._serialized_end=891
-  _globals['_WELCOME']._serialized_start=894
-  _globals['_WELCOME']._serialized_end=1037
-  _globals['_TENSOR']._serialized_start=1039
-  _globals['_TENSOR']._serialized_end=1094
-  _globals['_FRAME']._serialized_start=1096
-  _globals['_FRAME']._serialized_end=1222
-  _globals['_CANCEL']._serialized_start=1224
-  _globals['_CANCEL']._serialized_end=1244
-  _globals['_PROBE']._serialized_start=1246
-  _globals['_PROBE']._serialized_end=1282
-  _globals['_PROBEREPLY']._serialized_start=1284
-  _globals['_PROBEREPLY']._serialized_end=1308
-  _globals['_DRAINING']._serialized_start=1310
-  _globals['_DRAINING']._serialized_end=1338
-  _globals['_LOAD']._serialized_start=1340
-  _globals['_LOAD']._serialized_end=1401
-  _globals['_TIMES']._serialized_start=1403
-  _globals['_TIMES']._serialized_end=1500
-  _globals['_REPLY']._serialized_start=1503
-  _globals['_REPLY']._serialized_end=1727
-  _globals['_SPLIT']._serialized_start=1956
-  _globals['_SPLIT']._serialized_end=2172
+  _globals['_MODELINFO']._serialized_start=218
+  _globals['_MODELINFO']._serialized_end=386
+  _globals['_DECODETIME']._serialized_start=388
+  _globals['_DECODETIME']._serialized_end=445
+  _globals['_FETCHREQUEST']._serialized_start=447
+  _globals['_FETCHREQUEST']._serialized_end=509
+  _globals['_CHUNK']._serialized_start=511
+  _globals['_CHUNK']._serialized_end=563
+  _globals['_CLIENTMESSAGE']._serialized_start=566
+  _globals['_CLIENTMESSAGE']._serialized_end=747
+  _globals['_SERVERMESSAGE']._serialized_start=750
+  _globals['_SERVERMESSAGE']._serialized_end=944
+  _globals['_HELLO']._serialized_start=946
+  _globals['_HELLO']._serialized_end=1018
+  _globals['_WELCOME']._serialized_start=1021
+  _globals['_WELCOME']._serialized_end=1164
+  _globals['_TENSOR']._serialized_start=1166
+  _globals['_TENSOR']._serialized_end=1221
+  _globals['_FRAME']._serialized_start=1223
+  _globals['_FRAME']._serialized_end=1349
+  _globals['_CANCEL']._serialized_start=1351
+  _globals['_CANCEL']._serialized_end=1371
+  _globals['_PROBE']._serialized_start=1373
+  _globals['_PROBE']._serialized_end=1409
+  _globals['_PROBEREPLY']._serialized_start=1411
+  _globals['_PROBEREPLY']._serialized_end=1435
+  _globals['_DRAINING']._serialized_start=1437
+  _globals['_DRAINING']._serialized_end=1465
+  _globals['_LOAD']._serialized_start=1467
+  _globals['_LOAD']._serialized_end=1528
+  _globals['_TIMES']._serialized_start=1530
+  _globals['_TIMES']._serialized_end=1627
+  _globals['_REPLY']._serialized_start=1630
+  _globals['_REPLY']._serialized_end=1854
+  _globals['_SPLIT']._serialized_start=2083
+  _globals['_SPLIT']._serialized_end=2299
 # @@protoc_insertion_point(module_scope)

@@ -57,18 +57,32 @@ class DescribeReply(_message.Message):
     def __init__(self, protocol: _Optional[int] = ..., server: _Optional[str] = ..., models: _Optional[_Iterable[_Union[ModelInfo, _Mapping]]] = ..., load: _Optional[_Union[Load, _Mapping]] = ...) -> None: ...
 
 class ModelInfo(_message.Message):
-    __slots__ = ("name", "digest", "manifest_bytes", "segment_ms", "device")
+    __slots__ = ("name", "digest", "manifest_bytes", "segment_ms", "device", "segment_p95_ms", "decode")
     NAME_FIELD_NUMBER: _ClassVar[int]
     DIGEST_FIELD_NUMBER: _ClassVar[int]
     MANIFEST_BYTES_FIELD_NUMBER: _ClassVar[int]
     SEGMENT_MS_FIELD_NUMBER: _ClassVar[int]
     DEVICE_FIELD_NUMBER: _ClassVar[int]
+    SEGMENT_P95_MS_FIELD_NUMBER: _ClassVar[int]
+    DECODE_FIELD_NUMBER: _ClassVar[int]
     name: str
     digest: str
     manifest_bytes: int
     segment_ms: _containers.RepeatedScalarFieldContainer[float]
     device: str
-    def __init__(self, name: _Optional[str] = ..., digest: _Optional[str] = ..., manifest_bytes: _Optional[int] = ..., segment_ms: _Optional[_Iterable[float]] = ..., device: _Optional[str] = ...) -> None: ...
+    segment_p95_ms: _containers.RepeatedScalarFieldContainer[float]
+    decode: _containers.RepeatedCompositeFieldContainer[DecodeTime]
+    def __init__(self, name: _Optional[str] = ..., digest: _Optional[str] = ..., manifest_bytes: _Optional[int] = ..., segment_ms: _Optional[_Iterable[float]] = ..., device: _Optional[str] = ..., segment_p95_ms: _Optional[_Iterable[float]] = ..., decode: _Optional[_Iterable[_Union[DecodeTime, _Mapping]]] = ...) -> None: ...
+
+class DecodeTime(_message.Message):
+    __slots__ = ("boundary", "codec", "ms")
+    BOUNDARY_FIELD_NUMBER: _ClassVar[int]
+    CODEC_FIELD_NUMBER: _ClassVar[int]
+    MS_FIELD_NUMBER: _ClassVar[int]
+    boundary: int
+    codec: str
+    ms: float
+    def __init__(self, boundary: _Optional[int] = ..., codec: _Optional[str] = ..., ms: _Optional[float] = ...) -> None: ...
 
 class FetchRequest(_message.Message):
     __slots__ = ("digest", "sha256", "offset")

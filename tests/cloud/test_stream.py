@@ -23,7 +23,8 @@ async def worker(small_bundle: Bundle) -> AsyncIterator[Worker]:
     async with Worker([small_bundle.folder], listen="127.0.0.1:0", device="cpu") as running:
         # As slow as a real model, so that its work is done on the compute thread.
         for digest, model in running.models.items():
-            running.models[digest] = replace(model, segment_ms=(10.0,) * len(model.segment_ms))
+            slow = replace(model.times, segment_ms=(10.0,) * len(model.times.segment_ms))
+            running.models[digest] = replace(model, times=slow)
         yield running
 
 

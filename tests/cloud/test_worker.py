@@ -16,6 +16,7 @@ from splitpoint.cloud.errors import ServeError
 from splitpoint.cloud.worker import Worker
 from splitpoint.codec import Array
 from splitpoint.partition.bundle import Bundle
+from splitpoint.partition.costs import CloudTimes
 from splitpoint.proto import splitpoint_pb2 as pb
 from splitpoint.proto.frames import FrameError
 from splitpoint.proto.limits import SERVICE
@@ -74,7 +75,7 @@ class SlowRunner:
 class SlowModel:
     def __init__(self) -> None:
         self.runner = SlowRunner()
-        self.segment_ms = (10.0, 10.0, 10.0)
+        self.times = CloudTimes(segment_ms=(10.0, 10.0, 10.0))
 
 
 def job(model: SlowModel, boundary: int, answers: list[object], **over: object) -> Job:

@@ -136,7 +136,7 @@ async def test_two_models_two_edges(
 
 
 async def test_inputs_that_do_not_fit(worker: Worker, pixels: np.ndarray, tmp_path: Path) -> None:
-    async with EdgeAgent(worker.address, cache=tmp_path) as agent:
+    async with EdgeAgent(worker.address, split="1", cache=tmp_path) as agent:
         for bad in ({}, {"pixels": pixels[0]}, {"pixels": np.repeat(pixels, 20, 0)}):
             with pytest.raises(SpecError):
                 await agent.infer(bad)
@@ -150,8 +150,9 @@ async def test_wrong_names(worker: Worker, tmp_path: Path) -> None:
     with pytest.raises(UnreachableError, match="no worker answers"):
         async with EdgeAgent("127.0.0.1:9", cache=tmp_path):
             pass
+    folder = next(iter(worker.models.values())).bundle.folder
     with pytest.raises(AgentError, match="needs a worker"):
-        async with EdgeAgent(None, bundle=next(iter(worker.models.values())).bundle.folder):
+        async with EdgeAgent(None, bundle=folder, split="1"):
             pass
 
 

@@ -1,0 +1,319 @@
+"""Does the planner choose what is really best, and is it right about how long that takes?
+
+For every model, slowdown of the edge and emulated link, the agent measures its device, probes the
+link and plans. Then every candidate runs end to end - worker, link emulator and agent as processes
+of their own - in interleaved rounds, and the medians are compared with the choice and with the
+predictions. Beside them stands a predictor as in Neurosurgeon (ASPLOS 2017): linear fits of layer
+times on FLOPs and bytes, one for each kind of layer, made on the other models.
+
+    python benchmarks/planner_regret.py [--images DIR] [--profile-images DIR] [--quick]
+
+The device is profiled on one set of photos, and measured on those of the other whose JPEGs are of
+median size. Weights are random except EfficientNet-Lite0's, so accuracy is left aside, and codecs
+that need it to be known (q4) are no candidates.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from layer_regression import LayerRegression
+from models import settle_batch_norms
+from overhead import start
+from report import Table, write_report
+from splitpoint.codec import codec_named
+from splitpoint.edge import AutoPlan, EdgeAgent
+from splitpoint.partition.bundle import Bundle
+from splitpoint.partition.compile import compile_model
+from splitpoint.partition.model_source import load_model
+from splitpoint.partition.plan import NO_CODEC, Plan, name_of
+from splitpoint.partition.planner import Prediction
+from splitpoint.partition.profile import Profile, load_profile
+from splitpoint.partition.samples import find_pictures
+
+MODELS = ("efficientnet-lite0", "torchvision:resnet18", "torchvision:resnet50", "torchvision:vgg16")
+SLOWDOWNS, LINKS_MBPS, ROUND_TRIP_MS = (1, 8), (1.1, 5.85, 18.88, 100.0), 20
+MAIN = ["-c", "from splitpoint.cli.main import main; main()"]
+PHOTOS = 3
+CLOSE, FAR = 0.05, 0.15
+
+
+@dataclass
+class Subject:
+    """A compiled model with its profiles on this machine."""
+
+    name: str
+    bundle: Bundle
+    edge: Profile
+    cloud: Profile
+
+
+@dataclass
+class Measured:
+    """One candidate of a cell: predicted, by regression, and the median of its runs, in ms."""
+
+    prediction: Prediction
+    regression_ms: float
+    ms: float
+
+    @property
+    def name(self) -> str:
+        return name_of(self.prediction.boundary, self.prediction.codec)
+
+    @property
+    def error(self) -> float:
+        return abs(self.prediction.latency_ms - self.ms) / self.ms
+
+    @property
+    def regression_error(self) -> float:
+        return abs(self.regression_ms - self.ms) / self.ms
+
+
+def say(line: str) -> None:
+    print(f"{time.strftime('%H:%M:%S')} {line}", file=sys.stderr, flush=True)
+
+
+def prepare(name: str, folder: Path, photos: Path) -> Subject:
+    spec = load_model(name, "default" if ":" not in name else "none")
+    if ":" in name:
+        settle_batch_norms(spec)
+    bundle = compile_model(spec, folder / f"{name.rpartition(':')[2]}.split")
+    edge = profile_of(bundle, photos, folder, "--runtime", "onnxruntime")
+    cloud = profile_of(bundle, photos, folder, "--runtime", "torch")
+    say(f"{name}: edge {edge.total_ms:.1f} ms, cloud {cloud.total_ms:.1f} ms")
+    return Subject(name.rpartition(":")[2], bundle, edge, cloud)
+
+
+def profile_of(bundle: Bundle, photos: Path, folder: Path, *options: str) -> Profile:
+    """What `splitpoint profile` measures, without what codecs do to random weights' answers."""
+    path = folder / "profile.json"
+    subprocess.run(
+        [sys.executable, *MAIN, "profile", str(bundle.folder), "--pictures", str(photos),
+         "--max-seconds", "8", "--out", str(path), "--json", *options],
+        check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    profile = load_profile(path)
+    codecs = [
+        replace(
+            c, accuracy_drop=0.0 if c.accuracy_drop == 0 and c.codec in ("raw", "png") else None
+        )
+        for c in profile.codecs
+    ]
+    return replace(profile, codecs=tuple(codecs))
+
+
+def own_photos(folder: Path) -> Path:
+    """Photos for want of given ones: those that come with scikit-image."""
+    import skimage.data
+    from PIL import Image
+
+    photos = folder / "photos"
+    if not photos.exists():
+        photos.mkdir()
+        for name in ("astronaut", "chelsea", "coffee", "rocket", "cat"):
+            Image.fromarray(getattr(skimage.data, name)()).save(photos / f"{name}.png")
+    return photos
+
+
+def typical(bundle: Bundle, paths: list[Path]) -> list[np.ndarray]:
+    """Pixels of the photos whose JPEGs are of median size."""
+    picture, spec = bundle.manifest.picture, bundle.manifest.boundaries[0].tensors[0]
+    assert picture is not None
+    pixels = [picture.read(path)[np.newaxis] for path in paths]
+    sizes = [len(codec_named("jpeg").encode(array, spec)) for array in pixels]
+    order = np.argsort(np.abs(np.array(sizes) - np.median(sizes)))
+    return [pixels[i] for i in order[:PHOTOS]]
+
+
+def visits(predicted_ms: float, *, quick: bool) -> int:
+    """How often a candidate is visited; quick ones more often, they are noisier."""
+    if quick:
+        return 3 if predicted_ms < 1000 else 1
+    return 9 if predicted_ms < 200 else 5 if predicted_ms < 1000 else 3
+
+
+async def cell(
+    subject: Subject,
+    address: str,
+    profile: Path,
+    slowdown: int,
+    photos: list[np.ndarray],
+    regression: LayerRegression,
+    folder: Path,
+    *,
+    quick: bool,
+) -> tuple[list[Measured], Plan]:
+    tensor = subject.bundle.manifest.boundaries[0].tensors[0].name
+    async with EdgeAgent(
+        address,
+        bundle=subject.bundle.folder,
+        auto=AutoPlan(profile=profile),
+        cache=folder / "cache",
+        slowdown=slowdown,
+        budget_ms=120_000,
+    ) as agent:
+        report, link = agent.report, agent.link
+        assert report is not None
+        assert link is not None
+        await agent.switch(Plan(boundary=len(subject.bundle.manifest.segments), codec=NO_CODEC))
+        times: list[tuple[Prediction, list[float]]] = [(c, []) for c in report.candidates]
+        most = max(visits(c.latency_ms, quick=quick) for c, _ in times)
+        for visit in range(most):
+            for candidate, samples in times:
+                if visit >= visits(candidate.latency_ms, quick=quick):
+                    continue
+                await agent.switch(Plan(boundary=candidate.boundary, codec=candidate.codec))
+                # The first frame after a change finds cold caches, which no stream of frames does.
+                for _ in range(2 if candidate.latency_ms < 1000 else 1):
+                    result = await agent.infer({tensor: photos[visit % len(photos)]})
+                    assert result.outputs, result.error
+                samples.append(result.total_ms)
+    return [
+        Measured(
+            candidate,
+            candidate.latency_ms + regression.change_ms(subject, candidate.boundary, slowdown),
+            statistics.median(samples),
+        )
+        for candidate, samples in times
+    ], report.chosen
+
+
+def row(subject: Subject, slowdown: int, mbps: float, found: list[Measured]) -> list[str]:
+    """The table's row of a cell, whose first candidate is the chosen one."""
+    chosen = found[0]
+    best = min(found, key=lambda m: m.ms)
+    local, jpeg, rival = rivals(found)
+    split = "yes" if chosen.ms < rival and chosen.name not in (local.name, jpeg.name) else ""
+    return [
+        subject.name,
+        f"{slowdown}",
+        f"{mbps:g}",
+        chosen.name,
+        f"{chosen.prediction.latency_ms:.1f}",
+        f"{chosen.ms:.1f}",
+        best.name,
+        f"{best.ms:.1f}",
+        f"{100 * (chosen.ms / best.ms - 1):.1f} %",
+        f"{local.ms:.1f}",
+        f"{jpeg.ms:.1f}",
+        f"{rival / chosen.ms:.2f}x",
+        split,
+    ]
+
+
+COLUMNS = [
+    "model", "slowdown", "Mbit/s", "chosen", "predicted, ms", "measured, ms", "best measured",
+    "ms", "regret", "all on device, ms", "JPEG to cloud, ms", "faster than both", "split wins",
+]  # fmt: skip
+
+
+def rivals(found: list[Measured]) -> tuple[Measured, Measured, float]:
+    local = next(m for m in found if m.prediction.codec == NO_CODEC)
+    jpeg = next(m for m in found if (m.prediction.boundary, m.prediction.codec) == (0, "jpeg"))
+    return local, jpeg, min(local.ms, jpeg.ms)
+
+
+def summarise(cells: dict[tuple[str, int, float], list[Measured]]) -> dict[str, Any]:
+    regrets = [f[0].ms / min(m.ms for m in f) - 1 for f in cells.values()]
+    behind = [f[0].ms / rivals(f)[2] - 1 for f in cells.values()]
+    errors = [m.error for f in cells.values() for m in f]
+    regression = [m.regression_error for f in cells.values() for m in f]
+    return {
+        "cells": len(cells),
+        "candidates_measured": len(errors),
+        "share_within_5_percent": sum(r <= CLOSE for r in regrets) / len(regrets),
+        "share_within_15_percent": sum(r <= FAR for r in regrets) / len(regrets),
+        "worst_regret": max(regrets),
+        "worst_behind_better_rival": max(behind),
+        "prediction_error_median": statistics.median(errors),
+        "prediction_error_p95": float(np.percentile(errors, 95)),
+        "regression_error_median": statistics.median(regression),
+        "regression_error_p95": float(np.percentile(regression, 95)),
+        "splits_that_beat_both": sum(
+            bool(f[0].ms < rivals(f)[2] and f[0].prediction.boundary and f[0].prediction.bytes_up)
+            for f in cells.values()
+        ),
+        "every_candidate": [
+            {
+                "model": model,
+                "slowdown": slowdown,
+                "mbps": mbps,
+                "candidate": m.name,
+                "predicted_ms": round(m.prediction.latency_ms, 2),
+                "regression_ms": round(m.regression_ms, 2),
+                "measured_ms": round(m.ms, 2),
+                "predicted_stages_ms": {k: round(v, 2) for k, v in m.prediction.stages_ms.items()},
+            }
+            for (model, slowdown, mbps), f in cells.items()
+            for m in f
+        ],
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--images", help="photos to measure with", default="")
+    parser.add_argument("--profile-images", help="photos to profile with", default="")
+    parser.add_argument("--models", nargs="*", default=MODELS)
+    parser.add_argument("--quick", action="store_true", help="two models, one link")
+    args = parser.parse_args()
+    names = args.models[:2] if args.quick else args.models
+    slowdowns, links = ((8,), (5.85,)) if args.quick else (SLOWDOWNS, LINKS_MBPS)
+    cells: dict[tuple[str, int, float], list[Measured]] = {}
+    rows: list[list[str]] = []
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        measured_on = find_pictures(args.images or str(own_photos(folder)))
+        profiled_on = Path(args.profile_images or own_photos(folder))
+        subjects = [prepare(name, folder, profiled_on) for name in names]
+        for subject in subjects:
+            regression = LayerRegression(s for s in subjects if s is not subject)
+            photos = typical(subject.bundle, measured_on)
+            worker, address = start(
+                [*MAIN, "serve", str(subject.bundle.folder), "--listen", "127.0.0.1:0"]
+            )
+            for slowdown in slowdowns:
+                profile = folder / f"{subject.name}-{slowdown}.json"
+                profile_of(subject.bundle, profiled_on, folder, "--slowdown", str(slowdown)).save(
+                    profile
+                )
+                for mbps in links:
+                    relay, link_address = start(
+                        [*MAIN, "emulate", "--server", address, "--listen", "127.0.0.1:0",
+                         "--link", f"{mbps}mbps,{ROUND_TRIP_MS}ms"]
+                    )  # fmt: skip
+                    found, _ = asyncio.run(
+                        cell(
+                            subject, link_address, profile, slowdown, photos, regression, folder,
+                            quick=args.quick,
+                        )
+                    )  # fmt: skip
+                    relay.terminate()
+                    relay.communicate(timeout=20)
+                    cells[subject.name, slowdown, mbps] = found
+                    rows.append(row(subject, slowdown, mbps, found))
+                    say(" | ".join(rows[-1]))
+            worker.terminate()
+            worker.communicate(timeout=30)
+    summary = summarise(cells)
+    for key, value in summary.items():
+        if key != "every_candidate":
+            print(f"{key}: {value:.3g}")
+    write_report(
+        "planner_regret", __doc__.splitlines()[0], Table(COLUMNS, rows), summary,
+        save=not args.quick,
+    )  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()

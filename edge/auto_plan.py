@@ -1,0 +1,123 @@
+"""The plan by measurement: profiles this device once, and plans for the link and load of now."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import platform
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from splitpoint.partition.bundle import Bundle
+from splitpoint.partition.costs import CloudTimes, cost_table
+from splitpoint.partition.errors import PlanError
+from splitpoint.partition.link import Link
+from splitpoint.partition.measure import measure, processor_name
+from splitpoint.partition.meter import EnergyMeter
+from splitpoint.partition.objective import Constraints, Objective
+from splitpoint.partition.onnx_chain import OnnxChain
+from splitpoint.partition.planner import Report, make_plan
+from splitpoint.partition.power_model import PowerModel
+from splitpoint.partition.profile import Profile, ProfileError, load_profile
+from splitpoint.partition.radio import radio_for
+from splitpoint.partition.samples import photo_samples, synthetic_samples
+from splitpoint.proto import splitpoint_pb2 as pb
+
+log = logging.getLogger("splitpoint.edge")
+
+PHOTOS, MAX_SECONDS = 12, 5.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AutoPlan:
+    """How to plan. `link` None means to probe it; `profile` None means to measure the device.
+
+    `pictures` are typical inputs, for the codecs' sizes. `meter` measures energy, `power` models
+    it where nothing can be measured; without both an energy objective is refused.
+    """
+
+    objective: Objective = field(default_factory=lambda: Objective({"latency": 1.0}))
+    constraints: Constraints = field(default_factory=Constraints)
+    link: Link | None = None
+    profile: Path | None = None
+    pictures: tuple[Path, ...] = ()
+    meter: EnergyMeter | None = None
+    power: PowerModel | None = None
+    radio: str = ""
+    progress: Callable[[str, int, int], None] = lambda what, done, total: None
+
+
+def device_profile(
+    bundle: Bundle, auto: AutoPlan, *, folder: Path, threads: int, slowdown: float
+) -> Profile:
+    """The given profile, the one that is kept in `folder`, or a new one, which is then kept.
+
+    Raises `ProfileError` for a given profile of another bundle or runtime.
+    """
+    if auto.profile is not None:
+        profile = load_profile(auto.profile, bundle.digest)
+        if profile.runtime != OnnxChain.runtime:
+            raise ProfileError(
+                f"{auto.profile} was measured in {profile.runtime}, this agent runs onnxruntime",
+                "measure again with `splitpoint profile --runtime onnxruntime`",
+            )
+        return profile
+    meter = "none" if auto.meter is None else auto.meter.name
+    on_photos = bool(auto.pictures) and bundle.manifest.picture is not None
+    conditions = f"{platform.node()} {processor_name()} {threads} {slowdown:g} {meter} {on_photos}"
+    key = hashlib.sha256(conditions.encode()).hexdigest()[:12]
+    kept = folder / f"profile-{bundle.digest[:16]}-{key}.json"
+    if kept.exists():
+        try:
+            return load_profile(kept, bundle.digest)
+        except ProfileError as error:
+            log.warning("%s; measuring again", error)
+    profile = measure(
+        bundle,
+        OnnxChain(bundle, threads),
+        photo_samples(bundle.manifest, auto.pictures, PHOTOS)
+        if on_photos
+        else synthetic_samples(bundle.manifest),
+        meter=auto.meter,
+        slowdown=slowdown,
+        max_seconds=MAX_SECONDS,
+        progress=auto.progress,
+    )
+    profile.save(kept)
+    return profile
+
+
+def cloud_times(info: pb.ModelInfo) -> CloudTimes:
+    """What the worker says of its own speed; `PlanError` where it says nothing sensible."""
+    numbers = [*info.segment_ms, *info.segment_p95_ms, *(entry.ms for entry in info.decode)]
+    if not all(0 <= number < 1e9 for number in numbers):
+        raise PlanError("the worker's own times make no sense", "restart it, or give --split N")
+    return CloudTimes(
+        segment_ms=tuple(info.segment_ms),
+        segment_p95_ms=tuple(info.segment_p95_ms),
+        decode_ms={(entry.boundary, entry.codec): entry.ms for entry in info.decode},
+    )
+
+
+def plan_now(
+    bundle: Bundle, auto: AutoPlan, profile: Profile, info: pb.ModelInfo, load: pb.Load, link: Link,
+    codec: str,
+) -> Report:  # fmt: skip
+    """The plan for `link` and the worker's present load; `codec` "auto" leaves the choice open."""
+    table = cost_table(
+        bundle.manifest,
+        [profile],
+        cloud_times(info),
+        radio=radio_for(auto.radio),
+        power=auto.power,
+        codecs=None if codec == "auto" else frozenset((codec,)),
+    )
+    return make_plan(
+        bundle.manifest,
+        table,
+        link,
+        objective=auto.objective,
+        constraints=auto.constraints,
+        queue_ms=load.queue_ms if load.queued else 0.0,
+    )

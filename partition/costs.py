@@ -1,0 +1,232 @@
+"""What every candidate costs, as arrays: boundary x codec x runtime, the rivals among them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from .bundle import Manifest
+from .errors import PlanError
+from .plan import NO_CODEC
+from .power_model import PowerModel
+from .profile import Profile
+from .radio import Radio
+
+Floats = npt.NDArray[np.float64]
+
+# Codecs that hardly ever change an answer; others are candidates only where that was measured.
+TRUSTED = frozenset(("raw", "fp16", "q8", "png", "jpeg", "webp"))
+# What a message holds beside its payloads, and what the two ends spend on a frame beyond computing
+# and beyond the round trip of an empty message (benchmarks/overhead.py).
+ENVELOPE_BYTES, OWN_MS = 100, 0.5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CloudTimes:
+    """The worker's times for one sample: a segment, and decoding a codec's payloads at a boundary.
+
+    Where `decode_ms` has no entry, the device's own decoding time is taken for it.
+    """
+
+    segment_ms: tuple[float, ...]
+    segment_p95_ms: tuple[float, ...] = ()
+    decode_ms: Mapping[tuple[int, str], float] = field(default_factory=dict)
+
+    @classmethod
+    def from_profile(cls, profile: Profile) -> CloudTimes:
+        """The times of a profile that was measured on the worker's machine."""
+        return cls(
+            segment_ms=tuple(segment.ms for segment in profile.segments),
+            segment_p95_ms=tuple(segment.p95_ms for segment in profile.segments),
+            decode_ms={(c.boundary, c.codec): c.decode_ms for c in profile.codecs},
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Metrics:
+    """The candidates under given conditions. Energy is NaN where it is not known.
+
+    `bottleneck_ms` is the slowest of the three stages that overlap in a stream: edge, link, server.
+    """
+
+    latency_ms: Floats
+    energy_mj: Floats
+    bottleneck_ms: Floats
+    server_ms: Floats
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CostTable:
+    """One entry a candidate; `sends` is 0 where everything runs on the device, else 1.
+
+    `edge_ms` is compute alone. `server_ms` is decoding and compute. `spread_ms` is how far the
+    95th percentile of computing lies above its median. `energy_mj` is what edge compute and
+    encoding draw, `wait_w` the board's power while it waits, `radio_mj` the part of the radio's
+    energy that goes with bytes and `radio_w` the part that goes with time; NaN where unknown.
+    `accuracy_drop` is NaN where it was not measured.
+    """
+
+    boundary: npt.NDArray[np.int64]
+    codec: tuple[str, ...]
+    runtime: tuple[str, ...]
+    sends: Floats
+    edge_ms: Floats
+    encode_ms: Floats
+    nbytes: Floats
+    server_ms: Floats
+    spread_ms: Floats
+    accuracy_drop: Floats
+    edge_mb: Floats
+    energy_mj: Floats
+    wait_w: Floats
+    radio_mj: Floats
+    radio_w: float
+    energy_kind: tuple[str, ...]
+
+    def __len__(self) -> int:
+        """How many candidates there are."""
+        return len(self.codec)
+
+    def metrics(
+        self, upload_ms: Floats, *, round_trip_ms: float, queue_ms: float, server_factor: float
+    ) -> Metrics:
+        """What each candidate costs when pushing its bytes takes `upload_ms`, `[n]`.
+
+        `queue_ms` is how long a frame waits at the worker, whose own times are multiplied by
+        `server_factor`. Energy is what the board draws from the frame's start to its end, the
+        radio included, without the radio's tail.
+        """
+        server_ms = self.server_ms * server_factor
+        away_ms = self.sends * (upload_ms + (round_trip_ms + queue_ms + OWN_MS)) + server_ms
+        edge_ms = self.edge_ms + self.encode_ms
+        return Metrics(
+            latency_ms=edge_ms + away_ms,
+            energy_mj=self.energy_mj
+            + self.wait_w * away_ms
+            + self.radio_mj
+            + self.radio_w * self.sends * upload_ms,
+            bottleneck_ms=np.maximum(edge_ms, np.maximum(self.sends * upload_ms, server_ms)),
+            server_ms=server_ms,
+        )
+
+
+def cost_table(
+    manifest: Manifest,
+    edges: Sequence[Profile],
+    cloud: CloudTimes,
+    *,
+    radio: Radio,
+    power: PowerModel | None = None,
+    codecs: frozenset[str] | None = None,
+) -> CostTable:
+    """The table of all candidates: each edge profile is a runtime, `codecs` limits the codecs.
+
+    `power` stands in where a profile has no energy. Raises `PlanError` for profiles that do not
+    fit the bundle or lack what a plan needs.
+    """
+    count = len(manifest.segments)
+    if len(cloud.segment_ms) != count:
+        raise PlanError(
+            f"the worker has times of {len(cloud.segment_ms)} segments, the bundle {count}"
+        )
+    rows = []
+    for profile in edges:
+        if len(profile.segments) != count:
+            raise PlanError(
+                f"the profile of {profile.device} has {len(profile.segments)} segments, "
+                f"the bundle {count}",
+                "measure again with `splitpoint profile`",
+            )
+        if not profile.codecs:
+            raise PlanError(
+                f"the profile of {profile.device} has no codecs",
+                "measure again with `splitpoint profile`",
+            )
+        rows += _rows(profile, cloud, radio, power, codecs)
+    columns = {
+        name: np.array([row[name] for row in rows], np.float64)
+        for name in (
+            "sends", "edge_ms", "encode_ms", "nbytes", "server_ms", "spread_ms", "accuracy_drop",
+            "edge_mb", "energy_mj", "wait_w", "radio_mj",
+        )
+    }  # fmt: skip
+    return CostTable(
+        boundary=np.array([row["boundary"] for row in rows], np.int64),
+        codec=tuple(str(row["codec"]) for row in rows),
+        runtime=tuple(str(row["runtime"]) for row in rows),
+        radio_w=radio.base_mw / 1e3,
+        energy_kind=tuple(str(row["energy_kind"]) for row in rows),
+        **columns,
+    )
+
+
+def _rows(
+    profile: Profile,
+    cloud: CloudTimes,
+    radio: Radio,
+    power: PowerModel | None,
+    codecs: frozenset[str] | None,
+) -> list[dict[str, float | str]]:
+    """The candidates of one runtime: all on the device first, then every boundary and codec."""
+    segments = profile.segments
+    count = len(segments)
+    ms = np.array([s.ms for s in segments])
+    spread = np.array([s.p95_ms - s.ms for s in segments])
+    cloud_ms = np.array(cloud.segment_ms)
+    cloud_spread = np.array(cloud.segment_p95_ms or cloud.segment_ms) - cloud_ms
+    memory = np.array([np.nan if s.memory_mb is None else s.memory_mb for s in segments])
+    base_mb = np.nan if profile.base_mb is None else profile.base_mb
+    busy_w, idle_w = profile.busy_w, profile.idle_w
+    kind = profile.energy_kind
+    if kind == "none" and power is not None:
+        kind, busy_w, idle_w = power.kind, power.busy_w, power.idle_w
+        segment_mj = busy_w * ms
+    else:
+        segment_mj = np.array([np.nan if s.mj is None else s.mj for s in segments])
+
+    def row(
+        boundary: int, codec: str, nbytes: float, encode: float, decode: float, drop: float | None
+    ) -> dict[str, float | str]:
+        sends = boundary < count
+        variance = (spread[:boundary] ** 2).sum() + (cloud_spread[boundary:] ** 2).sum()
+        return {
+            "boundary": boundary,
+            "codec": codec,
+            "runtime": profile.runtime,
+            "sends": float(sends),
+            "edge_ms": ms[:boundary].sum(),
+            "encode_ms": encode,
+            "nbytes": nbytes,
+            "server_ms": decode + cloud_ms[boundary:].sum(),
+            "spread_ms": float(np.sqrt(variance)),
+            "accuracy_drop": np.nan if drop is None else drop,
+            "edge_mb": base_mb + memory[:boundary].sum(),
+            "energy_mj": segment_mj[:boundary].sum() + (busy_w or np.nan) * encode
+            if encode
+            else segment_mj[:boundary].sum(),
+            "wait_w": (np.nan if idle_w is None else idle_w) if sends else 0.0,
+            # mW per Mbit/s is mJ per Mbit.
+            "radio_mj": radio.up_mw_per_mbps * 8e-6 * nbytes,
+            "energy_kind": "modelled" if sends and kind == "measured" else kind,
+        }
+
+    rows = [row(count, NO_CODEC, 0.0, 0.0, 0.0, 0.0)]
+    for found in profile.codecs:
+        unproven = found.codec.partition("@")[0] not in TRUSTED and found.accuracy_drop is None
+        if unproven or (codecs is not None and found.codec not in codecs):
+            continue
+        decode_ms = cloud.decode_ms.get((found.boundary, found.codec), found.decode_ms)
+        rows.append(
+            row(
+                found.boundary,
+                found.codec,
+                found.nbytes + ENVELOPE_BYTES,
+                found.encode_ms,
+                decode_ms,
+                found.accuracy_drop,
+            )
+        )
+    return rows

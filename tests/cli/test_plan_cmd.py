@@ -1,0 +1,412 @@
+"""`splitpoint plan`: its table, its JSON, what its options change, and its errors in one line."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+from processes import splitpoint
+from split_tables import codec_time, profile_of
+from splitpoint.cli.main import main
+from splitpoint.partition.bundle import Bundle
+from splitpoint.partition.profile import Profile
+
+Plan = Callable[..., tuple[int, str, str]]
+
+# Boundaries 0 to 4. The device takes 10 ms a segment, the worker 1 ms. On a link of 8 Mbit/s and
+# 20 ms the candidates are all on the device (40 ms), the input as jpeg (2 + 10 + 20.5 + 4 ms) or
+# raw (100 + 20.5 + 4 ms), and boundaries 2 and 3 with what is left of them.
+LINK = "8mbps,20ms"
+
+
+def edge_profile(bundle: Bundle, **fields: object) -> Profile:
+    codecs = [
+        codec_time(0, "raw", 99_900, accuracy_drop=0.0),
+        codec_time(0, "jpeg", 9_900, encode_ms=2, accuracy_drop=0.01),
+        codec_time(2, "q8", 7_900, encode_ms=1, accuracy_drop=0.0),
+        codec_time(3, "q8", 3_900, encode_ms=1, accuracy_drop=0.0),
+        codec_time(3, "q4", 400, encode_ms=1, accuracy_drop=None),
+    ]
+    known = {
+        "device": "a (AMD EPYC 7763 64-Core Processor)",
+        "memory_mb": [10, 10, 10, 10],
+        "digest": bundle.digest,
+    }
+    return profile_of([10] * 4, codecs, **{**known, **fields})
+
+
+def cloud_profile(bundle: Bundle, **fields: object) -> Profile:
+    known = {
+        "device": "b (AMD EPYC 7763 64-Core Processor)",
+        "runtime": "torch",
+        "digest": bundle.digest,
+    }
+    return profile_of([1] * 4, [codec_time(0, "raw", 1)], **{**known, **fields})
+
+
+@pytest.fixture
+def files(small_bundle: Bundle, tmp_path: Path) -> dict[str, Path]:
+    assert len(small_bundle.manifest.segments) == 4
+    edge_profile(small_bundle).save(tmp_path / "edge.json")
+    cloud_profile(small_bundle).save(tmp_path / "cloud.json")
+    return {
+        "bundle": small_bundle.folder,
+        "edge": tmp_path / "edge.json",
+        "cloud": tmp_path / "cloud.json",
+    }
+
+
+@pytest.fixture
+def plan(
+    files: dict[str, Path], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Plan:
+    """Runs the command in this process: exit code, stdout, stderr."""
+
+    def run(*options: str, link: str = LINK, edges: Sequence[Path] = ()) -> tuple[int, str, str]:
+        arguments = ["splitpoint", "plan", str(files["bundle"]), "--cloud", str(files["cloud"])]
+        for path in edges or [files["edge"]]:
+            arguments += ["--edge", str(path)]
+        monkeypatch.setattr(sys, "argv", [*arguments, "--link", link, *options])
+        try:
+            main()
+            code = 0
+        except SystemExit as ended:
+            code = ended.code if isinstance(ended.code, int) else int(ended.code is not None)
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return run
+
+
+def choice(plan: Plan, *options: str, link: str = LINK) -> tuple[int, str]:
+    code, out, err = plan("--json", *options, link=link)
+    assert code == 0, err
+    chosen = json.loads(out)["chosen"]
+    return chosen["boundary"], chosen["codec"]
+
+
+def error(plan: Plan, *options: str, **arguments: object) -> str:
+    """The one line that a failure says."""
+    code, out, err = plan(*options, **arguments)
+    assert code == 1
+    assert out == ""
+    (line,) = err.splitlines()
+    assert line.startswith("error: ")
+    return line
+
+
+def strict(text: str) -> object:
+    """JSON as the standard has it, which knows neither NaN nor Infinity."""
+
+    def refuse(constant: str) -> None:
+        raise AssertionError(constant)
+
+    return json.loads(text, parse_constant=refuse)
+
+
+def test_json(plan: Plan) -> None:
+    code, out, err = plan("--json")
+    assert (code, err) == (0, "")
+    assert len(out.splitlines()) == 1
+    document = strict(out)
+    assert document.keys() >= {"chosen", "candidates", "breakeven"}
+    for candidate in document["candidates"]:
+        assert candidate.keys() >= {
+            "boundary", "codec", "runtime", "latency_ms", "p95_ms", "energy_mj", "energy_kind",
+            "bytes_up", "server_ms", "accuracy_drop", "fps", "feasible", "why",
+        }  # fmt: skip
+    found = {(c["boundary"], c["codec"]): c for c in document["candidates"]}
+    assert found.keys() == {(4, "none"), (0, "raw"), (0, "jpeg"), (2, "q8"), (3, "q8")}
+    jpeg = document["candidates"][0]
+    assert (jpeg["boundary"], jpeg["codec"]) == (0, "jpeg")
+    assert jpeg["latency_ms"] == 2 + 10 + 20.5 + 4
+    assert jpeg["bytes_up"] == 10_000
+    assert jpeg["server_ms"] == 4
+    assert (jpeg["energy_mj"], jpeg["energy_kind"]) == (None, "none")
+    assert jpeg["fps"] == 100
+    assert jpeg["feasible"] is True
+    assert found[4, "none"]["latency_ms"] == 40
+    chosen = document["chosen"]
+    assert (chosen["boundary"], chosen["codec"], chosen["runtime"]) == (0, "jpeg", "onnxruntime")
+    assert chosen["why"] == jpeg["why"]
+    for name in ("uplink_mbps", "server_queue_ms"):
+        intervals = document["breakeven"][name]
+        assert intervals[0]["from"] == 0
+        assert intervals[-1]["to"] is None
+        assert [i["to"] for i in intervals[:-1]] == [i["from"] for i in intervals[1:]]
+    # All on the device below: 40 = 26.5 + 80 / Mbit/s.
+    assert document["breakeven"]["uplink_mbps"][0]["to"] == pytest.approx(80 / 13.5, rel=2e-3)
+
+
+def test_table(plan: Plan) -> None:
+    code, out, _ = plan()
+    assert code == 0
+    assert "8 Mbit/s up, 20 ms round trip" in out
+    for words in ("all on the device", "the input as jpeg", "boundary 2 as q8", "36.5", "40.0"):
+        assert words in out
+    assert "chosen: the input as jpeg, predicted 36.5 ms: 1.10x as fast as all on the device" in out
+    assert "all on the device wins below 5.9" in out
+    assert "energy of the device: none" in out
+    rows = out.partition("chosen:")[0]
+    assert "the input as raw" not in rows  # only the best codec of each boundary
+    assert "the input as raw" in plan("--all")[1].partition("chosen:")[0]
+
+
+def test_as_a_process(files: dict[str, Path]) -> None:
+    done = splitpoint(
+        "plan", str(files["bundle"]), "--edge", str(files["edge"]), "--cloud",
+        str(files["cloud"]), "--link", "wifi", "--json",
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
+    assert json.loads(done.stdout)["chosen"]["boundary"] == 0
+    done = splitpoint(
+        "plan", str(files["bundle"]), "--edge", str(files["edge"]), "--cloud",
+        str(files["cloud"]), "--link", "pigeon",
+    )  # fmt: skip
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("error: unknown link 'pigeon'")
+    assert len(done.stderr.splitlines()) == 1
+    assert splitpoint("plan", str(files["bundle"])).returncode == 2
+
+
+def test_conditions_change_the_choice(plan: Plan) -> None:
+    assert choice(plan) == (0, "jpeg")
+    assert choice(plan, link="1mbps,20ms") == (4, "none")
+    assert choice(plan, link="1000mbps,1ms") == (0, "raw")
+    assert choice(plan, "--queue-ms", "5") == (4, "none")
+    assert choice(plan, "--server-slowdown", "3") == (4, "none")
+
+
+def test_limits_change_the_choice(plan: Plan) -> None:
+    assert choice(plan, "--must-not-upload-input") == (4, "none")
+    fast = "1000mbps,1ms"
+    assert choice(plan, "--must-not-upload-input", link=fast) == (2, "q8")
+    assert choice(plan, "--max-accuracy-drop", "0", "--codec", "jpeg", link=fast) == (4, "none")
+    assert choice(plan, "--max-accuracy-drop", "0.01", "--codec", "jpeg", link=fast) == (0, "jpeg")
+    assert choice(plan, "--max-accuracy-drop", "0") == (4, "none")
+    assert choice(plan, "--max-kb-per-frame", "5", link=fast) == (3, "q8")
+    assert choice(plan, "--max-edge-mb", "85", link="1mbps,20ms") == (3, "q8")
+    assert choice(plan, "--min-fps", "90") == (0, "jpeg")
+    assert choice(plan, "--codec", "raw", link="8mbps,20ms") == (4, "none")
+
+
+def test_layers_that_must_stay(plan: Plan, small_bundle: Bundle) -> None:
+    for layer in small_bundle.manifest.layers:
+        boundary, _ = choice(plan, "--must-run-on-edge", layer.name, link="1000mbps,1ms")
+        usable = [b for b in (2, 3, 4) if b > layer.segment]
+        assert boundary == usable[0]
+
+
+def test_two_runtimes(plan: Plan, small_bundle: Bundle, files: dict[str, Path]) -> None:
+    other = files["edge"].with_name("other.json")
+    dataclasses.replace(
+        edge_profile(small_bundle, runtime="torch"),
+        segments=profile_of([4] * 4).segments,
+    ).save(other)
+    code, out, _ = plan("--json", edges=[files["edge"], other], link="1mbps,20ms")
+    assert code == 0
+    document = json.loads(out)
+    assert {c["runtime"] for c in document["candidates"]} == {"onnxruntime", "torch"}
+    assert document["chosen"]["runtime"] == "torch"
+    assert document["candidates"][0]["latency_ms"] == 16
+
+
+def test_two_runtimes_can_be_told_apart_in_the_table(
+    plan: Plan, small_bundle: Bundle, files: dict[str, Path]
+) -> None:
+    other = files["edge"].with_name("other.json")
+    edge_profile(small_bundle, runtime="torch").save(other)
+    _, out, _ = plan(edges=[files["edge"], other])
+    assert "torch" in out
+    assert "onnxruntime" in out
+
+
+def test_scaled_devices_are_marked(plan: Plan) -> None:
+    code, out, err = plan("--json", "--edge-device", "pi4", "--cloud-device", "t4")
+    assert code == 0
+    document = strict(out)
+    assert {c["energy_kind"] for c in document["candidates"]} == {"modelled"}
+    assert all(c["energy_mj"] > 0 for c in document["candidates"])
+    notes = [line for line in err.splitlines() if line.startswith("note: ")]
+    assert len(notes) == 2
+    assert all("modelled" in note for note in notes)
+    assert "Raspberry Pi 4" in notes[0]
+    assert "T4" in notes[1]
+    local = {c["boundary"]: c["latency_ms"] for c in document["candidates"]}[4]
+    assert local > 40  # a Pi is slower than the server that was measured
+    _, out, _ = plan("--edge-device", "pi4")
+    assert "energy of the device: modelled" in out
+
+
+def test_an_emulated_profile_is_marked(
+    plan: Plan, small_bundle: Bundle, files: dict[str, Path]
+) -> None:
+    edge_profile(small_bundle, emulated="slowed down 3 times").save(files["edge"])
+    assert "note: a (AMD EPYC 7763 64-Core Processor): slowed down 3 times" in plan()[2]
+    assert "slowed down 3 times" in error(plan, "--edge-device", "pi4")
+
+
+def test_energy(plan: Plan, small_bundle: Bundle, files: dict[str, Path]) -> None:
+    words = error(plan, "--objective", "energy")
+    assert "energy of the device is not known" in words
+    assert "--power-model" in words
+    assert choice(plan, "--objective", "energy", "--power-model", "pi5")
+    edge_profile(small_bundle, mj=[50] * 4, energy_kind="measured", busy_w=5.0, idle_w=1.0).save(
+        files["edge"]
+    )
+    _, out, _ = plan("--json", "--objective", "energy", "--radio", "none")
+    document = json.loads(out)
+    found = {(c["boundary"], c["codec"]): c for c in document["candidates"]}
+    assert found[4, "none"]["energy_mj"] == 200
+    assert found[4, "none"]["energy_kind"] == "measured"
+    assert found[0, "jpeg"]["energy_mj"] == 5 * 2 + 1 * 34.5
+    assert found[0, "jpeg"]["energy_kind"] == "modelled"
+    _, out, _ = plan("--json", "--radio", "wifi")
+    wifi = {(c["boundary"], c["codec"]): c for c in json.loads(out)["candidates"]}
+    assert wifi[0, "jpeg"]["energy_mj"] == pytest.approx(
+        44.5 + (283.17 * 8 + 132.86) * 10 / 1e3, abs=1e-3
+    )
+    assert wifi[4, "none"]["energy_mj"] == 200
+
+
+def test_a_trace(plan: Plan, tmp_path: Path) -> None:
+    """Half of the time nothing is carried: a deadline then leaves only the device."""
+    path = tmp_path / "trace.csv"
+    path.write_text("seconds,uplink_mbps\n0,1000\n1,0\n2,1000\n3,0\n")
+    assert choice(plan, "--deadline-ms", "60", link=str(path)) == (4, "none")
+
+
+def test_html(plan: Plan, tmp_path: Path) -> None:
+    page = tmp_path / "report.html"
+    code, out, err = plan("--json", "--html", str(page))
+    assert code == 0
+    assert json.loads(out)["chosen"]["codec"] == "jpeg"
+    assert str(page) in err
+    assert page.read_text().startswith("<!DOCTYPE html>")
+    assert "cannot write" in error(plan, "--html", str(tmp_path / "nowhere" / "r.html"))
+
+
+# What is wrong with the files
+
+
+def test_profiles_of_another_bundle(
+    plan: Plan, small_bundle: Bundle, files: dict[str, Path]
+) -> None:
+    cloud_profile(small_bundle, digest="f" * 64).save(files["cloud"])
+    assert "is of the bundle ffffffffffff" in error(plan)
+    cloud_profile(small_bundle).save(files["cloud"])
+    edge_profile(small_bundle, digest="e" * 64).save(files["edge"])
+    assert "is of the bundle eeeeeeeeeeee" in error(plan)
+
+
+def test_a_worker_that_was_measured_in_onnxruntime(
+    plan: Plan, small_bundle: Bundle, files: dict[str, Path]
+) -> None:
+    cloud_profile(small_bundle, runtime="onnxruntime").save(files["cloud"])
+    words = error(plan)
+    assert "was measured in onnxruntime, the worker runs torch" in words
+    assert "--runtime torch" in words
+
+
+def test_profiles_without_what_a_plan_needs(
+    plan: Plan, small_bundle: Bundle, files: dict[str, Path]
+) -> None:
+    edge_profile(small_bundle).save(files["edge"])
+    record = json.loads(files["edge"].read_text())
+    for damage, words in (
+        ({"codecs": []}, "has no codecs"),
+        ({"segments": record["segments"][:2], "codecs": record["codecs"][:2]}, "has 2 segments"),
+        ({"schema": 99}, "has profile schema 99"),
+        ({"segments": []}, "make no sense"),
+        ({"busy_w": "many"}, "splitpoint profile"),
+        ({"segments": [{**s, "ms": math.nan} for s in record["segments"]]}, "make no sense"),
+    ):
+        files["edge"].write_text(json.dumps({**record, **damage}))
+        assert words in error(plan)
+    for text in ("", "{", "[]", "\0", "[" * 100_000):
+        files["edge"].write_text(text)
+        assert "is no profile" in error(plan)
+    assert "cannot read" in error(plan, edges=[files["edge"].with_name("none.json")])
+
+
+# What is wrong with the options
+
+
+@pytest.mark.parametrize(
+    ("link", "words"),
+    [
+        ("5g", "unknown link '5g'"),
+        ("0mbps", "carries nothing"),
+        ("0mbps,20ms", "carries nothing"),
+        ("-3mbps", "unknown link"),
+        ("none.csv", "cannot read the trace"),
+        ("", "unknown link"),
+    ],
+)
+def test_links(plan: Plan, link: str, words: str) -> None:
+    assert words in error(plan, link=link)
+
+
+@pytest.mark.parametrize("rows", ["0,1\n1,-2\n", "0,0\n1,0\n", "0,1\n", "x,y\n1,2\n", ""])
+def test_traces(plan: Plan, tmp_path: Path, rows: str) -> None:
+    path = tmp_path / "trace.csv"
+    path.write_text("seconds,uplink_mbps\n" + rows)
+    assert "trace" in error(plan, link=str(path))
+
+
+@pytest.mark.parametrize("option", ["--edge-device", "--cloud-device", "--power-model"])
+def test_unknown_devices_list_the_known_ones(plan: Plan, option: str) -> None:
+    words = error(plan, option, "abacus")
+    assert "abacus" in words
+    for known in ("pi4", "pi5", "jetson-nano", "t4"):
+        assert known in words
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--objective", "beauty"], "unknown objective 'beauty'"),
+        (["--objective", "latency=0"], "unknown objective"),
+        (["--must-run-on-edge", "fc9"], "has no layer 'fc9'"),
+        (["--must-run-on-edge", "CONV"], "did you mean conv1, conv2, conv3"),
+        (["--deadline-ms", "0"], "--deadline-ms 0 can never be kept"),
+        (["--deadline-ms", "nan"], "--deadline-ms"),
+        (["--max-accuracy-drop", "2"], "--max-accuracy-drop 2 is no share"),
+        (["--min-fps", "-1"], "--min-fps -1 can never be kept"),
+        (["--deadline-ms", "1"], "no plan keeps to --deadline-ms"),
+        (["--max-edge-mb", "80", "--max-kb-per-frame", "0.1"], "--max-edge-mb or to --max-kb"),
+        (["--codec", "jepg"], "jepg"),
+        (["--radio", "wfi"], "wfi"),
+    ],
+)
+def test_options(plan: Plan, options: list[str], words: str) -> None:
+    assert words in error(plan, *options)
+
+
+def test_the_nearest_plan_is_named(plan: Plan) -> None:
+    words = error(plan, "--deadline-ms", "20")
+    assert "nearest is the input as jpeg (36 ms), which misses --deadline-ms by 82 %" in words
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--queue-ms", "-1"],
+        ["--queue-ms", "nan"],
+        ["--queue-ms", "inf"],
+        ["--server-slowdown", "0"],
+        ["--server-slowdown", "nan"],
+        ["--server-slowdown", "inf"],
+    ],
+)
+def test_conditions_that_do_not_exist(plan: Plan, options: list[str]) -> None:
+    """Wrong usage or an error; in no case a table of what is not a number."""
+    code, out, err = plan("--json", *options)
+    assert code in (1, 2)
+    assert out == ""
+    assert err

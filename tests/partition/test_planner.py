@@ -1,0 +1,866 @@
+"""The planner against figures worked out by hand and against brute force."""
+
+from __future__ import annotations
+
+import gc
+import math
+import random
+import tracemalloc
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from split_tables import codec_time, manifest_of, profile_of, random_profiles
+from splitpoint.partition.costs import (
+    ENVELOPE_BYTES,
+    OWN_MS,
+    TRUSTED,
+    CloudTimes,
+    CostTable,
+    cost_table,
+)
+from splitpoint.partition.errors import PlanError
+from splitpoint.partition.link import Link
+from splitpoint.partition.objective import DEFAULT_ACCURACY_DROP, Constraints, Objective
+from splitpoint.partition.online import OnlinePlanner
+from splitpoint.partition.planner import Prediction, Report, make_plan
+from splitpoint.partition.power_model import PowerModel
+from splitpoint.partition.profile import Profile
+from splitpoint.partition.radio import NO_RADIO, RADIOS, Radio
+
+LATENCY = Objective.parse("latency")
+
+
+def link_of(mbps: float, round_trip_ms: float = 20.0) -> Link:
+    return Link(name="given", uplink_mbps=mbps, round_trip_ms=round_trip_ms, source="given")
+
+
+def table_of(
+    edges: list[Profile], worker: Profile, radio: Radio = NO_RADIO, **options: object
+) -> CostTable:
+    manifest = manifest_of(len(worker.segments))
+    return cost_table(manifest, edges, CloudTimes.from_profile(worker), radio=radio, **options)
+
+
+def plan_of(
+    edges: list[Profile],
+    worker: Profile,
+    link: Link,
+    objective: str = "latency",
+    *,
+    radio: Radio = NO_RADIO,
+    power: PowerModel | None = None,
+    codecs: frozenset[str] | None = None,
+    queue_ms: float = 0.0,
+    server_factor: float = 1.0,
+    **limits: object,
+) -> Report:
+    return make_plan(
+        manifest_of(len(worker.segments)),
+        table_of(edges, worker, radio, power=power, codecs=codecs),
+        link,
+        objective=Objective.parse(objective),
+        constraints=Constraints(**limits),
+        queue_ms=queue_ms,
+        server_factor=server_factor,
+    )
+
+
+def one(report: Report, boundary: int, codec: str) -> Prediction:
+    (found,) = (c for c in report.candidates if (c.boundary, c.codec) == (boundary, codec))
+    return found
+
+
+# A worked example. Device: 10, 20, 40 ms; worker: 1, 2, 4 ms; 8 Mbit/s carry a kilobyte a
+# millisecond; the round trip is 20 ms.
+EDGE = profile_of(
+    [10, 20, 40],
+    [
+        codec_time(0, "raw", 150_000 - ENVELOPE_BYTES),
+        codec_time(0, "jpeg", 11_900, encode_ms=3, decode_ms=2, accuracy_drop=0.01),
+        codec_time(1, "q8", 4_900, encode_ms=1, decode_ms=0.5),
+        codec_time(2, "q8", 1_900, encode_ms=0.5, decode_ms=0.25),
+        codec_time(2, "q4", 900, encode_ms=0.5, decode_ms=0.25),
+    ],
+    mj=[50, 90, 200],
+    memory_mb=[10, 20, 30],
+    energy_kind="measured",
+    busy_w=5.0,
+    idle_w=2.0,
+)
+WORKER = profile_of([1, 2, 4], [codec_time(0, "jpeg", 11_900, decode_ms=1.5)], runtime="torch")
+MBPS = 8.0
+
+
+def test_latency_by_hand() -> None:
+    report = plan_of([EDGE], WORKER, link_of(MBPS))
+    assert OWN_MS == 0.5
+    assert one(report, 3, "none").latency_ms == pytest.approx(10 + 20 + 40)
+    # The worker measured its own decoding of jpeg; of the others the device's stands in.
+    assert one(report, 0, "jpeg").latency_ms == pytest.approx(3 + 12 + 20 + 0.5 + 1.5 + 7)
+    assert one(report, 0, "raw").latency_ms == pytest.approx(150 + 20 + 0.5 + 7)
+    assert one(report, 1, "q8").latency_ms == pytest.approx(10 + 1 + 5 + 20 + 0.5 + 0.5 + 6)
+    assert one(report, 2, "q8").latency_ms == pytest.approx(30 + 0.5 + 2 + 20 + 0.5 + 0.25 + 4)
+    assert (report.chosen.boundary, report.chosen.codec) == (1, "q8")
+    assert report.chosen.runtime == "onnxruntime"
+    assert one(report, 1, "q8").bytes_up == 5_000
+    assert one(report, 3, "none").bytes_up == 0
+
+
+def test_load_makes_the_worker_wait_and_slow_down() -> None:
+    report = plan_of([EDGE], WORKER, link_of(MBPS), queue_ms=7, server_factor=3)
+    jpeg = one(report, 0, "jpeg")
+    assert jpeg.server_ms == pytest.approx(3 * (1.5 + 7))
+    assert jpeg.latency_ms == pytest.approx(3 + 12 + 20 + 0.5 + 7 + 3 * 8.5)
+    assert jpeg.stages_ms["queue"] == 7
+    assert one(report, 3, "none").latency_ms == pytest.approx(70)
+    assert one(report, 3, "none").stages_ms["queue"] == 0
+
+
+def test_p95_by_hand() -> None:
+    """Independent spreads add up as squares: of the segments that run, wherever they do."""
+    edge = profile_of([10, 20], [codec_time(1, "q8", 900)], p95_ms=[13, 24])
+    worker = profile_of([1, 2], p95_ms=[1, 6], runtime="torch")
+    report = plan_of([edge], worker, link_of(MBPS))
+    assert one(report, 2, "none").p95_ms == pytest.approx(30 + math.hypot(3, 4))
+    split = one(report, 1, "q8")
+    assert split.latency_ms == pytest.approx(10 + 1 + 20.5 + 2)
+    assert split.p95_ms == pytest.approx(split.latency_ms + math.hypot(3, 4))
+
+
+def test_spread_of_the_link_is_in_p95() -> None:
+    edge = profile_of([10, 20], [codec_time(1, "q8", 900)])
+    worker = profile_of([1, 2], runtime="torch")
+    rates = (1.0, 8.0, 8.0, 8.0, 8.0)
+    probed = Link(
+        name="probed", uplink_mbps=8, round_trip_ms=20, source="probed", probed_mbps=rates
+    )
+    report = plan_of([edge], worker, probed)
+    split = one(report, 1, "q8")
+    assert split.latency_ms == pytest.approx(10 + 1 + 20.5 + 2)  # a kilobyte at the median rate
+    late_ms = float(np.percentile([8.0, 1, 1, 1, 1], 95)) - 1
+    assert late_ms > 5
+    assert split.p95_ms == pytest.approx(split.latency_ms + late_ms)
+    assert one(report, 2, "none").p95_ms == pytest.approx(30)
+
+
+def test_deadline_is_for_the_95th_percentile() -> None:
+    edge = profile_of([10, 20], [codec_time(1, "q8", 900)], p95_ms=[10, 60])
+    worker = profile_of([1, 2], runtime="torch")
+    assert plan_of([edge], worker, link_of(MBPS)).chosen.boundary == 2
+    report = plan_of([edge], worker, link_of(MBPS), deadline_ms=40)
+    assert report.chosen.boundary == 1
+    local = one(report, 2, "none")
+    assert (local.latency_ms, local.p95_ms) == (30, 70)
+    assert not local.feasible
+    assert "--deadline-ms" in local.why
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_stages_add_up(seed: int) -> None:
+    edges, worker = random_profiles(seed, runtimes=2)
+    report = plan_of(edges, worker, link_of(5, 33), queue_ms=4, server_factor=1.7)
+    for candidate in report.candidates:
+        assert candidate.stages_ms.keys() == {
+            "edge", "encode", "uplink", "queue", "cloud", "downlink",
+        }  # fmt: skip
+        assert sum(candidate.stages_ms.values()) == pytest.approx(candidate.latency_ms)
+        assert all(ms >= 0 for ms in candidate.stages_ms.values())
+        assert candidate.stages_ms["cloud"] == pytest.approx(candidate.server_ms)
+        if candidate.codec == "none":
+            assert candidate.stages_ms["uplink"] == candidate.stages_ms["downlink"] == 0
+
+
+def by_definition(
+    edges: list[Profile], worker: Profile, *, mbps: float, round_trip: float, queue: float,
+    factor: float, radio: Radio,
+) -> dict[tuple[str, int, str], dict[str, float]]:  # fmt: skip
+    """Every candidate's figures, from the definition and with loops."""
+    found = {}
+    for edge in edges:
+        count = len(edge.segments)
+        local_ms = sum(s.ms for s in edge.segments)
+        found[edge.runtime, count, "none"] = {
+            "latency": local_ms,
+            "energy": sum(s.mj for s in edge.segments),
+            "throughput": local_ms,
+            "server-cost": 0.0,
+            "p95": local_ms + sum((s.p95_ms - s.ms) ** 2 for s in edge.segments) ** 0.5,
+            "drop": 0.0,
+            "kb": 0.0,
+            "mb": edge.base_mb + sum(s.memory_mb for s in edge.segments),
+        }
+        decode = {(c.boundary, c.codec): c.decode_ms for c in worker.codecs}
+        for c in edge.codecs:
+            if c.codec not in TRUSTED and c.accuracy_drop is None:
+                continue
+            before, after = edge.segments[: c.boundary], worker.segments[c.boundary :]
+            nbytes = c.nbytes + ENVELOPE_BYTES
+            device_ms = sum(s.ms for s in before) + c.encode_ms
+            upload_ms = nbytes * 8 / (mbps * 1e6) * 1e3
+            server_ms = factor * (decode[c.boundary, c.codec] + sum(s.ms for s in after))
+            waiting_ms = upload_ms + round_trip + OWN_MS + queue + server_ms
+            spreads = [s.p95_ms - s.ms for s in (*before, *after)]
+            found[edge.runtime, c.boundary, c.codec] = {
+                "latency": device_ms + waiting_ms,
+                "energy": sum(s.mj for s in before)
+                + edge.busy_w * c.encode_ms
+                + edge.idle_w * waiting_ms
+                + radio.power_mw(up_mbps=mbps) * upload_ms / 1e3,
+                "throughput": max(device_ms, upload_ms, server_ms),
+                "server-cost": server_ms,
+                "p95": device_ms + waiting_ms + sum(s**2 for s in spreads) ** 0.5,
+                "drop": math.nan if c.accuracy_drop is None else c.accuracy_drop,
+                "kb": nbytes / 1e3,
+                "mb": edge.base_mb + sum(s.memory_mb for s in before),
+            }
+    return found
+
+
+CONDITIONS = (
+    dict(mbps=0.7, round_trip=60.0, queue=0.0, factor=1.0),
+    dict(mbps=6.0, round_trip=30.0, queue=9.0, factor=2.5),
+    dict(mbps=80.0, round_trip=4.0, queue=0.0, factor=0.5),
+)
+
+
+@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("conditions", CONDITIONS)
+def test_every_figure_is_by_definition(seed: int, conditions: dict[str, float]) -> None:
+    edges, worker = random_profiles(seed, runtimes=2)
+    radio = RADIOS["wifi"]
+    truth = by_definition(edges, worker, radio=radio, **conditions)
+    report = plan_of(
+        edges,
+        worker,
+        link_of(conditions["mbps"], conditions["round_trip"]),
+        radio=radio,
+        queue_ms=conditions["queue"],
+        server_factor=conditions["factor"],
+    )
+    assert len(report.candidates) == len(truth)
+    for c in report.candidates:
+        figures = truth[c.runtime, c.boundary, c.codec]
+        assert c.latency_ms == pytest.approx(figures["latency"])
+        assert c.p95_ms == pytest.approx(figures["p95"])
+        assert c.energy_mj == pytest.approx(figures["energy"])
+        assert c.fps == pytest.approx(1e3 / figures["throughput"])
+        assert c.server_ms == pytest.approx(figures["server-cost"])
+        assert c.edge_mb == pytest.approx(figures["mb"])
+        assert c.bytes_up == round(1e3 * figures["kb"])
+
+
+@pytest.mark.parametrize("conditions", CONDITIONS)
+@pytest.mark.parametrize(
+    "objective",
+    ["latency", "energy", "throughput", "server-cost", "latency=2,energy=1",
+     "throughput=1,server-cost=0.3,latency=1"],
+)  # fmt: skip
+def test_the_chosen_one_is_the_best_of_the_feasible(
+    objective: str, conditions: dict[str, float]
+) -> None:
+    """Brute force over the definition, with and without limits that exclude some but not all."""
+    radio = RADIOS["lte"]
+    weights = {
+        part.partition("=")[0]: float(part.partition("=")[2] or 1) for part in objective.split(",")
+    }
+    choices = set()
+    for seed in range(12):
+        edges, worker = random_profiles(seed, runtimes=2)
+        truth = by_definition(edges, worker, radio=radio, **conditions)
+        median = {name: float(np.median([f[name] for f in truth.values()])) for name in weights}
+        rng = random.Random(seed)
+        limits = {
+            name: float(np.quantile([f[key] for f in truth.values()], rng.uniform(0.4, 0.9)))
+            for name, key in rng.sample(
+                [("deadline_ms", "p95"), ("max_edge_mb", "mb"), ("max_kb_per_frame", "kb")],
+                rng.randint(0, 2),
+            )
+        }
+        limits = {name: value for name, value in limits.items() if value > 0}
+        limits["max_accuracy_drop"] = rng.choice([0.0, 0.02, 1.0])
+
+        def keeps(figures: dict[str, float], limits: dict[str, float] = limits) -> bool:
+            unknown = math.isnan(figures["drop"])
+            drop = 1.0 if unknown else figures["drop"]
+            return (
+                drop <= limits["max_accuracy_drop"]
+                and figures["p95"] <= limits.get("deadline_ms", math.inf)
+                and figures["mb"] <= limits.get("max_edge_mb", math.inf)
+                and figures["kb"] <= limits.get("max_kb_per_frame", math.inf)
+            )
+
+        def score(
+            figures: dict[str, float],
+            median: dict[str, float] = median,
+        ) -> float:
+            if len(weights) == 1:
+                return figures[objective]
+            return sum(w * figures[n] / (median[n] or 1) for n, w in weights.items())
+
+        feasible = {key: score(figures) for key, figures in truth.items() if keeps(figures)}
+        arguments = dict(
+            radio=radio, queue_ms=conditions["queue"], server_factor=conditions["factor"]
+        )
+        link = link_of(conditions["mbps"], conditions["round_trip"])
+        if not feasible:
+            with pytest.raises(PlanError, match="no plan keeps to"):
+                plan_of(edges, worker, link, objective, **arguments, **limits)
+            continue
+        report = plan_of(edges, worker, link, objective, **arguments, **limits)
+        chosen = (report.chosen.runtime, report.chosen.boundary, report.chosen.codec)
+        assert chosen in feasible
+        assert feasible[chosen] == pytest.approx(min(feasible.values()), rel=1e-6)
+        choices.add(chosen[1:])
+        assert {(c.runtime, c.boundary, c.codec) for c in report.candidates if c.feasible} == set(
+            feasible
+        )
+        ranks = [c.feasible for c in report.candidates]
+        assert ranks == sorted(ranks, reverse=True)
+        for kind in (True, False):
+            scores = [
+                score(truth[c.runtime, c.boundary, c.codec])
+                for c in report.candidates
+                if c.feasible is kind
+            ]
+            assert all(a <= b * (1 + 1e-6) + 1e-6 for a, b in pairwise(scores))
+    assert choices
+
+
+def test_equal_scores_are_told_apart_by_latency() -> None:
+    """All on the device costs the server nothing in either runtime."""
+    edges = [
+        profile_of([30, 40], [codec_time(0, "raw", 1000)], runtime="torch"),
+        profile_of([10, 20], [codec_time(0, "raw", 1000)], runtime="onnxruntime"),
+    ]
+    report = plan_of(edges, profile_of([1, 2]), link_of(MBPS), "server-cost")
+    assert (report.chosen.boundary, report.chosen.runtime) == (2, "onnxruntime")
+
+
+def test_runtimes_are_candidates() -> None:
+    """One starts fast, the other ends fast; each is chosen where it is the better one."""
+    codecs = [codec_time(1, "q8", 900)]
+    edges = [
+        profile_of([5, 100], codecs, runtime="onnxruntime"),
+        profile_of([30, 30], codecs, runtime="torch"),
+    ]
+    worker = profile_of([1, 2], runtime="torch")
+    fast = plan_of(edges, worker, link_of(1000, 1))
+    assert (fast.chosen.boundary, fast.chosen.runtime) == (1, "onnxruntime")
+    slow = plan_of(edges, worker, link_of(0.01, 100))
+    assert (slow.chosen.boundary, slow.chosen.runtime) == (2, "torch")
+    assert len(slow.candidates) == 4
+
+
+# Objectives and constraints
+
+
+@pytest.mark.parametrize(
+    "text", ["", "speed", "latency=", "latency=0", "latency=-1", "latency=nan", "latency=inf",
+             "latency=x", "latency,speed", "latency;energy", "energy=1=2", ","],
+)  # fmt: skip
+def test_unknown_objectives(text: str) -> None:
+    if text == "latency=":  # a weight that was left out is 1
+        assert Objective.parse(text).weights == {"latency": 1}
+        return
+    with pytest.raises(PlanError, match="unknown objective") as caught:
+        Objective.parse(text)
+    assert "server-cost" in str(caught.value)
+
+
+def test_mixes_are_parsed() -> None:
+    assert Objective.parse("latency = 2, energy").weights == {"latency": 2, "energy": 1}
+
+
+@pytest.mark.parametrize("name", ["deadline_ms", "max_edge_mb", "max_kb_per_frame", "min_fps"])
+@pytest.mark.parametrize("value", [0.0, -1.0, math.nan])
+def test_limits_that_nothing_can_keep(name: str, value: float) -> None:
+    with pytest.raises(PlanError, match="--" + name.replace("_", "-")):
+        Constraints(**{name: value})
+
+
+@pytest.mark.parametrize("value", [-0.1, 1.1, math.nan, math.inf])
+def test_a_share_is_from_0_to_1(value: float) -> None:
+    with pytest.raises(PlanError, match="--max-accuracy-drop"):
+        Constraints(max_accuracy_drop=value)
+
+
+def test_what_must_stay_on_the_device_does() -> None:
+    fast = link_of(1000, 1)
+    assert plan_of([EDGE], WORKER, fast).chosen.boundary == 0
+    kept = plan_of([EDGE], WORKER, fast, must_not_upload_input=True)
+    assert kept.chosen.boundary == 1
+    assert "--must-not-upload-input" in one(kept, 0, "raw").why
+    for layer, boundary in (("block0.conv", 1), ("block1.conv", 2), ("block2.relu", 3)):
+        report = plan_of([EDGE], WORKER, fast, must_run_on_edge=(layer,))
+        assert report.chosen.boundary == boundary
+        assert all(c.feasible is (c.boundary >= boundary) for c in report.candidates)
+        assert all("--must-run-on-edge" in c.why for c in report.candidates if not c.feasible)
+    both = plan_of([EDGE], WORKER, fast, must_run_on_edge=("block1.conv", "block0.relu"))
+    assert both.chosen.boundary == 2
+
+
+def test_unknown_layer() -> None:
+    with pytest.raises(PlanError, match="has no layer 'Relu'") as caught:
+        plan_of([EDGE], WORKER, link_of(MBPS), must_run_on_edge=("Relu",))
+    assert "did you mean block0.relu, block1.relu, block2.relu?" in str(caught.value)
+    with pytest.raises(PlanError, match="splitpoint inspect"):
+        plan_of([EDGE], WORKER, link_of(MBPS), must_run_on_edge=("fc",))
+
+
+def test_each_limit_excludes_what_exceeds_it() -> None:
+    link = link_of(MBPS)
+    free = plan_of([EDGE], WORKER, link).candidates
+    for name, figure, limit in (
+        ("max_edge_mb", lambda c: c.edge_mb, 60.0),
+        ("max_kb_per_frame", lambda c: c.bytes_up / 1e3, 5.0),
+        ("deadline_ms", lambda c: c.p95_ms, 50.0),
+        ("min_fps", lambda c: -c.fps, 50.0),
+    ):
+        report = plan_of([EDGE], WORKER, link, **{name: limit})
+        bound = -limit if name == "min_fps" else limit
+        inside = {(c.boundary, c.codec) for c in free if figure(c) <= bound}
+        assert 0 < len(inside) < len(free)
+        assert {(c.boundary, c.codec) for c in report.candidates if c.feasible} == inside
+        flag = "--" + name.replace("_", "-")
+        assert all(flag in c.why for c in report.candidates if not c.feasible)
+
+
+def test_unknown_memory_is_not_known_to_fit() -> None:
+    edge = profile_of([10, 20], [codec_time(0, "raw", 1000)])
+    with pytest.raises(PlanError, match="--max-edge-mb"):
+        plan_of([edge], profile_of([1, 2]), link_of(MBPS), max_edge_mb=1e9)
+
+
+# What a codec does to the answers
+
+
+def accuracy_plan(drops: dict[str, float | None], **limits: object) -> dict[str, bool]:
+    """Which codecs at boundary 1 may be chosen; those that are no candidates at all are absent."""
+    sizes = {"raw": 1e6, "q8": 3e5, "q4": 1e5, "jpeg": 5e4}
+    codecs = [
+        codec_time(0 if name == "jpeg" else 1, name, sizes[name], accuracy_drop=drop)
+        for name, drop in drops.items()
+    ]
+    report = plan_of([profile_of([10, 20], codecs)], profile_of([1, 2]), link_of(MBPS), **limits)
+    return {c.codec: c.feasible for c in report.candidates if c.codec != "none"}
+
+
+def test_unproven_codecs_are_no_candidates() -> None:
+    assert accuracy_plan({"q8": None, "q4": None}) == {"q8": True}
+    assert accuracy_plan({"q8": None, "q4": 0.0}) == {"q8": True, "q4": True}
+
+
+def test_default_limit_on_the_answers() -> None:
+    assert DEFAULT_ACCURACY_DROP == 0.02
+    assert accuracy_plan({"q8": 0.02, "q4": 0.03}) == {"q8": True, "q4": False}
+    # Who sends a JPEG has accepted what that changes.
+    assert accuracy_plan({"jpeg": 0.05, "q8": 0.05, "q4": 0.06}) == {
+        "jpeg": True, "q8": True, "q4": False,
+    }  # fmt: skip
+    assert accuracy_plan({"jpeg": 0.0, "q4": 0.02}) == {"jpeg": True, "q4": True}
+    assert accuracy_plan({"jpeg": None, "q4": 0.03}) == {"jpeg": True, "q4": False}
+
+
+def test_given_limit_on_the_answers() -> None:
+    """Then only what was measured is known to keep to it."""
+    drops = {"raw": 0.0, "q8": None, "q4": 0.1, "jpeg": 0.2}
+    assert accuracy_plan(drops, max_accuracy_drop=0.0) == {
+        "raw": True, "q8": False, "q4": False, "jpeg": False,
+    }  # fmt: skip
+    assert accuracy_plan(drops, max_accuracy_drop=0.1) == {
+        "raw": True, "q8": False, "q4": True, "jpeg": False,
+    }  # fmt: skip
+    assert all(accuracy_plan(drops, max_accuracy_drop=1.0).values())
+
+
+def test_named_codecs_only() -> None:
+    report = plan_of([EDGE], WORKER, link_of(MBPS), codecs=frozenset(("raw",)))
+    assert {c.codec for c in report.candidates} == {"none", "raw"}
+
+
+# Energy
+
+
+def test_energy_by_hand() -> None:
+    """Segments, encoding at busy power, waiting at idle power; then the radio."""
+    report = plan_of([EDGE], WORKER, link_of(MBPS))
+    assert one(report, 3, "none").energy_mj == pytest.approx(50 + 90 + 200)
+    split = one(report, 1, "q8")
+    waiting_ms = 5 + 20 + 0.5 + 0.5 + 6
+    assert split.energy_mj == pytest.approx(50 + 5 * 1 + 2 * waiting_ms)
+    radio = Radio(
+        name="made up", up_mw_per_mbps=100, down_mw_per_mbps=9, base_mw=1000, tail_s=1, source=""
+    )
+    with_radio = plan_of([EDGE], WORKER, link_of(MBPS), radio=radio)
+    # (100 mW per Mbit/s x 8 Mbit/s + 1000 mW) x 5 ms
+    assert one(with_radio, 1, "q8").energy_mj == pytest.approx(split.energy_mj + 1.8 * 5)
+    assert one(with_radio, 1, "q8").energy_mj == pytest.approx(
+        split.energy_mj + radio.upload_mj(5_000, MBPS)
+    )
+    assert one(with_radio, 3, "none").energy_mj == pytest.approx(340)
+
+
+def test_only_what_was_measured_is_called_measured() -> None:
+    report = plan_of([EDGE], WORKER, link_of(MBPS))
+    for c in report.candidates:
+        assert c.energy_kind == ("measured" if c.codec == "none" else "modelled")
+
+
+def test_modelled_energy_is_never_called_measured() -> None:
+    edge = profile_of(
+        [10, 20], [codec_time(1, "q8", 900)], mj=[1, 2], energy_kind="modelled", busy_w=5.0,
+        idle_w=1.0,
+    )  # fmt: skip
+    report = plan_of([edge], profile_of([1, 2]), link_of(MBPS))
+    assert {c.energy_kind for c in report.candidates} == {"modelled"}
+
+
+def test_unknown_energy() -> None:
+    edge = profile_of([10, 20], [codec_time(1, "q8", 900, encode_ms=1)])
+    report = plan_of([edge], profile_of([1, 2]), link_of(MBPS))
+    for c in report.candidates:
+        assert c.energy_mj is None
+        assert c.energy_kind == "none"
+    for objective in ("energy", "latency=1,energy=0.1"):
+        with pytest.raises(PlanError, match="energy of the device is not known") as caught:
+            plan_of([edge], profile_of([1, 2]), link_of(MBPS), objective)
+        assert "--energy auto" in str(caught.value)
+        assert "--power-model" in str(caught.value)
+
+
+def test_energy_while_waiting_may_alone_be_unknown() -> None:
+    edge = profile_of(
+        [10, 20], [codec_time(1, "q8", 900)], mj=[40, 80], energy_kind="measured", busy_w=4.0
+    )
+    report = plan_of([edge], profile_of([1, 2]), link_of(MBPS))
+    local, split = one(report, 2, "none"), one(report, 1, "q8")
+    assert (local.energy_mj, local.energy_kind) == (120, "measured")
+    assert (split.energy_mj, split.energy_kind) == (None, "none")
+    with pytest.raises(PlanError, match="energy of the device is not known"):
+        plan_of([edge], profile_of([1, 2]), link_of(MBPS), "energy")
+
+
+POWER = PowerModel(name="made up", idle_w=1.0, busy_w=4.0, source="")
+
+
+def test_a_power_model_stands_in_for_a_meter() -> None:
+    edge = profile_of([10, 20], [codec_time(1, "q8", 900, encode_ms=3)])
+    report = plan_of([edge], profile_of([1, 2]), link_of(MBPS), "energy", power=POWER)
+    assert {c.energy_kind for c in report.candidates} == {"modelled"}
+    assert one(report, 2, "none").energy_mj == pytest.approx(4 * 30)
+    assert one(report, 1, "q8").energy_mj == pytest.approx(4 * 13 + 1 * (1 + 20.5 + 2))
+    assert report.chosen.boundary == 1  # 75.5 mJ; all on the device it would be 120
+
+
+def test_a_power_model_does_not_replace_measurements() -> None:
+    with_model = plan_of([EDGE], WORKER, link_of(MBPS), power=POWER)
+    assert one(with_model, 3, "none").energy_mj == pytest.approx(340)
+    assert one(with_model, 3, "none").energy_kind == "measured"
+
+
+def test_the_objective_decides() -> None:
+    """A slow worker behind a fast link: sending saves the device's energy, not time."""
+    edge = profile_of(
+        [10, 20], [codec_time(0, "raw", 900)], mj=[50, 100], energy_kind="measured", busy_w=5.0,
+        idle_w=1.0,
+    )  # fmt: skip
+    worker = profile_of([30, 30])
+    assert plan_of([edge], worker, link_of(MBPS), "latency").chosen.boundary == 2
+    assert plan_of([edge], worker, link_of(MBPS), "energy").chosen.boundary == 0
+    assert plan_of([edge], worker, link_of(MBPS), "latency=100,energy=1").chosen.boundary == 2
+    assert plan_of([edge], worker, link_of(MBPS), "latency=1,energy=100").chosen.boundary == 0
+
+
+# Nothing feasible
+
+
+def test_the_binding_constraint_is_named() -> None:
+    with pytest.raises(PlanError) as caught:
+        plan_of([EDGE], WORKER, link_of(MBPS), deadline_ms=10, max_edge_mb=100)
+    words = str(caught.value)
+    assert "no plan keeps to --deadline-ms:" in words
+    assert "--max-edge-mb" not in words
+    # The best has 43 ms, which is 330 % more than 10.
+    assert "nearest is boundary 1 as q8 (43 ms), which misses --deadline-ms by 330 %" in words
+
+
+def test_constraints_that_exclude_each_other() -> None:
+    """All on the device takes 110 MB; everything else is sent, and a kilobyte carries nothing."""
+    limits = {"max_edge_mb": 90.0, "max_kb_per_frame": 0.5}
+    with pytest.raises(PlanError, match="no plan keeps to --max-edge-mb or to --max-kb-per-frame"):
+        plan_of([EDGE], WORKER, link_of(MBPS), **limits)
+    for name in limits:
+        others = {key: value for key, value in limits.items() if key != name}
+        assert plan_of([EDGE], WORKER, link_of(MBPS), **others).candidates[0].feasible
+
+
+def test_constraints_of_which_no_single_one_binds() -> None:
+    limits = {"max_edge_mb": 90.0, "max_kb_per_frame": 0.5, "must_run_on_edge": ("block2.conv",)}
+    with pytest.raises(PlanError, match="together") as caught:
+        plan_of([EDGE], WORKER, link_of(MBPS), deadline_ms=1, **limits)
+    for flag in ("--max-edge-mb", "--max-kb-per-frame", "--must-run-on-edge", "--deadline-ms"):
+        assert flag in str(caught.value).partition("together")[0]
+
+
+FLAGS = {
+    "--deadline-ms": "deadline_ms",
+    "--max-edge-mb": "max_edge_mb",
+    "--max-kb-per-frame": "max_kb_per_frame",
+    "--min-fps": "min_fps",
+    "--max-accuracy-drop": "max_accuracy_drop",
+}
+
+
+def test_without_a_binding_constraint_there_is_a_plan() -> None:
+    refused = 0
+    for seed in range(120):
+        edges, worker = random_profiles(seed)
+        rng = random.Random(seed)
+        limits = {
+            "deadline_ms": rng.uniform(20, 150),
+            "max_edge_mb": rng.uniform(52, 140),
+            "max_kb_per_frame": rng.uniform(5, 500),
+            "min_fps": rng.uniform(3, 30),
+            "max_accuracy_drop": rng.choice([0.0, 0.02]),
+        }
+        limits = dict(rng.sample(sorted(limits.items()), rng.randint(1, 4)))
+        link = link_of(rng.uniform(0.5, 50))
+        try:
+            assert plan_of(edges, worker, link, **limits).candidates[0].feasible
+            continue
+        except PlanError as error:
+            words = str(error).partition("nearest")[0]
+        limits.setdefault("max_accuracy_drop", None)  # the default is a limit like the others
+        named = [name for flag, name in FLAGS.items() if flag in words]
+        assert named
+        assert set(named) <= limits.keys()
+        if "together" in words:
+            continue
+        for name, value in limits.items():
+            others = {key: v for key, v in limits.items() if key != name}
+            if name == "max_accuracy_drop":  # left out it would be the default
+                others[name] = 1.0
+            try:
+                found = bool(plan_of(edges, worker, link, **others))
+            except PlanError:
+                found = False
+            assert found is (name in named), (seed, name, value, words)
+            refused += found
+    assert refused > 30
+
+
+# Where the choice changes
+
+
+@pytest.mark.parametrize("objective", ["latency", "energy", "throughput"])
+def test_break_even_uplinks(objective: str) -> None:
+    """Away from an edge by half a percent, a fresh plan names what the interval names."""
+    several = 0
+    for seed in range(12):
+        edges, worker = random_profiles(seed)
+        arguments = dict(radio=RADIOS["wifi"], queue_ms=3.0, server_factor=1.2)
+        report = plan_of(edges, worker, link_of(5), objective, **arguments)
+        found = report.uplinks
+        several += len(found) > 1
+        assert found[0].low == 0
+        assert found[-1].high == math.inf
+        assert all(a.high == b.low for a, b in pairwise(found))
+        edges_mbps = [interval.high for interval in found[:-1]]
+        rng = random.Random(seed)
+        near = [edge * factor for edge in edges_mbps for factor in (1 / 1.005, 1.005)]
+        for mbps in [*near, *(10 ** rng.uniform(-2, 4) for _ in range(12))]:
+            if any(abs(mbps / edge - 1) < 0.0045 for edge in edges_mbps):
+                continue
+            (inside,) = (i for i in found if i.low < mbps <= i.high)
+            fresh = plan_of(edges, worker, link_of(mbps), objective, **arguments).chosen
+            assert (inside.boundary, inside.codec) == (fresh.boundary, fresh.codec), (seed, mbps)
+    assert several > 6
+
+
+def test_break_even_queues() -> None:
+    several = 0
+    for seed in range(12):
+        edges, worker = random_profiles(seed)
+        found = plan_of(edges, worker, link_of(60)).queues
+        several += len(found) > 1
+        assert found[0].low == 0
+        assert found[-1].high == math.inf
+        assert found[-1].codec == "none"  # whoever waits long enough does it himself
+        rng = random.Random(seed)
+        for queue_ms in (0.0, *(10 ** rng.uniform(-2, 5) for _ in range(12))):
+            if any(abs(queue_ms / interval.high - 1) < 0.005 for interval in found):
+                continue
+            (inside,) = (i for i in found if i.low <= queue_ms < i.high)
+            fresh = plan_of(edges, worker, link_of(60), queue_ms=queue_ms).chosen
+            assert (inside.boundary, inside.codec) == (fresh.boundary, fresh.codec)
+    assert several > 3
+
+
+def test_break_even_by_hand() -> None:
+    """30 ms on the device against 20.5 + 2.5 ms and a kilobyte: even at 8/7 Mbit/s."""
+    edge = profile_of([10, 20], [codec_time(0, "raw", 1000 - ENVELOPE_BYTES)])
+    low, high = plan_of([edge], profile_of([1, 1.5]), link_of(MBPS)).uplinks
+    assert (low.boundary, low.codec, high.boundary, high.codec) == (2, "none", 0, "raw")
+    assert low.high == high.low == pytest.approx(8 / 7, rel=0.002)
+    assert high.to_json() == {
+        "from": pytest.approx(8 / 7, rel=0.002), "to": None, "boundary": 0, "codec": "raw",
+    }  # fmt: skip
+
+
+def test_break_even_on_a_link_that_hardly_carries_anything() -> None:
+    """A device of a minute a frame sends its picture even then, but not over any link at all."""
+    edge = profile_of([60_000], [codec_time(0, "raw", 10_000 - ENVELOPE_BYTES)])
+    worker = profile_of([1])
+    report = plan_of([edge], worker, link_of(MBPS))
+    assert plan_of([edge], worker, link_of(0.001)).chosen.codec == "none"
+    assert report.uplinks[0].codec == "none"
+
+
+def test_break_even_tells_neighbours_apart() -> None:
+    """Where only the runtime changes, an interval says so, or there is only one."""
+    for seed in (5, 6, 27, 39):
+        edges, worker = random_profiles(seed, runtimes=2)
+        report = plan_of(edges, worker, link_of(5), radio=RADIOS["wifi"])
+        names = [
+            {key: value for key, value in interval.to_json().items() if key not in ("from", "to")}
+            for interval in report.uplinks
+        ]
+        assert all(before != after for before, after in pairwise(names))
+
+
+def test_break_even_queues_agree_with_the_choice_on_an_unsteady_link() -> None:
+    """The interval around the planned queue names the chosen one, deadline and spread included."""
+    edges, worker = random_profiles(3)
+    rates = (2.0, 20.0, 20.0, 20.0, 20.0)
+    unsteady = Link(
+        name="probed", uplink_mbps=20, round_trip_ms=20, source="probed", probed_mbps=rates
+    )
+    report = plan_of(edges, worker, unsteady, radio=RADIOS["wifi"], deadline_ms=120)
+    first = report.queues[0]
+    assert (first.boundary, first.codec) == (report.chosen.boundary, report.chosen.codec)
+
+
+def test_break_even_knows_where_nothing_is_feasible() -> None:
+    report = plan_of([EDGE], WORKER, link_of(MBPS), deadline_ms=50)
+    first, *rest = report.uplinks
+    assert first.boundary is None
+    assert all(interval.boundary is not None for interval in rest)
+    with pytest.raises(PlanError, match="--deadline-ms"):
+        plan_of([EDGE], WORKER, link_of(0.99 * first.high), deadline_ms=50)
+    assert plan_of([EDGE], WORKER, link_of(1.01 * first.high), deadline_ms=50).chosen
+
+
+# The online form
+
+
+@pytest.mark.parametrize("objective", ["latency", "energy", "throughput", "latency=1,energy=2"])
+def test_online_decides_as_the_plan_does(objective: str) -> None:
+    choices = set()
+    for seed in range(12):
+        edges, worker = random_profiles(seed, runtimes=2)
+        table = table_of(edges, worker, RADIOS["wifi"])
+        manifest = manifest_of(len(worker.segments))
+        rng = random.Random(seed)
+        constraints = Constraints(
+            deadline_ms=rng.choice([None, 120.0]), min_fps=rng.choice([None, 8.0])
+        )
+        online = OnlinePlanner(table, manifest, Objective.parse(objective), constraints)
+        for _ in range(6):
+            conditions = {
+                "queue_ms": rng.choice([0.0, 25.0]),
+                "server_factor": rng.choice([0.5, 4.0]),
+            }
+            mbps, round_trip_ms = 10 ** rng.uniform(-1, 3), rng.uniform(1, 80)
+            index = online.decide(uplink_mbps=mbps, round_trip_ms=round_trip_ms, **conditions)
+            try:
+                chosen = make_plan(
+                    manifest,
+                    table,
+                    link_of(mbps, round_trip_ms),
+                    objective=Objective.parse(objective),
+                    constraints=constraints,
+                    **conditions,
+                ).chosen
+            except PlanError:
+                assert index is None
+                choices.add(None)
+                continue
+            assert index is not None
+            assert (chosen.boundary, chosen.codec, chosen.runtime) == (
+                table.boundary[index], table.codec[index], table.runtime[index],
+            )  # fmt: skip
+            choices.add((chosen.boundary, chosen.codec))
+    assert len(choices) > 4
+    assert None in choices
+
+
+def test_online_keeps_nothing() -> None:
+    edges, worker = random_profiles(3)
+    online = OnlinePlanner(
+        table_of(edges, worker), manifest_of(len(worker.segments)), LATENCY, Constraints()
+    )
+
+    def decide(times: int) -> None:
+        for index in range(times):
+            online.decide(uplink_mbps=1 + index % 50, round_trip_ms=20, queue_ms=index % 7)
+
+    decide(100)
+    gc.collect()
+    tracemalloc.start()
+    try:
+        before = tracemalloc.get_traced_memory()[0]
+        decide(2000)
+        gc.collect()
+        grown = tracemalloc.get_traced_memory()[0] - before
+    finally:
+        tracemalloc.stop()
+    assert grown < 2000  # less than a byte a decision
+
+
+# What is refused
+
+
+def test_profiles_that_do_not_fit() -> None:
+    manifest = manifest_of(3)
+    codecs = [codec_time(0, "raw", 10)]
+    short, fitting = profile_of([1, 2], codecs), profile_of([1, 2, 3], codecs)
+    times = CloudTimes.from_profile(fitting)
+    with pytest.raises(PlanError, match="worker has times of 2 segments, the bundle 3"):
+        cost_table(manifest, [fitting], CloudTimes.from_profile(short), radio=NO_RADIO)
+    with pytest.raises(PlanError, match="has 2 segments, the bundle 3"):
+        cost_table(manifest, [fitting, short], times, radio=NO_RADIO)
+    with pytest.raises(PlanError, match="has no codecs"):
+        cost_table(manifest, [profile_of([1, 2, 3])], times, radio=NO_RADIO)
+    with pytest.raises(PlanError, match="worker"):
+        cost_table(
+            manifest,
+            [fitting],
+            CloudTimes(segment_ms=(1, 2, 3), segment_p95_ms=(1, 2)),
+            radio=NO_RADIO,
+        )
+
+
+def test_a_worker_without_percentiles_has_no_spread() -> None:
+    edge = profile_of([10, 20], [codec_time(0, "raw", 1000)])
+    table = cost_table(manifest_of(2), [edge], CloudTimes(segment_ms=(1, 2)), radio=NO_RADIO)
+    assert table.spread_ms.tolist() == [0, 0]
+
+
+def test_a_recorded_link_with_standstills() -> None:
+    """Nothing is sent by all on the device, so no standstill holds it up."""
+    trace = ((0.0, 8.0), (1.0, 0.0), (2.0, 8.0))
+    link = Link(name="t", uplink_mbps=5.3, round_trip_ms=20, source="t", trace=trace)
+    report = plan_of([EDGE], WORKER, link)
+    local = one(report, 3, "none")
+    assert (local.latency_ms, local.p95_ms) == (70, 70)
+    assert one(report, 1, "q8").p95_ms > 500
+    assert one(report, 1, "q8").latency_ms == pytest.approx(43)
+
+
+def test_the_words_for_the_choice() -> None:
+    report = plan_of([EDGE], WORKER, link_of(MBPS))
+    assert report.chosen.why == report.candidates[0].why
+    assert f"{70 / 43:.2f}x as fast as all on the device (70.0 ms)" in report.chosen.why
+    assert f"{44 / 43:.2f}x as fast as sending the input (44.0 ms)" in report.chosen.why
+    assert one(report, 0, "raw").why.startswith("134.5 ms later than the best: uplink +145.0 ms")
