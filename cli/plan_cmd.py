@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 from rich.table import Table
+from splitpoint.codec import codec_named
 from splitpoint.partition.bundle import Bundle, open_bundle
 from splitpoint.partition.costs import CloudTimes, cost_table
 from splitpoint.partition.devices import device_named
@@ -19,7 +20,7 @@ from splitpoint.partition.online import Interval
 from splitpoint.partition.plan import name_of
 from splitpoint.partition.planner import Prediction, Report, make_plan
 from splitpoint.partition.profile import Profile, load_profile
-from splitpoint.partition.radio import radio_for
+from splitpoint.partition.radio import RADIOS, radio_for
 from splitpoint.partition.scale import scale_profile
 
 from .output import human_bytes, out, print_json, say
@@ -146,6 +147,8 @@ def plan(
             f"{cloud} was measured in {worker.runtime}, the worker runs torch",
             "measure it with `splitpoint profile --runtime torch` on the worker's machine",
         )
+    if radio and radio not in RADIOS:
+        raise PlanError(f"unknown radio {radio!r}", f"use one of {', '.join(RADIOS)}")
     if edge_device:
         edges = [_scaled(profile, opened, edge_device) for profile in edges]
     if cloud_device:
@@ -158,6 +161,13 @@ def plan(
         power=power_model_of(power_model or edge_device) if power_model or edge_device else None,
         codecs=frozenset(codec) if codec else None,
     )
+    for name in codec or ():
+        codec_named(name)  # refuses what is none
+        if name not in table.codec:
+            say(
+                f"note: no candidate uses {name}: no boundary carries it, or what it does to the "
+                "answers was not measured (`splitpoint profile --pictures`)"
+            )
     report = make_plan(
         manifest,
         table,
@@ -215,13 +225,15 @@ def _print(report: Report, link: Link, everything: bool) -> None:
         title_justify="left",
     )
     table.add_column("candidate")
+    several = len({candidate.runtime for candidate in report.candidates}) > 1
     for column in ("ms", "p95", "edge", "enc", "up", "cloud", "sent", "mJ", "drop", "MB", "fps"):
         table.add_column(column, justify="right")
     table.add_column("why", overflow="fold")
     for candidate in shown:
         stages = candidate.stages_ms
         table.add_row(
-            name_of(candidate.boundary, candidate.codec),
+            name_of(candidate.boundary, candidate.codec)
+            + (f" in {candidate.runtime}" if several else ""),
             f"{candidate.latency_ms:.1f}",
             f"{candidate.p95_ms:.1f}",
             f"{stages['edge']:.1f}",
@@ -240,7 +252,10 @@ def _print(report: Report, link: Link, everything: bool) -> None:
     kinds = {candidate.energy_kind for candidate in shown}
     out.print(f"energy of the device: {' or '.join(sorted(kinds))}", soft_wrap=True)
     chosen = report.chosen
-    out.print(f"chosen: {name_of(chosen.boundary, chosen.codec)}, {chosen.why}", soft_wrap=True)
+    runtime = f" in {chosen.runtime}" if several else ""
+    out.print(
+        f"chosen: {name_of(chosen.boundary, chosen.codec)}{runtime}, {chosen.why}", soft_wrap=True
+    )
     out.print(f"by uplink: {in_words(report.uplinks, 'Mbit/s')}", soft_wrap=True)
     out.print(f"by waiting at the worker: {in_words(report.queues, 'ms')}", soft_wrap=True)
 

@@ -84,7 +84,10 @@ def device_profile(
         max_seconds=MAX_SECONDS,
         progress=auto.progress,
     )
-    profile.save(kept)
+    try:
+        profile.save(kept)
+    except ProfileError as error:
+        log.warning("%s; it will be measured again next time", error)
     return profile
 
 

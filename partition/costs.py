@@ -132,6 +132,11 @@ def cost_table(
         raise PlanError(
             f"the worker has times of {len(cloud.segment_ms)} segments, the bundle {count}"
         )
+    if len(cloud.segment_p95_ms) not in (0, count):
+        raise PlanError(
+            f"the worker has {len(cloud.segment_p95_ms)} times for the 95th percentile of "
+            f"{count} segments"
+        )
     rows = []
     for profile in edges:
         if len(profile.segments) != count:

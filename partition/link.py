@@ -20,6 +20,7 @@ _RATE_AND_TIME = re.compile(
     r"(?P<mbps>\d+(?:\.\d+)?)mbps(?:,(?P<ms>\d+(?:\.\d+)?)ms)?", re.IGNORECASE
 )
 DEFAULT_ROUND_TRIP_MS = 50.0
+MOST_MBPS, MOST_ROUND_TRIP_MS = 1e7, 1e7
 TRACE_STARTS = 200
 
 
@@ -91,12 +92,18 @@ def parse_link(text: str) -> Link:
     match = _RATE_AND_TIME.fullmatch(text.replace(" ", ""))
     if match is not None:
         rate = float(match["mbps"])
+        round_trip_ms = float(match["ms"] or DEFAULT_ROUND_TRIP_MS)
         if rate <= 0:
             raise LinkError(f"the link {text!r} carries nothing", "give a rate above 0")
+        if not (rate < MOST_MBPS and round_trip_ms < MOST_ROUND_TRIP_MS):
+            raise LinkError(
+                f"the link {text[:40]!r} is none that exists",
+                f"give less than {MOST_MBPS:g} Mbit/s and {MOST_ROUND_TRIP_MS:g} ms",
+            )
         return Link(
             name=text,
             uplink_mbps=rate,
-            round_trip_ms=float(match["ms"] or DEFAULT_ROUND_TRIP_MS),
+            round_trip_ms=round_trip_ms,
             source="given",
         )
     if text.lower().endswith(".csv"):
@@ -110,7 +117,7 @@ def parse_link(text: str) -> Link:
 def read_trace(path: Path, round_trip_ms: float = DEFAULT_ROUND_TRIP_MS) -> Link:
     """A link from a CSV with the header `seconds,uplink_mbps`; rates may be 0, but not all."""
     try:
-        with path.open(newline="", encoding="utf-8") as stream:
+        with path.open(newline="", encoding="utf-8-sig") as stream:
             rows = list(csv.DictReader(stream))
         steps = [(float(row["seconds"]), float(row["uplink_mbps"])) for row in rows]
     except OSError as error:
@@ -126,7 +133,7 @@ def read_trace(path: Path, round_trip_ms: float = DEFAULT_ROUND_TRIP_MS) -> Link
             raise LinkError(f"the trace {path} does not go on at {at} s", "sort it by time")
         if not (math.isfinite(rate) and rate >= 0):
             raise LinkError(f"the trace {path} has a rate of {rate} Mbit/s at {at} s")
-    if not steps[0][1] >= 0:
+    if not (math.isfinite(steps[0][0]) and 0 <= steps[0][1] < math.inf):
         raise LinkError(f"the trace {path} has a rate of {steps[0][1]} Mbit/s at the start")
     start = steps[0][0]
     steps = [(at - start, rate) for at, rate in steps]
@@ -135,6 +142,8 @@ def read_trace(path: Path, round_trip_ms: float = DEFAULT_ROUND_TRIP_MS) -> Link
     mean = sum(w * rate for w, (_, rate) in zip(widths, steps, strict=True)) / sum(widths)
     if mean <= 0:
         raise LinkError(f"the trace {path} carries nothing at all")
+    if not mean < MOST_MBPS:
+        raise LinkError(f"the trace {path} has rates that no link has")
     return Link(
         name=path.stem,
         uplink_mbps=mean,

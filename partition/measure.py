@@ -73,7 +73,8 @@ def measure(
     progress("time the layers", 3, total)
     spent = _layer_ms(chain, samples.inputs[0])
     progress("measure energy", 4, total)
-    energy = _energy(chain, samples.inputs[0], meter, [statistics.median(t) for t in times])
+    medians = [statistics.median(found) for found in times]
+    energy = _energy(chain, samples.inputs[0], meter, medians, slowdown)
     progress("measure the codecs", 5, total)
     codecs = measure_codecs(
         bundle, chain, samples, accuracy=accuracy, max_seconds=max_seconds, slowdown=slowdown
@@ -219,8 +220,13 @@ class _Energy:
 
 
 def _energy(
-    chain: SegmentChain, inputs: Mapping[str, Array], meter: EnergyMeter, ms: Sequence[float]
+    chain: SegmentChain,
+    inputs: Mapping[str, Array],
+    meter: EnergyMeter,
+    ms: Sequence[float],
+    slowdown: float,
 ) -> _Energy:
+    """What each segment draws; a device that is played by waiting has its energy modelled."""
     found = _Energy(meter.name)
     if isinstance(meter, PowerModel):
         found.kind, found.busy_w, found.idle_w = meter.kind, meter.busy_w, meter.idle_w
@@ -233,7 +239,7 @@ def _energy(
     idle = meter.stop()
     state = chain.place(inputs)
     mj: list[float] = []
-    seconds = 0.0
+    seconds = joules = 0.0
     for index in range(len(chain)):
         runs, start = 0, time.perf_counter()
         meter.start()
@@ -246,12 +252,12 @@ def _energy(
         if reading.mj is None or idle.mj is None:
             found.warning = reading.warning or idle.warning or f"{meter.name} stopped answering"
             return found
-        mj.append(reading.mj / runs)
+        mj.append(slowdown * reading.mj / runs)
         state |= outputs
-        found.busy_w = (found.busy_w or 0.0) + reading.mj / 1e3
-    found.kind, found.mj = meter.kind, mj
+        joules += reading.mj / 1e3
+    found.kind, found.mj = meter.kind if slowdown == 1 else "modelled", mj
     found.idle_w = idle.mj / 1e3 / IDLE_S if idle.mj is not None else None
-    found.busy_w = None if found.busy_w is None else found.busy_w / seconds
+    found.busy_w = joules / seconds
     return found
 
 

@@ -67,8 +67,8 @@ class OnlinePlanner:
         )
         scores = self._objective.scores(metrics) + self._barred
         p95_ms = metrics.latency_ms + late_ms
-        for excess in self._constraints.live_excess(metrics, p95_ms).values():
-            scores[excess > 0] = np.inf
+        for broken in self._constraints.live_breaks(metrics, p95_ms):
+            scores[broken] = np.inf
         best = int(scores.argmin())
         return best if scores[best] < np.inf else None
 
@@ -109,7 +109,7 @@ def intervals(
         index = decide(x)
         return (None, "none") if index is None else (int(table.boundary[index]), table.codec[index])
 
-    grid = np.geomspace(low, high, points)
+    grid = [1e-6 * low, *np.geomspace(low, high, points), 1e3 * high]
     choices = [chosen_at(float(x)) for x in grid]
     starts = [0.0]
     chosen = [choices[0]]

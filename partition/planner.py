@@ -102,6 +102,11 @@ def make_plan(
     Raises `PlanError` when no candidate keeps to the constraints, saying which of them binds and
     what comes nearest.
     """
+    if not (0 <= queue_ms < math.inf and 0 < server_factor < math.inf):
+        raise PlanError(
+            f"a queue of {queue_ms:g} ms at a worker {server_factor:g} times slower",
+            "give finite numbers, the second above 0",
+        )
     online = OnlinePlanner(table, manifest, objective, constraints)
     uploads = link.upload_ms(table.nbytes)
     upload_ms = np.asarray(np.median(uploads, 0))

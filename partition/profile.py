@@ -115,12 +115,15 @@ class Profile:
 
     def save(self, path: Path) -> None:
         """Writes the file whole or not at all; `ProfileError` when it cannot."""
+        if not path.name:
+            raise ProfileError(f"{path} is a folder", "name a file with --out")
         draft = path.with_name(f".{path.name}.{os.getpid()}")
         try:
             draft.write_text(json.dumps(self.to_json(), indent=1) + "\n", encoding="utf-8")
             draft.replace(path)
         except OSError as error:
-            draft.unlink(missing_ok=True)
+            if draft.parent.is_dir():
+                draft.unlink(missing_ok=True)
             raise ProfileError(f"cannot write {path} ({error.strerror})") from error
 
 
@@ -134,18 +137,19 @@ def load_profile(path: Path, digest: str = "") -> Profile:
         schema = record["schema"]
     except OSError as error:
         raise ProfileError(f"cannot read {path} ({error.strerror})", PROFILE_AGAIN) from error
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ProfileError(f"{path} is no profile ({error})", PROFILE_AGAIN) from error
-    if schema not in range(1, PROFILE_SCHEMA + 1):
+    if type(schema) is not int or not 1 <= schema <= PROFILE_SCHEMA:
         raise ProfileError(
             f"{path} has profile schema {schema!r}, this splitpoint reads up to {PROFILE_SCHEMA}",
             PROFILE_AGAIN,
         )
     try:
         profile = _from_record(record)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        good = _makes_sense(profile)
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise ProfileError(f"{path} is damaged ({error})", PROFILE_AGAIN) from error
-    if not _makes_sense(profile):
+    if not good:
         raise ProfileError(f"{path} is damaged (its figures make no sense)", PROFILE_AGAIN)
     if digest and profile.digest != digest:
         raise ProfileError(
@@ -193,4 +197,13 @@ def _makes_sense(profile: Profile) -> bool:
         [s.id for s in profile.segments] == list(range(len(profile.segments)))
         and bool(profile.segments)
         and all(math.isfinite(figure) and figure >= 0 for figure in figures)
+        and sum(s.ms for s in profile.segments) > 0
+        and isinstance(profile.digest, str)
+        and len({(c.boundary, c.codec) for c in profile.codecs}) == len(profile.codecs)
+        and all(
+            type(c.boundary) is int
+            and 0 <= c.boundary < len(profile.segments)
+            and (c.accuracy_drop is None or c.accuracy_drop <= 1)
+            for c in profile.codecs
+        )
     )

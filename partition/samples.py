@@ -16,6 +16,7 @@ from .picture import PictureInput
 
 PICTURE_SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"))
 MAX_PHOTOS, SYNTHETIC = 20, 3
+FALL = 1.4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,8 +64,9 @@ def photo_samples(manifest: Manifest, paths: Sequence[Path], most: int = MAX_PHO
 def synthetic_samples(manifest: Manifest) -> Samples:
     """Inputs for want of photos; their sizes after a codec are no more than an estimate.
 
-    Pictures get the amplitude spectrum 1/f of natural scenes (Field, J. Opt. Soc. Am. A 4, 1987)
-    and correlated colours, so that JPEG finds something to compress; other inputs are normal.
+    Pictures get an amplitude spectrum that falls as in natural scenes (Field, J. Opt. Soc. Am. A 4,
+    1987, finds about 1/f; a little steeper makes JPEGs as large as those of photos) and correlated
+    colours. Other inputs are normal.
     """
     rng = np.random.default_rng(0)
     specs = manifest.boundaries[0].tensors
@@ -79,7 +81,7 @@ def synthetic_samples(manifest: Manifest) -> Samples:
             else:
                 given[spec.name] = np.zeros(spec.shape, spec.numpy_dtype)
         inputs.append(given)
-    kind = "synthetic 1/f pictures" if manifest.picture is not None else "random inputs"
+    kind = "synthetic pictures" if manifest.picture is not None else "random inputs"
     return Samples(description=f"{SYNTHETIC} {kind}", inputs=tuple(inputs), are_photos=False)
 
 
@@ -90,7 +92,7 @@ def _scene(picture: PictureInput, rng: np.random.Generator) -> Array:
 
     def layer() -> Array:
         phases = np.exp(2j * np.pi * rng.random(radius.shape))
-        found = np.fft.irfft2(phases / radius, (height, width))
+        found = np.fft.irfft2(phases / radius**FALL, (height, width))
         return np.asarray(found / found.std())
 
     grey = layer()

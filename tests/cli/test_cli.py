@@ -143,7 +143,7 @@ def test_errors_are_one_line_with_a_remedy(
         ("compile", "torchvision:alexnet", "--weights", "no.pth", "--out", "x.split"): "no.pth",
         ("run", "--server", nobody, *source): "no worker answers",
         ("run", "--server", nobody, "--source", "nothing/*.jpg"): "matches no file",
-        ("run", "--bundle", good, *source): "needs a worker",
+        ("run", "--bundle", good, "--split", "1", *source): "needs a worker",
         ("run", "--bundle", good, "--split", "99", *source): "no boundary '99'",
         ("run", *source): "neither a server nor a bundle",
         ("run", "--server", nobody, "--budget-ms", "5e9", *source): "a budget of",
