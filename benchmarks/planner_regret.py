@@ -32,7 +32,7 @@ from models import settle_batch_norms
 from overhead import start
 from report import Table, write_report
 from splitpoint.codec import codec_named
-from splitpoint.edge import AutoPlan, EdgeAgent
+from splitpoint.edge import AutoPlan, EdgeAgent, Result
 from splitpoint.partition.bundle import Bundle
 from splitpoint.partition.compile import compile_model
 from splitpoint.partition.model_source import load_model
@@ -65,6 +65,7 @@ class Measured:
     prediction: Prediction
     regression_ms: float
     ms: float
+    stages_ms: dict[str, float]
 
     @property
     def name(self) -> str:
@@ -136,10 +137,11 @@ def typical(bundle: Bundle, paths: list[Path]) -> list[np.ndarray]:
 
 
 def visits(predicted_ms: float, *, quick: bool) -> int:
-    """How often a candidate is visited; quick ones more often, they are noisier."""
+    """How often a candidate is visited: quick ones more often, they are noisier."""
     if quick:
         return 3 if predicted_ms < 1000 else 1
-    return 9 if predicted_ms < 200 else 5 if predicted_ms < 1000 else 3
+    limits = ((200, 7), (1000, 4), (8000, 2))
+    return next((count for limit_ms, count in limits if predicted_ms < limit_ms), 1)
 
 
 async def cell(
@@ -166,7 +168,7 @@ async def cell(
         assert report is not None
         assert link is not None
         await agent.switch(Plan(boundary=len(subject.bundle.manifest.segments), codec=NO_CODEC))
-        times: list[tuple[Prediction, list[float]]] = [(c, []) for c in report.candidates]
+        times: list[tuple[Prediction, list[Result]]] = [(c, []) for c in report.candidates]
         most = max(visits(c.latency_ms, quick=quick) for c, _ in times)
         for visit in range(most):
             for candidate, samples in times:
@@ -177,12 +179,16 @@ async def cell(
                 for _ in range(2 if candidate.latency_ms < 1000 else 1):
                     result = await agent.infer({tensor: photos[visit % len(photos)]})
                     assert result.outputs, result.error
-                samples.append(result.total_ms)
+                samples.append(result)
     return [
         Measured(
             candidate,
             candidate.latency_ms + regression.change_ms(subject, candidate.boundary, slowdown),
-            statistics.median(samples),
+            statistics.median(result.total_ms for result in samples),
+            {
+                stage: statistics.median(getattr(result.stages_ms, stage) for result in samples)
+                for stage in candidate.stages_ms
+            },
         )
         for candidate, samples in times
     ], report.chosen
@@ -253,6 +259,7 @@ def summarise(cells: dict[tuple[str, int, float], list[Measured]]) -> dict[str, 
                 "regression_ms": round(m.regression_ms, 2),
                 "measured_ms": round(m.ms, 2),
                 "predicted_stages_ms": {k: round(v, 2) for k, v in m.prediction.stages_ms.items()},
+                "measured_stages_ms": {k: round(v, 2) for k, v in m.stages_ms.items()},
             }
             for (model, slowdown, mbps), f in cells.items()
             for m in f

@@ -20,6 +20,7 @@ from splitpoint.partition.bundle import Manifest
 from splitpoint.partition.link import Link
 from splitpoint.partition.plan import Plan, named_plan
 from splitpoint.partition.planner import Report
+from splitpoint.partition.slowdown import Slowdown
 from splitpoint.proto import splitpoint_pb2 as pb
 from splitpoint.proto.frames import FrameError, build_frame, decode_reply, encode_tensors
 from splitpoint.proto.limits import MAX_BATCH_PER_FRAME, max_frame_bytes
@@ -98,11 +99,12 @@ class EdgeAgent:
         self._server, self._bundle_path, self._model = server, bundle, model
         self._split, self._codec, self._auto = split, codec, auto or AutoPlan()
         self._cache, self._threads = cache or default_cache(), threads
-        self._slowdown, self._budget_ms = slowdown, budget_ms
+        self._budget_ms = budget_ms
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="splitpoint-edge")
         self._frames = 0
         self._edge_ms = math.inf  # what the latest frame took on this device
-        self._runner = SegmentRunner(threads=threads, slowdown=slowdown)
+        self._slower = Slowdown(slowdown)
+        self._runner = SegmentRunner(self._slower, threads=threads)
         self._files: WorkerChannel | None = None
         self._channel: WorkerChannel | None = None
         self._stream: FrameStream | None = None
@@ -176,7 +178,7 @@ class EdgeAgent:
                 auto,
                 folder=self._cache,
                 threads=self._threads,
-                slowdown=self._slowdown,
+                slowdown=self._slower.factor,
             ),
         )
         self.report = plan_now(
@@ -325,7 +327,8 @@ class EdgeAgent:
         if self._is_local(plan):
             return _EdgePart(values, [], 1e3 * (computed - start), 0.0)
         specs = self.manifest.boundaries[plan.boundary].tensors
-        tensors = self._runner.stretched(encode_tensors, values, specs, codec_named(plan.codec))
+        codec, key = codec_named(plan.codec), (plan.boundary, plan.codec)
+        tensors = self._slower.stretch(key, encode_tensors, values, specs, codec)
         encoded = time.perf_counter()
         return _EdgePart(values, tensors, 1e3 * (computed - start), 1e3 * (encoded - computed))
 

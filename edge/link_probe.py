@@ -16,7 +16,8 @@ LONG_ENOUGH_MS, TOO_LONG_MS = 150.0, 1000.0
 async def probe_link(stream: FrameStream, server: str) -> Link:
     """The uplink's rate and the round trip, with their spread, as they are now.
 
-    Messages grow until one takes a while; that size is then sent a few times more. Raises
+    Messages grow until one takes a while; that size is then sent a few times more, and only those
+    count: the first of a size is late, by the time that TCP takes to open its windows. Raises
     `UnreachableError` when the stream is lost, `LinkError` when the link is too fast to tell.
     """
     probes = [(0, await stream.probe()) for _ in range(EMPTY_PROBES)]
@@ -25,7 +26,6 @@ async def probe_link(stream: FrameStream, server: str) -> Link:
     nbytes, ms = min(FIRST_BYTES, most), 0.0
     while True:
         ms = await stream.probe(nbytes)
-        probes.append((nbytes, ms))
         if nbytes == most or ms - round_trip_ms > LONG_ENOUGH_MS:
             break
         nbytes = min(4 * nbytes, most)

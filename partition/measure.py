@@ -25,10 +25,11 @@ from .meter import EnergyMeter, NoMeter
 from .power_model import PowerModel
 from .profile import Profile, SegmentTime
 from .samples import Samples, synthetic_samples
+from .slowdown import Slowdown
 
 WARM_UP_ROUNDS, MIN_ROUNDS, MAX_ROUNDS = 3, 20, 400
 # Frames come with gaps: a core that has slept, and caches that others used, are part of the time.
-PAUSE_S = 0.02
+PAUSE_S = 0.05
 # Stable: the medians of the first and the second half of the rounds differ by no more than this
 # share, or by less than matters to anything.
 STABLE, STABLE_MS = 0.02, 0.01
@@ -119,7 +120,7 @@ def measure(
     )
 
 
-def measure_server(bundle: Bundle, chain: SegmentChain, max_seconds: float = 1.0) -> CloudTimes:
+def measure_server(bundle: Bundle, chain: SegmentChain, max_seconds: float = 2.0) -> CloudTimes:
     """What a worker tells of its speed, in little more than `max_seconds`, and loaded by then."""
     samples = synthetic_samples(bundle.manifest)
     samples = replace(samples, inputs=samples.inputs[:1])
@@ -146,15 +147,17 @@ def _load(chain: SegmentChain, inputs: Mapping[str, Array]) -> list[float]:
 
 
 def _run_all(
-    chain: SegmentChain, state: State, times: Sequence[list[float]], slowdown: float = 1.0
+    chain: SegmentChain, state: State, times: Sequence[list[float]], slower: Slowdown
 ) -> None:
+    def step(index: int) -> State:
+        outputs = chain.step(index, state)
+        chain.wait()
+        return outputs
+
     time.sleep(PAUSE_S)
     for index, samples in enumerate(times):
         start = time.perf_counter()
-        outputs = chain.step(index, state)
-        chain.wait()
-        if slowdown > 1:
-            time.sleep((slowdown - 1) * (time.perf_counter() - start))
+        outputs = slower.stretch(index, step, index)
         samples.append(1e3 * (time.perf_counter() - start))
         state.update(outputs)
 
@@ -168,8 +171,9 @@ def _segment_times(
     """Milliseconds of every run of every segment, warm-up left out."""
     times: list[list[float]] = [[] for _ in range(len(chain))]
     deadline = time.perf_counter() + max_seconds
+    slower = Slowdown(slowdown)
     for done in range(WARM_UP_ROUNDS + MAX_ROUNDS):
-        _run_all(chain, chain.place(inputs), times, slowdown)
+        _run_all(chain, chain.place(inputs), times, slower)
         if done < WARM_UP_ROUNDS:
             for samples in times:
                 samples.clear()
@@ -197,7 +201,7 @@ def _batch_times(
     }
     times: list[list[float]] = [[] for _ in range(len(chain))]
     for _ in range(1 + BATCH_ROUNDS):
-        _run_all(chain, chain.place(together), times)
+        _run_all(chain, chain.place(together), times, Slowdown(1))
     return [statistics.median(samples[1:]) for samples in times]
 
 
