@@ -84,23 +84,23 @@ def say(line: str) -> None:
     print(f"{time.strftime('%H:%M:%S')} {line}", file=sys.stderr, flush=True)
 
 
-def prepare(name: str, folder: Path, photos: Path) -> Subject:
+def prepare(name: str, folder: Path, photos: Path, seconds: int) -> Subject:
     spec = load_model(name, "default" if ":" not in name else "none")
     if ":" in name:
         settle_batch_norms(spec)
     bundle = compile_model(spec, folder / f"{name.rpartition(':')[2]}.split")
-    edge = profile_of(bundle, photos, folder, "--runtime", "onnxruntime")
-    cloud = profile_of(bundle, photos, folder, "--runtime", "torch")
+    edge = profile_of(bundle, photos, folder, seconds, "--runtime", "onnxruntime")
+    cloud = profile_of(bundle, photos, folder, seconds, "--runtime", "torch")
     say(f"{name}: edge {edge.total_ms:.1f} ms, cloud {cloud.total_ms:.1f} ms")
     return Subject(name.rpartition(":")[2], bundle, edge, cloud)
 
 
-def profile_of(bundle: Bundle, photos: Path, folder: Path, *options: str) -> Profile:
+def profile_of(bundle: Bundle, photos: Path, folder: Path, seconds: int, *options: str) -> Profile:
     """What `splitpoint profile` measures, without what codecs do to random weights' answers."""
     path = folder / "profile.json"
     subprocess.run(
         [sys.executable, *MAIN, "profile", str(bundle.folder), "--pictures", str(photos),
-         "--max-seconds", "8", "--out", str(path), "--json", *options],
+         "--max-seconds", str(seconds), "--out", str(path), "--json", *options],
         check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     )  # fmt: skip
     profile = load_profile(path)
@@ -139,7 +139,7 @@ def typical(bundle: Bundle, paths: list[Path]) -> list[np.ndarray]:
 def visits(predicted_ms: float, *, quick: bool) -> int:
     """How often a candidate is visited: quick ones more often, they are noisier."""
     if quick:
-        return 3 if predicted_ms < 1000 else 1
+        return 1
     limits = ((200, 7), (1000, 4), (8000, 2))
     return next((count for limit_ms, count in limits if predicted_ms < limit_ms), 1)
 
@@ -267,33 +267,55 @@ def summarise(cells: dict[tuple[str, int, float], list[Measured]]) -> dict[str, 
     }
 
 
+def in_short(summary: dict[str, Any]) -> Table:
+    percent = {key: f"{100 * value:.1f} %" for key, value in summary.items() if "every" not in key}
+    return Table(
+        ["planner against measurement", ""],
+        [
+            ["cells: model x slowdown x link", str(summary["cells"])],
+            ["candidates measured end to end", str(summary["candidates_measured"])],
+            ["cells whose plan is within 5 % of the best measured",
+             percent["share_within_5_percent"]],
+            ["worst plan, behind the best measured", percent["worst_regret"]],
+            ["worst plan, behind the better of all-on-device and JPEG",
+             percent["worst_behind_better_rival"]],
+            ["prediction error, median", percent["prediction_error_median"]],
+            ["prediction error, 95th percentile", percent["prediction_error_p95"]],
+            ["layer regression's error, median", percent["regression_error_median"]],
+            ["layer regression's error, 95th percentile", percent["regression_error_p95"]],
+            ["cells where a split beats both rivals", str(summary["splits_that_beat_both"])],
+        ],
+    )  # fmt: skip
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--images", help="photos to measure with", default="")
     parser.add_argument("--profile-images", help="photos to profile with", default="")
     parser.add_argument("--models", nargs="*", default=MODELS)
-    parser.add_argument("--quick", action="store_true", help="two models, one link")
+    parser.add_argument("--quick", action="store_true", help="one model, one link")
     args = parser.parse_args()
-    names = args.models[:2] if args.quick else args.models
-    slowdowns, links = ((8,), (5.85,)) if args.quick else (SLOWDOWNS, LINKS_MBPS)
+    names = args.models[:1] if args.quick else args.models
+    slowdowns, links = ((8,), (18.88,)) if args.quick else (SLOWDOWNS, LINKS_MBPS)
+    seconds = 2 if args.quick else 8
     cells: dict[tuple[str, int, float], list[Measured]] = {}
     rows: list[list[str]] = []
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         measured_on = find_pictures(args.images or str(own_photos(folder)))
         profiled_on = Path(args.profile_images or own_photos(folder))
-        subjects = [prepare(name, folder, profiled_on) for name in names]
+        subjects = [prepare(name, folder, profiled_on, seconds) for name in names]
         for subject in subjects:
-            regression = LayerRegression(s for s in subjects if s is not subject)
+            regression = LayerRegression([s for s in subjects if s is not subject] or subjects)
             photos = typical(subject.bundle, measured_on)
             worker, address = start(
                 [*MAIN, "serve", str(subject.bundle.folder), "--listen", "127.0.0.1:0"]
             )
             for slowdown in slowdowns:
                 profile = folder / f"{subject.name}-{slowdown}.json"
-                profile_of(subject.bundle, profiled_on, folder, "--slowdown", str(slowdown)).save(
-                    profile
-                )
+                profile_of(
+                    subject.bundle, profiled_on, folder, seconds, "--slowdown", str(slowdown)
+                ).save(profile)
                 for mbps in links:
                     relay, link_address = start(
                         [*MAIN, "emulate", "--server", address, "--listen", "127.0.0.1:0",
@@ -313,12 +335,9 @@ def main() -> None:
             worker.terminate()
             worker.communicate(timeout=30)
     summary = summarise(cells)
-    for key, value in summary.items():
-        if key != "every_candidate":
-            print(f"{key}: {value:.3g}")
     write_report(
         "planner_regret", __doc__.splitlines()[0], Table(COLUMNS, rows), summary,
-        save=not args.quick,
+        save=not args.quick, in_short=in_short(summary),
     )  # fmt: skip
 
 

@@ -61,13 +61,20 @@ def versions() -> dict[str, str]:
 
 
 def write_report(
-    name: str, question: str, table: Table, summary: dict[str, Any], *, save: bool
+    name: str,
+    question: str,
+    table: Table,
+    summary: dict[str, Any],
+    *,
+    save: bool,
+    in_short: Table | None = None,
 ) -> None:
-    """Prints the table; with `save` also writes it and the JSON under `results/`."""
+    """Prints the tables; with `save` also writes them and the JSON under `results/`."""
+    tables = "\n".join(shown.markdown() for shown in (in_short, table) if shown is not None)
     device = hardware()
     label = re.sub(r"[^a-z0-9]+", "-", f"{device['cpu']} {device['cores']}core".lower()).strip("-")
     date = datetime.date.today().isoformat()
-    print(f"{question}\n{device['cpu']}, {device['cores']} cores, {date}\n\n{table.markdown()}")
+    print(f"{question}\n{device['cpu']}, {device['cores']} cores, {date}\n\n{tables}")
     if not save:
         return
     RESULTS.mkdir(exist_ok=True)
@@ -82,5 +89,5 @@ def write_report(
         "summary": summary,
     }
     base.with_suffix(".json").write_text(json.dumps(document, indent=1) + "\n")
-    base.with_suffix(".md").write_text(f"{question}\n\n{table.markdown()}")
+    base.with_suffix(".md").write_text(f"{question}\n\n{tables}")
     print(f"written to {base}.json")

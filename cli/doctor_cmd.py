@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import platform
+from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from typing import Annotated
 
@@ -12,8 +13,10 @@ import onnxruntime
 import psutil
 import typer
 from splitpoint.edge.cache import default_cache
+from splitpoint.partition.energy import find_meters
 
 from .output import human_bytes, out, print_json
+from .profile_cmd import power_model_of
 
 _PACKAGES = ("splitpoint", "grpcio", "protobuf", "numpy", "onnxruntime", "torch", "torchvision")
 
@@ -21,7 +24,9 @@ _PACKAGES = ("splitpoint", "grpcio", "protobuf", "numpy", "onnxruntime", "torch"
 def doctor(
     json_: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
 ) -> None:
-    """Say what this machine can do: versions, cores, memory, runtimes, cache."""
+    """Say what this machine can do: versions, cores, memory, runtimes, energy meters, cache."""
+    meters = find_meters()
+    model = power_model_of("")
     facts = {
         "machine": platform.machine(),
         "system": f"{platform.system()} {platform.release()}",
@@ -31,6 +36,8 @@ def doctor(
         "packages": {name: _version_of(name) for name in _PACKAGES},
         "onnxruntime_providers": onnxruntime.get_available_providers(),
         "cuda": _cuda(),
+        "energy_meters": [asdict(meter) for meter in meters],
+        "power_model": model.describe(),
         "cache": str(default_cache()),
     }
     if json_:
@@ -42,6 +49,17 @@ def doctor(
         out.print(f"{name}: {_version_of(name) or 'not installed'}")
     out.print(f"onnxruntime runs on: {', '.join(onnxruntime.get_available_providers())}")
     out.print(f"CUDA for the worker: {_cuda() or 'none'}")
+    for meter in meters:
+        usable = "usable" if meter.usable else "no"
+        out.print(f"energy meter {meter.name}: {usable}, {meter.detail}", soft_wrap=True)
+    if any(meter.usable for meter in meters):
+        out.print(f"without a meter, energy would be modelled: {model.describe()}", soft_wrap=True)
+    else:
+        out.print(
+            "energy cannot be measured on this machine; it is modelled instead, and marked so: "
+            f"{model.describe()}",
+            soft_wrap=True,
+        )
     out.print(f"cache: {facts['cache']}", soft_wrap=True)
 
 

@@ -15,7 +15,7 @@ import torch
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from splitpoint.partition.bundle import Bundle, open_bundle
 from splitpoint.partition.costs import CloudTimes
-from splitpoint.partition.measure import measure_server
+from splitpoint.partition.measure import measure_server, warm_up
 from splitpoint.partition.profile import load_profile
 from splitpoint.partition.torch_chain import TorchChain, describe_device, pick_device
 from splitpoint.proto.limits import (
@@ -65,8 +65,14 @@ class Worker:
     async def __aenter__(self) -> Worker:
         """Loads the bundles, starts the engine and listens."""
         self._device = pick_device(self._device_name)
+        self._given = {(found := load_profile(path)).digest: found for path in self._profiles}
         for folder in self._bundles:
             await asyncio.to_thread(self._load, folder)
+        for digest in self._given:
+            raise ServeError(
+                f"a profile is of the bundle {digest[:12]}, which is not served",
+                "give profiles of the bundles that are",
+            )
         self._engine = Engine(max_batch=self._max_batch, max_queued=self._max_queued)
         self._decoders = ThreadPoolExecutor(
             max(2, (os.cpu_count() or 2) // 2), thread_name_prefix="splitpoint-decode"
@@ -133,13 +139,17 @@ class Worker:
         )
 
     def _times(self, bundle: Bundle, chain: TorchChain) -> CloudTimes:
-        """Those of a given profile, or measured now, which also warms the device up."""
-        measured = measure_server(bundle, chain)
-        for path in self._profiles:
-            profile = load_profile(path)
-            if profile.digest == bundle.digest and profile.runtime == chain.runtime:
-                return CloudTimes.from_profile(profile)
-        return measured
+        """Those of a given profile, or measured now; either way every segment has run by then."""
+        profile = self._given.pop(bundle.digest, None)
+        if profile is None:
+            return measure_server(bundle, chain)
+        if profile.runtime != chain.runtime:
+            raise ServeError(
+                f"the profile of {bundle.manifest.name} was measured in {profile.runtime}",
+                f"measure it with `splitpoint profile --runtime {chain.runtime}`",
+            )
+        warm_up(bundle, chain)
+        return CloudTimes.from_profile(profile)
 
     def _add_reflection(self) -> None:
         from grpc_reflection.v1alpha import reflection  # only the cloud extra brings it

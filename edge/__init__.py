@@ -3,9 +3,10 @@
 Nothing in this package needs torch.
 """
 
-from .agent import EdgeAgent, Given
+from .agent import EdgeAgent
 from .auto_plan import AutoPlan
 from .errors import AgentError, CacheError
+from .given import Given
 from .result import Outcome, Result, Stages
 
 __all__ = [

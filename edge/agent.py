@@ -8,9 +8,9 @@ import os
 import platform
 import time
 from collections import deque
-from collections.abc import AsyncIterable, AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterable, AsyncIterator, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -31,27 +31,15 @@ from .cache import default_cache
 from .channel import WorkerChannel
 from .errors import AgentError
 from .frame_stream import FrameStream
+from .given import Given, Inputs, batch_of, each
 from .link_probe import probe_link
 from .prepare import Prepared, prepare
 from .result import Outcome, Result, Stages
 from .runtime import SegmentRunner
 
-Inputs = Mapping[str, Array]
 DEFAULT_BUDGET_MS = 10_000.0
 # The way to the compute thread and back takes longer than this: shorter work is done in place.
 INLINE_MS = 0.3
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Given:
-    """One frame for `EdgeAgent.stream`: its inputs, or why there are none, and the caller's note.
-
-    `inputs` are the tensors of boundary 0 by name, with a batch dimension.
-    """
-
-    inputs: Inputs = field(default_factory=dict)
-    error: SplitpointError | None = None
-    metadata: Any = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,7 +194,7 @@ class EdgeAgent:
 
     async def infer(self, inputs: Inputs, *, metadata: Any = None) -> Result:
         """Runs one frame to its outcome. Raises `SpecError` only for inputs that do not fit."""
-        batch = self._check(inputs)
+        batch = batch_of(inputs, self.manifest.boundaries[0].tensors)
         self._frames += 1
         result = await self._infer(self._frames, inputs, batch, metadata)
         self.outcomes[result.outcome] += 1
@@ -224,7 +212,7 @@ class EdgeAgent:
         window = in_flight or credits + 1  # one is computed while the others are on their way
         running: deque[asyncio.Task[Result]] = deque()
         try:
-            async for given in _aiter(frames):
+            async for given in each(frames):
                 running.append(asyncio.create_task(self._take(given)))
                 while running and (len(running) >= window or running[0].done()):
                     yield await running.popleft()
@@ -351,24 +339,6 @@ class EdgeAgent:
             metadata=metadata,
         )
 
-    def _check(self, inputs: Inputs) -> int:
-        specs = self.manifest.boundaries[0].tensors
-        missing = [spec.name for spec in specs if spec.name not in inputs]
-        if missing:
-            raise SpecError(
-                f"the input {missing[0]!r} is missing",
-                f"the model takes {', '.join(spec.name for spec in specs)}",
-            )
-        batches = {spec.check(inputs[spec.name]) for spec in specs}
-        if len(batches) != 1:
-            raise SpecError(f"the inputs have different batch sizes {sorted(batches)}")
-        batch = batches.pop()
-        if batch > MAX_BATCH_PER_FRAME:
-            raise SpecError(
-                f"a batch of {batch} in one frame", f"send at most {MAX_BATCH_PER_FRAME} at a time"
-            )
-        return batch
-
     async def _live_stream(self, timeout_s: float | None = None) -> FrameStream:
         """The stream to the worker, opened (again) where there is none that works.
 
@@ -403,12 +373,3 @@ class EdgeAgent:
             if channel is not None:
                 await channel.close()
         await asyncio.to_thread(self._pool.shutdown)
-
-
-async def _aiter(frames: AsyncIterable[Given] | Iterable[Given]) -> AsyncIterator[Given]:
-    if isinstance(frames, AsyncIterable):
-        async for given in frames:
-            yield given
-    else:
-        for given in frames:
-            yield given

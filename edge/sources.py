@@ -11,7 +11,7 @@ from splitpoint.codec import Array
 from splitpoint.partition.errors import PictureError
 from splitpoint.partition.picture import PictureInput
 
-from .agent import Given
+from .given import Given
 
 
 async def pictures(paths: list[Path], picture: PictureInput, tensor: str) -> AsyncIterator[Given]:

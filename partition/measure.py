@@ -21,8 +21,8 @@ from .clock import clock_notes, read_clock
 from .costs import CloudTimes
 from .layer_share import layer_times
 from .measure_codecs import measure_codecs
+from .measure_energy import measure_energy
 from .meter import EnergyMeter, NoMeter
-from .power_model import PowerModel
 from .profile import Profile, SegmentTime
 from .samples import Samples, synthetic_samples
 from .slowdown import Slowdown
@@ -34,7 +34,6 @@ PAUSE_S = 0.05
 # share, or by less than matters to anything.
 STABLE, STABLE_MS = 0.02, 0.01
 LAYER_ROUNDS, BATCH_ROUNDS = 10, 10
-METERED_S, IDLE_S = 0.5, 1.0
 _PACKAGES = ("splitpoint", "onnxruntime", "torch", "numpy")
 
 Progress = Callable[[str, int, int], None]
@@ -75,7 +74,7 @@ def measure(
     spent = _layer_ms(chain, samples.inputs[0])
     progress("measure energy", 4, total)
     medians = [statistics.median(found) for found in times]
-    energy = _energy(chain, samples.inputs[0], meter, medians, slowdown)
+    energy = measure_energy(chain, samples.inputs[0], meter, medians, slowdown)
     progress("measure the codecs", 5, total)
     codecs = measure_codecs(
         bundle, chain, samples, accuracy=accuracy, max_seconds=max_seconds, slowdown=slowdown
@@ -118,6 +117,11 @@ def measure(
         notes=tuple(notes),
         emulated=f"slowed down {slowdown:g} times" if slowdown > 1 else "",
     )
+
+
+def warm_up(bundle: Bundle, chain: SegmentChain) -> None:
+    """Loads every segment and lets it run once."""
+    _load(chain, synthetic_samples(bundle.manifest).inputs[0])
 
 
 def measure_server(bundle: Bundle, chain: SegmentChain, max_seconds: float = 2.0) -> CloudTimes:
@@ -210,58 +214,6 @@ def _layer_ms(chain: SegmentChain, inputs: Mapping[str, Array]) -> list[dict[str
     for index in range(len(chain)):
         found.append(chain.layer_ms(index, state, LAYER_ROUNDS))
         state |= chain.step(index, state)
-    return found
-
-
-class _Energy:
-    """What the meter said: millijoules a segment, and the board's watts busy and idle."""
-
-    def __init__(self, meter: str) -> None:
-        self.mj: list[float] | None = None
-        self.kind, self.meter, self.warning = "none", meter, ""
-        self.busy_w: float | None = None
-        self.idle_w: float | None = None
-
-
-def _energy(
-    chain: SegmentChain,
-    inputs: Mapping[str, Array],
-    meter: EnergyMeter,
-    ms: Sequence[float],
-    slowdown: float,
-) -> _Energy:
-    """What each segment draws; a device that is played by waiting has its energy modelled."""
-    found = _Energy(meter.name)
-    if isinstance(meter, PowerModel):
-        found.kind, found.busy_w, found.idle_w = meter.kind, meter.busy_w, meter.idle_w
-        found.mj = [meter.mj(busy_ms) for busy_ms in ms]
-        return found
-    if meter.kind == "none":
-        return found
-    meter.start()
-    time.sleep(IDLE_S)
-    idle = meter.stop()
-    state = chain.place(inputs)
-    mj: list[float] = []
-    seconds = joules = 0.0
-    for index in range(len(chain)):
-        runs, start = 0, time.perf_counter()
-        meter.start()
-        while time.perf_counter() < start + METERED_S:
-            outputs = chain.step(index, state)
-            chain.wait()
-            runs += 1
-        seconds += time.perf_counter() - start
-        reading = meter.stop()
-        if reading.mj is None or idle.mj is None:
-            found.warning = reading.warning or idle.warning or f"{meter.name} stopped answering"
-            return found
-        mj.append(slowdown * reading.mj / runs)
-        state |= outputs
-        joules += reading.mj / 1e3
-    found.kind, found.mj = meter.kind if slowdown == 1 else "modelled", mj
-    found.idle_w = idle.mj / 1e3 / IDLE_S if idle.mj is not None else None
-    found.busy_w = joules / seconds
     return found
 
 

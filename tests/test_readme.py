@@ -72,7 +72,8 @@ def test_splitpoint_commands(photos: Path, tmp_path: Path) -> None:
             )  # fmt: skip
             assert done.returncode == 0, done.stderr
             assert done.stdout.startswith("answered (1, 1000)")
-    assert ran == {"compile", "inspect", "profile", "serve", "run", "emulate", "doctor"}
+    assert ran == {"compile", "inspect", "profile", "plan", "serve", "run", "emulate", "doctor"}
+    assert "<svg" in (tmp_path / "plan.html").read_text(encoding="utf-8")
 
 
 @pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
@@ -96,7 +97,7 @@ def test_pip_commands_name_extras_that_exist() -> None:
         assert set((match[1] or "").split(",")) - {""} <= extras
 
 
-@pytest.mark.parametrize("name", ["overhead", "models", "edge_memory"])
+@pytest.mark.parametrize("name", ["overhead", "models", "edge_memory", "planner_regret", "layer_sum"])
 def test_benchmarks(name: str) -> None:
     """Each benchmark that the README quotes runs, in its short version where there is one."""
     assert f"python benchmarks/{name}.py" in README
@@ -114,7 +115,8 @@ def test_quoted_figures_stand_in_results() -> None:
     results = [path.read_text() for path in (ROOT / "benchmarks" / "results").glob("*.md")]
     tables = re.findall(r"(?:^\| .*\n)+", README, re.MULTILINE)
     quoted = [table for table in tables if "compile, s" in table or "bare echo" in table
-              or "running, MB" in table]  # fmt: skip
-    assert len(quoted) == 3
+              or "running, MB" in table or "planner against" in table
+              or "sum of layers" in table]  # fmt: skip
+    assert len(quoted) == 5
     for table in quoted:
         assert any(table in result for result in results)

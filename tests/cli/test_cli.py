@@ -15,8 +15,10 @@ import pytest
 import torch
 from PIL import Image
 from processes import MAIN, background, free_port, splitpoint
+from splitpoint.cli import doctor_cmd
 from splitpoint.cli.main import main
 from splitpoint.partition.bundle import Bundle
+from splitpoint.partition.meter import Found
 from splitpoint.partition.model_spec import ModelSpec
 
 
@@ -246,7 +248,9 @@ def test_run_without_torch(small_bundle: Bundle, pictures: Path, tmp_path: Path)
         "main()\n"
     )
     with background(["serve", str(small_bundle.folder), "--listen", "127.0.0.1:0"]) as address:
-        for split, outcome in (("input", "answered"), ("2", "answered"), ("local", "local")):
+        for split, outcome in (
+            ("input", "answered"), ("2", "answered"), ("local", "local"), ("auto", ""),
+        ):  # fmt: skip
             done = subprocess.run(
                 [sys.executable, "-c", blocker, "run", "--json", "--server", address, "--source",
                  str(pictures), "--split", split, "--cache", str(tmp_path / "cache")],
@@ -254,4 +258,24 @@ def test_run_without_torch(small_bundle: Bundle, pictures: Path, tmp_path: Path)
             )  # fmt: skip
             assert done.returncode == 0, done.stderr
             summary = json.loads(done.stdout.splitlines()[-1])["summary"]
-            assert summary["outcomes"][outcome] == 3
+            found = summary["outcomes"]
+            ended = found[outcome] if outcome else found["answered"] + found["local"]
+            assert ended == 3
+
+
+@pytest.mark.parametrize("usable", [False, True])
+def test_doctor_says_where_energy_comes_from(
+    usable: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    meters = [Found(name="rapl", usable=usable, detail="not found, or found")]
+    monkeypatch.setattr(doctor_cmd, "find_meters", lambda: meters)
+    doctor_cmd.doctor(json_=True)
+    document = json.loads(capsys.readouterr().out)
+    assert document["energy_meters"] == [
+        {"name": "rapl", "usable": usable, "detail": "not found, or found"}
+    ]
+    assert "W busy" in document["power_model"]
+    doctor_cmd.doctor(json_=False)
+    said = capsys.readouterr().out
+    assert ("energy cannot be measured on this machine" in said) is not usable
+    assert document["power_model"] in said.replace("\n", " ")

@@ -6,10 +6,12 @@ import asyncio
 import threading
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import grpc
 import pytest
+import torch
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from splitpoint.cloud.engine import Engine, Job
 from splitpoint.cloud.errors import ServeError
@@ -18,6 +20,9 @@ from splitpoint.codec import Array
 from splitpoint.partition.bundle import Bundle
 from splitpoint.partition.costs import CloudTimes
 from splitpoint.partition.errors import DeviceError
+from splitpoint.partition.measure import measure
+from splitpoint.partition.samples import synthetic_samples
+from splitpoint.partition.torch_chain import TorchChain
 from splitpoint.proto import splitpoint_pb2 as pb
 from splitpoint.proto.frames import FrameError
 from splitpoint.proto.limits import SERVICE
@@ -71,6 +76,24 @@ class SlowRunner:
         time.sleep(0.02)
         self.batches.append((boundary, len(requests)))
         return [{} for _ in requests]
+
+
+async def test_a_given_profile_is_announced(small_bundle: Bundle, tmp_path: Path) -> None:
+    chain = TorchChain(small_bundle, torch.device("cpu"))
+    samples = synthetic_samples(small_bundle.manifest)
+    found = measure(small_bundle, chain, samples, max_seconds=0.5)
+    segments = tuple(replace(s, ms=1000.0 + s.id, p95_ms=2000.0) for s in found.segments)
+    path = tmp_path / "p.json"
+    replace(found, segments=segments).save(path)
+    options = {"listen": "127.0.0.1:0", "device": "cpu", "profiles": [path]}
+    async with Worker([small_bundle.folder], **options) as worker:
+        (model,) = worker.models.values()
+    assert model.times.segment_ms == tuple(1000.0 + s.id for s in segments)
+    for change, words in (({"digest": "0" * 64}, "not served"), ({"runtime": "x"}, "measured in x")):
+        replace(found, **change).save(path)
+        with pytest.raises(ServeError, match=words):
+            async with Worker([small_bundle.folder], **options):
+                pass
 
 
 class SlowModel:

@@ -1,0 +1,145 @@
+"""The split `auto`: what is measured once, what every time, and what is refused."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import pytest_asyncio
+from splitpoint.cli.relay import Relay
+from splitpoint.cloud.worker import Worker
+from splitpoint.edge import AutoPlan, EdgeAgent, Outcome
+from splitpoint.edge.auto_plan import cloud_times
+from splitpoint.edge.link_probe import probe_link
+from splitpoint.partition.bundle import Bundle
+from splitpoint.partition.errors import PlanError
+from splitpoint.partition.link import parse_link
+from splitpoint.partition.objective import Constraints, Objective
+from splitpoint.partition.plan import Plan
+from splitpoint.partition.profile import ProfileError, load_profile
+from splitpoint.proto import splitpoint_pb2 as pb
+
+
+@pytest_asyncio.fixture
+async def worker(small_bundle: Bundle) -> AsyncIterator[Worker]:
+    async with Worker([small_bundle.folder], listen="127.0.0.1:0", device="cpu") as running:
+        yield running
+
+
+class Steps(list[str]):
+    def __call__(self, what: str, done: int, total: int) -> None:
+        self.append(what)
+
+
+def kept_profile(folder: Path) -> Path:
+    (kept,) = folder.glob("profile-*.json")
+    return kept
+
+
+async def test_device_is_measured_once(
+    worker: Worker, small_bundle: Bundle, pixels: np.ndarray, tmp_path: Path
+) -> None:
+    first, second = Steps(), Steps()
+    async with EdgeAgent(worker.address, auto=AutoPlan(progress=first), cache=tmp_path) as agent:
+        result = await agent.infer({"pixels": pixels})
+        report, link = agent.report, agent.link
+    assert first
+    assert result.outcome in (Outcome.LOCAL, Outcome.ANSWERED)
+    assert report is not None
+    assert link is not None
+    assert link.round_trip_ms > 0
+    assert (result.boundary, result.codec) == (report.chosen.boundary, report.chosen.codec)
+    assert len(report.candidates) == 1 + 4 + 3 * 3  # local; four image codecs; q4 is not known
+    kept = kept_profile(tmp_path)
+    assert load_profile(kept, small_bundle.digest).runtime == "onnxruntime"
+    async with EdgeAgent(worker.address, auto=AutoPlan(progress=second), cache=tmp_path):
+        assert not second
+    kept.write_text("{")
+    async with EdgeAgent(worker.address, auto=AutoPlan(progress=second), cache=tmp_path):
+        assert second  # a damaged profile is measured again
+
+
+async def test_choice_follows_link_and_constraints(worker: Worker, tmp_path: Path) -> None:
+    """A worker that computes at once wins over a fast link, and never over a hopeless one."""
+    digest, model = next(iter(worker.models.items()))
+    times = replace(model.times, segment_ms=(0.0,) * len(model.times.segment_ms))
+    worker.models[digest] = replace(model, times=times)
+    last = len(model.boundaries) - 1
+    chosen = {}
+    for text in ("100000mbps,0.001ms", "0.01mbps,1000ms"):
+        auto = AutoPlan(link=parse_link(text), objective=Objective.parse("server-cost"))
+        async with EdgeAgent(worker.address, auto=auto, cache=tmp_path) as agent:
+            assert agent.plan.boundary == last  # no server costs the least
+        auto = AutoPlan(link=parse_link(text))
+        async with EdgeAgent(worker.address, auto=auto, cache=tmp_path, slowdown=50) as agent:
+            chosen[text] = agent.plan.boundary
+        auto = AutoPlan(link=parse_link(text), constraints=Constraints(must_not_upload_input=True))
+        async with EdgeAgent(worker.address, auto=auto, cache=tmp_path, slowdown=50) as agent:
+            assert agent.plan.boundary > 0
+        async with EdgeAgent(worker.address, auto=auto, codec="raw", cache=tmp_path) as agent:
+            assert agent.report is not None
+            assert {c.codec for c in agent.report.candidates} == {"none", "raw"}
+    assert chosen["0.01mbps,1000ms"] == last
+    assert chosen["100000mbps,0.001ms"] < last
+
+
+async def test_switching_loads_what_is_needed(
+    worker: Worker, pixels: np.ndarray, tmp_path: Path
+) -> None:
+    answers = []
+    async with EdgeAgent(worker.address, split="input", codec="raw", cache=tmp_path) as agent:
+        for boundary in (0, 2, 4, 1):
+            codec = "none" if boundary == 4 else "raw"
+            await agent.switch(Plan(boundary=boundary, codec=codec))
+            result = await agent.infer({"pixels": pixels})
+            assert result.boundary == boundary
+            answers.append(result.outputs["output"])
+    for answer in answers[1:]:
+        np.testing.assert_allclose(answer, answers[0], rtol=1e-4, atol=1e-5)
+
+
+async def test_without_a_worker_all_runs_here(small_bundle: Bundle, tmp_path: Path) -> None:
+    async with EdgeAgent(None, bundle=small_bundle.folder, cache=tmp_path) as agent:
+        assert agent.is_local
+
+
+async def test_profile_of_another_runtime(worker: Worker, tmp_path: Path) -> None:
+    async with EdgeAgent(worker.address, cache=tmp_path):
+        pass
+    kept = kept_profile(tmp_path)
+    path = tmp_path / "torch.json"
+    path.write_text(json.dumps(json.loads(kept.read_text()) | {"runtime": "torch"}))
+    with pytest.raises(ProfileError, match="this agent runs onnxruntime"):
+        async with EdgeAgent(worker.address, auto=AutoPlan(profile=path), cache=tmp_path):
+            pass
+    path.write_text(json.dumps(json.loads(kept.read_text()) | {"digest": "0" * 64}))
+    with pytest.raises(ProfileError, match="is of the bundle"):
+        async with EdgeAgent(worker.address, auto=AutoPlan(profile=path), cache=tmp_path):
+            pass
+
+
+async def test_probe_finds_the_emulated_link(worker: Worker, tmp_path: Path) -> None:
+    async with (
+        Relay(worker.address, parse_link("8mbps,30ms")) as relay,
+        EdgeAgent(relay.address, split="input", cache=tmp_path) as agent,
+    ):
+        stream = await agent._live_stream()
+        link = await probe_link(stream, relay.address)
+    # A busy machine makes a link slower, never faster.
+    assert 4 < link.uplink_mbps < 8.5
+    assert 29 < link.round_trip_ms < 60
+
+
+@pytest.mark.parametrize("ms", [float("nan"), -1.0, float("inf")])
+def test_a_worker_whose_times_make_no_sense(ms: float) -> None:
+    for info in (
+        pb.ModelInfo(segment_ms=[1, ms]),
+        pb.ModelInfo(segment_ms=[1, 2], segment_p95_ms=[ms, 1]),
+        pb.ModelInfo(segment_ms=[1], decode=[pb.DecodeTime(boundary=0, codec="raw", ms=ms)]),
+    ):
+        with pytest.raises(PlanError, match="make no sense"):
+            cloud_times(info)
