@@ -140,7 +140,7 @@ def visits(predicted_ms: float, *, quick: bool) -> int:
     """How often a candidate is visited: quick ones more often, they are noisier."""
     if quick:
         return 1
-    limits = ((200, 7), (1000, 4), (8000, 2))
+    limits = ((200, 5), (1000, 3), (3000, 2))
     return next((count for limit_ms, count in limits if predicted_ms < limit_ms), 1)
 
 
@@ -176,7 +176,7 @@ async def cell(
                     continue
                 await agent.switch(Plan(boundary=candidate.boundary, codec=candidate.codec))
                 # The first frame after a change finds cold caches, which no stream of frames does.
-                for _ in range(2 if candidate.latency_ms < 1000 else 1):
+                for _ in range(2 if candidate.latency_ms < 300 else 1):
                     result = await agent.infer({tensor: photos[visit % len(photos)]})
                     assert result.outputs, result.error
                 samples.append(result)
