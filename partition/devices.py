@@ -142,14 +142,14 @@ def _table() -> tuple[Device, ...]:
             ),
             overhead_us=Figure(value=5, source=_GUESS),
             idle_w=Figure(
-                value=1.55,
-                source="published readings of the board's PMIC (vcgencmd pmic_read_adc), the "
-                "publication itself unchecked; meters at the plug show more",
+                value=2.36,
+                source="1.55 W over the rails of the board's PMIC, published readings (unchecked), "
+                "through the fit of pmic.py, which adds what the rails do not show",
             ),
             busy_w=Figure(
-                value=4.51,
-                source="published readings of the board's PMIC under load, the publication itself "
-                "unchecked; a stress test draws about twice that at the plug",
+                value=5.75,
+                source="4.51 W over the rails under load, published readings (unchecked), through "
+                "the fit of pmic.py; a stress test draws more at the plug",
             ),
         ),
         Device(

@@ -47,18 +47,25 @@ def find_pictures(source: str) -> list[Path]:
 
 
 def photo_samples(manifest: Manifest, paths: Sequence[Path], most: int = MAX_PHOTOS) -> Samples:
-    """At most `most` of the photos, evenly chosen. `PictureError` if one cannot be decoded."""
+    """At most `most` of the photos, evenly chosen; files that are none are left out.
+
+    `PictureError` when none is left, or the model takes no pictures.
+    """
     if manifest.picture is None:
         raise PictureError(
             f"{manifest.name} does not take pictures", "measure it without any, on synthetic inputs"
         )
     chosen = [paths[i] for i in np.unique(np.linspace(0, len(paths) - 1, most).astype(int))]
     name = manifest.boundaries[0].tensors[0].name
-    return Samples(
-        description=f"{len(chosen)} photos",
-        inputs=tuple({name: manifest.picture.read(path)[np.newaxis]} for path in chosen),
-        are_photos=True,
-    )
+    inputs = []
+    for path in chosen:
+        try:
+            inputs.append({name: manifest.picture.read(path)[np.newaxis]})
+        except PictureError as error:
+            bad = error
+    if not inputs:
+        raise bad
+    return Samples(description=f"{len(inputs)} photos", inputs=tuple(inputs), are_photos=True)
 
 
 def synthetic_samples(manifest: Manifest) -> Samples:
