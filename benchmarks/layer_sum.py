@@ -52,7 +52,7 @@ def main() -> None:
             for chain, _ in chains.values():
                 for index in range(len(chain)):
                     chain.load(index)
-            for _ in range(2 if args.quick else 5):
+            for _ in range(2 if args.quick else 3):
                 profile = measure(cut, chains["cut"][0], synthetic_samples(cut.manifest),
                                   max_seconds=2, accuracy=False)  # fmt: skip
                 times["layers"].append(sum(layer.ms for layer in profile.layers))

@@ -50,9 +50,10 @@ def _options(
 
 def main() -> None:
     """Runs the command line: 0 done, 1 failed with one line of why, 2 wrong usage."""
-    # torch's threads spin while they wait for each other, unless told before torch is loaded; where
-    # the network stack shares the cores, a segment of 20 ms then takes up to a second.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # torch's threads spin while they wait for each other. Where others share the cores, a frame of
+    # 20 ms then takes up to a second; without any spinning it takes 35 ms. libgomp reads this when
+    # torch is loaded.
+    os.environ.setdefault("GOMP_SPINCOUNT", "60000")
     try:
         app()
     except SplitpointError as error:

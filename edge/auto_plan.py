@@ -11,7 +11,7 @@ from pathlib import Path
 
 from splitpoint.partition.bundle import Bundle
 from splitpoint.partition.costs import CloudTimes, cost_table
-from splitpoint.partition.errors import PlanError
+from splitpoint.partition.errors import PictureError, PlanError
 from splitpoint.partition.link import Link
 from splitpoint.partition.measure import measure, processor_name
 from splitpoint.partition.meter import EnergyMeter
@@ -21,7 +21,7 @@ from splitpoint.partition.planner import Report, make_plan
 from splitpoint.partition.power_model import PowerModel
 from splitpoint.partition.profile import Profile, ProfileError, load_profile
 from splitpoint.partition.radio import radio_for
-from splitpoint.partition.samples import photo_samples, synthetic_samples
+from splitpoint.partition.samples import Samples, photo_samples, synthetic_samples
 from splitpoint.proto import splitpoint_pb2 as pb
 
 log = logging.getLogger("splitpoint.edge")
@@ -64,7 +64,8 @@ def device_profile(
             )
         return profile
     meter = "none" if auto.meter is None else auto.meter.name
-    on_photos = bool(auto.pictures) and bundle.manifest.picture is not None
+    samples = _samples(bundle, auto)
+    on_photos = samples.are_photos
     conditions = f"{platform.node()} {processor_name()} {threads} {slowdown:g} {meter} {on_photos}"
     key = hashlib.sha256(conditions.encode()).hexdigest()[:12]
     kept = folder / f"profile-{bundle.digest[:16]}-{key}.json"
@@ -76,9 +77,7 @@ def device_profile(
     profile = measure(
         bundle,
         OnnxChain(bundle, threads),
-        photo_samples(bundle.manifest, auto.pictures, PHOTOS)
-        if on_photos
-        else synthetic_samples(bundle.manifest),
+        samples,
         meter=auto.meter,
         slowdown=slowdown,
         max_seconds=MAX_SECONDS,
@@ -89,6 +88,15 @@ def device_profile(
     except ProfileError as error:
         log.warning("%s; it will be measured again next time", error)
     return profile
+
+
+def _samples(bundle: Bundle, auto: AutoPlan) -> Samples:
+    if auto.pictures and bundle.manifest.picture is not None:
+        try:
+            return photo_samples(bundle.manifest, auto.pictures, PHOTOS)
+        except PictureError as error:
+            log.warning("%s; measuring with synthetic pictures", error)
+    return synthetic_samples(bundle.manifest)
 
 
 def cloud_times(info: pb.ModelInfo) -> CloudTimes:

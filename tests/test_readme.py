@@ -97,7 +97,9 @@ def test_pip_commands_name_extras_that_exist() -> None:
         assert set((match[1] or "").split(",")) - {""} <= extras
 
 
-@pytest.mark.parametrize("name", ["overhead", "models", "edge_memory", "planner_regret", "layer_sum"])
+@pytest.mark.parametrize(
+    "name", ["overhead", "models", "edge_memory", "planner_regret", "layer_sum"]
+)
 def test_benchmarks(name: str) -> None:
     """Each benchmark that the README quotes runs, in its short version where there is one."""
     assert f"python benchmarks/{name}.py" in README

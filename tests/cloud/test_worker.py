@@ -89,7 +89,10 @@ async def test_a_given_profile_is_announced(small_bundle: Bundle, tmp_path: Path
     async with Worker([small_bundle.folder], **options) as worker:
         (model,) = worker.models.values()
     assert model.times.segment_ms == tuple(1000.0 + s.id for s in segments)
-    for change, words in (({"digest": "0" * 64}, "not served"), ({"runtime": "x"}, "measured in x")):
+    for change, words in (
+        ({"digest": "0" * 64}, "not served"),
+        ({"runtime": "x"}, "measured in x"),
+    ):
         replace(found, **change).save(path)
         with pytest.raises(ServeError, match=words):
             async with Worker([small_bundle.folder], **options):
