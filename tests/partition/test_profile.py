@@ -70,8 +70,8 @@ class StepCounter(OnnxChain):
 
 @pytest.fixture(autouse=True)
 def _short(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("splitpoint.partition.measure.METERED_S", 0.01)
-    monkeypatch.setattr("splitpoint.partition.measure.IDLE_S", 0.01)
+    monkeypatch.setattr("splitpoint.partition.measure_energy.METERED_S", 0.01)
+    monkeypatch.setattr("splitpoint.partition.measure_energy.IDLE_S", 0.01)
 
 
 @pytest.fixture(scope="module")
@@ -255,7 +255,8 @@ def slowed(bundle: Bundle, meter: Any, slowdown: float, monkeypatch: pytest.Monk
     """Every step takes a millisecond a sample, every encoding and decoding one."""
     ticks = iter(range(1 << 40))
     clock = FakeTime()
-    monkeypatch.setattr("splitpoint.partition.measure.time", clock)
+    for module in ("measure", "measure_energy", "slowdown"):
+        monkeypatch.setattr(f"splitpoint.partition.{module}.time", clock)
     monkeypatch.setattr(
         "splitpoint.partition.measure_codecs.time",
         SimpleNamespace(perf_counter=lambda: next(ticks) * 1e-3),
