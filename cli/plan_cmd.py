@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
@@ -264,15 +263,7 @@ def in_words(intervals: Sequence[Interval], unit: str) -> str:
     """`all on the device wins below 0.9 Mbit/s; the input as jpeg wins above 41 Mbit/s`."""
     parts = []
     for interval in intervals:
-        name = name_of(interval.boundary, interval.codec)
-        low, high = f"{interval.low:.3g}", f"{interval.high:.3g}"
-        if interval.low == 0 and math.isinf(interval.high):
-            where = "everywhere"
-        elif interval.low == 0:
-            where = f"below {high} {unit}"
-        elif math.isinf(interval.high):
-            where = f"above {low} {unit}"
-        else:
-            where = f"from {low} to {high} {unit}"
-        parts.append(f"{name} wins {where}")
+        where = interval.where(unit)
+        where = f"from {where}" if where[0].isdigit() else where
+        parts.append(f"{name_of(interval.boundary, interval.codec)} wins {where}")
     return "; ".join(parts)

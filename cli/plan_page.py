@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -233,16 +232,7 @@ def _intervals(intervals: Sequence[Interval], unit: str) -> str:
     """`below 0.9 Mbit/s: all on the device`, and so on, as a list."""
     lines = []
     for interval in intervals:
-        low, high = f"{interval.low:,.3g}", f"{interval.high:,.3g}"
-        if interval.low == 0 and math.isinf(interval.high):
-            where = "everywhere"
-        elif interval.low == 0:
-            where = f"below {high} {unit}"
-        elif math.isinf(interval.high):
-            where = f"above {low} {unit}"
-        else:
-            where = f"{low} to {high} {unit}"
         name = name_of(interval.boundary, interval.codec)
         what = "nothing keeps to the constraints" if interval.boundary is None else name
-        lines.append(f"<li>{esc(where)}: <b>{esc(what)}</b></li>")
+        lines.append(f"<li>{esc(interval.where(unit))}: <b>{esc(what)}</b></li>")
     return f"<ul>{''.join(lines)}</ul>"

@@ -82,6 +82,13 @@ class Interval:
     boundary: int | None
     codec: str
 
+    def where(self, unit: str) -> str:
+        """`below 0.9 Mbit/s`, `0.9 to 41 Mbit/s`, `above 41 Mbit/s` or `everywhere`."""
+        low, high = f"{self.low:,.3g}", f"{self.high:,.3g}"
+        if np.isinf(self.high):
+            return "everywhere" if self.low == 0 else f"above {low} {unit}"
+        return f"below {high} {unit}" if self.low == 0 else f"{low} to {high} {unit}"
+
     def to_json(self) -> dict[str, Any]:
         """The last interval's end is null: it has none."""
         return {
