@@ -29,9 +29,9 @@ def measure_codecs(
 ) -> tuple[CodecTime, ...]:
     """One record for each boundary but the last and each codec that can carry it.
 
-    Every sample is encoded and decoded, the first few are timed. With `accuracy`, photos and a
-    classifier, the rest of the model then runs on what was decoded; after `max_seconds` of that no
-    further photos are judged.
+    Every sample is encoded and decoded, the first few are timed; of `samples.uploads` only the
+    sizes at boundary 0 count. With `accuracy`, photos and a classifier, the rest of the model then
+    runs on what was decoded; after `max_seconds` of that no further photos are judged.
     """
     boundaries = bundle.manifest.boundaries[:-1]
     judge = accuracy and samples.are_photos and bundle.manifest.classifies
@@ -68,6 +68,10 @@ def measure_codecs(
         if judge:
             truth.append(int(chain.fetch(state[output]).argmax()))
             judge = time.perf_counter() < deadline
+    for inputs in samples.uploads:
+        for name in boundaries[0].codecs:
+            payloads, _ = _encode(codec_named(name), boundaries[0].tensors, inputs)
+            sizes[0, name].append(sum(map(len, payloads)))
     return tuple(
         CodecTime(
             boundary=boundary,

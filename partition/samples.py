@@ -16,16 +16,21 @@ from .picture import PictureInput
 
 PICTURE_SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"))
 MAX_PHOTOS, SYNTHETIC = 20, 3
+MAX_UPLOADS = 100  # photos whose size as an upload is measured: cheap, and sizes differ widely
 FALL = 1.4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Samples:
-    """Inputs of one sample each, tensors of boundary 0 by name, and where they come from."""
+    """Inputs of one sample each, tensors of boundary 0 by name, and where they come from.
+
+    `uploads` are further ones, of which only the size after an input codec is measured.
+    """
 
     description: str
     inputs: tuple[Mapping[str, Array], ...]
     are_photos: bool
+    uploads: tuple[Mapping[str, Array], ...] = ()
 
 
 def find_pictures(source: str) -> list[Path]:
@@ -47,7 +52,7 @@ def find_pictures(source: str) -> list[Path]:
 
 
 def photo_samples(manifest: Manifest, paths: Sequence[Path], most: int = MAX_PHOTOS) -> Samples:
-    """At most `most` of the photos, evenly chosen; files that are none are left out.
+    """At most `most` of the photos, evenly chosen, and `uploads`; files that are none are left out.
 
     `PictureError` when none is left, or the model takes no pictures.
     """
@@ -55,17 +60,28 @@ def photo_samples(manifest: Manifest, paths: Sequence[Path], most: int = MAX_PHO
         raise PictureError(
             f"{manifest.name} does not take pictures", "measure it without any, on synthetic inputs"
         )
-    chosen = [paths[i] for i in np.unique(np.linspace(0, len(paths) - 1, most).astype(int))]
     name = manifest.boundaries[0].tensors[0].name
-    inputs = []
-    for path in chosen:
+    chosen = _evenly(paths, most)
+    others = set(_evenly(paths, MAX_UPLOADS)).difference(chosen)
+    found: dict[Path, Mapping[str, Array]] = {}
+    for path in (*chosen, *sorted(others)):
         try:
-            inputs.append({name: manifest.picture.read(path)[np.newaxis]})
+            found[path] = {name: manifest.picture.read(path)[np.newaxis]}
         except PictureError as error:
             bad = error
+    inputs = [found[path] for path in chosen if path in found]
     if not inputs:
         raise bad
-    return Samples(description=f"{len(inputs)} photos", inputs=tuple(inputs), are_photos=True)
+    return Samples(
+        description=f"{len(inputs)} photos",
+        inputs=tuple(inputs),
+        are_photos=True,
+        uploads=tuple(found[path] for path in sorted(others) if path in found),
+    )
+
+
+def _evenly(paths: Sequence[Path], most: int) -> list[Path]:
+    return [paths[i] for i in np.unique(np.linspace(0, len(paths) - 1, most).astype(int))]
 
 
 def synthetic_samples(manifest: Manifest) -> Samples:

@@ -22,7 +22,13 @@ from splitpoint.partition.measure_codecs import measure_codecs
 from splitpoint.partition.meter import EnergyReading, NoMeter, no_reading
 from splitpoint.partition.onnx_chain import OnnxChain
 from splitpoint.partition.power_model import PowerModel
-from splitpoint.partition.profile import PROFILE_SCHEMA, Profile, ProfileError, load_profile
+from splitpoint.partition.profile import (
+    PROFILE_SCHEMA,
+    CodecTime,
+    Profile,
+    ProfileError,
+    load_profile,
+)
 from splitpoint.partition.samples import Samples, find_pictures, photo_samples, synthetic_samples
 from splitpoint.partition.torch_chain import TorchChain
 
@@ -201,6 +207,27 @@ def test_photos_tell_what_a_codec_does_to_the_answers(
     assert {c.accuracy_drop for c in unjudged} == {0, None}
     rushed = measure_codecs(small_bundle, chain, samples, accuracy=True, max_seconds=0)
     assert all(c.accuracy_drop in (0, 1) for c in rushed)  # one photo was judged
+
+
+def test_what_an_input_weighs_is_measured_on_more_photos(
+    small_bundle: Bundle, photos: Path, chain: SegmentChain
+) -> None:
+    paths = find_pictures(str(photos))
+    assert len(paths) == 3
+    for index in range(len(chain)):
+        chain.load(index)
+
+    def sizes(most: int) -> dict[tuple[int, str], CodecTime]:
+        samples = photo_samples(small_bundle.manifest, paths, most)
+        assert (len(samples.inputs), len(samples.uploads)) == (most, 3 - most)
+        found = measure_codecs(small_bundle, chain, samples, accuracy=False, max_seconds=60)
+        return {(c.boundary, c.codec): c for c in found}
+
+    one, all_three = sizes(1), sizes(3)
+    for (boundary, codec), found in one.items():
+        assert found.pictures == (1 if boundary else 3)
+        if boundary == 0:
+            assert found.nbytes == all_three[0, codec].nbytes
 
 
 class Forgetful(OnnxChain):
