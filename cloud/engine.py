@@ -15,6 +15,7 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 from splitpoint.codec import Array
 from splitpoint.partition.bundle import Bundle
@@ -25,6 +26,7 @@ from splitpoint.proto.frames import Boundaries, FrameError
 from .torch_runner import TorchRunner
 
 log = logging.getLogger("splitpoint.cloud")
+_T = TypeVar("_T")
 
 # The way to the compute thread and back takes longer than this: shorter work is done in place.
 INLINE_MS = 0.3
@@ -74,6 +76,14 @@ class Engine:
         self._task: asyncio.Task[None] | None = None
         self._utilisation = _Utilisation()
         self._queue_ms = 0.0
+
+    async def on_compute_thread(self, function: Callable[..., _T], *args: Any) -> _T:
+        """The result of `function`, from the thread that computes every batch.
+
+        A model is loaded and timed there too: each thread that has run torch keeps helpers of its
+        own, and with two sets on few cores every batch after a pause takes up to twice as long.
+        """
+        return await asyncio.get_running_loop().run_in_executor(self._pool, function, *args)
 
     def start(self) -> None:
         """Starts the scheduling loop on the running event loop."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import os
 from collections.abc import Callable, Sequence
@@ -66,14 +65,22 @@ class Worker:
         """Loads the bundles, starts the engine and listens."""
         self._device = pick_device(self._device_name)
         self._given = {(found := load_profile(path)).digest: found for path in self._profiles}
+        self._engine = Engine(max_batch=self._max_batch, max_queued=self._max_queued)
+        try:
+            await self._start()
+        except BaseException:
+            await self._engine.stop()
+            raise
+        return self
+
+    async def _start(self) -> None:
         for folder in self._bundles:
-            await asyncio.to_thread(self._load, folder)
+            await self._engine.on_compute_thread(self._load, folder)
         for digest in self._given:
             raise ServeError(
                 f"a profile is of the bundle {digest[:12]}, which is not served",
                 "give profiles of the bundles that are",
             )
-        self._engine = Engine(max_batch=self._max_batch, max_queued=self._max_queued)
         self._decoders = ThreadPoolExecutor(
             max(2, (os.cpu_count() or 2) // 2), thread_name_prefix="splitpoint-decode"
         )
@@ -101,7 +108,6 @@ class Worker:
         await self._server.start()
         for name in ("", SERVICE):
             await self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
-        return self
 
     async def __aexit__(
         self,

@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import grpc
+import numpy as np
 import pytest
 import torch
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -201,3 +202,26 @@ async def test_answer_that_fails_does_not_stop_the_engine() -> None:
     await answered(answers, 1)
     await engine.stop()
     assert answers == [{}]
+
+
+async def test_torch_runs_in_one_thread_only(
+    small_bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A second thread's helpers would get in the way of the first's."""
+    threads = set()
+    step = TorchChain.step
+
+    def noted(self: TorchChain, index: int, state: dict[str, object]) -> dict[str, object]:
+        threads.add(threading.current_thread().name)
+        return step(self, index, state)
+
+    monkeypatch.setattr(TorchChain, "step", noted)
+    monkeypatch.setattr("splitpoint.cloud.engine.INLINE_MS", 0)
+    async with Worker([small_bundle.folder], listen="127.0.0.1:0", device="cpu") as worker:
+        model = worker.models[small_bundle.digest]
+        spec = small_bundle.manifest.boundaries[0].tensors[0]
+        answers: list[object] = []
+        values = {spec.name: np.zeros(spec.shape_at(1), spec.numpy_dtype)}
+        worker._engine.submit(job(model, 0, answers, values=values))
+        await answered(answers, 1)
+    assert len(threads) == 1, threads
