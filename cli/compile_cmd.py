@@ -30,6 +30,20 @@ def compile_(
     boundaries: Annotated[
         int, typer.Option(help="Most boundaries to materialise, both ends included.", min=2)
     ] = 8,
+    calibrate: Annotated[
+        str,
+        typer.Option(
+            help="Typical inputs for the transform codec's tables and every codec's measured "
+            "levels: a folder of pictures (or of .npy, .npz), or a glob. A hundred will do.",
+            metavar="DIR",
+        ),
+    ] = "",
+    labels: Annotated[
+        Path | None,
+        typer.Option(
+            help="The calibration inputs' right classes, one `FILE CLASS` a line, CLASS a number."
+        ),
+    ] = None,
     overwrite: Annotated[bool, typer.Option(help="Replace the bundle if it exists.")] = False,
     json_: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
 ) -> None:
@@ -38,14 +52,23 @@ def compile_(
     The segments are run in torch and in onnxruntime and compared with the unsplit model before the
     bundle appears.
     """
+    from splitpoint.partition.calibration_inputs import Calibration
     from splitpoint.partition.compile import compile_model
     from splitpoint.partition.model_source import load_model
 
+    if labels is not None and not calibrate:
+        raise typer.BadParameter("labels are of calibration inputs: give --calibrate DIR too")
     start = time.perf_counter()
+    calibration = Calibration(source=calibrate, labels=labels) if calibrate else None
     with Steps() as steps:
         spec = load_model(model, weights)
         bundle = compile_model(
-            spec, out_folder, boundaries=boundaries, overwrite=overwrite, progress=steps
+            spec,
+            out_folder,
+            boundaries=boundaries,
+            overwrite=overwrite,
+            calibration=calibration,
+            progress=steps,
         )
     manifest = bundle.manifest
     seconds = time.perf_counter() - start
@@ -66,6 +89,7 @@ def compile_(
                 "boundaries": len(manifest.boundaries),
                 "max_relative_error": manifest.max_relative_error,
                 "unsupported_ops": list(manifest.unsupported_ops),
+                "calibrated": any(boundary.ladder for boundary in manifest.boundaries),
             }
         )
         return

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.table import Table
-from splitpoint.partition.bundle import Manifest, open_bundle
+from splitpoint.codec import codecs_for
+from splitpoint.codec.codec_set import FKT
+from splitpoint.partition.bundle import Boundary, Manifest, open_bundle
 
 from .output import human_bytes, human_count, out, print_json
 
@@ -29,6 +32,8 @@ def inspect(
         return
     out.print(layer_table(manifest))
     out.print(boundary_table(manifest))
+    if any(boundary.ladder for boundary in manifest.boundaries):
+        out.print(ladder_table(manifest))
     out.print(f"digest {opened.digest}", soft_wrap=True)
 
 
@@ -82,10 +87,52 @@ def boundary_table(manifest: Manifest) -> Table:
             shapes,
             human_bytes(boundary.nbytes),
             f"{100 * done / total:.0f} %",
-            "(all on the device)" if last else " ".join(boundary.codecs),
+            "(all on the device)" if last else _short(boundary),
         )
         if not last:
             done += manifest.segments[boundary.id].flops
+    return table
+
+
+def _short(boundary: Boundary) -> str:
+    """Names of the codecs; of a ladder its ends."""
+    own = codecs_for(boundary.tensors)
+    levels = [level.codec for level in boundary.ladder if level.codec.startswith(FKT)]
+    return " ".join(own + ([f"{levels[0]} to {levels[-1]}"] if levels else []))
+
+
+def ladder_table(manifest: Manifest) -> Table:
+    """One row a calibrated codec of every boundary."""
+    judged = max(level.judged for boundary in manifest.boundaries for level in boundary.ladder)
+    table = Table(title=f"Calibrated on {judged} inputs", title_justify="left")
+    table.add_column("boundary", justify="right")
+    table.add_column("codec")
+    for column in ("bytes", "p95", "bits/value", "answers changed", "loss", "enc ms", "dec ms"):
+        table.add_column(column, justify="right")
+    labelled = any(level.correct is not None for b in manifest.boundaries for level in b.ladder)
+    if labelled:
+        table.add_column("accuracy", justify="right")
+    for boundary in manifest.boundaries:
+        values = sum(math.prod(spec.shape) for spec in boundary.tensors)
+        for level in boundary.ladder:
+            interval, drop = level.drop_interval, ""
+            if level.drop is not None and interval is not None:
+                low, high = (100 * end for end in interval)
+                drop = f"{100 * level.drop:.0f} % ({low:.0f} to {high:.0f})"
+            row = [
+                str(boundary.id),
+                level.codec,
+                human_bytes(level.nbytes),
+                human_bytes(level.p95_bytes),
+                f"{8 * level.nbytes / values:.2f}",
+                drop,
+                f"{level.loss:.4f}",
+                f"{level.encode_ms:.1f}",
+                f"{level.decode_ms:.1f}",
+            ]
+            if labelled and level.correct is not None:
+                row.append(f"{100 * level.correct / level.judged:.0f} %")
+            table.add_row(*row)
     return table
 
 
@@ -123,6 +170,10 @@ def _document(manifest: Manifest, digest: str) -> dict[str, object]:
             for boundary in manifest.boundaries
         ],
         "codecs": {str(boundary.id): boundary.codecs for boundary in manifest.boundaries[:-1]},
+        "ladders": {
+            str(boundary.id): [level.to_json() for level in boundary.ladder]
+            for boundary in manifest.boundaries[:-1]
+        },
         "outputs": dict(manifest.outputs),
         "unsupported_ops": list(manifest.unsupported_ops),
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
@@ -9,6 +10,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 from splitpoint.codec import codec_named
+from splitpoint.codec.codec_set import FKT
 from splitpoint.partition.bundle import Bundle, open_bundle
 from splitpoint.partition.costs import CloudTimes, cost_table
 from splitpoint.partition.devices import device_named
@@ -98,8 +100,8 @@ def plan(
     max_accuracy_drop: Annotated[
         float | None,
         typer.Option(
-            help="Largest share of answers that may change.",
-            show_default="what a JPEG changes, or 0.02",
+            help="Most answers that may change, in %: the upper bound of what calibration saw.",
+            show_default="what a JPEG loses",
             rich_help_panel=_LIMITS,
         ),
     ] = None,
@@ -161,11 +163,12 @@ def plan(
         codecs=frozenset(codec) if codec else None,
     )
     for name in codec or ():
-        codec_named(name)  # refuses what is none
-        if name not in table.codec:
+        if name.partition("@")[0] != FKT:
+            codec_named(name)  # refuses what is none
+        if name not in {part for found in table.codec for part in (found, found.partition("@")[0])}:
             say(
-                f"note: no candidate uses {name}: no boundary carries it, or what it does to the "
-                "answers was not measured (`splitpoint profile --pictures`)"
+                f"note: no candidate uses {name}: no boundary carries it, or it was not calibrated "
+                "(`splitpoint compile --calibrate`)"
             )
     report = make_plan(
         manifest,
@@ -174,7 +177,7 @@ def plan(
         objective=Objective.parse(objective),
         constraints=Constraints(
             deadline_ms=deadline_ms,
-            max_accuracy_drop=max_accuracy_drop,
+            max_accuracy_drop=None if max_accuracy_drop is None else max_accuracy_drop / 100,
             max_edge_mb=max_edge_mb,
             max_kb_per_frame=max_kb_per_frame,
             min_fps=min_fps,
@@ -184,6 +187,8 @@ def plan(
         queue_ms=queue_ms,
         server_factor=server_slowdown,
     )
+    for note in report.notes:
+        say(f"note: {note}")
     for profile in [*edges, worker]:
         for how in (profile.modelled, profile.emulated):
             if how:
@@ -241,7 +246,7 @@ def _print(report: Report, link: Link, everything: bool) -> None:
             f"{stages['cloud'] + stages['queue']:.1f}",
             human_bytes(candidate.bytes_up),
             "" if candidate.energy_mj is None else f"{candidate.energy_mj:.0f}",
-            "?" if candidate.accuracy_drop is None else f"{100 * candidate.accuracy_drop:.0f} %",
+            _drop(candidate.accuracy_drop, candidate.drop_bound),
             "" if candidate.edge_mb is None else f"{candidate.edge_mb:.0f}",
             f"{candidate.fps:.1f}",
             candidate.why,
@@ -257,6 +262,13 @@ def _print(report: Report, link: Link, everything: bool) -> None:
     )
     out.print(f"by uplink: {in_words(report.uplinks, 'Mbit/s')}", soft_wrap=True)
     out.print(f"by waiting at the worker: {in_words(report.queues, 'ms')}", soft_wrap=True)
+
+
+def _drop(drop: float | None, bound: float | None) -> str:
+    """`3 % <6`: what calibration saw, and what it may be at most; `?` where nothing was seen."""
+    if drop is None or bound is None:
+        return "?"
+    return "0" if bound == 0 else f"{100 * drop:.0f} % <{math.ceil(100 * bound)}"
 
 
 def in_words(intervals: Sequence[Interval], unit: str) -> str:

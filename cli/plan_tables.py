@@ -45,7 +45,8 @@ def candidates_table(report: Report) -> str:
     """HTML: everything that is predicted of every candidate, the best first."""
     columns = ("<candidate", "boundary", "<codec", "<runtime", "latency ms", "p95 ms",
                *(f"{stage} ms" for stage in STAGES), "energy mJ", "<energy is", "bytes up",
-               "server ms", "answers changed", "device MB", "fps", "<feasible", "<why")  # fmt: skip
+               "server ms", "changed", "at most", "device MB", "fps", "<feasible",
+               "<why")  # fmt: skip
     rows = []
     for rank, c in enumerate(report.candidates):
         cells = (
@@ -61,6 +62,7 @@ def candidates_table(report: Report) -> str:
             f"{c.bytes_up:,}",
             f"{c.server_ms:,.1f}",
             "not known" if c.accuracy_drop is None else f"{100 * c.accuracy_drop:.1f} %",
+            "not known" if c.drop_bound is None else f"{100 * c.drop_bound:.1f} %",
             _or_dash(c.edge_mb, "{:.0f}"),
             f"{c.fps:,.1f}",
             "yes" if c.feasible else "no",

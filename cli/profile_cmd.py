@@ -211,7 +211,7 @@ def _codec_table(found: Profile) -> Table:
     table = Table(title=f"Codecs, on {found.pictures}", title_justify="left")
     table.add_column("boundary", justify="right")
     table.add_column("codec")
-    for column in ("bytes", "p95", "encode ms", "decode ms", "answers changed"):
+    for column in ("bytes", "p95", "encode ms", "decode ms"):
         table.add_column(column, justify="right")
     for codec in found.codecs:
         table.add_row(
@@ -221,6 +221,5 @@ def _codec_table(found: Profile) -> Table:
             human_bytes(codec.p95_bytes),
             f"{codec.encode_ms:.2f}",
             f"{codec.decode_ms:.2f}",
-            "?" if codec.accuracy_drop is None else f"{100 * codec.accuracy_drop:.0f} %",
         )
     return table

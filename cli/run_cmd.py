@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import re
 import signal
 from collections import Counter
@@ -41,7 +42,7 @@ def run(
         typer.Option(help="auto (measured and planned), input, local, or a boundary's number."),
     ] = "auto",
     codec: Annotated[
-        str, typer.Option(help="auto, raw, fp16, q8, q4, jpeg, jpeg@75, webp, png.")
+        str, typer.Option(help="auto, raw, fp16, q8, q4, fkt, fkt@3, jpeg, jpeg@75, webp, png.")
     ] = "auto",
     objective: Annotated[
         str,
@@ -50,9 +51,13 @@ def run(
     max_accuracy_drop: Annotated[
         float | None,
         typer.Option(
-            help="Largest share of answers that auto may change.",
-            show_default="what a JPEG changes, or 0.02",
+            help="Most answers that may change, in %: the upper bound of what calibration saw.",
+            show_default="what a JPEG loses",
         ),
+    ] = None,
+    max_kb_per_frame: Annotated[
+        float | None,
+        typer.Option(help="Most kB of a frame's payload; larger ones go in a coarser level."),
     ] = None,
     link: Annotated[
         str,
@@ -100,7 +105,10 @@ def run(
     power = power_model_of("") if needs_energy else None
     auto = AutoPlan(
         objective=aim,
-        constraints=Constraints(max_accuracy_drop=max_accuracy_drop),
+        constraints=Constraints(
+            max_accuracy_drop=None if max_accuracy_drop is None else max_accuracy_drop / 100,
+            max_kb_per_frame=max_kb_per_frame,
+        ),
         link=parse_link(link) if link else None,
         profile=profile,
         pictures=tuple(paths),
@@ -119,6 +127,7 @@ def run(
         threads=threads,
         slowdown=slowdown,
         budget_ms=budget_ms,
+        max_frame_bytes=math.inf if max_kb_per_frame is None else 1e3 * max_kb_per_frame,
     )
     if save_outputs is not None:
         save_outputs.mkdir(parents=True, exist_ok=True)

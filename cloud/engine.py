@@ -17,7 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from splitpoint.codec import Array
+from splitpoint.codec import Array, CodecSource
 from splitpoint.partition.bundle import Bundle
 from splitpoint.partition.costs import CloudTimes
 from splitpoint.proto import splitpoint_pb2 as pb
@@ -41,6 +41,7 @@ class ServedModel:
     runner: TorchRunner
     times: CloudTimes
     boundaries: Boundaries
+    codecs: CodecSource
 
 
 @dataclass(kw_only=True, eq=False)

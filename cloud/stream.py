@@ -165,7 +165,7 @@ class InferStream:
     def _accept(self, frame: pb.Frame, index: int, arrived: float, model: ServedModel) -> None:
         if self._is_draining():
             raise FrameError(pb.STOPPING, "the worker is stopping")
-        checked = check_frame(frame, model.boundaries, MAX_BATCH_PER_FRAME)
+        checked = check_frame(frame, model.boundaries, MAX_BATCH_PER_FRAME, model.codecs)
         if checked.id in self._jobs:
             raise FrameError(pb.MALFORMED, f"frame id {checked.id} is still unanswered")
         if len(self._jobs) >= MAX_CREDITS:

@@ -12,7 +12,9 @@ from types import TracebackType
 import grpc
 import torch
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from splitpoint.codec import CodecSource
 from splitpoint.partition.bundle import Bundle, open_bundle
+from splitpoint.partition.codec_tables import codecs_of
 from splitpoint.partition.costs import CloudTimes
 from splitpoint.partition.measure import measure_server, warm_up
 from splitpoint.partition.profile import load_profile
@@ -128,7 +130,8 @@ class Worker:
         boundaries = [boundary.tensors for boundary in bundle.manifest.boundaries]
         try:
             chain = TorchChain(bundle, self._device)
-            times = self._times(bundle, chain)
+            codecs = codecs_of(bundle.manifest, bundle.folder)
+            times = self._times(bundle, chain, codecs)
         except torch.OutOfMemoryError as error:
             raise ServeError(
                 f"{bundle.manifest.name} does not fit into the memory of {self._device}",
@@ -142,13 +145,14 @@ class Worker:
             runner=TorchRunner(chain, boundaries),
             times=times,
             boundaries=boundaries,
+            codecs=codecs,
         )
 
-    def _times(self, bundle: Bundle, chain: TorchChain) -> CloudTimes:
+    def _times(self, bundle: Bundle, chain: TorchChain, codecs: CodecSource) -> CloudTimes:
         """Those of a given profile, or measured now; either way every segment has run by then."""
         profile = self._given.pop(bundle.digest, None)
         if profile is None:
-            return measure_server(bundle, chain)
+            return measure_server(bundle, chain, codecs)
         if profile.runtime != chain.runtime:
             raise ServeError(
                 f"the profile of {bundle.manifest.name} was measured in {profile.runtime}",

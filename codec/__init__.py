@@ -1,6 +1,7 @@
 """Tensors to bytes and back: the codecs of boundary tensors, numpy only."""
 
 from .base import Codec
+from .codec_set import NO_TABLES, CodecSet, CodecSource
 from .errors import CodecError, SpecError, SplitpointError
 from .registry import CODECS, codec_named, codec_of_tensor, codecs_for
 from .spec import DTYPE_NUMBERS, DTYPES, Array, TensorSpec
@@ -9,9 +10,12 @@ __all__ = [
     "CODECS",
     "DTYPES",
     "DTYPE_NUMBERS",
+    "NO_TABLES",
     "Array",
     "Codec",
     "CodecError",
+    "CodecSet",
+    "CodecSource",
     "SpecError",
     "SplitpointError",
     "TensorSpec",

@@ -15,10 +15,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from splitpoint.codec import Array, SpecError, SplitpointError, codec_named
+from splitpoint.codec import Array, CodecError, CodecSet, SpecError, SplitpointError
 from splitpoint.partition.bundle import Manifest
+from splitpoint.partition.codec_tables import codecs_of
 from splitpoint.partition.link import Link
-from splitpoint.partition.plan import Plan, named_plan
+from splitpoint.partition.plan import Plan, coarser, named_plan
 from splitpoint.partition.planner import Report
 from splitpoint.partition.slowdown import Slowdown
 from splitpoint.proto import splitpoint_pb2 as pb
@@ -46,6 +47,7 @@ INLINE_MS = 0.3
 class _EdgePart:
     values: dict[str, Array]
     tensors: list[pb.Tensor]
+    codec: str  # the plan's, or one of fewer bytes
     edge_ms: float
     encode_ms: float
 
@@ -59,9 +61,10 @@ class EdgeAgent:
     `server` is HOST:PORT, or None to run all on the device from a local `bundle`. The model is the
     worker's only one, the one called `model`, or that of `bundle`. The split `auto` measures this
     device and the link and takes the best plan, as `auto` says; otherwise `split` and `codec` name
-    one. `slowdown` stretches edge compute to play a slower device, and is to be reported as
-    emulated. Raises `AgentError`, `PlanError`, or what the wire and the cache raise, on entering;
-    afterwards every frame has a `Result`.
+    one. A frame whose payload would exceed `max_frame_bytes` goes in the next coarser codec of the
+    plan's kind that was calibrated, and its result names that. `slowdown` stretches edge compute to
+    play a slower device, and is to be reported as emulated. Raises `AgentError`, `PlanError`, or
+    what the wire and the cache raise, on entering; afterwards every frame has a `Result`.
     """
 
     def __init__(
@@ -77,6 +80,7 @@ class EdgeAgent:
         threads: int = 0,
         slowdown: float = 1.0,
         budget_ms: float = DEFAULT_BUDGET_MS,
+        max_frame_bytes: float = math.inf,
     ) -> None:
         if slowdown < 1:
             raise AgentError(f"a slowdown of {slowdown} is below 1")
@@ -87,7 +91,7 @@ class EdgeAgent:
         self._server, self._bundle_path, self._model = server, bundle, model
         self._split, self._codec, self._auto = split, codec, auto or AutoPlan()
         self._cache, self._threads = cache or default_cache(), threads
-        self._budget_ms = budget_ms
+        self._budget_ms, self._max_frame_bytes = budget_ms, max_frame_bytes
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="splitpoint-edge")
         self._frames = 0
         self._edge_ms = math.inf  # what the latest frame took on this device
@@ -99,6 +103,7 @@ class EdgeAgent:
         self._opening: asyncio.Task[FrameStream] | None = None
         self.outcomes: dict[Outcome, int] = dict.fromkeys(Outcome, 0)
         self._prepared: Prepared
+        self._codecs: CodecSet
         self.manifest: Manifest
         self.digest: str
         self.labels: list[str] = []
@@ -116,6 +121,7 @@ class EdgeAgent:
             )
             self.manifest, self.digest = self._prepared.manifest, self._prepared.digest
             self.labels = self._prepared.labels
+            self._codecs = codecs_of(self.manifest, self._prepared.folder)
             if self._server is not None:
                 specs = [boundary.tensors for boundary in self.manifest.boundaries]
                 limit = max_frame_bytes(specs, MAX_BATCH_PER_FRAME)
@@ -123,7 +129,11 @@ class EdgeAgent:
             if self._split == "auto":
                 await self.switch(await self._best_plan())
             else:
-                await self.switch(named_plan(self.manifest, self._split, self._codec))
+                for boundary in self.manifest.boundaries:
+                    if self._split == str(boundary.id):
+                        await self._prepared.tables(boundary.id)
+                plan = named_plan(self.manifest, self._codecs, self._split, self._codec)
+                await self.switch(plan)
         except BaseException:
             await self._close()
             raise
@@ -145,12 +155,16 @@ class EdgeAgent:
         paths = await self._prepared.segments(plan.boundary)
         loop = asyncio.get_running_loop()
         await loop.run_in_executor(self._pool, self._runner.load, paths)
+        if not self._is_local(plan):
+            await self._prepared.tables(plan.boundary)
+            for name in coarser(self.manifest.boundaries[plan.boundary], plan.codec):
+                await loop.run_in_executor(self._pool, self._codecs.named, name, plan.boundary)
         self.plan = plan
 
     async def _best_plan(self) -> Plan:
         """The plan for this device, its link and the worker's load, all of them measured."""
         if self._channel is None:
-            return named_plan(self.manifest, "local")
+            return named_plan(self.manifest, self._codecs, "local")
         prepared, auto = self._prepared, self._auto
         if prepared.info is None or prepared.load is None:
             raise AgentError(
@@ -159,6 +173,8 @@ class EdgeAgent:
             )
         link = auto.link or await probe_link(await self._live_stream(), str(self._server))
         await prepared.segments(len(self.manifest.segments))
+        for boundary in self.manifest.boundaries:
+            await prepared.tables(boundary.id)
         profile = await asyncio.get_running_loop().run_in_executor(
             self._pool,
             lambda: device_profile(
@@ -264,7 +280,7 @@ class EdgeAgent:
             return build_frame(
                 id=frame_id,
                 boundary=plan.boundary,
-                codec=plan.codec,
+                codec=part.codec,
                 tensors=part.tensors,
                 budget_ms=budget_ms,
             )
@@ -288,7 +304,7 @@ class EdgeAgent:
             id=frame,
             outcome=Outcome.ANSWERED,
             boundary=plan.boundary,
-            codec=plan.codec,
+            codec=part.codec,
             outputs={name: outputs[tensor] for name, tensor in self.manifest.outputs.items()},
             stages_ms=Stages(
                 edge=part.edge_ms,
@@ -313,12 +329,28 @@ class EdgeAgent:
         values = self._runner.run(inputs, plan.boundary)
         computed = time.perf_counter()
         if self._is_local(plan):
-            return _EdgePart(values, [], 1e3 * (computed - start), 0.0)
-        specs = self.manifest.boundaries[plan.boundary].tensors
-        codec, key = codec_named(plan.codec), (plan.boundary, plan.codec)
-        tensors = self._slower.stretch(key, encode_tensors, values, specs, codec)
-        encoded = time.perf_counter()
-        return _EdgePart(values, tensors, 1e3 * (computed - start), 1e3 * (encoded - computed))
+            return _EdgePart(values, [], plan.codec, 1e3 * (computed - start), 0.0)
+        codec, tensors = self._slower.stretch(
+            (plan.boundary, plan.codec), self._encode, plan, values
+        )
+        encoded_ms = 1e3 * (time.perf_counter() - computed)
+        return _EdgePart(values, tensors, codec, 1e3 * (computed - start), encoded_ms)
+
+    def _encode(self, plan: Plan, values: dict[str, Array]) -> tuple[str, list[pb.Tensor]]:
+        """The boundary's tensors in the plan's codec, or in the first coarser one that fits."""
+        boundary = self.manifest.boundaries[plan.boundary]
+        names = coarser(boundary, plan.codec)
+        for name in names:
+            codec = self._codecs.named(name, boundary.id)
+            tensors = encode_tensors(values, boundary.tensors, codec)
+            size = sum(len(tensor.payload) for tensor in tensors)
+            if size <= self._max_frame_bytes:
+                return name, tensors
+        raise CodecError(
+            f"the frame has {size} bytes even as {names[-1]}, "
+            f"at most {self._max_frame_bytes:g} are allowed",
+            "raise --max-kb-per-frame, or run on the device with --split local",
+        )
 
     def _failed(
         self,

@@ -43,6 +43,12 @@ class Prepared:
             onnx.append(self.folder / segment.onnx)
         return onnx
 
+    async def tables(self, boundary: int) -> None:
+        """Fetches the codec tables of a boundary, if it has any and they are not here."""
+        path = self.manifest.boundaries[boundary].tables
+        if path and self.cache is not None:
+            await self.cache.get(path, self.manifest.files[path])
+
     def bundle(self) -> Bundle:
         """The files that are here, as a bundle."""
         return Bundle(folder=self.folder, manifest=self.manifest, digest=self.digest)

@@ -7,6 +7,7 @@
       segments/03.json       the cloud's program of segment 3
       segments/03.onnx       the edge's model of segment 3
       segments/03.safetensors  the weights that both of them refer to
+      codecs/03.safetensors  the transform codec's tables at boundary 3 (only when calibrated)
 
 The digest therefore covers every byte. Nothing is unpickled, and nothing here needs torch.
 """
@@ -26,9 +27,10 @@ from splitpoint.codec import SplitpointError, TensorSpec, codecs_for
 
 from .errors import BundleError
 from .graph import Layer
+from .ladder import CodecLevel
 from .picture import PictureInput
 
-SCHEMA = 1
+SCHEMA = 2
 MANIFEST, DIGEST = "manifest.json", "manifest.sha256"
 MAX_MANIFEST_BYTES = 64 << 20
 COMPILE_AGAIN = "compile it again with `splitpoint compile`"
@@ -39,11 +41,17 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Boundary:
-    """A materialised cut: `after` is the layer before it, None for the model's input."""
+    """A materialised cut: `after` is the layer before it, None for the model's input.
+
+    `ladder` is what calibration measured of codecs here, `tables` its file for the transform
+    codec; both are empty for a bundle that was not calibrated.
+    """
 
     id: int
     after: str | None
     tensors: tuple[TensorSpec, ...]
+    tables: str = ""
+    ladder: tuple[CodecLevel, ...] = ()
 
     @property
     def nbytes(self) -> int:
@@ -52,8 +60,13 @@ class Boundary:
 
     @property
     def codecs(self) -> list[str]:
-        """Names of the codecs that can carry it."""
-        return codecs_for(self.tensors)
+        """Names of the codecs that can carry it, the calibrated levels last."""
+        names = codecs_for(self.tensors)
+        return [*names, *(level.codec for level in self.ladder if level.codec not in names)]
+
+    def level(self, codec: str) -> CodecLevel | None:
+        """What calibration measured of a codec here."""
+        return next((level for level in self.ladder if level.codec == codec), None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,7 +114,13 @@ class Manifest:
             "weights": self.weights,
             "layers": [layer.to_json() for layer in self.layers],
             "boundaries": [
-                {"id": b.id, "after": b.after, "tensors": [spec.to_json() for spec in b.tensors]}
+                {
+                    "id": b.id,
+                    "after": b.after,
+                    "tensors": [spec.to_json() for spec in b.tensors],
+                    "tables": b.tables,
+                    "ladder": [level.to_json() for level in b.ladder],
+                }
                 for b in self.boundaries
             ],
             "segments": [
@@ -158,6 +177,8 @@ class Manifest:
                     id=boundary["id"],
                     after=boundary["after"],
                     tensors=tuple(TensorSpec.from_json(spec) for spec in boundary["tensors"]),
+                    tables=str(boundary["tables"]),
+                    ladder=tuple(CodecLevel.from_json(level) for level in boundary["ladder"]),
                 )
                 for boundary in record["boundaries"]
             ),
@@ -188,6 +209,7 @@ class Manifest:
         named = [path for s in self.segments for path in (s.program, s.onnx, s.weights)]
         if self.labels_file is not None:
             named.append(self.labels_file)
+        named += [boundary.tables for boundary in self.boundaries if boundary.tables]
         for path in named:
             if path not in self.files:
                 raise BundleError(f"the bundle does not list its file {path[:80]!r}", COMPILE_AGAIN)

@@ -24,6 +24,8 @@ from .bundle import (
     describe_file,
     write_manifest,
 )
+from .calibrate import calibrate
+from .calibration_inputs import Calibration, calibration_inputs
 from .canonical import fold_batch_norms, parameter_values
 from .capture import CapturedModel, capture
 from .choose import DEFAULT_BOUNDARIES, choose_cuts
@@ -49,13 +51,16 @@ def compile_model(
     *,
     boundaries: int = DEFAULT_BOUNDARIES,
     overwrite: bool = False,
+    calibration: Calibration | None = None,
     progress: Progress = lambda what, done, total: None,
 ) -> Bundle:
     """Writes the bundle of `spec` to the folder `out` and returns it.
 
     The folder appears complete or not at all. Before it does, every segment has run in torch and
-    in onnxruntime and their chain was compared with the unsplit model. Raises `CaptureError` for
-    a model that cannot be cut, `BundleError` when `out` cannot be written.
+    in onnxruntime and their chain was compared with the unsplit model. With `calibration` the
+    transform codec gets its tables, and every codec its measured ladder. Raises `CaptureError` for
+    a model that cannot be cut, `CalibrationError` for inputs that do not do, `BundleError` when
+    `out` cannot be written.
     """
     if out.exists():
         if not overwrite:
@@ -93,7 +98,10 @@ def compile_model(
                 f"the segments differ from the unsplit model by {worst:.1e} of its largest output",
                 "a part of the model is not deterministic at inference, or depends on the batch",
             )
-        bundle = write_manifest(draft, replace(manifest, max_relative_error=float(f"{worst:.2g}")))
+        manifest = replace(manifest, max_relative_error=float(f"{worst:.2g}"))
+        if calibration is not None:
+            manifest = _calibrated(manifest, draft, calibration, progress)
+        bundle = write_manifest(draft, manifest)
         if out.exists():
             old = draft.with_name(f"{draft.name}.old")
             out.rename(old)
@@ -107,6 +115,22 @@ def compile_model(
         raise BundleError(f"cannot write {out} ({error.strerror or error})") from error
     finally:
         shutil.rmtree(draft, ignore_errors=True)
+
+
+def _calibrated(
+    manifest: Manifest, draft: Path, calibration: Calibration, progress: Progress
+) -> Manifest:
+    given = calibration_inputs(manifest, calibration)
+    boundaries = calibrate(
+        Bundle(folder=draft, manifest=manifest, digest=""),
+        given.inputs,
+        device=torch.device("cuda" if torch.cuda.is_available() else "cpu"),
+        labels=given.labels,
+        progress=progress,
+    )
+    tables = [boundary.tables for boundary in boundaries if boundary.tables]
+    files = {path: describe_file(draft / path) for path in tables}
+    return replace(manifest, boundaries=boundaries, files={**manifest.files, **files})
 
 
 class _Steps:

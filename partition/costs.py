@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from .bundle import Manifest
 from .errors import PlanError
+from .ladder import CodecLevel
 from .plan import NO_CODEC
 from .power_model import PowerModel
 from .profile import Profile
@@ -17,7 +18,8 @@ from .radio import Radio
 
 Floats = npt.NDArray[np.float64]
 
-# Codecs that hardly ever change an answer; others are candidates only where that was measured.
+# Codecs that hardly ever change an answer; others are candidates only where that was calibrated.
+LOSSLESS = frozenset(("raw", "png"))
 TRUSTED = frozenset(("raw", "fp16", "q8", "png", "jpeg", "webp"))
 # What a message holds beside its payloads, and what the two ends spend on a frame beyond computing
 # and beyond the round trip of an empty message (benchmarks/overhead.py).
@@ -66,7 +68,9 @@ class CostTable:
     95th percentile of computing lies above its median. `energy_mj` is what edge compute and
     encoding draw, `wait_w` the board's power while it waits, `radio_mj` the part of the radio's
     energy that goes with bytes and `radio_w` the part that goes with time; NaN where unknown.
-    `accuracy_drop` is NaN where it was not measured.
+    Calibration's figures are those of `CodecLevel`: `accuracy_drop` and the upper end of its
+    interval `drop_bound`, `loss`, and how many inputs were `judged`; NaN and 0 where it measured
+    nothing.
     """
 
     boundary: npt.NDArray[np.int64]
@@ -79,6 +83,9 @@ class CostTable:
     server_ms: Floats
     spread_ms: Floats
     accuracy_drop: Floats
+    drop_bound: Floats
+    loss: Floats
+    judged: Floats
     edge_mb: Floats
     energy_mj: Floats
     wait_w: Floats
@@ -150,12 +157,12 @@ def cost_table(
                 f"the profile of {profile.device} has no codecs",
                 "measure again with `splitpoint profile`",
             )
-        rows += _rows(profile, cloud, radio, power, codecs)
+        rows += _rows(manifest, profile, cloud, radio, power, codecs)
     columns = {
         name: np.array([row[name] for row in rows], np.float64)
         for name in (
             "sends", "edge_ms", "encode_ms", "nbytes", "server_ms", "spread_ms", "accuracy_drop",
-            "edge_mb", "energy_mj", "wait_w", "radio_mj",
+            "drop_bound", "loss", "judged", "edge_mb", "energy_mj", "wait_w", "radio_mj",
         )
     }  # fmt: skip
     return CostTable(
@@ -168,7 +175,22 @@ def cost_table(
     )
 
 
+_EXACT = (0.0, 0.0, 0.0, 0.0)  # no answer changes
+
+
+def _seen(level: CodecLevel | None, codec: str) -> tuple[float, float, float, float]:
+    """Drop, its bound, loss, and inputs judged."""
+    if codec in LOSSLESS:
+        return _EXACT
+    if level is None:
+        return (np.nan, np.nan, np.nan, 0.0)
+    interval = level.drop_interval
+    drop, bound = (np.nan, np.nan) if interval is None else (level.drop or 0.0, interval[1])
+    return (drop, bound, level.loss, float(level.judged))
+
+
 def _rows(
+    manifest: Manifest,
     profile: Profile,
     cloud: CloudTimes,
     radio: Radio,
@@ -193,7 +215,12 @@ def _rows(
         segment_mj = np.array([np.nan if s.mj is None else s.mj for s in segments])
 
     def row(
-        boundary: int, codec: str, nbytes: float, encode: float, decode: float, drop: float | None
+        boundary: int,
+        codec: str,
+        nbytes: float,
+        encode: float,
+        decode: float,
+        seen: tuple[float, float, float, float],
     ) -> dict[str, float | str]:
         sends = boundary < count
         variance = (spread[:boundary] ** 2).sum() + (cloud_spread[boundary:] ** 2).sum()
@@ -207,7 +234,7 @@ def _rows(
             "nbytes": nbytes,
             "server_ms": decode + cloud_ms[boundary:].sum(),
             "spread_ms": float(np.sqrt(variance)),
-            "accuracy_drop": np.nan if drop is None else drop,
+            **dict(zip(("accuracy_drop", "drop_bound", "loss", "judged"), seen, strict=True)),
             "edge_mb": base_mb + memory[:boundary].sum(),
             "energy_mj": segment_mj[:boundary].sum() + (busy_w or np.nan) * encode
             if encode
@@ -218,20 +245,25 @@ def _rows(
             "energy_kind": "modelled" if sends and kind == "measured" else kind,
         }
 
-    rows = [row(count, NO_CODEC, 0.0, 0.0, 0.0, 0.0)]
+    rows = [row(count, NO_CODEC, 0.0, 0.0, 0.0, _EXACT)]
     for found in profile.codecs:
-        unproven = found.codec.partition("@")[0] not in TRUSTED and found.accuracy_drop is None
-        if unproven or (codecs is not None and found.codec not in codecs):
+        level = manifest.boundaries[found.boundary].level(found.codec)
+        family = found.codec.partition("@")[0]
+        if level is None and family not in TRUSTED:
             continue
+        if codecs is not None and not codecs & {found.codec, family}:
+            continue
+        # Photos from the device itself tell more than those of calibration; synthetic ones do not.
+        nbytes = found.nbytes if level is None or found.pictures else level.nbytes
         decode_ms = cloud.decode_ms.get((found.boundary, found.codec), found.decode_ms)
         rows.append(
             row(
                 found.boundary,
                 found.codec,
-                found.nbytes + ENVELOPE_BYTES,
+                nbytes + ENVELOPE_BYTES,
                 found.encode_ms,
                 decode_ms,
-                found.accuracy_drop,
+                _seen(level, found.codec),
             )
         )
     return rows

@@ -29,6 +29,10 @@ class PictureError(SplitpointError):
     """A file is no picture that can be decoded."""
 
 
+class CalibrationError(SplitpointError):
+    """The inputs or labels that were given to calibrate with do not do."""
+
+
 class DeviceError(SplitpointError):
     """A device that was named is not known, or not there."""
 

@@ -13,11 +13,12 @@ from pathlib import Path
 
 import numpy as np
 import psutil
-from splitpoint.codec import Array
+from splitpoint.codec import Array, CodecSource
 
 from .bundle import Bundle
 from .chain import SegmentChain, State
 from .clock import clock_notes, read_clock
+from .codec_tables import codecs_of
 from .costs import CloudTimes
 from .layer_share import layer_times
 from .measure_codecs import measure_codecs
@@ -47,7 +48,6 @@ def measure(
     batches: Sequence[int] = (1,),
     meter: EnergyMeter | None = None,
     slowdown: float = 1.0,
-    accuracy: bool = True,
     max_seconds: float = 30.0,
     progress: Progress = lambda what, done, total: None,
 ) -> Profile:
@@ -55,10 +55,9 @@ def measure(
 
     Segments run one after the other as they will in use, on the first sample, until every median
     is stable or `max_seconds` are over; then for each of `batches`. Layers come from the runtime's
-    own record, scaled so that a segment's layers add up to its median. Codecs run on all samples;
-    with `accuracy` and photos, each codec's answers are compared with those without it. `slowdown`
-    plays a slower device, by waiting as an agent with that slowdown does, and marks the profile as
-    emulated.
+    own record, scaled so that a segment's layers add up to its median. Codecs run on all samples.
+    `slowdown` plays a slower device, by waiting as an agent with that slowdown does, and marks the
+    profile as emulated.
     """
     meter = meter or NoMeter("no meter was asked for")
     manifest, total = bundle.manifest, 6
@@ -77,7 +76,12 @@ def measure(
     energy = measure_energy(chain, samples.inputs[0], meter, medians, slowdown)
     progress("measure the codecs", 5, total)
     codecs = measure_codecs(
-        bundle, chain, samples, accuracy=accuracy, max_seconds=max_seconds, slowdown=slowdown
+        bundle,
+        chain,
+        codecs_of(manifest, bundle.folder),
+        samples,
+        max_seconds=max_seconds,
+        slowdown=slowdown,
     )
     progress("done", total, total)
     measured = tuple(
@@ -124,17 +128,19 @@ def warm_up(bundle: Bundle, chain: SegmentChain) -> None:
     _load(chain, synthetic_samples(bundle.manifest).inputs[0])
 
 
-def measure_server(bundle: Bundle, chain: SegmentChain, max_seconds: float = 2.0) -> CloudTimes:
+def measure_server(
+    bundle: Bundle, chain: SegmentChain, codecs: CodecSource, max_seconds: float = 2.0
+) -> CloudTimes:
     """What a worker tells of its speed, in little more than `max_seconds`, and loaded by then."""
     samples = synthetic_samples(bundle.manifest)
     samples = replace(samples, inputs=samples.inputs[:1])
     _load(chain, samples.inputs[0])
     times = _segment_times(chain, samples.inputs[0], max_seconds)
-    codecs = measure_codecs(bundle, chain, samples, accuracy=False, max_seconds=max_seconds)
+    decoding = measure_codecs(bundle, chain, codecs, samples, max_seconds=max_seconds)
     return CloudTimes(
         segment_ms=tuple(statistics.median(found) for found in times),
         segment_p95_ms=tuple(float(np.percentile(found, 95)) for found in times),
-        decode_ms={(codec.boundary, codec.codec): codec.decode_ms for codec in codecs},
+        decode_ms={(codec.boundary, codec.codec): codec.decode_ms for codec in decoding},
     )
 
 

@@ -12,10 +12,9 @@ import numpy.typing as npt
 from .bundle import Manifest
 from .costs import CostTable, Floats, Metrics
 from .errors import PlanError
+from .ladder import DEFAULT_LOSS
 
 OBJECTIVES = ("latency", "energy", "throughput", "server-cost")
-# Without a limit of the user's, an answer may change as often as by sending a JPEG, or this often.
-DEFAULT_ACCURACY_DROP = 0.02
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +72,7 @@ class Objective:
 class Constraints:
     """Limits on a plan; None and empty mean no limit. The deadline is for the 95th percentile.
 
+    `max_accuracy_drop` is a share (0.01 is 1 %), for the upper bound of what calibration saw.
     Raises `PlanError` for limits that nothing can keep to.
     """
 
@@ -91,7 +91,7 @@ class Constraints:
                 raise PlanError(f"{_flag(name)} {value:g} is no limit", "give a number above 0")
         drop = self.max_accuracy_drop
         if drop is not None and not 0 <= drop <= 1:
-            raise PlanError(f"--max-accuracy-drop {drop:g} is no share", "give 0 to 1")
+            raise PlanError(f"--max-accuracy-drop {100 * drop:g} is none", "give 0 to 100 (%)")
 
     def first_boundary(self, manifest: Manifest) -> int:
         """The least boundary at which every layer that must run on the device does."""
@@ -139,13 +139,14 @@ class Constraints:
         return found
 
     def _accuracy(self, table: CostTable) -> Floats:
-        drop = table.accuracy_drop
         if self.max_accuracy_drop is not None:  # what is not known is not known to be kept
-            over = np.where(np.isnan(drop), 1.0, drop) - self.max_accuracy_drop
+            over = np.nan_to_num(table.drop_bound, nan=1.0) - self.max_accuracy_drop
             return np.asarray(np.maximum(over, 0.0))
-        jpeg = [d for d, codec in zip(drop, table.codec, strict=True) if codec == "jpeg"]
-        most = max([DEFAULT_ACCURACY_DROP, *(d for d in jpeg if not math.isnan(d))])
-        return np.asarray(np.maximum(np.nan_to_num(drop) - most, 0.0))
+        # Without a limit of the user's, a codec may lose as much as the JPEG that it replaces.
+        losses = zip(table.loss, table.codec, strict=True)
+        jpeg = [loss for loss, codec in losses if codec == "jpeg" and not math.isnan(loss)]
+        most = max(jpeg, default=DEFAULT_LOSS)
+        return np.asarray(np.maximum(np.nan_to_num(table.loss) / most - 1, 0.0))
 
 
 def _median(values: Floats) -> float:

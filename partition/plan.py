@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from splitpoint.codec import codec_named
+from splitpoint.codec import CodecSource
+from splitpoint.codec.codec_set import FKT
 
-from .bundle import Manifest
+from .bundle import Boundary, Manifest
 from .errors import PlanError
+from .ladder import DEFAULT_LOSS
 
 NO_CODEC = "none"
 
@@ -26,11 +28,11 @@ class Plan:
     why: str = ""
 
 
-def named_plan(manifest: Manifest, split: str, codec: str = "auto") -> Plan:
+def named_plan(manifest: Manifest, codecs: CodecSource, split: str, codec: str = "auto") -> Plan:
     """The plan that a user named: a split of `input`, `local` or a number.
 
-    The codec `auto` is jpeg for pictures and q8 for activations. Raises `PlanError` naming what
-    the bundle has.
+    The codec `auto` is jpeg for pictures, and for activations the calibrated transform codec at the
+    level that `fkt` alone stands for, or q8. Raises `PlanError` naming what the bundle has.
     """
     last = len(manifest.boundaries) - 1
     if split in ("input", "local"):
@@ -48,13 +50,38 @@ def named_plan(manifest: Manifest, split: str, codec: str = "auto") -> Plan:
     tensors = manifest.boundaries[boundary].tensors
     if codec == "auto":
         names = manifest.boundaries[boundary].codecs
-        codec = next((name for name in ("jpeg", "q8") if name in names), "raw")
-    elif not any(map(codec_named(codec).supports, tensors)):
+        usual = ("jpeg", default_level(manifest.boundaries[boundary]), "q8")
+        codec = next((name for name in usual if name in names), "raw")
+    elif codec == FKT:
+        codec = default_level(manifest.boundaries[boundary])
+    if not any(map(codecs.named(codec, boundary).supports, tensors)):
         raise PlanError(
             f"codec {codec} cannot carry boundary {boundary}",
             f"use one of {', '.join(manifest.boundaries[boundary].codecs)}",
         )
     return Plan(boundary=boundary, codec=codec, why=why)
+
+
+def default_level(boundary: Boundary) -> str:
+    """The coarsest calibrated level that loses no more than `DEFAULT_LOSS`, or else the finest."""
+    levels = [level for level in boundary.ladder if level.codec.startswith(FKT)]
+    good = [level for level in levels if level.loss <= DEFAULT_LOSS]
+    if not levels:
+        return f"{FKT}@1"  # which a boundary without tables then refuses, saying what to do
+    return min(good, key=lambda level: level.nbytes).codec if good else levels[-1].codec
+
+
+def coarser(boundary: Boundary, codec: str) -> list[str]:
+    """The codec itself and its calibrated levels of fewer bytes, the largest of them first."""
+    family, own = codec.partition("@")[0], boundary.level(codec)
+    if own is None:
+        return [codec]
+    levels = [
+        level
+        for level in boundary.ladder
+        if level.codec.partition("@")[0] == family and level.nbytes < own.nbytes
+    ]
+    return [codec, *(level.codec for level in sorted(levels, key=lambda level: -level.nbytes))]
 
 
 def name_of(boundary: int | None, codec: str) -> str:

@@ -12,6 +12,7 @@ import numpy as np
 from .bundle import Manifest
 from .costs import CostTable, Floats, Metrics
 from .errors import PlanError
+from .ladder import inputs_needed, wilson
 from .link import Link
 from .objective import Constraints, Objective
 from .online import Interval, OnlinePlanner, intervals
@@ -35,7 +36,9 @@ class Prediction:
 
     `stages_ms` add up to `latency_ms`; `uplink` holds what the two ends spend on a frame beyond
     computing, and half of the round trip, `downlink` the other half. `fps` is the rate of a stream
-    whose stages overlap. None stands for what is not known. `why` is the reason for its place, or
+    whose stages overlap. `accuracy_drop` is the share of answers that the codec changed when it was
+    calibrated, `drop_bound` what it may be at most, at 95 %. None stands for what is not known.
+    `why` is the reason for its place, or
     what keeps it out; `broken` names the constraints that it does not keep.
     """
 
@@ -50,6 +53,7 @@ class Prediction:
     bytes_up: int
     server_ms: float
     accuracy_drop: float | None
+    drop_bound: float | None
     edge_mb: float | None
     fps: float
     feasible: bool
@@ -66,13 +70,15 @@ class Report:
     """The chosen plan, all candidates from the best to the worst, and where the choice changes.
 
     `uplinks` are intervals of Mbit/s at the planned round trip and load, `queues` intervals of
-    milliseconds that a frame waits at the worker on the planned link.
+    milliseconds that a frame waits at the worker on the planned link. `notes` say what the plan
+    could not consider.
     """
 
     chosen: Plan
     candidates: tuple[Prediction, ...]
     uplinks: tuple[Interval, ...]
     queues: tuple[Interval, ...]
+    notes: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """What `splitpoint plan --json` prints."""
@@ -83,6 +89,7 @@ class Report:
                 "uplink_mbps": [interval.to_json() for interval in self.uplinks],
                 "server_queue_ms": [interval.to_json() for interval in self.queues],
             },
+            "notes": list(self.notes),
         }
 
 
@@ -152,6 +159,7 @@ def make_plan(
             bytes_up=round(float(table.nbytes[i])),
             server_ms=float(metrics.server_ms[i]),
             accuracy_drop=_known(table.accuracy_drop[i]),
+            drop_bound=_known(table.drop_bound[i]),
             edge_mb=_known(table.edge_mb[i]),
             fps=float(1e3 / metrics.bottleneck_ms[i]),
             feasible=bool(feasible[i]),
@@ -181,6 +189,28 @@ def make_plan(
             lambda ms: online.decide_for(upload_ms, late_ms, link.round_trip_ms, ms, server_factor),
             *QUEUES_MS,
         ),
+        notes=_notes(table, constraints),
+    )
+
+
+def _notes(table: CostTable, constraints: Constraints) -> tuple[str, ...]:
+    """Where calibration saw too little for a limit on accuracy, how much would do."""
+    most = constraints.max_accuracy_drop
+    if most is None or most <= 0:
+        return ()
+    judged = int(table.judged.max())
+    if judged == 0:
+        return (
+            "no codec was calibrated, so none is known to keep to --max-accuracy-drop: compile the "
+            "model with --calibrate DIR",
+        )
+    best = wilson(0, judged)[1]
+    if best <= most:
+        return ()
+    return (
+        f"calibration had {judged} inputs, too few for any lossy codec: even without a single "
+        f"changed answer the drop may be {100 * best:.1f} %; {inputs_needed(most)} inputs can show "
+        f"{100 * most:g} %",
     )
 
 

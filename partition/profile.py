@@ -61,8 +61,7 @@ class LayerTime:
 class CodecTime:
     """One codec at one boundary, for one sample on this device, over `pictures` pictures.
 
-    `nbytes` and `p95_bytes` are payload bytes. `accuracy_drop` is the share of the pictures whose
-    answer differs from the one without the codec, None where that was not measured.
+    `nbytes` and `p95_bytes` are payload bytes.
     """
 
     boundary: int
@@ -72,7 +71,6 @@ class CodecTime:
     encode_ms: float
     decode_ms: float
     pictures: int
-    accuracy_drop: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -191,7 +189,6 @@ def _makes_sense(profile: Profile) -> bool:
         figures += [codec.nbytes, codec.p95_bytes, codec.encode_ms, codec.decode_ms]
     optional = [profile.busy_w, profile.idle_w, profile.base_mb]
     optional += [figure for s in profile.segments for figure in (s.mj, s.memory_mb)]
-    optional += [codec.accuracy_drop for codec in profile.codecs]
     figures += [figure for figure in optional if figure is not None]
     return (
         [s.id for s in profile.segments] == list(range(len(profile.segments)))
@@ -201,9 +198,7 @@ def _makes_sense(profile: Profile) -> bool:
         and isinstance(profile.digest, str)
         and len({(c.boundary, c.codec) for c in profile.codecs}) == len(profile.codecs)
         and all(
-            type(c.boundary) is int
-            and 0 <= c.boundary < len(profile.segments)
-            and (c.accuracy_drop is None or c.accuracy_drop <= 1)
+            type(c.boundary) is int and 0 <= c.boundary < len(profile.segments)
             for c in profile.codecs
         )
     )

@@ -61,8 +61,8 @@ def photo_samples(manifest: Manifest, paths: Sequence[Path], most: int = MAX_PHO
             f"{manifest.name} does not take pictures", "measure it without any, on synthetic inputs"
         )
     name = manifest.boundaries[0].tensors[0].name
-    chosen = _evenly(paths, most)
-    others = set(_evenly(paths, MAX_UPLOADS)).difference(chosen)
+    chosen = evenly(paths, most)
+    others = set(evenly(paths, MAX_UPLOADS)).difference(chosen)
     found: dict[Path, Mapping[str, Array]] = {}
     for path in (*chosen, *sorted(others)):
         try:
@@ -80,7 +80,8 @@ def photo_samples(manifest: Manifest, paths: Sequence[Path], most: int = MAX_PHO
     )
 
 
-def _evenly(paths: Sequence[Path], most: int) -> list[Path]:
+def evenly(paths: Sequence[Path], most: int) -> list[Path]:
+    """At most so many of the paths, in their order."""
     return [paths[i] for i in np.unique(np.linspace(0, len(paths) - 1, most).astype(int))]
 
 

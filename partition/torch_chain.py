@@ -88,10 +88,13 @@ class TorchChain:
 
     def step(self, index: int, state: State) -> State:
         """What segment `index` adds to `state`; on a GPU it is only started."""
-        inputs, outputs, module = self._segments[index]
         with torch.inference_mode():
-            results = module.forward(*(state[name] for name in inputs))
-        return dict(zip(outputs, results, strict=True))
+            return self.forward(index, state)
+
+    def forward(self, index: int, state: State) -> State:
+        """`step` in whatever mode of torch's the caller has chosen: with gradients, for one."""
+        inputs, outputs, module = self._segments[index]
+        return dict(zip(outputs, module.forward(*(state[name] for name in inputs)), strict=True))
 
     def fetch(self, value: Any) -> Array:
         """One tensor as an array on the CPU."""

@@ -18,6 +18,7 @@ from splitpoint.codec import (
     Array,
     Codec,
     CodecError,
+    CodecSource,
     SpecError,
     TensorSpec,
     codec_named,
@@ -134,7 +135,9 @@ def parse_server(data: bytes) -> pb.ServerMessage:
     return message
 
 
-def check_frame(frame: pb.Frame, boundaries: Boundaries, max_batch: int) -> CheckedFrame:
+def check_frame(
+    frame: pb.Frame, boundaries: Boundaries, max_batch: int, codecs: CodecSource
+) -> CheckedFrame:
     """The frame if it fits `boundaries`; else `FrameError` with the status of the first misfit.
 
     The last boundary is the model's output and cannot be sent.
@@ -148,7 +151,7 @@ def check_frame(frame: pb.Frame, boundaries: Boundaries, max_batch: int) -> Chec
             f"{len(boundaries) - 2}",
         )
     try:
-        codec = codec_named(frame.codec)
+        codec = codecs.named(frame.codec, frame.boundary)
     except CodecError as error:
         raise FrameError(pb.UNKNOWN_CODEC, str(error)) from error
     specs = tuple(boundaries[frame.boundary])

@@ -1,0 +1,44 @@
+"""The decoder's transform in torch, on a CPU or a GPU: a matrix product and a DCT as two more."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from .fkt_table import FktTable
+from .grid import MAX_DCT, dct_matrix
+
+
+class TorchInverse:
+    """`FktTable.inverse` for batches of coefficients on `device`."""
+
+    def __init__(self, table: FktTable, device: torch.device) -> None:
+        self._grid, self._table = table.grid, table
+
+        def there(array: object) -> torch.Tensor:
+            return torch.tensor(np.asarray(array)).to(device)
+
+        self._backward = there(table.backward)
+        self._mean = there(table.mean)
+        self._places = [there(places) for places in table.band_places]
+        self._dct = [there(dct_matrix(n)) if n <= MAX_DCT else None for n in self._grid.extents]
+
+    def __call__(self, coefficients: torch.Tensor) -> torch.Tensor:
+        """The tensor of `[batch, C, P]` float32 coefficients, in the shape of its specification."""
+        grid, batch = self._grid, len(coefficients)
+        blocks, size = self._backward.shape[1:3]
+        split = coefficients.reshape(batch, blocks, size, -1)
+        mixed = torch.empty_like(split)
+        for matrix, places in zip(self._backward, self._places, strict=True):
+            mixed[..., places] = matrix @ split[..., places]
+        rows = mixed.reshape(coefficients.shape)
+        rows[..., : self._mean.shape[1]] += self._mean
+        block = rows[..., grid.prefix :].reshape(batch, grid.channels, *grid.extents)
+        for axis, matrix in enumerate(self._dct, start=2):
+            if matrix is not None:
+                block = (block.movedim(axis, -1) @ matrix).movedim(-1, axis)
+        found = block.reshape(batch, grid.channels, -1)
+        if grid.prefix:
+            found = torch.cat([rows[..., : grid.prefix], found], 2)
+        ordered = found.reshape(grid.unrolled(batch)).permute(*np.argsort(grid.order).tolist())
+        return ordered.reshape(self._table.spec.shape_at(batch)).contiguous()

@@ -1,0 +1,160 @@
+"""The transform codec for streams: `fkt-video` codes a frame by what changed since the last.
+
+Both ends keep the coefficients of the latest frame as the decoder has them: integers, in 1/64 step,
+computed from the same integers by the same sums, so that they never drift apart. A frame is either
+a key frame, coded as by `fkt`, or the difference to a share of what is kept. The share (0, 1/2, 3/4
+or all) is chosen for each ring of frequencies, since what moves keeps its slow waves longer than
+its fast ones; so is by how much smaller the differences are than the coefficients, which tells the
+entropy stage what to expect. The encoder sends whichever is shorter.
+
+A payload is a head (kind as uint8, the frame's number as uint32), for a difference a byte a ring,
+and then a sample as `fkt` writes it. A difference builds on the frame of the number before.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Mapping
+
+import numpy as np
+
+from .coefficients import CoefficientCoder
+from .errors import CodecError
+from .fkt_table import CLASSES, FINE, LANES_UNIT, MAX_LANES
+from .rans import STASH_BITS
+from .spec import Array, TensorSpec
+from .symbol_plan import SymbolPlan
+from .symbols import raw_bit_counts, symbols_of
+
+KEY, DIFFERENCE = 0, 1
+RINGS = 12
+SHARES = np.array([0, 2, 3, 4], np.int64)  # of 4
+MAX_SHIFT = 31  # a ring's differences are 2^(-shift/4) of its coefficients
+_HEAD = struct.Struct("<BI")
+
+
+class KeyFrameNeeded(CodecError):
+    """The payload builds on a frame that this decoder does not have: ask for a key frame."""
+
+
+class VideoState:
+    """What both ends keep of one tensor of one stream: bounded by the tensor's own size.
+
+    `frame` is the number of the latest frame; it goes on where a stream starts again, so that no
+    frame is ever taken for one of an earlier life.
+    """
+
+    def __init__(self, coder: CoefficientCoder) -> None:
+        self.coder = coder
+        self.frame, self._ready = 0, False
+        level, grid = coder.level, coder.table.grid
+        self._kept = np.zeros(len(level.order), np.int64)
+        edges = np.linspace(0, 1, RINGS + 1)[1:-1]
+        rings = np.digitize(np.sqrt(grid.frequencies()), edges)
+        self._ring = rings[level.order % grid.positions].astype(np.uint8)
+
+    def reset(self) -> None:
+        """The next frame must be a key frame."""
+        self._ready = False
+
+    def encode(self, array: Array, spec: TensorSpec) -> bytes:
+        """The payload of the stream's next frame, a single sample."""
+        coder, level = self.coder, self.coder.level
+        if spec.check(array) != 1:
+            raise CodecError("a stream's frames are single samples", "use the codec fkt")
+        with np.errstate(over="ignore", invalid="ignore"):
+            steps = coder.in_steps(coder.table.grid.rows(array))[0]
+        outliers = coder.outliers_of(steps)
+        sent = steps[level.order]
+        plain = coder.quantise(sent, level.classes)
+        number = (self.frame + 1) % (1 << 32)
+        payload = _HEAD.pack(KEY, number) + coder.write(plain, coder.plan, level.lanes, outliers)
+        kept = coder.fine(plain, level.classes)
+        if self._ready:
+            rings = self._rings(sent)
+            base, classes = self._expected(rings)
+            change = coder.quantise(sent - base.astype(np.float32) / FINE, classes)
+            lanes = _lanes(change)
+            shorter = b"".join(
+                (
+                    _HEAD.pack(DIFFERENCE, number),
+                    rings.tobytes(),
+                    coder.write(change, self._plan(classes), lanes, outliers),
+                )
+            )
+            if len(shorter) < len(payload):
+                payload, kept = shorter, base + coder.fine(change, classes)
+        self._kept, self.frame, self._ready = kept, number, True
+        return payload
+
+    def decode(self, payload: bytes, spec: TensorSpec) -> Array:
+        """The tensor `[1, ...]` of the stream's next frame.
+
+        `KeyFrameNeeded` where it builds on another frame than the latest; the state then stays as
+        it was, as it does for any other `CodecError`.
+        """
+        coder, level = self.coder, self.coder.level
+        if len(payload) < _HEAD.size:
+            raise CodecError("payload ends within its head")
+        kind, number = _HEAD.unpack_from(payload)
+        body, base, classes = payload[_HEAD.size :], np.int64(0), level.classes
+        plan = coder.plan
+        if kind == DIFFERENCE:
+            if not self._ready or number != (self.frame + 1) % (1 << 32):
+                raise KeyFrameNeeded(f"frame {number} builds on one that is not here")
+            if len(body) < RINGS:
+                raise CodecError("payload ends within its rings")
+            base, classes = self._expected(np.frombuffer(body, np.uint8, RINGS))
+            body, plan = body[RINGS:], self._plan(classes)
+        elif kind != KEY:
+            raise CodecError("payload is of no known kind")
+        values, outliers = coder.read([body], plan)
+        kept = base + values[0]
+        if np.abs(kept).max(initial=0) >= 1 << 53:
+            raise CodecError("payload adds up to values beyond all bounds")
+        self._kept, self.frame, self._ready = kept, number, True
+        fine = np.zeros((1, coder.size), np.float32)
+        fine[0, level.order] = kept
+        fine[0, outliers[0]["index"]] = FINE * outliers[0]["value"].astype(np.float32)
+        shape = coder.table.log_scale.shape
+        rows = coder.table.inverse(fine.reshape(1, *shape) * np.float32(level.step / FINE))
+        return coder.table.grid.tensor(rows, spec.shape_at(1))
+
+    def _plan(self, classes: Array) -> SymbolPlan:
+        return SymbolPlan.of(classes, self.coder.table.model)
+
+    def _expected(self, rings: Array) -> tuple[Array, Array]:
+        """What a difference starts from, in 1/64 step, and the classes of the differences."""
+        share = SHARES[rings & 3][self._ring]
+        shift = (rings >> 2).astype(np.int64)[self._ring]
+        base = (self._kept * share) >> 2
+        classes = np.clip(self.coder.level.classes.astype(np.int64) - shift, 0, CLASSES - 1)
+        return base, classes.astype(np.uint8)
+
+    def _rings(self, sent: Array) -> Array:
+        """A byte for each ring: the share that leaves least, and by how much less that is."""
+        kept = self._kept.astype(np.float32) / FINE
+        energy = np.bincount(self._ring, sent**2, RINGS)
+        left = np.stack(
+            [
+                np.bincount(self._ring, (sent - kept * np.float32(share / 4)) ** 2, RINGS)
+                for share in SHARES
+            ]
+        )
+        best = left.argmin(0)
+        # A class is a quarter of an octave, so four of them halve a size and quarter an energy.
+        ratio = energy / np.maximum(left.min(0), 1e-9)
+        shift = np.clip(np.rint(2 * np.log2(np.maximum(ratio, 1))), 0, MAX_SHIFT)
+        found: Array = (best + 4 * shift.astype(np.int64)).astype(np.uint8)
+        return found
+
+
+def _lanes(magnitudes: Array) -> int:
+    """Lanes that fit these symbols: too many waste 16 bits each, too few take time."""
+    room = int(raw_bit_counts(symbols_of(np.abs(magnitudes))).sum()) // STASH_BITS // LANES_UNIT
+    return LANES_UNIT * min(max(room, 4), MAX_LANES // LANES_UNIT)
+
+
+def states_of(coders: Mapping[str, CoefficientCoder]) -> dict[str, VideoState]:
+    """A fresh state for each tensor."""
+    return {name: VideoState(coder) for name, coder in coders.items()}

@@ -1,0 +1,175 @@
+"""Calibration: the transform codec's tables for a bundle, and every codec's measured ladder.
+
+Unlabelled inputs are enough. Each input is judged with tables that were made without it: there is a
+set of tables for every fold of the inputs, made from the other folds. What ships is made from all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from splitpoint.codec import Array, TensorSpec
+from splitpoint.codec.codec_set import FKT, CodecSet
+from splitpoint.codec.fkt_table import FktTable
+from splitpoint.codec.grid import Grid
+
+from .bundle import Boundary, Bundle
+from .codec_tables import save_tables
+from .errors import CalibrationError
+from .fisher import gradients
+from .fkt_fit import LEVEL_LOSSES, Blocks, Moments, fit_table
+from .judge import Judge
+from .torch_chain import TorchChain
+
+Progress = Callable[[str, int, int], None]
+Inputs = Sequence[Mapping[str, Array]]
+
+FOLDS = 4
+MIN_INPUTS, MAX_INPUTS = 8, 500
+MAX_FIT_COEFFICIENTS = 60_000_000  # of a tensor, over the inputs that its table is fitted to
+# Image codecs at several qualities, so that what a split competes with is known as well as itself.
+IMAGE_LADDER = {
+    "jpeg": ("jpeg@75", "jpeg@85", "jpeg", "jpeg@95"),
+    "webp": ("webp@80", "webp", "webp@95"),
+}
+_LOSSLESS = ("raw", "png")
+
+
+def calibrate(
+    bundle: Bundle,
+    inputs: Inputs,
+    *,
+    device: torch.device,
+    labels: Sequence[int] = (),
+    progress: Progress = lambda what, done, total: None,
+) -> tuple[Boundary, ...]:
+    """The bundle's boundaries with tables and ladders; the tables' files are written beside it.
+
+    `inputs` are of one sample each, tensors of boundary 0 by name, `labels` their right classes, if
+    known. Raises `CalibrationError` for too few of them.
+    """
+    if len(inputs) < MIN_INPUTS:
+        raise CalibrationError(
+            f"{len(inputs)} inputs are too few to calibrate with",
+            f"give at least {MIN_INPUTS}, better a hundred",
+        )
+    chain = TorchChain(bundle, device)
+    for index in range(len(chain)):
+        chain.load(index)
+    manifest = bundle.manifest
+    rungs = [_rungs(boundary) for boundary in manifest.boundaries[:-1]]
+    total = len(inputs) + sum(1 + len(names) for names in rungs)
+    done = 0
+
+    def advance(what: str) -> None:
+        nonlocal done
+        done += 1
+        progress(what, done, total)
+
+    moments = _moments(bundle, chain, inputs, lambda: advance("sensitivity of every boundary"))
+    judge = Judge(manifest, chain, inputs, labels)
+    (bundle.folder / "codecs").mkdir(exist_ok=True)
+    states = [chain.place(given) for given in inputs]
+    boundaries: list[Boundary] = []
+    for boundary, names in zip(manifest.boundaries, rungs, strict=False):
+        values = {
+            spec.name: [chain.fetch(state[spec.name]) for state in states]
+            for spec in boundary.tensors
+        }
+        tables = _tables(boundary, moments, values)
+        path = ""
+        if tables.final:
+            path = f"codecs/{boundary.id:02}.safetensors"
+            save_tables(
+                [tables.final.get(spec.name) for spec in boundary.tensors], bundle.folder / path
+            )
+        advance(f"boundary {boundary.id}: transform")
+        sources = [CodecSet(lambda _, found=found: found) for found in tables.folds]  # type: ignore[misc]
+        ladder = []
+        for name in names:
+            if not name.startswith(FKT) or tables.final:
+                ladder.append(judge.level(boundary, name, sources, values))
+            advance(f"boundary {boundary.id}: {name}")
+        boundaries.append(replace(boundary, tables=path, ladder=tuple(ladder)))
+        for state in states:
+            state |= chain.step(boundary.id, state)
+    return (*boundaries, manifest.boundaries[-1])
+
+
+def _rungs(boundary: Boundary) -> list[str]:
+    """The codecs that are measured at a boundary."""
+    found: list[str] = []
+    for name in boundary.codecs:
+        if name not in _LOSSLESS:
+            found += IMAGE_LADDER.get(name, (name,))
+    if boundary.id and any(spec.dtype == "float32" for spec in boundary.tensors):
+        found += [f"{FKT}@{level}" for level in range(1, len(LEVEL_LOSSES) + 1)]
+    return found
+
+
+def _moments(
+    bundle: Bundle, chain: TorchChain, inputs: Inputs, advance: Callable[[], None]
+) -> dict[tuple[int, str], list[Moments]]:
+    """Of every tensor at every inner boundary, one for each fold."""
+    specs = {
+        (boundary.id, spec.name): spec
+        for boundary in bundle.manifest.boundaries
+        for spec in boundary.tensors
+    }
+    blocks: dict[tuple[int, str], Blocks] = {}
+    found: dict[tuple[int, str], list[list[Moments]]] = {}
+    generator = torch.Generator().manual_seed(0)
+    for number, given in enumerate(inputs):
+        for key, (value, grads) in gradients(bundle.manifest, chain, given, generator).items():
+            if key not in blocks:
+                blocks[key] = Blocks.of(specs[key])
+                found[key] = [[] for _ in range(FOLDS)]
+            own = Moments.of(
+                blocks[key],
+                _dct(specs[key], [value]),
+                _dct(specs[key], list(grads)),
+            )
+            fold = found[key][number % FOLDS]
+            fold[:] = [Moments.total([*fold, own])]
+        advance()
+    return {key: [fold[0] for fold in folds] for key, folds in found.items()}
+
+
+def _dct(spec: TensorSpec, values: Sequence[Array]) -> Array:
+    """Coefficients `[values, C, P]` of single samples."""
+    grid = Grid.of(spec)
+    return grid.dct(grid.rows(np.concatenate(values, spec.batch_dim)))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Tables:
+    """Tables by tensor: those that ship, and those that each fold is judged with."""
+
+    final: dict[str, FktTable]
+    folds: list[dict[str, FktTable]]
+
+
+def _tables(
+    boundary: Boundary,
+    moments: Mapping[tuple[int, str], Sequence[Moments]],
+    values: Mapping[str, Sequence[Array]],
+) -> _Tables:
+    found = _Tables(final={}, folds=[{} for _ in range(FOLDS)])
+    for spec in boundary.tensors:
+        seen = moments.get((boundary.id, spec.name))
+        if seen is None:
+            continue
+        samples = values[spec.name]
+        size = samples[0].size
+        some = range(0, len(samples), -(-len(samples) * size // MAX_FIT_COEFFICIENTS))
+        coefficients = _dct(spec, [samples[i] for i in some])
+        numbers = np.array(some)
+        found.final[spec.name] = fit_table(spec, Moments.total(seen), coefficients)
+        for fold, tables in enumerate(found.folds):
+            others = [part for number, part in enumerate(seen) if number != fold]
+            kept = coefficients[numbers % FOLDS != fold]
+            tables[spec.name] = fit_table(spec, Moments.total(others), kept)
+    return found

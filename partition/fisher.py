@@ -1,0 +1,73 @@
+"""How much a model's output depends on every tensor that crosses a boundary, without any labels.
+
+The Fisher information of a tensor is the mean of g g^T, g being the gradient of the log-likelihood
+of an output drawn from the model's own distribution. For a classifier with probabilities p the
+information of its logits is diag(p) - p p^T; v = sqrt(p) e - p (sqrt(p) . e) with random signs e
+has that covariance, and its gradients need fewer draws than those of single labels, as every class
+takes part in each. Any other output is taken as normal, with the variance of its own values over
+the inputs' elements. Several outputs add up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from splitpoint.codec import Array
+
+from .bundle import Manifest
+from .torch_chain import TorchChain
+
+PROJECTIONS = 6  # of each input
+
+
+def gradients(
+    manifest: Manifest, chain: TorchChain, inputs: Mapping[str, Array], generator: torch.Generator
+) -> dict[tuple[int, str], tuple[Array, Array]]:
+    """Value and gradients of every float32 tensor at every inner boundary, for one input.
+
+    The value has the tensor's shape, the gradients `[PROJECTIONS, *shape]`. A tensor that crosses
+    two boundaries has other gradients at each: what was done with it in between is left out.
+    """
+    state = chain.place(inputs)
+    crossing: dict[tuple[int, str], torch.Tensor] = {}
+    found: dict[tuple[int, str], list[torch.Tensor]] = {}
+    with torch.enable_grad():
+        for index in range(len(chain)):
+            for spec in manifest.boundaries[index].tensors if index else ():
+                if spec.dtype == "float32":
+                    # A node of its own: its gradient is that of what follows the boundary only.
+                    value = state[spec.name].clone()
+                    if not value.requires_grad:
+                        value.requires_grad_()
+                    crossing[index, spec.name] = state[spec.name] = value
+            state |= chain.forward(index, state)
+        outputs = [state[name] for name in manifest.outputs.values() if state[name].requires_grad]
+        found = {key: [] for key in crossing}
+        for done in range(PROJECTIONS if outputs else 0):
+            directions = [_direction(value, manifest.classifies, generator) for value in outputs]
+            grads = torch.autograd.grad(
+                outputs,
+                list(crossing.values()),
+                directions,
+                retain_graph=done < PROJECTIONS - 1,
+                allow_unused=True,
+            )
+            for (key, value), grad in zip(crossing.items(), grads, strict=True):
+                found[key].append(torch.zeros_like(value) if grad is None else grad)
+    return {
+        key: (crossing[key].detach().cpu().numpy(), torch.stack(grads).cpu().numpy())
+        for key, grads in found.items()
+        if grads
+    }
+
+
+def _direction(output: torch.Tensor, classifies: bool, generator: torch.Generator) -> torch.Tensor:
+    """A random vector whose covariance is the information of the output itself."""
+    signs = torch.randint(0, 2, output.shape, generator=generator).to(output) * 2 - 1
+    value = output.detach()
+    if not classifies:
+        return signs / value.std(correction=0).clamp_min(1e-12) / output.numel() ** 0.5
+    probabilities = value.softmax(-1)
+    root = probabilities.sqrt()
+    return root * signs - probabilities * (root * signs).sum(-1, keepdim=True)

@@ -1,0 +1,310 @@
+"""From what calibration saw of a tensor to the transform codec's table for it.
+
+The transform is that of a task-aware KLT: with C the covariance of the channels and F the Fisher
+information of the model's output with respect to them, the eigenvectors U of F^1/2 C F^1/2 give
+components U^T F^1/2 x that are uncorrelated and in which every unit of error costs the same: half
+its square is the expected divergence of the output, in nats. Both are taken apart by frequency:
+errors of low frequencies add up in what the network pools, and high ones hardly matter.
+"""
+
+from __future__ import annotations
+
+import bisect
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+from splitpoint.codec import Array, TensorSpec
+from splitpoint.codec.coefficients import rounded
+from splitpoint.codec.fkt_table import (
+    CLASS_WIDTH,
+    CLASSES,
+    FINE,
+    FIRST_CLASS,
+    LANES_UNIT,
+    MAX_LANES,
+    MAX_LOG_STEP,
+    MAX_THRESHOLD,
+    OCTAVE,
+    FktTable,
+)
+from splitpoint.codec.grid import Grid
+from splitpoint.codec.rans import STASH_BITS, TOTAL
+from splitpoint.codec.symbols import (
+    EXTRA_BITS,
+    FIRST,
+    LAST_SINGLE,
+    MAX_MAGNITUDE,
+    SYMBOLS,
+    symbols_of,
+)
+
+# Expected divergence of the output, in nats, at each level, coarsest first. A halving costs about
+# half a bit for every coefficient that is sent. What is really lost is more at coarse levels.
+LEVEL_LOSSES = (0.04, 0.028, 0.02, 0.014, 0.01, 0.007, 0.005, 0.0025)
+BAND_EDGES = (0.036, 0.086, 0.18, 0.32, 0.57)  # of frequencies, 1 being the highest on one axis
+# What a bit is worth, in squared steps (see `_thresholds`): measured, see docs/codec.md.
+BIT_WORTH = 0.07
+RIDGE = 1e-3  # added to F, as a share of its largest diagonal entry
+SHRINK = 200  # a band's moments count as if it had been seen as often with those of all bands
+MAX_MATRIX_ENTRIES, MAX_BLOCK = 800_000, 384  # of `forward`, and of one of its matrices' sides
+MAX_FIT_VALUES = 400_000  # values of a level that thresholds and frequencies are fitted to
+MIN_SEEN = 200  # occurrences of a symbol in a class before it gets a place of its own
+ROUNDS = 3
+ENOUGH_LANES = 128
+
+
+@dataclass(frozen=True, slots=True)
+class Blocks:
+    """How a tensor's transform is divided: its grid, blocks of channels, and bands of positions."""
+
+    grid: Grid
+    blocks: int
+    band: Array
+
+    @classmethod
+    def of(cls, spec: TensorSpec) -> Blocks:
+        """Small enough matrices, and every band with at least one position."""
+        grid = Grid.of(spec)
+        channels = grid.channels
+        size = max(n for n in range(1, min(channels, MAX_BLOCK) + 1) if channels % n == 0)
+        most = max(MAX_MATRIX_ENTRIES // (channels * size), 1)
+        edges = BAND_EDGES[:: -(-len(BAND_EDGES) // (most - 1))] if most > 1 else ()
+        band = np.digitize(grid.frequencies(), edges)
+        if grid.prefix:  # single tokens are like nothing else
+            band[: grid.prefix] = -1
+        return cls(grid, channels // size, np.unique(band, return_inverse=True)[1].astype(np.uint8))
+
+    @property
+    def bands(self) -> int:
+        """How many bands there are."""
+        return int(self.band.max()) + 1
+
+    def products(self, coefficients: Array) -> Array:
+        """Sums of x x^T over samples and positions, float64 `[bands, blocks, size, size]`."""
+        split = coefficients.reshape(len(coefficients), self.blocks, -1, self.grid.positions)
+        return np.stack(
+            [
+                np.einsum("nkip,nkjp->kij", part, part, optimize=True)
+                for part in (split[..., self.band == band] for band in range(self.bands))
+            ]
+        ).astype(np.float64)
+
+
+@dataclass(slots=True)
+class Moments:
+    """Sums over inputs of one tensor: of DCT coefficients, and of the output's gradients there.
+
+    `first` is `[C, M]` (see `FktTable.mean`), `second` and `fisher` are those of `Blocks.products`.
+    """
+
+    inputs: int
+    first: Array
+    second: Array
+    fisher: Array
+
+    @classmethod
+    def of(cls, blocks: Blocks, coefficients: Array, gradients: Array) -> Moments:
+        """Of one input, `[1, C, P]`, and its gradients, `[projections, C, P]`, DCT both."""
+        return cls(
+            inputs=1,
+            first=coefficients[0, :, : blocks.grid.prefix + 1].astype(np.float64),
+            second=blocks.products(coefficients),
+            fisher=blocks.products(gradients) / len(gradients),
+        )
+
+    @classmethod
+    def total(cls, parts: Sequence[Moments]) -> Moments:
+        """The sum of several."""
+        return cls(
+            inputs=sum(part.inputs for part in parts),
+            first=sum(part.first for part in parts),
+            second=sum(part.second for part in parts),
+            fisher=sum(part.fisher for part in parts),
+        )
+
+
+def transform_of(blocks: Blocks, moments: Moments) -> tuple[Array, Array]:
+    """`FktTable.mean` and `FktTable.forward`."""
+    mean = moments.first / moments.inputs
+    counts = np.bincount(blocks.band, minlength=blocks.bands).astype(np.float64)
+    second = moments.second.copy()
+    for position in range(mean.shape[1]):
+        parts = mean[:, position].reshape(blocks.blocks, -1)
+        second[blocks.band[position]] -= moments.inputs * np.einsum("ki,kj->kij", parts, parts)
+    covariance = _shrunk(second / moments.inputs, counts, moments.inputs)
+    fisher = _shrunk(moments.fisher / moments.inputs, counts, moments.inputs)
+    forward = np.empty(covariance.shape, np.float32)
+    for place in np.ndindex(forward.shape[:2]):
+        forward[place] = _klt(covariance[place], fisher[place])
+    return mean.astype(np.float32), forward
+
+
+def _shrunk(sums: Array, counts: Array, inputs: int) -> Array:
+    """Moments per coefficient of every band, drawn towards those of all bands.
+
+    Few positions make a noisy estimate; what they keep of their own is their size.
+    """
+    pooled = sums.sum(0) / counts.sum()
+    found = sums / counts[:, None, None, None]
+    size = np.trace(found, axis1=2, axis2=3) / np.maximum(
+        np.trace(pooled, axis1=1, axis2=2), np.finfo(np.float64).tiny
+    )
+    seen = (counts * inputs)[:, None, None, None]
+    shrunk: Array = (seen * found + SHRINK * size[..., None, None] * pooled) / (seen + SHRINK)
+    return shrunk
+
+
+def _klt(covariance: Array, fisher: Array) -> Array:
+    """Components in the order of their variance, from channels."""
+    largest = float(fisher.diagonal().max())
+    if largest <= 0:  # nothing depends on these channels
+        fisher, largest = np.zeros_like(fisher), 1e-12
+    values, vectors = np.linalg.eigh(fisher + RIDGE * largest * np.eye(len(fisher)))
+    root = vectors * np.sqrt(np.maximum(values, RIDGE * largest / 2)) @ vectors.T
+    _, components = np.linalg.eigh(root @ covariance @ root)
+    forward: Array = components[:, ::-1].T @ root
+    return forward
+
+
+def fit_table(spec: TensorSpec, moments: Moments, coefficients: Array) -> FktTable:
+    """The table of a tensor from its moments and the DCT coefficients `[inputs, C, P]` of inputs.
+
+    The coefficients may be those of some of the inputs only.
+    """
+    blocks = Blocks.of(spec)
+    mean, forward = transform_of(blocks, moments)
+    nothing = np.zeros((CLASSES, SYMBOLS))
+    draft = FktTable(
+        spec=spec,
+        mean=mean,
+        forward=forward,
+        band=blocks.band,
+        log_scale=np.zeros((blocks.grid.channels, blocks.grid.positions), np.int8),
+        log_step=np.zeros(1, np.int16),
+        lanes=np.full(1, LANES_UNIT, np.int16),
+        frequencies=_frequencies(nothing),
+        offsets=nothing.astype(np.int8),
+        thresholds=_thresholds(_frequencies(nothing), nothing),
+    )
+    values = draft.components(coefficients)
+    scale = np.sqrt((values**2).mean(0, dtype=np.float64))
+    log_scale = np.rint(OCTAVE * np.log2(np.maximum(scale, 1e-30)))
+    log_scale = np.clip(log_scale, -128, 127).astype(np.int8)
+    flat = values.reshape(len(values), -1)
+    log_step = _log_steps(flat)
+    samples = [_sample(flat, log_scale.ravel(), int(step)) for step in log_step]
+    thresholds = draft.thresholds
+    for _ in range(ROUNDS):
+        counts, sums, lanes = np.zeros((CLASSES, SYMBOLS)), np.zeros((CLASSES, SYMBOLS)), []
+        for sizes, classes, share in samples:
+            magnitudes = rounded(sizes, classes, thresholds)
+            symbols = symbols_of(magnitudes)
+            place = classes * SYMBOLS + symbols
+            counts += np.bincount(place, minlength=counts.size).reshape(counts.shape)
+            sums += np.bincount(place, sizes - magnitudes, counts.size).reshape(counts.shape)
+            lanes.append(float(((symbols > 0) + EXTRA_BITS[symbols]).sum()) * share)
+        frequencies = _frequencies(counts)
+        offsets = _offsets(counts, sums)
+        thresholds = _thresholds(frequencies, offsets)
+    return FktTable(
+        spec=spec,
+        mean=mean,
+        forward=forward,
+        band=blocks.band,
+        log_scale=log_scale,
+        log_step=log_step.astype(np.int16),
+        lanes=np.array([_lanes(bits) for bits in lanes], np.int16),
+        frequencies=frequencies,
+        offsets=np.rint(FINE * offsets).astype(np.int8),
+        thresholds=thresholds,
+    )
+
+
+def _log_steps(values: Array) -> Array:
+    """The step of each of `LEVEL_LOSSES`, coarsest first, for components `[inputs, C x P]`.
+
+    Half the squared error of an input, summed over its coefficients, is the loss.
+    """
+    columns = _some(values.shape[1], max(MAX_FIT_VALUES // 2 // len(values), 1))
+    part = np.abs(values[:, columns])
+    inputs_seen = part.size / values.shape[1]
+
+    @cache
+    def loss(log_step: int) -> float:
+        steps = part / np.float32(2.0 ** (log_step / OCTAVE))
+        error = steps - np.where(steps < _TYPICAL_DEAD_ZONE, 0, np.floor(steps + 0.5))
+        return float((error**2).sum() / inputs_seen * 4.0 ** (log_step / OCTAVE) / 2)
+
+    found = [
+        bisect.bisect_left(range(-MAX_LOG_STEP, MAX_LOG_STEP), target, key=loss) - MAX_LOG_STEP
+        for target in LEVEL_LOSSES
+    ]
+    return np.unique(found)[::-1]
+
+
+_TYPICAL_DEAD_ZONE = 0.65
+
+
+def _some(count: int, most: int) -> Array:
+    """At most so many of `count` indices, the same every time."""
+    if count <= most:
+        return np.arange(count)
+    return np.sort(np.random.default_rng(0).choice(count, most, replace=False))
+
+
+def _sample(values: Array, log_scale: Array, log_step: int) -> tuple[Array, Array, float]:
+    """Some of the values that are sent at a step: sizes in steps, classes, and inputs per value."""
+    ratio = log_scale.astype(np.int64) - log_step - FIRST_CLASS
+    sent = np.flatnonzero(ratio >= 0)
+    chosen = sent[_some(len(sent), max(MAX_FIT_VALUES // len(values), 1))]
+    classes = np.minimum(ratio[chosen] // CLASS_WIDTH, CLASSES - 1)
+    sizes = np.abs(values[:, chosen]) / np.float32(2.0 ** (log_step / OCTAVE))
+    sizes = np.minimum(sizes, MAX_MAGNITUDE - 1)
+    share = len(sent) / max(sizes.size, 1)
+    return sizes.ravel(), np.tile(classes, len(values)), share
+
+
+def _frequencies(counts: Array) -> Array:
+    """Frequencies of 1 and more that add up to 2^12 in every class, uint16."""
+    shares = counts + 0.3 * 0.6 ** np.arange(SYMBOLS)  # what was never seen may come all the same
+    shares /= shares.sum(1, keepdims=True)
+    found = 1 + np.floor(shares * (TOTAL - SYMBOLS)).astype(np.int64)
+    found[np.arange(CLASSES), shares.argmax(1)] += TOTAL - found.sum(1)
+    return found.astype(np.uint16)
+
+
+def _offsets(counts: Array, sums: Array) -> Array:
+    """The mean of a symbol's values, from its magnitude on, in steps: where errors are least."""
+    pooled = sums.sum(0) / np.maximum(counts.sum(0), 1)
+    found = np.where(counts >= MIN_SEEN, sums / np.maximum(counts, 1), pooled)
+    found[:, 0] = 0
+    clipped: Array = np.clip(found, -0.5, 0.5)
+    return clipped
+
+
+def _thresholds(frequencies: Array, offsets: Array) -> Array:
+    """From how many steps on a value becomes a symbol and not the one before.
+
+    There the squared errors of both, plus their bits times `BIT_WORTH`, are equal.
+    """
+    bits = np.log2(TOTAL / frequencies) + EXTRA_BITS + (np.arange(SYMBOLS) > 0)
+    places = FIRST + offsets
+    gap = np.maximum(np.diff(places, axis=1), 0.25)
+    middle = (places[:, 1:] + places[:, :-1]) / 2
+    found = np.zeros((CLASSES, SYMBOLS))
+    found[:, 1:] = middle + BIT_WORTH * np.diff(bits, axis=1) / (2 * gap)
+    single = np.arange(1, LAST_SINGLE + 1)
+    found[:, single] = np.clip(found[:, single], single - 0.5, single + MAX_THRESHOLD - 0.25)
+    found[:, LAST_SINGLE + 1 :] = 0  # larger magnitudes are rounded to the nearest
+    return found.astype(np.float32)
+
+
+def _lanes(raw_bits: float) -> int:
+    """As many lanes as the time for encoding and decoding asks for, and their room is filled.
+
+    Each lane costs half a byte beyond its room.
+    """
+    units = int(min(0.8 * raw_bits / STASH_BITS, ENOUGH_LANES) / LANES_UNIT)
+    return LANES_UNIT * min(max(units, 1), MAX_LANES // LANES_UNIT)

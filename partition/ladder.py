@@ -1,0 +1,81 @@
+"""What calibration measured of a codec at a boundary: bytes, and what becomes of the answers."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+# What a codec may lose where nobody says how much: about what JPEG at quality 95 costs
+# EfficientNet-Lite0 (benchmarks/rate_accuracy.py).
+DEFAULT_LOSS = 0.025
+Z_95 = 1.959964  # of the two-sided 95 % interval
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CodecLevel:
+    """One rung of a boundary's ladder, over `judged` inputs that its tables were not made from.
+
+    `nbytes` and `p95_bytes` are payload bytes of one sample. `agreed` is how many inputs kept their
+    top class, and None where the model is no classifier. `loss` is the mean divergence of the
+    output from that without the codec: Kullback-Leibler, in nats, for a classifier; half the
+    relative squared error for any other. `correct` counts right answers where labels were given,
+    `correct_before` those without the codec. Times are medians of one sample on the machine that
+    calibrated.
+    """
+
+    codec: str
+    nbytes: float
+    p95_bytes: float
+    judged: int
+    agreed: int | None
+    loss: float
+    encode_ms: float
+    decode_ms: float
+    correct: int | None = None
+    correct_before: int | None = None
+
+    def __post_init__(self) -> None:
+        counts = [n for n in (self.agreed, self.correct, self.correct_before) if n is not None]
+        numbers = (self.nbytes, self.p95_bytes, self.loss, self.encode_ms, self.decode_ms)
+        if self.judged < 1 or not all(0 <= n <= self.judged for n in counts):
+            raise ValueError(f"{self.codec} has impossible counts")
+        if not all(0 <= number < math.inf for number in numbers):
+            raise ValueError(f"{self.codec} has impossible figures")
+
+    @property
+    def drop(self) -> float | None:
+        """The share of the inputs whose answer changed."""
+        return None if self.agreed is None else 1 - self.agreed / self.judged
+
+    @property
+    def drop_interval(self) -> tuple[float, float] | None:
+        """The 95 % interval of that share among all inputs there could be."""
+        return None if self.agreed is None else wilson(self.judged - self.agreed, self.judged)
+
+    def to_json(self) -> dict[str, Any]:
+        """The manifest's form."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> CodecLevel:
+        """Reads the manifest's form (KeyError, TypeError or ValueError for a damaged one)."""
+        return cls(**{key: data[key] for key in cls.__dataclass_fields__})
+
+
+def wilson(count: int, total: int) -> tuple[float, float]:
+    """The score interval at 95 % of a share of which `count` in `total` were seen.
+
+    E. B. Wilson, J. Amer. Stat. Assoc. 22 (1927).
+    """
+    share, square = count / total, Z_95**2
+    middle = share + square / (2 * total)
+    half = Z_95 * math.sqrt(share * (1 - share) / total + square / (4 * total**2))
+    scale = 1 + square / total
+    return max((middle - half) / scale, 0.0), min((middle + half) / scale, 1.0)
+
+
+def inputs_needed(most_drop: float) -> int:
+    """How many inputs without a single changed answer it takes to allow `most_drop`."""
+    return math.ceil(Z_95**2 * (1 - most_drop) / most_drop) if most_drop > 0 else 0
