@@ -42,7 +42,10 @@ def run(
         typer.Option(help="auto (measured and planned), input, local, or a boundary's number."),
     ] = "auto",
     codec: Annotated[
-        str, typer.Option(help="auto, raw, fp16, q8, q4, fkt, fkt@3, jpeg, jpeg@75, webp, png.")
+        str,
+        typer.Option(
+            help="auto, raw, fp16, q8, q4, fkt, fkt@3, fkt-video, jpeg, jpeg@75, webp, png."
+        ),
     ] = "auto",
     objective: Annotated[
         str,

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from concurrent.futures import Executor
+from dataclasses import replace
 from typing import Any
 
 import grpc
 from splitpoint.codec import Array, SplitpointError, codec_named
+from splitpoint.codec.video import FktVideo, VideoStream
 from splitpoint.proto import splitpoint_pb2 as pb
 from splitpoint.proto.frames import (
     CheckedFrame,
@@ -53,6 +56,8 @@ class InferStream:
         self._jobs: dict[int, Job | None] = {}  # by frame id; None while it is decoded
         self._cancelled_early: set[int] = set()  # while they were being decoded
         self._tasks: set[asyncio.Task[None]] = set()
+        self._video: tuple[tuple[int, str], VideoStream] | None = None
+        self._turn = asyncio.Lock()  # video frames are decoded in the order in which they came
         self._welcomed = False
         self._closing = False
         self._settled = asyncio.Event()
@@ -170,22 +175,32 @@ class InferStream:
             raise FrameError(pb.MALFORMED, f"frame id {checked.id} is still unanswered")
         if len(self._jobs) >= MAX_CREDITS:
             raise FrameError(pb.OVERLOADED, f"{MAX_CREDITS} frames of this stream are unanswered")
+        in_order = isinstance(checked.codec, FktVideo)
+        if isinstance(checked.codec, FktVideo):
+            checked = replace(checked, codec=self._video_stream(checked.boundary, checked.codec))
         if checked.codec is _RAW:
             self._submit(checked, checked.decode(), index, arrived, arrived, model)
             return
         # Everything else takes long enough to be worth another thread.
         self._track(checked.id, None)
-        task = asyncio.create_task(self._decode(checked, index, arrived, model))
+        task = asyncio.create_task(self._decode(checked, index, arrived, model, in_order))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
+    def _video_stream(self, boundary: int, codec: FktVideo) -> VideoStream:
+        """The memory of the boundary and codec that this stream uses now; it has one at a time."""
+        if self._video is None or self._video[0] != (boundary, codec.name):
+            self._video = ((boundary, codec.name), codec.new_stream())
+        return self._video[1]
+
     async def _decode(
-        self, frame: CheckedFrame, index: int, arrived: float, model: ServedModel
+        self, frame: CheckedFrame, index: int, arrived: float, model: ServedModel, in_order: bool
     ) -> None:
         started = time.perf_counter()
         try:
             loop = asyncio.get_running_loop()
-            values = await loop.run_in_executor(self._decoders, frame.decode)
+            async with self._turn if in_order else contextlib.nullcontext():
+                values = await loop.run_in_executor(self._decoders, frame.decode)
             self._submit(frame, values, index, arrived, started, model)
         except FrameError as error:
             self._untrack(frame.id)

@@ -11,8 +11,9 @@ from .errors import CodecError
 from .fkt import Fkt
 from .fkt_table import FktTable
 from .registry import codec_named
+from .video import FktVideo
 
-FKT = "fkt"
+FKT, FKT_VIDEO = "fkt", "fkt-video"
 
 
 class CodecSource(Protocol):
@@ -32,11 +33,14 @@ class CodecSet:
     def __init__(self, load: Callable[[int], Mapping[str, FktTable]]) -> None:
         self._load = load
         self._tables: dict[int, Mapping[str, FktTable]] = {}
-        self._made: dict[tuple[int, str], Fkt] = {}
+        self._made: dict[tuple[int, str], Codec] = {}
 
     def named(self, name: str, boundary: int) -> Codec:
-        """See `CodecSource`. `fkt@1` is the coarsest level of the transform codec."""
-        if name.partition("@")[0] != FKT:
+        """See `CodecSource`. `fkt@1` is the coarsest level of the transform codec.
+
+        `fkt-video@1` is that level for streams: an `FktVideo`.
+        """
+        if name.partition("@")[0] not in (FKT, FKT_VIDEO):
             return codec_named(name)
         made = self._made.get((boundary, name))
         if made is None:
@@ -50,7 +54,7 @@ class CodecSet:
             found = self._tables[boundary] = self._load(boundary)
         return found
 
-    def _fkt(self, name: str, boundary: int) -> Fkt:
+    def _fkt(self, name: str, boundary: int) -> Codec:
         tables = self.tables(boundary)
         if not tables:
             raise CodecError(
@@ -61,9 +65,8 @@ class CodecSet:
         most = min(table.levels for table in tables.values())
         if not 1 <= level <= most:
             raise CodecError(f"unknown codec {name[:40]!r}", f"use {FKT}@1 to {FKT}@{most}")
-        return Fkt(
-            name, {tensor: CoefficientCoder(table, level) for tensor, table in tables.items()}
-        )
+        coders = {tensor: CoefficientCoder(table, level) for tensor, table in tables.items()}
+        return FktVideo(name, coders) if name.startswith(FKT_VIDEO) else Fkt(name, coders)
 
 
 def level_of(name: str) -> int:

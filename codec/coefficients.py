@@ -69,7 +69,8 @@ class CoefficientCoder:
 
     def in_steps(self, rows: Array) -> Array:
         """Coefficients, float32 `[batch, C x P]` in steps; `CodecError` if any is not finite."""
-        found = self.table.transform(rows).reshape(len(rows), -1) / np.float32(self.level.step)
+        found: Array = self.table.transform(rows).reshape(len(rows), -1)
+        found = found / np.float32(self.level.step)
         if not np.isfinite(found).all():
             raise CodecError(
                 f"tensor {self.table.spec.name!r} holds NaN, infinity or values beyond float32",
@@ -89,7 +90,8 @@ class CoefficientCoder:
         fine[:, self.level.order] = values
         for row, found in zip(fine, outliers, strict=True):
             row[found["index"]] = FINE * found["value"].astype(np.float32)
-        return fine.reshape(-1, *self.table.log_scale.shape) * np.float32(self.level.step / FINE)
+        fine *= np.float32(self.level.step / FINE)
+        return fine.reshape(-1, *self.table.log_scale.shape)
 
     def outliers_of(self, steps: Array) -> Array:
         """Coefficients that are not sent, but are far larger in this sample than ever before."""

@@ -143,7 +143,9 @@ class RansDecoder:
         else:
             sample = low // self._lanes
             counts = np.bincount(sample, minlength=len(self._next))
-            words = self._words[np.arange(low.size) + (self._next - np.cumsum(counts) + counts)[sample]]
+            words = self._words[
+                np.arange(low.size) + (self._next - np.cumsum(counts) + counts)[sample]
+            ]
             self._next = np.minimum(self._next + counts, self._ends - self._lanes)
         state[low] = (state[low] << STASH_BITS) | words
 

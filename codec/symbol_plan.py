@@ -96,4 +96,5 @@ class SymbolPlan:
     def nonzero(self, first: Array) -> Array:
         """Which coefficients the second pass is about, from the first-pass symbols."""
         masks = _BITS[first[len(self.single) :]].ravel()[: len(self.sparse)]
-        return self.sparse[masks > 0]
+        found: Array = self.sparse[masks > 0]
+        return found

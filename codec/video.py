@@ -15,11 +15,13 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import numpy as np
 
 from .coefficients import CoefficientCoder
 from .errors import CodecError
+from .fkt import MIN_SAMPLE_BYTES
 from .fkt_table import CLASSES, FINE, LANES_UNIT, MAX_LANES
 from .rans import STASH_BITS
 from .spec import Array, TensorSpec
@@ -84,6 +86,11 @@ class VideoState:
             )
             if len(shorter) < len(payload):
                 payload, kept = shorter, base + coder.fine(change, classes)
+        if len(payload) > _most_bytes(spec):
+            raise CodecError(
+                f"tensor {spec.name!r} is so unlike those of calibration that it would grow",
+                "calibrate with such inputs, or use another codec",
+            )
         self._kept, self.frame, self._ready = kept, number, True
         return payload
 
@@ -155,6 +162,54 @@ def _lanes(magnitudes: Array) -> int:
     return LANES_UNIT * min(max(room, 4), MAX_LANES // LANES_UNIT)
 
 
-def states_of(coders: Mapping[str, CoefficientCoder]) -> dict[str, VideoState]:
-    """A fresh state for each tensor."""
-    return {name: VideoState(coder) for name, coder in coders.items()}
+@dataclass(frozen=True, slots=True)
+class FktVideo:
+    """One level of a boundary's tables, for streams. By itself it writes and reads key frames."""
+
+    name: str
+    coders: Mapping[str, CoefficientCoder]
+
+    def supports(self, spec: TensorSpec) -> bool:  # noqa: D102
+        coder = self.coders.get(spec.name)
+        return coder is not None and coder.table.spec == spec
+
+    def encode(self, array: Array, spec: TensorSpec) -> bytes:  # noqa: D102
+        return self.new_stream().encode(array, spec)
+
+    def decode(self, payload: bytes, spec: TensorSpec, batch: int) -> Array:  # noqa: D102
+        return self.new_stream().decode(payload, spec, batch)
+
+    def max_payload_bytes(self, spec: TensorSpec, batch: int) -> int:  # noqa: D102
+        return _most_bytes(spec)
+
+    def new_stream(self) -> VideoStream:
+        """One end of a stream, which is a codec with a memory: not to be shared."""
+        return VideoStream(self)
+
+
+class VideoStream:
+    """What one end of a stream keeps, tensor by tensor. Payloads go in the order of the stream."""
+
+    def __init__(self, codec: FktVideo) -> None:
+        self.codec, self.name = codec, codec.name
+        self.supports, self.max_payload_bytes = codec.supports, codec.max_payload_bytes
+        self._states = {name: VideoState(coder) for name, coder in codec.coders.items()}
+
+    def encode(self, array: Array, spec: TensorSpec) -> bytes:
+        """See `VideoState.encode`."""
+        return self._states[spec.name].encode(array, spec)
+
+    def decode(self, payload: bytes, spec: TensorSpec, batch: int) -> Array:
+        """See `VideoState.decode`."""
+        if batch != 1:
+            raise CodecError("a stream's frames are single samples")
+        return self._states[spec.name].decode(payload, spec)
+
+    def reset(self) -> None:
+        """The next frame must be a key frame."""
+        for state in self._states.values():
+            state.reset()
+
+
+def _most_bytes(spec: TensorSpec) -> int:
+    return max(spec.nbytes_at(1), MIN_SAMPLE_BYTES) + _HEAD.size

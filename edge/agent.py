@@ -10,12 +10,13 @@ import time
 from collections import deque
 from collections.abc import AsyncIterable, AsyncIterator, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from splitpoint.codec import Array, CodecError, CodecSet, SpecError, SplitpointError
+from splitpoint.codec.video import FktVideo, VideoStream
 from splitpoint.partition.bundle import Manifest
 from splitpoint.partition.codec_tables import codecs_of
 from splitpoint.partition.link import Link
@@ -25,7 +26,7 @@ from splitpoint.partition.slowdown import Slowdown
 from splitpoint.proto import splitpoint_pb2 as pb
 from splitpoint.proto.frames import FrameError, build_frame, decode_reply, encode_tensors
 from splitpoint.proto.limits import MAX_BATCH_PER_FRAME, max_frame_bytes
-from splitpoint.proto.status import FrameExpiredError
+from splitpoint.proto.status import FrameExpiredError, KeyFrameNeededError
 
 from .auto_plan import AutoPlan, device_profile, plan_now
 from .cache import default_cache
@@ -104,6 +105,7 @@ class EdgeAgent:
         self.outcomes: dict[Outcome, int] = dict.fromkeys(Outcome, 0)
         self._prepared: Prepared
         self._codecs: CodecSet
+        self._video: VideoStream | None = None  # while the plan's codec is one for streams
         self.manifest: Manifest
         self.digest: str
         self.labels: list[str] = []
@@ -159,6 +161,8 @@ class EdgeAgent:
             await self._prepared.tables(plan.boundary)
             for name in coarser(self.manifest.boundaries[plan.boundary], plan.codec):
                 await loop.run_in_executor(self._pool, self._codecs.named, name, plan.boundary)
+            codec = self._codecs.named(plan.codec, plan.boundary)
+            self._video = codec.new_stream() if isinstance(codec, FktVideo) else None
         self.plan = plan
 
     async def _best_plan(self) -> Plan:
@@ -255,7 +259,7 @@ class EdgeAgent:
         loop = asyncio.get_running_loop()
         plan = self.plan
         try:
-            if self._edge_ms < INLINE_MS:
+            if self._edge_ms < INLINE_MS and self._video is None:
                 part = self._edge_part(plan, inputs)
             else:
                 part = await loop.run_in_executor(self._pool, self._edge_part, plan, inputs)
@@ -290,7 +294,12 @@ class EdgeAgent:
             stream = await self._live_stream(max(deadline - time.perf_counter(), 0))
             budget_ms = 1e3 * (deadline - time.perf_counter())
             waited = time.perf_counter()
-            reply, answer_ms, bytes_up = await stream.ask(build, budget_ms)
+            try:
+                reply, answer_ms, bytes_up = await stream.ask(build, budget_ms)
+            except KeyFrameNeededError:
+                part = await loop.run_in_executor(self._pool, self._as_key_frame, plan, part)
+                budget_ms = 1e3 * (deadline - time.perf_counter())
+                reply, answer_ms, bytes_up = await stream.ask(build, budget_ms)
             queued_here_ms = 1e3 * (time.perf_counter() - waited) - answer_ms
             outputs = decode_reply(reply, self.manifest.boundaries[-1].tensors, batch)
         except FrameExpiredError as error:
@@ -336,12 +345,18 @@ class EdgeAgent:
         encoded_ms = 1e3 * (time.perf_counter() - computed)
         return _EdgePart(values, tensors, codec, 1e3 * (computed - start), encoded_ms)
 
+    def _as_key_frame(self, plan: Plan, part: _EdgePart) -> _EdgePart:
+        """On the compute thread: the same frame once more, without what the worker lacks."""
+        if self._video is not None:
+            self._video.reset()
+        return replace(part, tensors=self._encode(plan, part.values)[1])
+
     def _encode(self, plan: Plan, values: dict[str, Array]) -> tuple[str, list[pb.Tensor]]:
         """The boundary's tensors in the plan's codec, or in the first coarser one that fits."""
         boundary = self.manifest.boundaries[plan.boundary]
         names = coarser(boundary, plan.codec)
         for name in names:
-            codec = self._codecs.named(name, boundary.id)
+            codec = self._video or self._codecs.named(name, boundary.id)
             tensors = encode_tensors(values, boundary.tensors, codec)
             size = sum(len(tensor.payload) for tensor in tensors)
             if size <= self._max_frame_bytes:
@@ -393,6 +408,8 @@ class EdgeAgent:
         assert self._channel is not None
         client = f"{platform.node()}/{os.getpid()}"
         self._stream = await self._channel.open_stream(self.manifest.name, self.digest, client)
+        if self._video is not None:
+            self._video.reset()
         return self._stream
 
     async def _close(self) -> None:

@@ -10,6 +10,7 @@ the inputs' elements. Several outputs add up.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 import torch
@@ -67,7 +68,8 @@ def _direction(output: torch.Tensor, classifies: bool, generator: torch.Generato
     signs = torch.randint(0, 2, output.shape, generator=generator).to(output) * 2 - 1
     value = output.detach()
     if not classifies:
-        return signs / value.std(correction=0).clamp_min(1e-12) / output.numel() ** 0.5
+        scale = value.std(correction=0).clamp_min(1e-12) * math.sqrt(output.numel())
+        return signs / scale
     probabilities = value.softmax(-1)
     root = probabilities.sqrt()
     return root * signs - probabilities * (root * signs).sum(-1, keepdim=True)

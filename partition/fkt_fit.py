@@ -119,9 +119,9 @@ class Moments:
         """The sum of several."""
         return cls(
             inputs=sum(part.inputs for part in parts),
-            first=sum(part.first for part in parts),
-            second=sum(part.second for part in parts),
-            fisher=sum(part.fisher for part in parts),
+            first=np.sum([part.first for part in parts], 0),
+            second=np.sum([part.second for part in parts], 0),
+            fisher=np.sum([part.fisher for part in parts], 0),
         )
 
 
@@ -272,7 +272,8 @@ def _frequencies(counts: Array) -> Array:
     shares /= shares.sum(1, keepdims=True)
     found = 1 + np.floor(shares * (TOTAL - SYMBOLS)).astype(np.int64)
     found[np.arange(CLASSES), shares.argmax(1)] += TOTAL - found.sum(1)
-    return found.astype(np.uint16)
+    frequencies: Array = found.astype(np.uint16)
+    return frequencies
 
 
 def _offsets(counts: Array, sums: Array) -> Array:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from splitpoint.codec import CodecSource
-from splitpoint.codec.codec_set import FKT
+from splitpoint.codec.codec_set import FKT, FKT_VIDEO
 
 from .bundle import Boundary, Manifest
 from .errors import PlanError
@@ -52,8 +52,8 @@ def named_plan(manifest: Manifest, codecs: CodecSource, split: str, codec: str =
         names = manifest.boundaries[boundary].codecs
         usual = ("jpeg", default_level(manifest.boundaries[boundary]), "q8")
         codec = next((name for name in usual if name in names), "raw")
-    elif codec == FKT:
-        codec = default_level(manifest.boundaries[boundary])
+    elif codec in (FKT, FKT_VIDEO):
+        codec = default_level(manifest.boundaries[boundary]).replace(FKT, codec)
     if not any(map(codecs.named(codec, boundary).supports, tensors)):
         raise PlanError(
             f"codec {codec} cannot carry boundary {boundary}",

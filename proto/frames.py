@@ -24,6 +24,7 @@ from splitpoint.codec import (
     codec_named,
     codec_of_tensor,
 )
+from splitpoint.codec.video import KeyFrameNeeded
 
 from . import splitpoint_pb2 as pb
 from .status import WireError
@@ -55,12 +56,14 @@ class CheckedFrame:
     budget_ms: int
 
     def decode(self) -> dict[str, Array]:
-        """Tensors by name; `FrameError` (UNDECODABLE) when a codec refuses its payload."""
+        """Tensors by name; `FrameError` (UNDECODABLE, KEY_FRAME) when a codec refuses a payload."""
         try:
             return {
                 spec.name: codec_of_tensor(self.codec, spec).decode(payload, spec, self.batch)
                 for spec, payload in zip(self.specs, self.payloads, strict=True)
             }
+        except KeyFrameNeeded as error:
+            raise FrameError(pb.KEY_FRAME, str(error)) from error
         except CodecError as error:
             raise FrameError(pb.UNDECODABLE, str(error)) from error
 

@@ -23,6 +23,7 @@ class Status(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     CANCELLED: _ClassVar[Status]
     STOPPING: _ClassVar[Status]
     INTERNAL: _ClassVar[Status]
+    KEY_FRAME: _ClassVar[Status]
 STATUS_UNSPECIFIED: Status
 OK: Status
 MALFORMED: Status
@@ -37,6 +38,7 @@ OVERLOADED: Status
 CANCELLED: Status
 STOPPING: Status
 INTERNAL: Status
+KEY_FRAME: Status
 
 class DescribeRequest(_message.Message):
     __slots__ = ("protocol",)

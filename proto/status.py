@@ -51,6 +51,12 @@ class FrameExpiredError(RemoteError):
     status = pb.EXPIRED
 
 
+class KeyFrameNeededError(RemoteError):
+    """The frame builds on one that the worker does not have; coded as a key frame it will do."""
+
+    status = pb.KEY_FRAME
+
+
 class OverloadedError(RemoteError):
     """The worker has no room, or is about to stop; another worker or a later time may do."""
 
@@ -80,6 +86,7 @@ EXCEPTIONS: dict[pb.Status, type[RemoteError]] = {
     pb.CANCELLED: CancelledError,
     pb.STOPPING: OverloadedError,
     pb.INTERNAL: FrameFailedError,
+    pb.KEY_FRAME: KeyFrameNeededError,
 }
 
 
