@@ -64,7 +64,10 @@ class Prototype:
     def decode(self, payload: bytes, spec: TensorSpec, batch: int) -> Array:
         decoder = pyppmd.Ppmd7Decoder(PPMD_ORDER, PPMD_BYTES)
         count = len(self.basis.order)
-        symbols = np.frombuffer(decoder.decode(payload, count), np.int8)
+        data = decoder.decode(payload, count)
+        while len(data) < count:  # the last symbols may need more input than there is
+            data += decoder.decode(b"\0" if decoder.needs_input else b"", count - len(data))
+        symbols = np.frombuffer(data, np.int8)
         flat = np.empty(count)
         flat[self.basis.order] = symbols * self.step
         return self.basis.inverse(flat.reshape(spec.shape[1:]))

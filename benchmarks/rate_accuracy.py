@@ -116,7 +116,8 @@ def measure(bundle: Bundle, images: Any, calibration: Any, labels: Any, quick: b
         for name in names[:: 3 if quick else 1]:
             measured.run(boundary, values, name, codecs)
         spec = boundary.tensors[0]
-        if boundary.id in fisher and len(spec.shape) == 4:
+        # The widest boundaries are no place for a cut, and PPMd takes its time there.
+        if boundary.id in fisher and spec.shape[2:3] <= (28,):
             measured.run(boundary, values, THREE_BITS, Fixed(ThreeBits()))
             basis = basis_of(measured.values(boundary, calibration)[spec.name], fisher[boundary.id])
             for factor in PROTOTYPE_STEPS[:: 3 if quick else 1]:

@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 from splitpoint.codec import SplitpointError
+from threadpoolctl import threadpool_limits
 
 from .compile_cmd import compile_
 from .demo_cmd import demo
@@ -54,6 +55,9 @@ def main() -> None:
     # 20 ms then takes up to a second; without any spinning it takes 35 ms. libgomp reads this when
     # torch is loaded.
     os.environ.setdefault("GOMP_SPINCOUNT", "60000")
+    # A codec's matrix products are small, and the cores belong to onnxruntime or torch: with numpy
+    # in several threads as well, a product of 3 ms takes up to 100.
+    threadpool_limits(1, "blas")
     try:
         app()
     except SplitpointError as error:
