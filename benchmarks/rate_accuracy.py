@@ -8,7 +8,7 @@ it with its 95 % interval. Times are those of one thread.
 Baselines of the same run: JPEG and WebP through the unsplit model, plain quantisation with zstd,
 and the transform codec that `fkt` grew out of (prototype_codec.py).
 
-    python benchmarks/rate_accuracy.py --images DIR --calibrate DIR [--labels FILE] [--quick]
+    python benchmarks/rate_accuracy.py [--images DIR] [--calibrate DIR] [--labels FILE] [--quick]
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ from splitpoint.codec import Array
 from splitpoint.codec.codec_set import FKT
 from splitpoint.partition.bundle import Boundary, Bundle, open_bundle
 from splitpoint.partition.calibration_inputs import Calibration, calibration_inputs
+from splitpoint.partition.choose import DEFAULT_BOUNDARIES
 from splitpoint.partition.codec_tables import codecs_of
 from splitpoint.partition.compile import compile_model
 from splitpoint.partition.judge import Judge
@@ -44,6 +45,7 @@ QUESTION = "How many bytes does a frame take at equal faithfulness?"
 PROTOTYPE, THREE_BITS = "prototype", "3 bit + zstd"
 PROTOTYPE_STEPS = (0.35, 0.5, 0.6, 0.7, 0.85, 1.0, 1.2, 1.4, 1.7)  # of the coefficients' RMS
 LOSS_RANGE = (0.013, 0.05)
+MAX_TENSOR_BYTES = 4 * 24 * 56 * 56  # wider boundaries are no place for a cut
 COLUMNS = [
     "boundary", "codec", "bytes", "p95", "bits/value", "loss, nats", "agreement", "95 %", "top-1",
     "enc ms", "dec ms",
@@ -111,12 +113,14 @@ def measure(bundle: Bundle, images: Any, calibration: Any, labels: Any, quick: b
     codecs = codecs_of(manifest, bundle.folder)
     fisher = fisher_of_sampled_labels(manifest, chain, calibration)
     for boundary in manifest.boundaries[:-1]:
+        if boundary.id and boundary.nbytes > MAX_TENSOR_BYTES:
+            continue
         values = measured.values(boundary, images)
         names = [level.codec for level in boundary.ladder]
         for name in names[:: 3 if quick else 1]:
             measured.run(boundary, values, name, codecs)
         spec = boundary.tensors[0]
-        # The widest boundaries are no place for a cut, and PPMd takes its time there.
+        # PPMd takes its time, and wide boundaries are no place for a cut.
         if boundary.id in fisher and spec.shape[2:3] <= (28,):
             measured.run(boundary, values, THREE_BITS, Fixed(ThreeBits()))
             basis = basis_of(measured.values(boundary, calibration)[spec.name], fisher[boundary.id])
@@ -240,16 +244,34 @@ def draw(measured: Measured, path: Path) -> None:
     print(f"drawn to {path}")
 
 
+def own_photos(folder: Path, which: int) -> str:
+    """For want of given ones: every other of 20 crops of scikit-image's photos."""
+    import skimage.data
+    from PIL import Image
+
+    folder.mkdir()
+    for name in ("astronaut", "chelsea", "coffee", "rocket", "cat"):
+        photo = Image.fromarray(getattr(skimage.data, name)())
+        width, height = photo.width // 2, photo.height // 2
+        for number in range(which, 4, 2):
+            left, top = number % 2 * width, number // 2 * height
+            crop = photo.crop((left, top, left + width, top + height))
+            crop.save(folder / f"{name}{number}.png")
+    return str(folder)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--images", required=True, help="photos to measure with")
-    parser.add_argument("--calibrate", required=True, help="photos to calibrate with")
+    parser.add_argument("--images", default="", help="photos to measure with")
+    parser.add_argument("--calibrate", default="", help="photos to calibrate with")
     parser.add_argument("--labels", type=Path, help="FILE CLASS lines for --images")
     parser.add_argument("--bundle", type=Path, help="a calibrated bundle, instead of compiling one")
-    parser.add_argument("--boundaries", type=int, default=8)
+    parser.add_argument("--boundaries", type=int, default=DEFAULT_BOUNDARIES)
     parser.add_argument("--quick", action="store_true", help="fewer photos, fewer points")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
+        args.images = args.images or own_photos(Path(temporary) / "images", 0)
+        args.calibrate = args.calibrate or own_photos(Path(temporary) / "calibrate", 1)
         if args.bundle:
             bundle = open_bundle(args.bundle)
         else:
@@ -258,7 +280,7 @@ def main() -> None:
             bundle = compile_model(
                 spec,
                 Path(temporary) / "lite0.split",
-                boundaries=args.boundaries,
+                boundaries=4 if args.quick else args.boundaries,
                 calibration=Calibration(source=args.calibrate),
             )
             say(f"compiled and calibrated in {time.perf_counter() - start:.0f} s")

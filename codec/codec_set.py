@@ -61,10 +61,10 @@ class CodecSet:
                 f"boundary {boundary} has no tables for {FKT}",
                 "compile the model with --calibrate DIR, or choose another codec",
             )
-        level = level_of(name)
+        level, family = level_of(name), name.partition("@")[0]
         most = min(table.levels for table in tables.values())
         if not 1 <= level <= most:
-            raise CodecError(f"unknown codec {name[:40]!r}", f"use {FKT}@1 to {FKT}@{most}")
+            raise CodecError(f"unknown codec {name[:40]!r}", f"use {family}@1 to {family}@{most}")
         coders = {tensor: CoefficientCoder(table, level) for tensor, table in tables.items()}
         return FktVideo(name, coders) if name.startswith(FKT_VIDEO) else Fkt(name, coders)
 

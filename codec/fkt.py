@@ -21,7 +21,7 @@ from .coefficients import CoefficientCoder
 from .errors import CodecError
 from .spec import Array, TensorSpec
 
-MIN_SAMPLE_BYTES = 64  # a sample of a few values needs a head and lanes all the same
+MIN_SAMPLE_BYTES = 512  # a sample of a few values may need several times its raw bytes
 _LENGTH = struct.Struct("<I")
 
 

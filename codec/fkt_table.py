@@ -83,8 +83,15 @@ class FktTable:
 
     @cached_property
     def backward(self) -> Array:
-        """The inverses of `forward`, float32."""
-        return np.linalg.inv(self.forward.astype(np.float64)).astype(np.float32)
+        """The inverses of `forward`, float32; `CodecError` where there is none."""
+        try:
+            with np.errstate(over="ignore"):
+                found = np.linalg.inv(self.forward.astype(np.float64)).astype(np.float32)
+        except np.linalg.LinAlgError:
+            found = np.full_like(self.forward, np.nan)
+        if not np.isfinite(found).all():
+            self._refuse("its transform cannot be undone")
+        return found
 
     @cached_property
     def model(self) -> SymbolModel:
@@ -122,6 +129,8 @@ class FktTable:
         return [np.flatnonzero(self.band == band) for band in range(len(self.forward))]
 
     def _check(self) -> None:
+        if self.spec.dtype != "float32" or self.log_step.ndim != 1:
+            self._refuse(f"it is of {self.spec.dtype}, with levels {list(self.log_step.shape)}")
         channels, positions = self.grid.channels, self.grid.positions
         shapes = {
             "mean": ("float32", (channels, self.grid.prefix + 1)),
@@ -153,7 +162,10 @@ class FktTable:
             self._refuse("thresholds are out of range")
         if (np.abs(self.offsets.astype(np.int64)) > FINE // 2).any():
             self._refuse("offsets are out of range")
-        if not 1 <= self.levels <= MAX_LEVELS or (np.abs(self.log_step) > MAX_LOG_STEP).any():
+        if (
+            not 1 <= self.levels <= MAX_LEVELS
+            or (np.abs(self.log_step.astype(np.int64)) > MAX_LOG_STEP).any()
+        ):
             self._refuse("log_step is out of range")
         if (self.frequencies < 1).any() or (self.frequencies.sum(1, dtype=np.int64) != TOTAL).any():
             self._refuse("frequencies do not add up")

@@ -110,7 +110,7 @@ class RansDecoder:
         self._ends = np.cumsum([len(words) + lanes for words in own])
         self._words = np.zeros(self._ends[-1], np.uint32)
         self._next = self._ends - [len(words) + lanes for words in own]
-        self._starts = self._next.copy()
+        self._starts, self._short = self._next.copy(), False
         for words, start in zip(own, self._next, strict=True):
             self._words[start : start + len(words)] = words
 
@@ -139,19 +139,21 @@ class RansDecoder:
         if len(self._next) == 1:
             start = self._next[0]
             words = self._words[start : start + low.size]
-            self._next[0] = min(start + low.size, self._ends[0] - self._lanes)
+            wanted = self._next + low.size
         else:
             sample = low // self._lanes
             counts = np.bincount(sample, minlength=len(self._next))
             words = self._words[
                 np.arange(low.size) + (self._next - np.cumsum(counts) + counts)[sample]
             ]
-            self._next = np.minimum(self._next + counts, self._ends - self._lanes)
+            wanted = self._next + counts
+        self._next = np.minimum(wanted, self._ends - self._lanes)
+        self._short |= bool((wanted != self._next).any())
         state[low] = (state[low] << STASH_BITS) | words
 
     def finish(self) -> tuple[Array, list[bytes]]:
         """The stash, uint16 `[samples, lanes]`, and each payload's tail; `CodecError` on damage."""
-        if (self._state >> STASH_BITS != 1).any():
+        if self._short or (self._state >> STASH_BITS != 1).any():
             raise CodecError("entropy-coded payload is damaged")
         taken = self._next - self._starts
         tails = [

@@ -25,8 +25,8 @@ from .fkt import MIN_SAMPLE_BYTES
 from .fkt_table import CLASSES, FINE, LANES_UNIT, MAX_LANES
 from .rans import STASH_BITS
 from .spec import Array, TensorSpec
-from .symbol_plan import SymbolPlan
-from .symbols import raw_bit_counts, symbols_of
+from .symbol_plan import TOGETHER, SymbolPlan
+from .symbols import MAX_MAGNITUDE, raw_bit_counts, symbols_of
 
 KEY, DIFFERENCE = 0, 1
 RINGS = 12
@@ -75,17 +75,13 @@ class VideoState:
         if self._ready:
             rings = self._rings(sent)
             base, classes = self._expected(rings)
-            change = coder.quantise(sent - base.astype(np.float32) / FINE, classes)
-            lanes = _lanes(change)
-            shorter = b"".join(
-                (
-                    _HEAD.pack(DIFFERENCE, number),
-                    rings.tobytes(),
-                    coder.write(change, self._plan(classes), lanes, outliers),
-                )
-            )
-            if len(shorter) < len(payload):
-                payload, kept = shorter, base + coder.fine(change, classes)
+            left = sent - base.astype(np.float32) / FINE
+            if np.abs(left).max(initial=0) < MAX_MAGNITUDE:  # or else only a key frame holds it
+                change = coder.quantise(left, classes)
+                body = coder.write(change, self._plan(classes), _lanes(change), outliers)
+                shorter = _HEAD.pack(DIFFERENCE, number) + rings.tobytes() + body
+                if len(shorter) < len(payload):
+                    payload, kept = shorter, base + coder.fine(change, classes)
         if len(payload) > _most_bytes(spec):
             raise CodecError(
                 f"tensor {spec.name!r} is so unlike those of calibration that it would grow",
@@ -157,9 +153,10 @@ class VideoState:
 
 
 def _lanes(magnitudes: Array) -> int:
-    """Lanes that fit these symbols: too many waste 16 bits each, too few take time."""
+    """Lanes whose room these symbols fill, but enough for some two hundred steps."""
     room = int(raw_bit_counts(symbols_of(np.abs(magnitudes))).sum()) // STASH_BITS // LANES_UNIT
-    return LANES_UNIT * min(max(room, 4), MAX_LANES // LANES_UNIT)
+    least = 1 + len(magnitudes) // (LANES_UNIT * TOGETHER * 200)
+    return LANES_UNIT * min(max(room, least), MAX_LANES // LANES_UNIT)
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,7 +33,7 @@ MAX_FIT_COEFFICIENTS = 60_000_000  # of a tensor, over the inputs that its table
 # Image codecs at several qualities, so that what a split competes with is known as well as itself.
 IMAGE_LADDER = {
     "jpeg": ("jpeg@75", "jpeg@85", "jpeg", "jpeg@95"),
-    "webp": ("webp@80", "webp", "webp@95"),
+    "webp": ("webp@80", "webp", "webp@95", "webp@98"),
 }
 _LOSSLESS = ("raw", "png")
 

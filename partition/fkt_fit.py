@@ -43,7 +43,15 @@ from splitpoint.codec.symbols import (
 # Expected divergence of the output, in nats, at each level, coarsest first. A halving costs about
 # half a bit for every coefficient that is sent. What is really lost is more at coarse levels.
 LEVEL_LOSSES = (0.04, 0.028, 0.02, 0.014, 0.01, 0.007, 0.005, 0.0025)
-BAND_EDGES = (0.036, 0.086, 0.18, 0.32, 0.57)  # of frequencies, 1 being the highest on one axis
+BAND_EDGES = (
+    0.036,
+    0.086,
+    0.143,
+    0.21,
+    0.32,
+    0.45,
+    0.65,
+)  # of frequencies, 1 being the highest on one axis
 # What a bit is worth, in squared steps (see `_thresholds`): measured, see docs/codec.md.
 BIT_WORTH = 0.07
 RIDGE = 1e-3  # added to F, as a share of its largest diagonal entry

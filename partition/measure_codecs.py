@@ -29,7 +29,8 @@ def measure_codecs(
     """One record for each boundary but the last and each codec that can carry it.
 
     The first few samples are encoded, decoded and timed; the others are encoded for their sizes, as
-    long as `max_seconds` are not over, and single samples are repeated as long. Of `samples.uploads` only the sizes at boundary 0 count.
+    long as `max_seconds` are not over, and single samples are repeated as long. Of
+    `samples.uploads` only the sizes at boundary 0 count.
     """
     boundaries = bundle.manifest.boundaries[:-1]
     encode_ms: dict[tuple[int, str], list[float]] = {}

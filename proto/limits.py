@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from splitpoint.codec import CODECS, TensorSpec
+from splitpoint.codec.fkt import MIN_SAMPLE_BYTES
 
 PROTOCOL = 1
 SERVICE = "splitpoint.v1.Split"
@@ -26,9 +27,12 @@ def max_frame_bytes(boundaries: Sequence[Sequence[TensorSpec]], batch: int) -> i
     largest = max(
         sum(
             max(
-                codec.max_payload_bytes(spec, batch)
-                for codec in CODECS.values()
-                if codec.supports(spec)
+                batch * MIN_SAMPLE_BYTES,
+                *(
+                    codec.max_payload_bytes(spec, batch)
+                    for codec in CODECS.values()
+                    if codec.supports(spec)
+                ),
             )
             + TENSOR_ENVELOPE_BYTES
             for spec in tensors

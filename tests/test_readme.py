@@ -11,6 +11,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+from PIL import Image
 from processes import background, free_port, splitpoint
 
 ROOT = Path(__file__).parents[1]
@@ -41,6 +42,12 @@ def test_every_command_is_of_a_kind_that_is_tested() -> None:
 def test_splitpoint_commands(photos: Path, tmp_path: Path) -> None:
     """Compile, inspect, serve, run, emulate and the Python example, in the README's order."""
     shutil.copytree(photos, tmp_path / "photos")
+    (tmp_path / "typical").mkdir()
+    for path in photos.iterdir():
+        with Image.open(path) as photo:
+            for left in (0, 60, 120):
+                crop = photo.crop((left, 0, left + 250, 250)).convert("RGB")
+                crop.save(tmp_path / "typical" / f"{path.stem}{left}.png")
     ports = {"7070": str(free_port()), "7071": str(free_port())}
 
     def local(word: str) -> str:
@@ -98,7 +105,7 @@ def test_pip_commands_name_extras_that_exist() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["overhead", "models", "edge_memory", "planner_regret", "layer_sum"]
+    "name", ["overhead", "models", "edge_memory", "planner_regret", "layer_sum", "rate_accuracy"]
 )
 def test_benchmarks(name: str) -> None:
     """Each benchmark that the README quotes runs, in its short version where there is one."""
@@ -118,7 +125,7 @@ def test_quoted_figures_stand_in_results() -> None:
     tables = re.findall(r"(?:^\| .*\n)+", README, re.MULTILINE)
     quoted = [table for table in tables if "compile, s" in table or "bare echo" in table
               or "running, MB" in table or "planner against" in table
-              or "sum of layers" in table]  # fmt: skip
-    assert len(quoted) == 5
+              or "sum of layers" in table or "than the prototype" in table]  # fmt: skip
+    assert len(quoted) == 6
     for table in quoted:
         assert any(table in result for result in results)
