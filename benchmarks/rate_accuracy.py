@@ -94,7 +94,8 @@ class Measured:
         self, boundary: Boundary, values: Mapping[str, Sequence[Array]], name: str, source: Any
     ) -> None:
         level = self.judge.level(boundary, name, [source], values)
-        self.found.setdefault(boundary.id, []).append(level)
+        if level is not None:
+            self.found.setdefault(boundary.id, []).append(level)
 
     def curve(self, boundary: int, family: str) -> Curve:
         return [

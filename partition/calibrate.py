@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from splitpoint.codec import Array, TensorSpec
+from splitpoint.codec import Array, TensorSpec, codecs_for
 from splitpoint.codec.codec_set import FKT, CodecSet
 from splitpoint.codec.fkt_table import FktTable
 from splitpoint.codec.grid import Grid
@@ -22,6 +22,7 @@ from .errors import CalibrationError
 from .fisher import gradients
 from .fkt_fit import LEVEL_LOSSES, Blocks, Moments, fit_table
 from .judge import Judge
+from .ladder import CodecLevel
 from .torch_chain import TorchChain
 
 Progress = Callable[[str, int, int], None]
@@ -88,21 +89,24 @@ def calibrate(
             )
         advance(f"boundary {boundary.id}: transform")
         sources = [CodecSet(lambda _, found=found: found) for found in tables.folds]  # type: ignore[misc]
-        ladder = []
+        ladder: list[CodecLevel] = []
         for name in names:
             if not name.startswith(FKT) or tables.final:
-                ladder.append(judge.level(boundary, name, sources, values))
+                level = judge.level(boundary, name, sources, values)
+                ladder += [level] if level is not None else []
             advance(f"boundary {boundary.id}: {name}")
         boundaries.append(replace(boundary, tables=path, ladder=tuple(ladder)))
-        for state in states:
-            state |= chain.step(boundary.id, state)
+        crossing = [spec.name for spec in manifest.boundaries[boundary.id + 1].tensors]
+        for number, state in enumerate(states):
+            reached = state | chain.step(boundary.id, state)
+            states[number] = {name: reached[name] for name in crossing}
     return (*boundaries, manifest.boundaries[-1])
 
 
 def _rungs(boundary: Boundary) -> list[str]:
     """The codecs that are measured at a boundary."""
     found: list[str] = []
-    for name in boundary.codecs:
+    for name in codecs_for(boundary.tensors):
         if name not in _LOSSLESS:
             found += IMAGE_LADDER.get(name, (name,))
     if boundary.id and any(spec.dtype == "float32" for spec in boundary.tensors):

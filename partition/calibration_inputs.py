@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zipfile
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -66,7 +67,7 @@ def calibration_inputs(manifest: Manifest, calibration: Calibration) -> Calibrat
 def _arrays(source: str) -> list[Path]:
     folder = Path(source)
     found = (
-        [path for path in folder.iterdir() if path.suffix in ARRAY_SUFFIXES]
+        [path for path in folder.iterdir() if path.suffix.lower() in ARRAY_SUFFIXES]
         if folder.is_dir()
         else find_pictures(source)  # a file or a glob is whatever it names
     )
@@ -81,8 +82,12 @@ def _read_arrays(path: Path, specs: Sequence[TensorSpec]) -> dict[str, Array]:
     """The tensors of one sample."""
     try:
         loaded = np.load(path, allow_pickle=False)
-        given = dict(loaded) if path.suffix == ".npz" else {specs[0].name: loaded}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        if isinstance(loaded, np.ndarray):
+            given = {specs[0].name: loaded}
+        else:
+            with loaded:
+                given = dict(loaded)
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise CalibrationError(
             f"{path} holds no array ({error})", "write it with numpy.save or numpy.savez"
         ) from error
@@ -100,7 +105,10 @@ def _read_arrays(path: Path, specs: Sequence[TensorSpec]) -> dict[str, Array]:
             if spec.check(array) != 1:
                 raise SpecError(f"tensor {spec.name!r} holds several samples")
         except SpecError as error:
-            raise CalibrationError(f"{path}: {error}", "give one sample a file") from error
+            shape = list(spec.shape_without_batch)
+            raise CalibrationError(
+                f"{path}: {error}", f"write one sample a file, {spec.dtype} {shape}"
+            ) from error
         found[spec.name] = array
     return found
 
@@ -119,7 +127,13 @@ def _labels(file: Path, paths: Sequence[Path], manifest: Manifest) -> tuple[int,
         name, _, label = line.strip().rpartition(" ")
         if not line.strip():
             continue
-        if not (label.isascii() and label.isdecimal() and int(label) < classes and name):
+        if not (
+            label.isascii()
+            and label.isdecimal()
+            and len(label) < 8
+            and int(label) < classes
+            and name
+        ):
             raise CalibrationError(
                 f"line {number} of {file} is {line.strip()[:60]!r}",
                 f"write FILE CLASS, the class being a number below {classes}",

@@ -4,13 +4,12 @@ The Fisher information of a tensor is the mean of g g^T, g being the gradient of
 of an output drawn from the model's own distribution. For a classifier with probabilities p the
 information of its logits is diag(p) - p p^T; v = sqrt(p) e - p (sqrt(p) . e) with random signs e
 has that covariance, and its gradients need fewer draws than those of single labels, as every class
-takes part in each. Any other output is taken as normal, with the variance of its own values over
-the inputs' elements. Several outputs add up.
+takes part in each. Any other output counts by its squared error relative to its own square. Several
+outputs add up.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 
 import torch
@@ -68,8 +67,7 @@ def _direction(output: torch.Tensor, classifies: bool, generator: torch.Generato
     signs = torch.randint(0, 2, output.shape, generator=generator).to(output) * 2 - 1
     value = output.detach()
     if not classifies:
-        scale = value.std(correction=0).clamp_min(1e-12) * math.sqrt(output.numel())
-        return signs / scale
+        return signs / value.norm().clamp_min(1e-12)
     probabilities = value.softmax(-1)
     root = probabilities.sqrt()
     return root * signs - probabilities * (root * signs).sum(-1, keepdim=True)

@@ -249,7 +249,9 @@ def _log_steps(values: Array) -> Array:
         bisect.bisect_left(range(-MAX_LOG_STEP, MAX_LOG_STEP), target, key=loss) - MAX_LOG_STEP
         for target in LEVEL_LOSSES
     ]
-    return np.unique(found)[::-1]
+    for level in range(len(found) - 2, -1, -1):  # every level is coarser than the next
+        found[level] = max(found[level], found[level + 1] + 1)
+    return np.array(found) - max(found[0] - MAX_LOG_STEP, 0)
 
 
 _TYPICAL_DEAD_ZONE = 0.65

@@ -7,10 +7,11 @@ import time
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from splitpoint.codec import Array, codec_of_tensor
+from splitpoint.codec import Array, CodecError, codec_of_tensor
 from splitpoint.codec.codec_set import CodecSource
 
 from .bundle import Boundary, Manifest
+from .errors import CalibrationError
 from .ladder import CodecLevel
 from .torch_chain import TorchChain
 
@@ -33,6 +34,10 @@ class Judge:
         specs = manifest.boundaries[0].tensors
         joined = {s.name: [given[s.name] for given in inputs] for s in specs}
         self._truth = self._answers(manifest.boundaries[0], joined)
+        if not all(np.isfinite(answer).all() for answer in self._truth):
+            raise CalibrationError(
+                "the model answers NaN or infinity to a calibration input", "leave that input out"
+            )
 
     def level(
         self,
@@ -40,10 +45,11 @@ class Judge:
         codec: str,
         sources: Sequence[CodecSource],
         values: Mapping[str, Sequence[Array]],
-    ) -> CodecLevel:
+    ) -> CodecLevel | None:
         """The rung of `codec` over all `values`, one array of each tensor for every input.
 
-        Input i is coded with `sources[i % len(sources)]`.
+        Input i is coded with `sources[i % len(sources)]`. None for a codec that refuses an input:
+        it has no place on the ladder.
         """
         count = len(next(iter(values.values())))
         sizes, encode_ms, decode_ms = [], [], []
@@ -52,7 +58,10 @@ class Judge:
             found = sources[number % len(sources)].named(codec, boundary.id)
             ways = [(spec, codec_of_tensor(found, spec)) for spec in boundary.tensors]
             start = time.perf_counter()
-            payloads = [way.encode(values[spec.name][number], spec) for spec, way in ways]
+            try:
+                payloads = [way.encode(values[spec.name][number], spec) for spec, way in ways]
+            except CodecError:
+                return None
             encoded = time.perf_counter()
             for (spec, way), payload in zip(ways, payloads, strict=True):
                 decoded[spec.name].append(way.decode(payload, spec, 1))
@@ -109,7 +118,7 @@ class Judge:
             before, after = _log_softmax(self._truth[0]), _log_softmax(answers[0])
             return max(float((np.exp(before) * (before - after)).sum(-1).mean()), 0.0)
         return sum(
-            float(((after - before) ** 2).mean() / max(before.var(), 1e-30)) / 2
+            float(((after - before) ** 2).mean() / max((before**2).mean(), 1e-30)) / 2
             for before, after in zip(self._truth, answers, strict=True)
         )
 

@@ -39,7 +39,11 @@ class CodecLevel:
     def __post_init__(self) -> None:
         counts = [n for n in (self.agreed, self.correct, self.correct_before) if n is not None]
         numbers = (self.nbytes, self.p95_bytes, self.loss, self.encode_ms, self.decode_ms)
-        if self.judged < 1 or not all(0 <= n <= self.judged for n in counts):
+        if (
+            not isinstance(self.codec, str)
+            or self.judged < 1
+            or not all(0 <= n <= self.judged for n in counts)
+        ):
             raise ValueError(f"{self.codec} has impossible counts")
         if not all(0 <= number < math.inf for number in numbers):
             raise ValueError(f"{self.codec} has impossible figures")

@@ -146,7 +146,7 @@ class Constraints:
         losses = zip(table.loss, table.codec, strict=True)
         jpeg = [loss for loss, codec in losses if codec == "jpeg" and not math.isnan(loss)]
         most = max(jpeg, default=DEFAULT_LOSS)
-        return np.asarray(np.maximum(np.nan_to_num(table.loss) / most - 1, 0.0))
+        return np.asarray(np.maximum(np.nan_to_num(table.loss) / max(most, 1e-9) - 1, 0.0))
 
 
 def _median(values: Floats) -> float:

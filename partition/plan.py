@@ -63,12 +63,19 @@ def named_plan(manifest: Manifest, codecs: CodecSource, split: str, codec: str =
 
 
 def default_level(boundary: Boundary) -> str:
-    """The coarsest calibrated level that loses no more than `DEFAULT_LOSS`, or else the finest."""
+    """The coarsest calibrated level that, with all finer ones, loses no more than `DEFAULT_LOSS`.
+
+    The finest where that is none.
+    """
     levels = [level for level in boundary.ladder if level.codec.startswith(FKT)]
-    good = [level for level in levels if level.loss <= DEFAULT_LOSS]
     if not levels:
         return f"{FKT}@1"  # which a boundary without tables then refuses, saying what to do
-    return min(good, key=lambda level: level.nbytes).codec if good else levels[-1].codec
+    chosen = levels[-1]
+    for level in levels[::-1]:
+        if level.loss > DEFAULT_LOSS:
+            break
+        chosen = level
+    return chosen.codec
 
 
 def coarser(boundary: Boundary, codec: str) -> list[str]:
@@ -81,7 +88,9 @@ def coarser(boundary: Boundary, codec: str) -> list[str]:
         for level in boundary.ladder
         if level.codec.partition("@")[0] == family and level.nbytes < own.nbytes
     ]
-    return [codec, *(level.codec for level in sorted(levels, key=lambda level: -level.nbytes))]
+    # Of two that are equal, the finer one, which stands later on the ladder, comes first.
+    levels = sorted(levels[::-1], key=lambda level: -level.nbytes)
+    return [codec, *(level.codec for level in levels)]
 
 
 def name_of(boundary: int | None, codec: str) -> str:

@@ -1,4 +1,4 @@
-"""Small made-up bundles and profiles for tests of the planner."""
+"""Small made-up bundles, ladders and profiles for tests of the planner."""
 
 from __future__ import annotations
 
@@ -8,10 +8,13 @@ from collections.abc import Mapping, Sequence
 from splitpoint.codec import TensorSpec
 from splitpoint.partition.bundle import Boundary, Manifest, Segment
 from splitpoint.partition.graph import Layer
+from splitpoint.partition.ladder import CodecLevel
 from splitpoint.partition.profile import CodecTime, Profile, SegmentTime
 
+Ladders = Mapping[int, Sequence[CodecLevel]]  # by boundary
 
-def manifest_of(segments: int) -> Manifest:
+
+def manifest_of(segments: int, ladders: Ladders | None = None) -> Manifest:
     """A chain with two layers a segment, called `block0.conv`, `block0.relu`, `block1.conv`, …"""
     layers = tuple(
         Layer(
@@ -34,6 +37,7 @@ def manifest_of(segments: int) -> Manifest:
             id=index,
             after=None if index == 0 else f"block{index - 1}.relu",
             tensors=(TensorSpec(name=f"t{index}", dtype="float32", shape=(1, 8), batch_dim=0),),
+            ladder=tuple((ladders or {}).get(index, ())),
         )
         for index in range(segments + 1)
     )
@@ -54,12 +58,17 @@ def manifest_of(segments: int) -> Manifest:
     )
 
 
-def codec_time(boundary: int, codec: str, nbytes: float, **changed: float | None) -> CodecTime:
-    """Free of charge unless something else is said."""
-    fields = {"encode_ms": 0.0, "decode_ms": 0.0, "accuracy_drop": None} | changed
-    return CodecTime(
-        boundary=boundary, codec=codec, nbytes=nbytes, p95_bytes=nbytes, pictures=0, **fields
-    )
+def level(codec: str, nbytes: float = 100.0, **changed: float | None) -> CodecLevel:
+    """A rung that lost nothing over 400 inputs unless something else is said."""
+    fields = {"judged": 400, "agreed": 400, "loss": 0.0, "encode_ms": 0.0, "decode_ms": 0.0}
+    fields |= {"p95_bytes": nbytes} | changed
+    return CodecLevel(codec=codec, nbytes=nbytes, **fields)
+
+
+def codec_time(boundary: int, codec: str, nbytes: float, **changed: float) -> CodecTime:
+    """Free of charge, and of synthetic pictures, unless something else is said."""
+    fields = {"encode_ms": 0.0, "decode_ms": 0.0, "pictures": 0} | changed
+    return CodecTime(boundary=boundary, codec=codec, nbytes=nbytes, p95_bytes=nbytes, **fields)
 
 
 def profile_of(
@@ -96,7 +105,7 @@ def profile_of(
     return Profile(segments=segments, codecs=tuple(codecs), **{**known, **fields})
 
 
-CODECS = {"raw": 1.0, "q8": 0.25, "q4": 0.12}
+CODECS = {"raw": 1.0, "q8": 0.25, "q4": 0.12, "fkt@1": 0.02, "fkt@3": 0.05}
 
 
 def random_profiles(seed: int, *, runtimes: int = 1) -> tuple[list[Profile], Profile]:
@@ -113,7 +122,7 @@ def random_profiles(seed: int, *, runtimes: int = 1) -> tuple[list[Profile], Pro
                 round(sizes[boundary] * part * rng.uniform(0.8, 1.2)),
                 encode_ms=rng.uniform(0.1, 4),
                 decode_ms=rng.uniform(0.1, 3),
-                accuracy_drop=rng.choice([None, 0.0, 0.01, 0.05]) if codec != "raw" else 0.0,
+                pictures=rng.choice([0, 7]),
             )
             for boundary in range(count)
             for codec, part in CODECS.items()
@@ -135,3 +144,29 @@ def random_profiles(seed: int, *, runtimes: int = 1) -> tuple[list[Profile], Pro
 
     edges = [profile(1.0, name) for name in ("onnxruntime", "torch")[:runtimes]]
     return edges, profile(0.05, "torch")
+
+
+def random_ladders(seed: int, segments: int) -> dict[int, list[CodecLevel]]:
+    """Of some boundaries, some codecs: figures that limits of all sizes allow and forbid."""
+    rng = random.Random(f"ladders {seed}")
+    found = {}
+    for boundary in range(segments):
+        if rng.random() < 0.2:
+            continue
+        found[boundary] = []
+        for codec in CODECS:
+            if codec == "raw" or rng.random() < 0.2:
+                continue
+            judged = rng.choice([20, 100, 400, 2000])
+            changed = round(judged * rng.choice([0.0, 0.0, 0.005, 0.02, 0.1]))
+            nbytes = rng.uniform(1e3, 2e6)
+            found[boundary].append(
+                level(
+                    codec,
+                    nbytes,
+                    judged=judged,
+                    agreed=rng.choice([None, *[judged - changed] * 4]),
+                    loss=rng.choice([0.0, 0.01, 0.024, 0.026, 0.3]),
+                )
+            )
+    return found

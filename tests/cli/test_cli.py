@@ -241,7 +241,7 @@ def test_run_without_torch(small_bundle: Bundle, pictures: Path, tmp_path: Path)
         "import sys\n"
         "class Blocker:\n"
         "    def find_spec(self, name, path=None, target=None):\n"
-        "        if name.split('.')[0] in ('torch', 'torchvision', 'onnx', 'safetensors'):\n"
+        "        if name.split('.')[0] in ('torch', 'torchvision', 'onnx'):\n"
         "            raise ModuleNotFoundError(name, name=name)\n"
         "sys.meta_path.insert(0, Blocker())\n"
         "from splitpoint.cli.main import main\n"

@@ -55,7 +55,6 @@ def profile(manifest: Manifest, ms: float, **changes: Any) -> Profile:
             encode_ms=0.3,
             decode_ms=0.2,
             pictures=3,
-            accuracy_drop=0.0,
         )
         for boundary in range(count(manifest))
         for codec, nbytes in ((("raw", 90e3)), ("q8" if boundary else "jpeg", 20e3))

@@ -6,7 +6,7 @@ import copy
 import dataclasses
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import torch
 from split_tables import codec_time, profile_of
+from splitpoint.codec import NO_TABLES
 from splitpoint.partition import measure as measuring
 from splitpoint.partition.bundle import Bundle, Manifest
 from splitpoint.partition.chain import SegmentChain
@@ -184,29 +185,31 @@ def test_every_codec_at_every_boundary_but_the_last(
         assert c.encode_ms > 0
         assert c.decode_ms > 0
         assert c.pictures == 0  # synthetic ones are no pictures
-        # What changes no bit changes no answer; of the others synthetic pictures tell nothing.
-        assert c.accuracy_drop == (0.0 if c.codec in ("raw", "png") else None)
     assert any(c.codec == "q8" for c in small_profile.codecs)
 
 
-def test_photos_tell_what_a_codec_does_to_the_answers(
+def test_photos_are_counted_and_the_clock_is_kept(
     small_bundle: Bundle, photos: Path, chain: SegmentChain
 ) -> None:
-    samples = photo_samples(small_bundle.manifest, find_pictures(str(photos)))
+    paths = find_pictures(str(photos))
+    samples = photo_samples(small_bundle.manifest, paths)
+    many = dataclasses.replace(samples, inputs=samples.inputs * 3)
     for index in range(len(chain)):
         chain.load(index)
-    found = measure_codecs(small_bundle, chain, samples, accuracy=True, max_seconds=60)
-    for c in found:
-        assert c.pictures == 3
-        assert c.accuracy_drop in (0, 1 / 3, 2 / 3, 1), c.codec
-        if c.codec in ("raw", "png"):
-            assert c.accuracy_drop == 0
-        if c.codec == "fp16":  # three digits of every activation are kept
-            assert c.accuracy_drop == 0
-    unjudged = measure_codecs(small_bundle, chain, samples, accuracy=False, max_seconds=60)
-    assert {c.accuracy_drop for c in unjudged} == {0, None}
-    rushed = measure_codecs(small_bundle, chain, samples, accuracy=True, max_seconds=0)
-    assert all(c.accuracy_drop in (0, 1) for c in rushed)  # one photo was judged
+    found = measure_codecs(small_bundle, chain, NO_TABLES, samples, max_seconds=60)
+    assert {c.pictures for c in found} == {3}
+    assert {c.pictures for c in measured_in_time(small_bundle, chain, many)} == {9}
+    # The first few are timed in any case; of the others only as many as there is time for.
+    rushed = measure_codecs(small_bundle, chain, NO_TABLES, many, max_seconds=0)
+    assert {c.pictures for c in rushed} == {5}
+    for c, in_time in zip(rushed, found, strict=True):
+        assert (c.boundary, c.codec) == (in_time.boundary, in_time.codec)
+
+
+def measured_in_time(
+    bundle: Bundle, chain: SegmentChain, samples: Samples
+) -> tuple[CodecTime, ...]:
+    return measure_codecs(bundle, chain, NO_TABLES, samples, max_seconds=60)
 
 
 def test_what_an_input_weighs_is_measured_on_more_photos(
@@ -220,7 +223,7 @@ def test_what_an_input_weighs_is_measured_on_more_photos(
     def sizes(most: int) -> dict[tuple[int, str], CodecTime]:
         samples = photo_samples(small_bundle.manifest, paths, most)
         assert (len(samples.inputs), len(samples.uploads)) == (most, 3 - most)
-        found = measure_codecs(small_bundle, chain, samples, accuracy=False, max_seconds=60)
+        found = measured_in_time(small_bundle, chain, samples)
         return {(c.boundary, c.codec): c for c in found}
 
     one, all_three = sizes(1), sizes(3)
@@ -228,31 +231,6 @@ def test_what_an_input_weighs_is_measured_on_more_photos(
         assert found.pictures == (1 if boundary else 3)
         if boundary == 0:
             assert found.nbytes == all_three[0, codec].nbytes
-
-
-class Forgetful(OnnxChain):
-    """Says that everything that was not captured on the device is another class."""
-
-    def place(self, values: Mapping[str, Any]) -> dict[str, Any]:
-        return dict(values) | {"seen": "pixels" in values}
-
-    def step(self, index: int, state: dict[str, Any]) -> dict[str, Any]:
-        found = super().step(index, state)
-        if not state["seen"] and index == len(self) - 1:
-            found = {name: -array for name, array in found.items()}
-        return found
-
-
-def test_a_changed_answer_is_counted(small_bundle: Bundle, photos: Path) -> None:
-    """From boundary 1 on the rest of the model is made to answer wrongly, for any codec."""
-    samples = photo_samples(small_bundle.manifest, find_pictures(str(photos)))
-    chain = Forgetful(small_bundle, 1)
-    for index in range(len(chain)):
-        chain.load(index)
-    found = measure_codecs(small_bundle, chain, samples, accuracy=True, max_seconds=60)
-    drops = {(c.boundary, c.codec): c.accuracy_drop for c in found}
-    assert all(drops[b, codec] == 1 for b, codec in drops if b > 0 and codec != "raw")
-    assert all(drops[b, "raw"] == 0 for b in range(len(chain)))
 
 
 class FakeTime:
@@ -419,7 +397,8 @@ def test_progress_goes_to_its_end(small_bundle: Bundle) -> None:
 
 
 def test_a_worker_tells_its_times(small_bundle: Bundle) -> None:
-    times = measure_server(small_bundle, TorchChain(small_bundle, CPU), max_seconds=0.3)
+    chain = TorchChain(small_bundle, CPU)
+    times = measure_server(small_bundle, chain, NO_TABLES, max_seconds=0.3)
     count = len(small_bundle.manifest.segments)
     assert len(times.segment_ms) == len(times.segment_p95_ms) == count
     assert all(ms > 0 for ms in times.segment_ms)
@@ -435,7 +414,7 @@ def test_a_worker_tells_its_times(small_bundle: Bundle) -> None:
 
 MADE_UP = profile_of(
     [10, 20],
-    [codec_time(0, "raw", 1000, accuracy_drop=0.0), codec_time(1, "q8", 500, encode_ms=1)],
+    [codec_time(0, "raw", 1000), codec_time(1, "q8", 500, encode_ms=1)],
     mj=[1, 2],
     memory_mb=[5, 6],
     energy_kind="measured",
@@ -493,6 +472,13 @@ def test_the_first_schema_is_still_read(tmp_path: Path) -> None:
     assert found.layers[0].output_shape == ()
 
 
+def test_what_an_older_version_said_of_the_answers_is_ignored(tmp_path: Path) -> None:
+    """Calibration says that now, in the bundle."""
+    record = MADE_UP.to_json()
+    record["codecs"] = [entry | {"accuracy_drop": 0.5} for entry in record["codecs"]]
+    assert load_profile(saved(tmp_path, record)) == MADE_UP
+
+
 def test_keys_of_a_later_version_are_ignored(tmp_path: Path) -> None:
     record = MADE_UP.to_json()
     record["weather"] = "rain"
@@ -533,7 +519,7 @@ CODEC = ("codecs", 1)
         (("layers",), [{"name": "a", "op": "b", "ms": NAN, "mj": None, "share": 1}]),
         *(
             ((*CODEC, key), bad)
-            for key in ("nbytes", "p95_bytes", "encode_ms", "decode_ms", "accuracy_drop")
+            for key in ("nbytes", "p95_bytes", "encode_ms", "decode_ms")
             for bad in (NAN, -1, "x")
         ),
         *(((*CODEC, "boundary"), bad) for bad in (-1, 2, "1", None)),

@@ -9,7 +9,15 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from splitpoint.codec import DTYPE_NUMBERS, DTYPES, CodecError, SpecError, TensorSpec, codec_named
+from splitpoint.codec import (
+    DTYPE_NUMBERS,
+    DTYPES,
+    NO_TABLES,
+    CodecError,
+    SpecError,
+    TensorSpec,
+    codec_named,
+)
 from splitpoint.codec import codec_of_tensor as carrier
 from splitpoint.proto import splitpoint_pb2 as pb
 from splitpoint.proto.frames import (
@@ -82,7 +90,7 @@ def batch_of(count):
 
 
 def checked(frame, max_batch=MAX_BATCH_PER_FRAME):
-    return check_frame(frame, BOUNDARIES, max_batch)
+    return check_frame(frame, BOUNDARIES, max_batch, NO_TABLES)
 
 
 def sealed(frame):
@@ -167,6 +175,7 @@ def test_numbers_of_statuses_and_kinds_are_frozen():
         "CANCELLED": 11,
         "STOPPING": 12,
         "INTERNAL": 13,
+        "KEY_FRAME": 14,
     }
     kinds = [
         {field.name: field.number for field in message.DESCRIPTOR.oneofs_by_name["kind"].fields}
@@ -218,7 +227,7 @@ def test_frame_roundtrip(tensors, codec, id, budget_ms, boundary):
         budget_ms=budget_ms,
     )
     assert len(data) <= max_frame_bytes(boundaries, batch)
-    frame = check_frame(parse_client(data).frame, boundaries, batch)
+    frame = check_frame(parse_client(data).frame, boundaries, batch, NO_TABLES)
     assert (frame.id, frame.boundary, frame.budget_ms) == (id, boundary, budget_ms)
     assert (frame.batch, frame.specs, frame.codec.name) == (batch, specs, codec)
     decoded = frame.decode()

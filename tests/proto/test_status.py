@@ -75,7 +75,7 @@ def test_what_a_caller_can_tell_apart(error, statuses):
         assert error("raised here").status == statuses[0]
 
 
-@pytest.mark.parametrize("status", [pb.STATUS_UNSPECIFIED, pb.OK, 14, 2**31 - 1, -1])
+@pytest.mark.parametrize("status", [pb.STATUS_UNSPECIFIED, pb.OK, 15, 2**31 - 1, -1])
 def test_status_that_is_no_error_or_unknown(status):
     error = error_of_reply(status, "hm")
     assert type(error) is FrameFailedError

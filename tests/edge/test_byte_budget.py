@@ -1,0 +1,181 @@
+"""Frames that are too large for `max_frame_bytes` go in a coarser calibrated level, or fail."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import pytest_asyncio
+import torch
+from calibrated import album, calibrated_bundle, pixels_of, vivid
+from splitpoint.cloud.worker import Worker
+from splitpoint.codec import Array, CodecError, TensorSpec
+from splitpoint.edge import EdgeAgent, Given, Outcome
+from splitpoint.edge.runtime import SegmentRunner
+from splitpoint.partition.bundle import Bundle
+from splitpoint.partition.codec_tables import codecs_of
+from splitpoint.partition.model_spec import ModelSpec
+from splitpoint.partition.plan import coarser
+from splitpoint.partition.slowdown import Slowdown
+from splitpoint.partition.verify import relative_error
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return album(tmp_path_factory.mktemp("calibration") / "album")
+
+
+@pytest.fixture(scope="module")
+def spec(small: ModelSpec, pictures: Path) -> ModelSpec:
+    return vivid(small, pictures)
+
+
+@pytest.fixture(scope="module")
+def frames(spec: ModelSpec, pictures: Path) -> Array:
+    return pixels_of(spec, pictures)
+
+
+@pytest.fixture(scope="module")
+def bundle(spec: ModelSpec, pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    return calibrated_bundle(spec, pictures, tmp_path_factory.mktemp("bundles") / "v.split")
+
+
+@pytest_asyncio.fixture
+async def worker(bundle: Bundle) -> AsyncIterator[Worker]:
+    async with Worker([bundle.folder], listen="127.0.0.1:0", device="cpu") as running:
+        yield running
+
+
+def at_boundary(bundle: Bundle, boundary: int, pixels: Array) -> tuple[TensorSpec, Array]:
+    """The one tensor that crosses, as the device computes it."""
+    runner = SegmentRunner(Slowdown(1.0))
+    runner.load([bundle.path(segment.onnx) for segment in bundle.manifest.segments[:boundary]])
+    (spec,) = bundle.manifest.boundaries[boundary].tensors
+    return spec, runner.run({"pixels": pixels}, boundary)[spec.name]
+
+
+def payload_bytes(bundle: Bundle, boundary: int, codec: str, pixels: Array) -> int:
+    spec, value = at_boundary(bundle, boundary, pixels)
+    found = codecs_of(bundle.manifest, bundle.folder).named(codec, boundary)
+    return len(found.encode(value, spec))
+
+
+def levels(bundle: Bundle) -> list[str]:
+    """Of boundary 1, the finest and then in the order of their bytes."""
+    boundary = bundle.manifest.boundaries[1]
+    return coarser(boundary, boundary.ladder[-1].codec)
+
+
+async def test_a_frame_goes_in_the_largest_level_that_fits(
+    worker: Worker, bundle: Bundle, frames: Array, tmp_path: Path
+) -> None:
+    """Each frame by itself: a small one keeps the plan's level."""
+    names = levels(bundle)
+    sizes = [
+        {name: payload_bytes(bundle, 1, name, pixels[None]) for name in names}
+        for pixels in frames[:6]
+    ]
+    chosen = set()
+    budgets = sorted({size for found in sizes for size in found.values()})
+    for budget in [*budgets[:: max(len(budgets) // 4, 1)], math.inf]:
+        async with EdgeAgent(
+            worker.address, split="1", codec=names[0], cache=tmp_path, max_frame_bytes=budget
+        ) as agent:
+            for pixels, found in zip(frames, sizes, strict=False):
+                result = await agent.infer({"pixels": pixels[None]})
+                expected = next((n for n in names if found[n] <= budget), None)
+                if expected is None:
+                    assert result.outcome is Outcome.FAILED
+                    continue
+                assert result.outcome is Outcome.ANSWERED, result.why
+                assert result.codec == expected
+                chosen.add(expected)
+    assert names[0] in chosen
+    assert len(chosen) >= 3
+
+
+async def test_what_arrives_is_what_the_level_left(
+    worker: Worker, bundle: Bundle, spec: ModelSpec, frames: Array, tmp_path: Path
+) -> None:
+    """A JPEG of lower quality, answered as the unsplit model answers it."""
+    pixels = frames[:1]
+    sizes = {q: payload_bytes(bundle, 0, q, pixels) for q in ("jpeg", "jpeg@85", "jpeg@75")}
+    assert sizes["jpeg"] > sizes["jpeg@85"] > sizes["jpeg@75"]
+    codecs = codecs_of(bundle.manifest, bundle.folder)
+    (tensor,) = bundle.manifest.boundaries[0].tensors
+    for name, size in sizes.items():
+        async with EdgeAgent(
+            worker.address, split="input", codec="jpeg", cache=tmp_path, max_frame_bytes=size
+        ) as agent:
+            result = await agent.infer({"pixels": pixels})
+            assert agent.plan.codec == "jpeg"
+        assert (result.outcome, result.codec) == (Outcome.ANSWERED, name)
+        codec = codecs.named(name, 0)
+        arrived = codec.decode(codec.encode(pixels, tensor), tensor, 1)
+        with torch.inference_mode():
+            expected = spec.module(torch.tensor(arrived)).numpy()
+        assert relative_error(result.outputs["output"], expected) < 1e-4
+
+
+async def test_a_frame_that_no_level_can_carry_fails_alone(
+    worker: Worker, bundle: Bundle, frames: Array, tmp_path: Path
+) -> None:
+    flat = np.full((1, 24, 24, 3), 90, np.uint8)
+    noise = np.random.default_rng(0).integers(0, 256, flat.shape).astype(np.uint8)
+    smallest = payload_bytes(bundle, 0, "jpeg@75", noise)
+    budget = smallest - 1
+    assert payload_bytes(bundle, 0, "jpeg", flat) <= budget
+    given = [flat, noise, flat, noise, flat]
+    async with EdgeAgent(
+        worker.address, split="input", codec="jpeg", cache=tmp_path, max_frame_bytes=budget
+    ) as agent:
+        results = [
+            result async for result in agent.stream(Given(inputs={"pixels": p}) for p in given)
+        ]
+        assert agent.outcomes == {
+            Outcome.ANSWERED: 3, Outcome.LOCAL: 0, Outcome.EXPIRED: 0, Outcome.FAILED: 2,
+        }  # fmt: skip
+    for result, pixels in zip(results, given, strict=True):
+        if pixels is flat:
+            assert (result.outcome, result.codec) == (Outcome.ANSWERED, "jpeg")
+        else:
+            assert result.outcome is Outcome.FAILED
+            assert isinstance(result.error, CodecError)
+            assert f"{smallest} bytes even as jpeg@75" in result.why
+            assert "--max-kb-per-frame" in result.error.remedy
+            assert not result.outputs
+
+
+async def test_a_codec_without_levels_fits_or_fails(
+    worker: Worker, bundle: Bundle, frames: Array, tmp_path: Path
+) -> None:
+    size = payload_bytes(bundle, 1, "q8", frames[:1])
+    for budget, outcome in ((size, Outcome.ANSWERED), (size - 1, Outcome.FAILED)):
+        async with EdgeAgent(
+            worker.address, split="1", codec="q8", cache=tmp_path, max_frame_bytes=budget
+        ) as agent:
+            result = await agent.infer({"pixels": frames[:1]})
+        assert (result.outcome, result.codec) == (outcome, "q8")
+
+
+async def test_only_what_is_needed_is_fetched(
+    worker: Worker, bundle: Bundle, frames: Array, tmp_path: Path
+) -> None:
+    """The tables of the boundary that is sent, and no others."""
+    async with EdgeAgent(worker.address, split="2", codec="fkt", cache=tmp_path) as agent:
+        result = await agent.infer({"pixels": frames[:3]})
+    assert result.outcome is Outcome.ANSWERED, result.why
+    assert result.codec.startswith("fkt@")
+    fetched = sorted(path.name for path in (tmp_path / bundle.digest / "codecs").iterdir())
+    assert fetched == ["02.safetensors"]
+
+
+async def test_no_budget_forbids_what_sends_nothing(
+    worker: Worker, frames: Array, tmp_path: Path
+) -> None:
+    async with EdgeAgent(worker.address, split="local", cache=tmp_path, max_frame_bytes=1) as agent:
+        result = await agent.infer({"pixels": frames[:1]})
+    assert result.outcome is Outcome.LOCAL
