@@ -70,8 +70,10 @@ def calibrate(
         done += 1
         progress(what, done, total)
 
-    moments = _moments(bundle, chain, inputs, lambda: advance("sensitivity of every boundary"))
     judge = Judge(manifest, chain, inputs, labels)
+    moments = _moments(
+        bundle, chain, inputs, judge.spreads, lambda: advance("sensitivity of every boundary")
+    )
     (bundle.folder / "codecs").mkdir(exist_ok=True)
     states = [chain.place(given) for given in inputs]
     boundaries: list[Boundary] = []
@@ -115,7 +117,11 @@ def _rungs(boundary: Boundary) -> list[str]:
 
 
 def _moments(
-    bundle: Bundle, chain: TorchChain, inputs: Inputs, advance: Callable[[], None]
+    bundle: Bundle,
+    chain: TorchChain,
+    inputs: Inputs,
+    spreads: Mapping[str, float],
+    advance: Callable[[], None],
 ) -> dict[tuple[int, str], list[Moments]]:
     """Of every tensor at every inner boundary, one for each fold."""
     specs = {
@@ -127,7 +133,8 @@ def _moments(
     found: dict[tuple[int, str], list[list[Moments]]] = {}
     generator = torch.Generator().manual_seed(0)
     for number, given in enumerate(inputs):
-        for key, (value, grads) in gradients(bundle.manifest, chain, given, generator).items():
+        seen = gradients(bundle.manifest, chain, given, spreads, generator)
+        for key, (value, grads) in seen.items():
             if key not in blocks:
                 blocks[key] = Blocks.of(specs[key])
                 found[key] = [[] for _ in range(FOLDS)]

@@ -4,8 +4,8 @@ The Fisher information of a tensor is the mean of g g^T, g being the gradient of
 of an output drawn from the model's own distribution. For a classifier with probabilities p the
 information of its logits is diag(p) - p p^T; v = sqrt(p) e - p (sqrt(p) . e) with random signs e
 has that covariance, and its gradients need fewer draws than those of single labels, as every class
-takes part in each. Any other output counts by its squared error relative to its own square. Several
-outputs add up.
+takes part in each. Any other output is taken as normal, with the variance of its values over all
+inputs. Several outputs add up.
 """
 
 from __future__ import annotations
@@ -22,12 +22,18 @@ PROJECTIONS = 6  # of each input
 
 
 def gradients(
-    manifest: Manifest, chain: TorchChain, inputs: Mapping[str, Array], generator: torch.Generator
+    manifest: Manifest,
+    chain: TorchChain,
+    inputs: Mapping[str, Array],
+    spreads: Mapping[str, float],
+    generator: torch.Generator,
 ) -> dict[tuple[int, str], tuple[Array, Array]]:
     """Value and gradients of every float32 tensor at every inner boundary, for one input.
 
-    The value has the tensor's shape, the gradients `[PROJECTIONS, *shape]`. A tensor that crosses
-    two boundaries has other gradients at each: what was done with it in between is left out.
+    `spreads` are the outputs' standard deviations, by tensor (see `Judge.spreads`); a classifier
+    needs none. The value has the tensor's shape, the gradients `[PROJECTIONS, *shape]`. A tensor
+    that crosses two boundaries has other gradients at each: what was done with it in between is
+    left out.
     """
     state = chain.place(inputs)
     crossing: dict[tuple[int, str], torch.Tensor] = {}
@@ -42,10 +48,16 @@ def gradients(
                         value.requires_grad_()
                     crossing[index, spec.name] = state[spec.name] = value
             state |= chain.forward(index, state)
-        outputs = [state[name] for name in manifest.outputs.values() if state[name].requires_grad]
+        names = [name for name in manifest.outputs.values() if state[name].requires_grad]
+        outputs = [state[name] for name in names]
         found = {key: [] for key in crossing}
         for done in range(PROJECTIONS if outputs else 0):
-            directions = [_direction(value, manifest.classifies, generator) for value in outputs]
+            directions = [
+                _of_a_class(value, generator)
+                if manifest.classifies
+                else _signs(value, generator) / (spreads[name] * value.numel() ** 0.5)
+                for name, value in zip(names, outputs, strict=True)
+            ]
             grads = torch.autograd.grad(
                 outputs,
                 list(crossing.values()),
@@ -62,12 +74,12 @@ def gradients(
     }
 
 
-def _direction(output: torch.Tensor, classifies: bool, generator: torch.Generator) -> torch.Tensor:
-    """A random vector whose covariance is the information of the output itself."""
-    signs = torch.randint(0, 2, output.shape, generator=generator).to(output) * 2 - 1
-    value = output.detach()
-    if not classifies:
-        return signs / value.norm().clamp_min(1e-12)
-    probabilities = value.softmax(-1)
-    root = probabilities.sqrt()
-    return root * signs - probabilities * (root * signs).sum(-1, keepdim=True)
+def _signs(output: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    return torch.randint(0, 2, output.shape, generator=generator).to(output) * 2 - 1
+
+
+def _of_a_class(logits: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    """A random vector whose covariance is the information of the logits."""
+    probabilities = logits.detach().softmax(-1)
+    drawn = probabilities.sqrt() * _signs(logits, generator)
+    return drawn - probabilities * drawn.sum(-1, keepdim=True)

@@ -39,6 +39,15 @@ class Judge:
                 "the model answers NaN or infinity to a calibration input", "leave that input out"
             )
 
+    @property
+    def spreads(self) -> dict[str, float]:
+        """The standard deviation of each output's values over all inputs, by tensor."""
+        names = self._manifest.outputs.values()
+        return {
+            name: max(float(answer.std()), 1e-15)
+            for name, answer in zip(names, self._truth, strict=True)
+        }
+
     def level(
         self,
         boundary: Boundary,
@@ -118,7 +127,7 @@ class Judge:
             before, after = _log_softmax(self._truth[0]), _log_softmax(answers[0])
             return max(float((np.exp(before) * (before - after)).sum(-1).mean()), 0.0)
         return sum(
-            float(((after - before) ** 2).mean() / max((before**2).mean(), 1e-30)) / 2
+            float(((after - before) ** 2).mean() / max(before.var(), 1e-30)) / 2
             for before, after in zip(self._truth, answers, strict=True)
         )
 
