@@ -1,0 +1,102 @@
+"""Streams in `fkt-video`, from an agent to a worker and back."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from calibrated import album, calibrated_bundle, vivid
+from splitpoint.cloud.worker import Worker
+from splitpoint.codec.video import DIFFERENCE, KEY, VideoStream
+from splitpoint.edge import EdgeAgent
+from splitpoint.edge.given import Given
+from splitpoint.edge.result import Outcome
+from splitpoint.partition.bundle import Bundle
+from splitpoint.partition.model_spec import ModelSpec
+from splitpoint.partition.plan import Plan
+
+
+@pytest.fixture(scope="module")
+def bundle(small: ModelSpec, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    folder = tmp_path_factory.mktemp("video")
+    pictures = album(folder / "album")
+    return calibrated_bundle(vivid(small, pictures), pictures, folder / "video.split")
+
+
+@pytest.fixture
+def kinds(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The kind of every payload that is written."""
+    found: list[int] = []
+    encode = VideoStream.encode
+
+    def noted(self: VideoStream, array: np.ndarray, spec: object) -> bytes:
+        payload = encode(self, array, spec)  # type: ignore[arg-type]
+        found.append(payload[0])
+        return payload
+
+    monkeypatch.setattr(VideoStream, "encode", noted)
+    return found
+
+
+def still(bundle: Bundle) -> np.ndarray:
+    spec = bundle.manifest.boundaries[0].tensors[0]
+    return np.random.default_rng(0).integers(0, 256, spec.shape).astype(np.uint8)
+
+
+async def test_a_still_scene_costs_less_after_its_first_frame(
+    bundle: Bundle, tmp_path: Path, kinds: list[int]
+) -> None:
+    pixels = still(bundle)
+    async with (
+        Worker([bundle.folder], listen="127.0.0.1:0", device="cpu") as worker,
+        EdgeAgent(worker.address, split="1", codec="fkt-video@8", cache=tmp_path) as agent,
+    ):
+        frames = [Given(inputs={"pixels": pixels}) for _ in range(12)]
+        results = [result async for result in agent.stream(frames)]
+        await agent.switch(Plan(boundary=1, codec="raw"))
+        exact = await agent.infer({"pixels": pixels})
+    assert [result.outcome for result in results] == [Outcome.ANSWERED] * 12
+    assert kinds == [KEY] + [DIFFERENCE] * 11
+    assert max(result.bytes_up for result in results[1:]) < results[0].bytes_up
+    for result in results:
+        assert result.codec == "fkt-video@8"
+        for name, value in result.outputs.items():
+            assert np.abs(value - exact.outputs[name]).max() < np.abs(exact.outputs[name]).max()
+
+
+async def test_a_worker_that_has_forgotten_gets_a_key_frame(
+    bundle: Bundle, tmp_path: Path, kinds: list[int]
+) -> None:
+    """Its own state is thrown away between two frames, as a loss or a restart would."""
+    pixels = still(bundle)
+    async with (
+        Worker([bundle.folder], listen="127.0.0.1:0", device="cpu") as worker,
+        EdgeAgent(worker.address, split="1", codec="fkt-video@8", cache=tmp_path) as agent,
+    ):
+        for _ in range(2):
+            assert (await agent.infer({"pixels": pixels})).outcome is Outcome.ANSWERED
+        for stream in worker._service._streams:
+            stream._video = None
+        for _ in range(2):
+            assert (await agent.infer({"pixels": pixels})).outcome is Outcome.ANSWERED
+    assert kinds == [KEY, DIFFERENCE, DIFFERENCE, KEY, DIFFERENCE]
+
+
+async def test_a_new_stream_begins_with_a_key_frame(
+    bundle: Bundle, tmp_path: Path, kinds: list[int]
+) -> None:
+    pixels = still(bundle)
+    async with (
+        Worker([bundle.folder], listen="127.0.0.1:0", device="cpu") as worker,
+        EdgeAgent(worker.address, split="1", codec="fkt-video@8", cache=tmp_path) as agent,
+    ):
+        assert (await agent.infer({"pixels": pixels})).outcome is Outcome.ANSWERED
+        assert agent._stream is not None
+        await agent._stream.close()
+        agent._stream.broken = ConnectionError("gone")
+        for _ in range(3):
+            assert (await agent.infer({"pixels": pixels})).outcome is Outcome.ANSWERED
+    # The frame that found the stream broken was coded before; the worker asked for it again.
+    assert kinds[0] == KEY
+    assert kinds[1:] in ([DIFFERENCE, KEY, DIFFERENCE, DIFFERENCE], [KEY, DIFFERENCE, DIFFERENCE])
