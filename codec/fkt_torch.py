@@ -35,7 +35,13 @@ class TorchInverse:
         rows[..., : self._mean.shape[1]] += self._mean
         block = rows[..., grid.prefix :].reshape(batch, grid.channels, *grid.extents)
         for axis, matrix in enumerate(self._dct, start=2):
-            if matrix is not None:
+            if matrix is None:
+                continue
+            if axis == block.ndim - 1:
+                block = block @ matrix
+            elif axis == block.ndim - 2:
+                block = matrix.T @ block
+            else:
                 block = (block.movedim(axis, -1) @ matrix).movedim(-1, axis)
         found = block.reshape(batch, grid.channels, -1)
         if grid.prefix:

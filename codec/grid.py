@@ -119,6 +119,8 @@ class Grid:
                 continue
             if axis == block.ndim - 1:
                 block = block @ matrix.T
+            elif axis == block.ndim - 2:
+                block = matrix @ block
             else:
                 block = np.moveaxis(np.moveaxis(block, axis, -1) @ matrix.T, -1, axis)
         found: Array = np.ascontiguousarray(block.reshape(*rows.shape[:2], -1))

@@ -20,7 +20,8 @@ from .bundle import Boundary, Bundle
 from .codec_tables import save_tables
 from .errors import CalibrationError
 from .fisher import gradients
-from .fkt_fit import LEVEL_LOSSES, Blocks, Moments, fit_table
+from .fkt_fit import LEVEL_LOSSES, fit_table
+from .fkt_transform import Blocks, Moments
 from .judge import Judge
 from .ladder import CodecLevel
 from .torch_chain import TorchChain
@@ -144,7 +145,10 @@ def _moments(
                 _dct(specs[key], list(grads)),
             )
             fold = found[key][number % FOLDS]
-            fold[:] = [Moments.total([*fold, own])]
+            if fold:
+                fold[0].add(own)
+            else:
+                fold.append(own)
         advance()
     return {key: [fold[0] for fold in folds] for key, folds in found.items()}
 

@@ -10,7 +10,8 @@ from splitpoint.codec.coefficients import CoefficientCoder
 from splitpoint.codec.fkt import Fkt
 from splitpoint.codec.fkt_table import FktTable
 from splitpoint.codec.grid import Grid
-from splitpoint.partition.fkt_fit import Blocks, Moments, fit_table
+from splitpoint.partition.fkt_fit import fit_table
+from splitpoint.partition.fkt_transform import Blocks, Moments
 
 INPUTS, PROJECTIONS = 40, 3
 LEVEL_FREE_SEED = 1_000  # seeds below are those of calibration
