@@ -43,7 +43,7 @@ from splitpoint.partition.torch_chain import TorchChain
 
 QUESTION = "How many bytes does a frame take at equal faithfulness?"
 PROTOTYPE, THREE_BITS = "prototype", "3 bit + zstd"
-PROTOTYPE_STEPS = (0.35, 0.5, 0.6, 0.7, 0.85, 1.0, 1.2, 1.4, 1.7)  # of the coefficients' RMS
+PROTOTYPE_STEPS = (0.35, 0.5, 0.6, 0.7, 0.85, 1.0, 1.2)  # of the coefficients' RMS
 LOSS_RANGE = (0.013, 0.05)
 MAX_TENSOR_BYTES = 4 * 24 * 56 * 56  # wider boundaries are no place for a cut
 COLUMNS = [
@@ -105,7 +105,9 @@ class Measured:
         ]
 
 
-def measure(bundle: Bundle, images: Any, calibration: Any, labels: Any, quick: bool) -> Measured:
+def measure(
+    bundle: Bundle, images: Any, calibration: Any, labels: Any, at: list[int], quick: bool
+) -> Measured:
     manifest = bundle.manifest
     chain = TorchChain(bundle, torch.device("cpu"), threads=1)
     for index in range(len(chain)):
@@ -114,7 +116,7 @@ def measure(bundle: Bundle, images: Any, calibration: Any, labels: Any, quick: b
     codecs = codecs_of(manifest, bundle.folder)
     fisher = fisher_of_sampled_labels(manifest, chain, calibration)
     for boundary in manifest.boundaries[:-1]:
-        if boundary.id and boundary.nbytes > MAX_TENSOR_BYTES:
+        if boundary.nbytes > MAX_TENSOR_BYTES or (at and boundary.id not in (0, *at)):
             continue
         values = measured.values(boundary, images)
         names = [level.codec for level in boundary.ladder]
@@ -268,6 +270,7 @@ def main() -> None:
     parser.add_argument("--labels", type=Path, help="FILE CLASS lines for --images")
     parser.add_argument("--bundle", type=Path, help="a calibrated bundle, instead of compiling one")
     parser.add_argument("--boundaries", type=int, default=DEFAULT_BOUNDARIES)
+    parser.add_argument("--at", type=int, nargs="*", default=[], help="only these boundaries")
     parser.add_argument("--quick", action="store_true", help="fewer photos, fewer points")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
@@ -291,7 +294,12 @@ def main() -> None:
         seen = calibration_inputs(bundle.manifest, Calibration(source=args.calibrate))
         most = 24 if args.quick else len(given.inputs)
         measured = measure(
-            bundle, given.inputs[:most], seen.inputs[:most], given.labels[:most], args.quick
+            bundle,
+            given.inputs[:most],
+            seen.inputs[:most],
+            given.labels[:most],
+            args.at,
+            args.quick,
         )
     rows = [
         row(bundle.manifest.boundaries[boundary], level)

@@ -34,7 +34,7 @@ from .fkt_transform import Blocks, Moments, transform_of
 
 # Expected divergence of the output, in nats, at each level, coarsest first. A halving costs about
 # half a bit for every coefficient that is sent. What is really lost is more at coarse levels.
-LEVEL_LOSSES = (0.04, 0.028, 0.02, 0.014, 0.01, 0.007, 0.005, 0.0025)
+LEVEL_LOSSES = (0.04, 0.028, 0.02, 0.014, 0.01, 0.006, 0.003, 0.0013)
 # What a bit is worth, in squared steps (see `_thresholds`): measured, see docs/codec.md.
 BIT_WORTH = 0.07
 MAX_FIT_VALUES = 400_000  # values of a level that thresholds and frequencies are fitted to
