@@ -54,7 +54,7 @@ def main() -> None:
                     chain.load(index)
             for _ in range(2 if args.quick else 3):
                 profile = measure(cut, chains["cut"][0], synthetic_samples(cut.manifest),
-                                  max_seconds=2, accuracy=False)  # fmt: skip
+                                  max_seconds=2)  # fmt: skip
                 times["layers"].append(sum(layer.ms for layer in profile.layers))
                 for _ in range(10):
                     for key, (chain, bundle) in chains.items():

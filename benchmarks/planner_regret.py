@@ -22,7 +22,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -96,21 +96,14 @@ def prepare(name: str, folder: Path, photos: Path, seconds: int) -> Subject:
 
 
 def profile_of(bundle: Bundle, photos: Path, folder: Path, seconds: int, *options: str) -> Profile:
-    """What `splitpoint profile` measures, without what codecs do to random weights' answers."""
+    """What `splitpoint profile` measures."""
     path = folder / "profile.json"
     subprocess.run(
         [sys.executable, *MAIN, "profile", str(bundle.folder), "--pictures", str(photos),
          "--max-seconds", str(seconds), "--out", str(path), "--json", *options],
         check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     )  # fmt: skip
-    profile = load_profile(path)
-    codecs = [
-        replace(
-            c, accuracy_drop=0.0 if c.accuracy_drop == 0 and c.codec in ("raw", "png") else None
-        )
-        for c in profile.codecs
-    ]
-    return replace(profile, codecs=tuple(codecs))
+    return load_profile(path)
 
 
 def own_photos(folder: Path) -> Path:

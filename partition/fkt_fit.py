@@ -37,7 +37,7 @@ from .fkt_transform import Blocks, Moments, transform_of
 LEVEL_LOSSES = (0.04, 0.028, 0.02, 0.014, 0.01, 0.006, 0.003, 0.0013)
 # What a bit is worth, in squared steps (see `_thresholds`): measured, see docs/codec.md.
 BIT_WORTH = 0.07
-MAX_FIT_VALUES = 400_000  # values of a level that thresholds and frequencies are fitted to
+MAX_FIT_VALUES = 200_000  # values of a level that thresholds and frequencies are fitted to
 MIN_SEEN = 200  # occurrences of a symbol in a class before it gets a place of its own
 ROUNDS = 3
 ENOUGH_LANES = 128

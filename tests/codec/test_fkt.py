@@ -101,7 +101,7 @@ def assert_within_bound(spec: TensorSpec, level: int, array: Array, *, carried: 
 @pytest.mark.parametrize("kind", INPUTS)
 @each_spec
 def test_no_coefficient_is_further_off_than_promised(spec: TensorSpec, kind: str) -> None:
-    for level in range(1, table_of(spec).levels + 1):
+    for level in (1, 4, table_of(spec).levels):
         array = INPUTS[kind](spec, 2, 3_000 + level)
         assert_within_bound(spec, level, array, carried=kind in ALWAYS_CARRIED)
 
@@ -143,7 +143,7 @@ def test_bound_holds_for_any_shape(
 
 @each_spec
 def test_batch_of_samples_decodes_to_what_each_gives_alone(spec: TensorSpec) -> None:
-    for level in range(1, table_of(spec).levels + 1):
+    for level in (1, 4, table_of(spec).levels):
         codec, array = codec_of(spec, level), like_calibration(spec, 5, 6_000 + level)
         together = codec.decode(codec.encode(array, spec), spec, 5)
         alone = [

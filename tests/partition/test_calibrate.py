@@ -587,7 +587,7 @@ def test_a_device_measures_the_calibrated_levels(bundle: Bundle, pictures: Path)
 
 
 def compiled(spec: ModelSpec, folder: Path, inputs: Sequence[Values]) -> tuple[Boundary, ...]:
-    bundle = compile_model(spec, folder / "m.split", boundaries=20)
+    bundle = compile_model(spec, folder / "m.split", boundaries=4)
     names = [tensor.name for tensor in bundle.manifest.boundaries[0].tensors]
     renamed = [dict(zip(names, given.values(), strict=True)) for given in inputs]
     return calibrate(bundle, renamed, device=CPU)
