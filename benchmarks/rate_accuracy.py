@@ -33,7 +33,6 @@ from splitpoint.codec import Array
 from splitpoint.codec.codec_set import FKT
 from splitpoint.partition.bundle import Boundary, Bundle, open_bundle
 from splitpoint.partition.calibration_inputs import Calibration, calibration_inputs
-from splitpoint.partition.choose import DEFAULT_BOUNDARIES
 from splitpoint.partition.codec_tables import codecs_of
 from splitpoint.partition.compile import compile_model
 from splitpoint.partition.judge import Judge
@@ -45,6 +44,8 @@ QUESTION = "How many bytes does a frame take at equal faithfulness?"
 PROTOTYPE, THREE_BITS = "prototype", "3 bit + zstd"
 PROTOTYPE_STEPS = (0.35, 0.5, 0.6, 0.7, 0.85, 1.0, 1.2)  # of the coefficients' RMS
 LOSS_RANGE = (0.013, 0.05)
+# 80x14x14, 40x28x28, 112x14x14 and 192x7x7 cross there.
+AFTER = ("_blocks.7.add", "_blocks.4.add", "_blocks.10.add", "_blocks.12.add")
 MAX_TENSOR_BYTES = 4 * 24 * 56 * 56  # wider boundaries are no place for a cut
 COLUMNS = [
     "boundary", "codec", "bytes", "p95", "bits/value", "loss, nats", "agreement", "95 %", "top-1",
@@ -105,9 +106,7 @@ class Measured:
         ]
 
 
-def measure(
-    bundle: Bundle, images: Any, calibration: Any, labels: Any, at: list[int], quick: bool
-) -> Measured:
+def measure(bundle: Bundle, images: Any, calibration: Any, labels: Any, quick: bool) -> Measured:
     manifest = bundle.manifest
     chain = TorchChain(bundle, torch.device("cpu"), threads=1)
     for index in range(len(chain)):
@@ -116,7 +115,7 @@ def measure(
     codecs = codecs_of(manifest, bundle.folder)
     fisher = fisher_of_sampled_labels(manifest, chain, calibration)
     for boundary in manifest.boundaries[:-1]:
-        if boundary.nbytes > MAX_TENSOR_BYTES or (at and boundary.id not in (0, *at)):
+        if boundary.nbytes > MAX_TENSOR_BYTES:
             continue
         values = measured.values(boundary, images)
         names = [level.codec for level in boundary.ladder]
@@ -269,8 +268,6 @@ def main() -> None:
     parser.add_argument("--calibrate", default="", help="photos to calibrate with")
     parser.add_argument("--labels", type=Path, help="FILE CLASS lines for --images")
     parser.add_argument("--bundle", type=Path, help="a calibrated bundle, instead of compiling one")
-    parser.add_argument("--boundaries", type=int, default=DEFAULT_BOUNDARIES)
-    parser.add_argument("--at", type=int, nargs="*", default=[], help="only these boundaries")
     parser.add_argument("--quick", action="store_true", help="fewer photos, fewer points")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
@@ -284,7 +281,7 @@ def main() -> None:
             bundle = compile_model(
                 spec,
                 Path(temporary) / "lite0.split",
-                boundaries=4 if args.quick else args.boundaries,
+                after=AFTER[:1] if args.quick else AFTER,
                 calibration=Calibration(source=args.calibrate),
             )
             say(f"compiled and calibrated in {time.perf_counter() - start:.0f} s")
@@ -298,7 +295,6 @@ def main() -> None:
             given.inputs[:most],
             seen.inputs[:most],
             given.labels[:most],
-            args.at,
             args.quick,
         )
     rows = [

@@ -30,6 +30,14 @@ def compile_(
     boundaries: Annotated[
         int, typer.Option(help="Most boundaries to materialise, both ends included.", min=2)
     ] = 8,
+    after: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Cut right after this layer instead of where it seems best; may be repeated.",
+            metavar="LAYER",
+            show_default=False,
+        ),
+    ] = None,
     calibrate: Annotated[
         str,
         typer.Option(
@@ -66,6 +74,7 @@ def compile_(
             spec,
             out_folder,
             boundaries=boundaries,
+            after=after or (),
             overwrite=overwrite,
             calibration=calibration,
             progress=steps,

@@ -1,8 +1,7 @@
 """The coefficients of a tensor to bytes and back: quantisation and entropy coding.
 
-One sample is a head (lanes / 8 as uint8, number of outliers as uint32), the outliers (uint32 index
-and int32 value in steps), the entropy-coded symbols (rans.py), and those raw bits that their lanes
-had no room for.
+One sample is a head (numbers of lanes and of outliers as uint16), the outliers (uint32 index
+and int32 value in steps), and the entropy-coded symbols with their raw bits (rans.py).
 """
 
 from __future__ import annotations
@@ -15,13 +14,13 @@ import numpy as np
 from .errors import CodecError
 from .fkt_table import (
     FINE,
-    LANES_UNIT,
     MAX_DROPPED_STEPS,
     MAX_LANES,
     FktTable,
     Level,
+    least_lanes,
 )
-from .rans import STASH_BITS, RansDecoder, rans_encode
+from .rans import RansDecoder, rans_encode
 from .spec import Array
 from .symbol_plan import SymbolPlan
 from .symbols import (
@@ -33,8 +32,8 @@ from .symbols import (
     symbols_of,
 )
 
-MAX_ERROR_STEPS = MAX_DROPPED_STEPS
-_HEAD = struct.Struct("<BI")
+MAX_ERROR_STEPS, MAX_OUTLIERS = MAX_DROPPED_STEPS, (1 << 16) - 1
+_HEAD = struct.Struct("<HH")
 _OUTLIER = np.dtype([("index", "<u4"), ("value", "<i4")])
 
 
@@ -102,6 +101,8 @@ class CoefficientCoder:
         found["value"] = np.rint(np.clip(values[places], -MAX_MAGNITUDE, MAX_MAGNITUDE))
         if len(places) and np.abs(values[places]).max() >= MAX_MAGNITUDE:
             self._too_large()
+        if len(places) > MAX_OUTLIERS:
+            self._too_large()
         return found
 
     def quantise(self, steps: Array, classes: Array) -> Array:
@@ -132,9 +133,6 @@ class CoefficientCoder:
         """One sample from its signed magnitudes `[n]`, whose classes are those of `plan`."""
         model, size = self.table.model, np.abs(magnitudes)
         symbols = symbols_of(size)
-        bits = raw_bits(size, magnitudes < 0, symbols)
-        room = STASH_BITS * lanes
-        stash = np.packbits(np.pad(bits[:room], (0, max(room - len(bits), 0)))).view("<u2")
         first, second, second_contexts = plan.symbols(symbols, model)
         contexts = np.concatenate(
             [
@@ -145,14 +143,13 @@ class CoefficientCoder:
         coded = np.concatenate([_padded(first, lanes, 0), _padded(second, lanes, 0)])
         return b"".join(
             (
-                _HEAD.pack(lanes // LANES_UNIT, len(outliers)),
+                _HEAD.pack(lanes, len(outliers)),
                 outliers.tobytes(),
                 rans_encode(
                     model.starts[contexts, coded].reshape(-1, lanes),
                     model.widths[contexts, coded].reshape(-1, lanes),
-                    stash,
+                    raw_bits(size, magnitudes < 0, symbols),
                 ),
-                np.packbits(bits[room:]).tobytes(),
             )
         )
 
@@ -162,25 +159,25 @@ class CoefficientCoder:
         Samples with equally many lanes are decoded side by side. `CodecError` for damage.
         """
         found = np.empty((len(payloads), len(plan.classes)), np.int64)
-        heads = [self._head(payload) for payload in payloads]
+        heads = [self._head(payload, plan) for payload in payloads]
         for lanes in sorted({lanes for lanes, _, _ in heads}):
             rows = [row for row, head in enumerate(heads) if head[0] == lanes]
             bodies = [payloads[row][heads[row][1] :] for row in rows]
             found[rows] = self._read(bodies, lanes, plan)
         return found, [outliers for _, _, outliers in heads]
 
-    def _head(self, payload: bytes) -> tuple[int, int, Array]:
+    def _head(self, payload: bytes, plan: SymbolPlan) -> tuple[int, int, Array]:
         """Lanes, where the symbols begin, and the outliers."""
         if len(payload) < _HEAD.size:
             raise CodecError("payload ends within its head")
-        units, count = _HEAD.unpack_from(payload)
+        lanes, count = _HEAD.unpack_from(payload)
         end = _HEAD.size + count * _OUTLIER.itemsize
-        if not 1 <= units <= MAX_LANES // LANES_UNIT or end > len(payload):
+        if not least_lanes(len(plan.classes)) <= lanes <= MAX_LANES or end > len(payload):
             raise CodecError("payload has a damaged head")
         outliers = np.frombuffer(payload, _OUTLIER, count, _HEAD.size)
         if count and outliers["index"].max() >= self.size:
             raise CodecError("payload names a coefficient that there is not")
-        return units * LANES_UNIT, end, outliers
+        return lanes, end, outliers
 
     def _read(self, bodies: Sequence[bytes], lanes: int, plan: SymbolPlan) -> Array:
         decoder, model = RansDecoder(bodies, lanes), self.table.model
@@ -195,7 +192,10 @@ class CoefficientCoder:
         second = decoder.symbols(model.table, _padded(contexts, lanes, model.certain))
         for row, places, own in zip(symbols, rest, second, strict=True):
             row[places] = own[: len(places)] + 1
-        negative, extra = _raw_bits(symbols, *decoder.finish())
+        bits = decoder.finish([int(raw_bit_counts(row).sum()) for row in symbols])
+        signs = [np.count_nonzero(row) for row in symbols]
+        negative = np.concatenate([own[:n] for own, n in zip(bits, signs, strict=True)]) > 0
+        extra = np.concatenate([own[n:] for own, n in zip(bits, signs, strict=True)])
         places = np.flatnonzero(symbols)
         own, classes = symbols.ravel()[places], plan.classes[places % len(plan.classes)]
         found = np.zeros(symbols.size, np.int64)
@@ -207,18 +207,3 @@ class CoefficientCoder:
             f"tensor {self.table.spec.name!r} holds values far beyond those of calibration",
             "use the codec raw",
         )
-
-
-def _raw_bits(symbols: Array, stash: Array, tails: Sequence[bytes]) -> tuple[Array, Array]:
-    """All samples' signs, and after them all their further bits."""
-    signs, extras = [], []
-    for own, kept, tail in zip(symbols, stash, tails, strict=True):
-        nonzero = own[own > 0]
-        needed = int(raw_bit_counts(nonzero).sum())
-        if len(tail) != max(-(-(needed - STASH_BITS * len(kept)) // 8), 0):
-            raise CodecError("payload has not the length that its symbols ask for")
-        raw = np.frombuffer(kept.astype("<u2").tobytes() + tail, np.uint8)
-        bits = np.unpackbits(raw, count=needed)
-        signs.append(bits[: len(nonzero)])
-        extras.append(bits[len(nonzero) :])
-    return np.concatenate(signs) > 0, np.concatenate(extras)

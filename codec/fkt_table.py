@@ -1,11 +1,11 @@
 """What the transform codec knows of one tensor at one boundary, from calibration.
 
-A coefficient is `forward[band(p)] @ (DCT_p(x) - mean_p)`, in units in which one step of error costs
-the model the same loss in every direction. `log_scale` is how large it usually is. At
-a level, the ratio of that to the step is the coefficient's class, and everything that the entropy
-stage does hangs on the class alone: how probable each symbol is, from where on a magnitude is
-rounded up, and where in its bin the decoder puts it. Classes follow from integers, so that two
-machines never disagree.
+A coefficient is `forward[band(p)] @ A_p(x - mean)`, where A multiplies every axis of the positions
+with a matrix, in units in which one step of error costs the model the same loss in every direction.
+`log_scale` is how large it usually is. At a level, the ratio of that to the step is the
+coefficient's class, and everything that the entropy stage does hangs on the class alone: how
+probable each symbol is, from where on a magnitude is rounded up, and where in its bin the decoder
+puts it. Classes follow from integers, so that two machines never disagree.
 """
 
 from __future__ import annotations
@@ -31,17 +31,20 @@ FIRST_CLASS, CLASS_WIDTH, CLASSES = -21, 2, 40
 MAX_DROPPED_STEPS = 2.0
 MAX_THRESHOLD = 0.75  # of a symbol, from its magnitude on, in steps
 FINE = 64  # the decoder places values at multiples of 1/64 step
-MAX_LEVELS, MAX_LANES, LANES_UNIT, MAX_LOG_STEP = 16, 512, 8, 400
+MAX_STEPS = 256  # of a lane, where there can be enough lanes
+MAX_FITTED = 256  # positions of an axis that has a matrix of its own
+MAX_LEVELS, MAX_LANES, MAX_LOG_STEP = 16, 1024, 400
 
 
 @dataclass(frozen=True, kw_only=True)
 class FktTable:
     """The arrays of one tensor. C channels, P positions, B bands of frequency, L levels.
 
-    `forward` is `[B, K, C / K, C / K]` float32: for every band a matrix for each of K blocks of
-    neighbouring channels. `band` is `[P]` uint8, `mean` `[C, M]` float32: of the M first positions,
-    which are single tokens and the constant of the DCT. `log_scale` is `[C, P]` int8, `log_step`
-    and `lanes` are `[L]` int16, coarsest level first,
+    `axes` are the matrices of the axes of at most `MAX_FITTED` positions, one after the other,
+    float32; longer axes have the DCT. `forward` is `[B, K, C / K, C / K]` float32: for every band a
+    matrix for each of K blocks of neighbouring channels. `band` is `[P]` uint8, `mean` `[C, M]`
+    float32: that of every single token, and last that of all other positions. `log_scale` is
+    `[C, P]` int8, `log_step` and `lanes` are `[L]` int16, coarsest level first,
     `frequencies` `[CLASSES, 16]` uint16 with rows that add up to 2^12, `offsets` `[CLASSES, 16]`
     int8: where a symbol's magnitudes lie, in 1/64 step from its first one. `thresholds`
     `[CLASSES, 16]` float32: from how many steps on a value becomes symbol s rather than s - 1.
@@ -50,6 +53,7 @@ class FktTable:
 
     spec: TensorSpec
     mean: Array
+    axes: Array
     forward: Array
     band: Array
     log_scale: Array
@@ -84,11 +88,14 @@ class FktTable:
     @cached_property
     def backward(self) -> Array:
         """The inverses of `forward`, float32; `CodecError` where there is none."""
+        return self._inverted(self.forward)
+
+    def _inverted(self, matrices: Array) -> Array:
         try:
             with np.errstate(over="ignore"):
-                found = np.linalg.inv(self.forward.astype(np.float64)).astype(np.float32)
+                found: Array = np.linalg.inv(matrices.astype(np.float64)).astype(np.float32)
         except np.linalg.LinAlgError:
-            found = np.full_like(self.forward, np.nan)
+            found = np.full_like(matrices, np.nan)
         if not np.isfinite(found).all():
             self._refuse("its transform cannot be undone")
         return found
@@ -98,21 +105,41 @@ class FktTable:
         """What the entropy stage makes of the frequencies."""
         return SymbolModel(self.frequencies)
 
+    @cached_property
+    def axis_matrices(self) -> list[Array | None]:
+        """The matrix of every axis; None where there is none."""
+        found, start = self.grid.cosines(), 0
+        for axis, size in enumerate(self.grid.extents):
+            if size <= MAX_FITTED:
+                found[axis] = self.axes[start : start + size * size].reshape(size, size)
+                start += size * size
+        return found
+
+    @cached_property
+    def axis_inverses(self) -> list[Array | None]:
+        """Their inverses; `CodecError` where there is none."""
+        return [None if matrix is None else self._inverted(matrix) for matrix in self.axis_matrices]
+
+    @cached_property
+    def mean_coefficients(self) -> Array:
+        """What the axes make of the mean, `[C, P]`."""
+        grid, own = self.grid, self.mean[:, :-1]
+        rest = np.repeat(self.mean[:, -1:], grid.positions - grid.prefix, axis=1)
+        found: Array = grid.along(np.concatenate([own, rest], 1)[None], self.axis_matrices)[0]
+        return found
+
     def transform(self, rows: Array) -> Array:
         """Coefficients `[batch, C, P]`, in units of loss, of rows in that shape."""
-        return self.components(self.grid.dct(rows))
+        return self.components(self.grid.along(rows, self.axis_matrices))
 
     def components(self, coefficients: Array) -> Array:
-        """`transform` of what has gone through the DCT already."""
-        found = coefficients.copy()
-        found[..., : self.mean.shape[1]] -= self.mean
-        return self._mixed(found, self.forward)
+        """`transform` of what its axes have been multiplied with already."""
+        return self._mixed(coefficients - self.mean_coefficients, self.forward)
 
     def inverse(self, coefficients: Array) -> Array:
         """Undoes `transform`."""
         found = self._mixed(coefficients, self.backward)
-        found[..., : self.mean.shape[1]] += self.mean
-        return self.grid.inverse_dct(found)
+        return self.grid.along(found + self.mean_coefficients, self.axis_inverses)
 
     def _mixed(self, rows: Array, matrices: Array) -> Array:
         """Every band's matrices over the channels."""
@@ -134,6 +161,7 @@ class FktTable:
         channels, positions = self.grid.channels, self.grid.positions
         shapes = {
             "mean": ("float32", (channels, self.grid.prefix + 1)),
+            "axes": ("float32", (sum(n * n for n in self.grid.extents if n <= MAX_FITTED),)),
             "band": ("uint8", (positions,)),
             "log_scale": ("int8", (channels, positions)),
             "log_step": ("int16", self.log_step.shape[:1]),
@@ -154,7 +182,7 @@ class FktTable:
             or self.band.max() >= len(self.forward)
         ):
             self._refuse(f"forward is {self.forward.dtype} {list(self.forward.shape)}")
-        for name in ("mean", "forward", "thresholds"):
+        for name in ("mean", "axes", "forward", "thresholds"):
             if not np.isfinite(getattr(self, name)).all():
                 self._refuse(f"{name} is not finite")
         single = np.arange(1, LAST_SINGLE + 1)
@@ -170,7 +198,7 @@ class FktTable:
         if (self.frequencies < 1).any() or (self.frequencies.sum(1, dtype=np.int64) != TOTAL).any():
             self._refuse("frequencies do not add up")
         lanes = self.lanes
-        if (lanes < LANES_UNIT).any() or (lanes > MAX_LANES).any() or (lanes % LANES_UNIT).any():
+        if (lanes < 1).any() or (lanes > MAX_LANES).any():
             self._refuse("lanes is out of range")
 
     def _refuse(self, why: str) -> None:
@@ -178,9 +206,14 @@ class FktTable:
 
 
 ARRAYS = (
-    "mean", "forward", "band", "log_scale", "log_step", "lanes", "frequencies",
+    "mean", "axes", "forward", "band", "log_scale", "log_step", "lanes", "frequencies",
     "offsets", "thresholds",
 )  # fmt: skip
+
+
+def least_lanes(coefficients: int) -> int:
+    """As few as keep decoding short, whoever wrote the payload."""
+    return min(1 + coefficients // MAX_STEPS, MAX_LANES)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -207,5 +240,5 @@ class Level:
             step=2.0 ** (log_step / OCTAVE),
             order=order.astype(np.int32),
             classes=np.minimum(ratio[order] // CLASS_WIDTH, CLASSES - 1).astype(np.uint8),
-            lanes=int(table.lanes[level - 1]),
+            lanes=max(int(table.lanes[level - 1]), least_lanes(len(order))),
         )

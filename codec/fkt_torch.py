@@ -1,4 +1,4 @@
-"""The decoder's transform in torch, on a CPU or a GPU: a matrix product and a DCT as two more."""
+"""The decoder's transform in torch, on a CPU or a GPU: a product a band, and one an axis."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import numpy as np
 import torch
 
 from .fkt_table import FktTable
-from .grid import MAX_DCT, dct_matrix
 
 
 class TorchInverse:
@@ -19,9 +18,9 @@ class TorchInverse:
             return torch.tensor(np.asarray(array)).to(device)
 
         self._backward = there(table.backward)
-        self._mean = there(table.mean)
+        self._mean = there(table.mean_coefficients)
         self._places = [there(places) for places in table.band_places]
-        self._dct = [there(dct_matrix(n)) if n <= MAX_DCT else None for n in self._grid.extents]
+        self._axes = [None if matrix is None else there(matrix) for matrix in table.axis_inverses]
 
     def __call__(self, coefficients: torch.Tensor) -> torch.Tensor:
         """The tensor of `[batch, C, P]` float32 coefficients, in the shape of its specification."""
@@ -32,17 +31,17 @@ class TorchInverse:
         for matrix, places in zip(self._backward, self._places, strict=True):
             mixed[..., places] = matrix @ split[..., places]
         rows = mixed.reshape(coefficients.shape)
-        rows[..., : self._mean.shape[1]] += self._mean
+        rows += self._mean
         block = rows[..., grid.prefix :].reshape(batch, grid.channels, *grid.extents)
-        for axis, matrix in enumerate(self._dct, start=2):
+        for axis, matrix in enumerate(self._axes, start=2):
             if matrix is None:
                 continue
             if axis == block.ndim - 1:
-                block = block @ matrix
+                block = block @ matrix.T
             elif axis == block.ndim - 2:
-                block = matrix.T @ block
+                block = matrix @ block
             else:
-                block = (block.movedim(axis, -1) @ matrix).movedim(-1, axis)
+                block = (block.movedim(axis, -1) @ matrix.T).movedim(-1, axis)
         found = block.reshape(batch, grid.channels, -1)
         if grid.prefix:
             found = torch.cat([rows[..., : grid.prefix], found], 2)

@@ -1,13 +1,15 @@
-"""A tensor as channels over positions, and the orthonormal DCT along the positions.
+"""A tensor as channels over positions, and transforms along the positions.
 
 Every tensor is seen as `[batch, channels, positions]`: channels are what a dense transform mixes,
-positions what a cosine transform runs over. Maps have a plane of positions, sequences of tokens a
-line, or the plane that their count gives away: 197 tokens are a class token and 14 x 14 patches.
+positions what a transform of its own runs over, axis by axis. Maps have a plane of positions,
+sequences of tokens a line, or the plane that their count gives away: 197 tokens are a class token
+and 14 x 14 patches.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -41,8 +43,8 @@ def dct_matrix(size: int) -> Array:
 class Grid:
     """How a tensor is arranged as `[batch, channels, positions]`.
 
-    `prefix` positions come first, the others are a block of `extents` in row-major order, over
-    which the DCT runs.
+    `prefix` positions come first and stay as they are, the others are a block of `extents` in
+    row-major order.
     """
 
     split_shape: tuple[int, ...]  # one sample, with the batch apart from its dimension's factor
@@ -93,26 +95,22 @@ class Grid:
         found: Array = rows.reshape(self.unrolled(len(rows))).transpose(np.argsort(self.order))
         return np.ascontiguousarray(found.reshape(shape))
 
-    def dct(self, rows: Array) -> Array:
-        """Cosine coefficients of every channel, in the shape of `rows`, float32."""
-        return self._along(rows, [dct_matrix(n) if n <= MAX_DCT else None for n in self.extents])
-
-    def inverse_dct(self, coefficients: Array) -> Array:
-        """Undoes `dct`."""
-        return self._along(
-            coefficients, [dct_matrix(n).T if n <= MAX_DCT else None for n in self.extents]
-        )
+    def cosines(self) -> list[Array | None]:
+        """The DCT of every axis; None for axes that are too long."""
+        return [dct_matrix(n) if n <= MAX_DCT else None for n in self.extents]
 
     def frequencies(self) -> Array:
-        """How fast each position's cosine oscillates, 0 to about 1, float64 `[positions]`.
+        """How fast each coefficient's wave oscillates, 0 to about 1, float64 `[positions]`.
 
-        The prefix has a frequency of 0; of an extent that is not transformed all are 0.5.
+        Along an axis they go from slow to fast. The prefix has a frequency of 0; of an extent that
+        is not transformed all are 0.5.
         """
         axes = [np.arange(n) / n if n <= MAX_DCT else np.full(n, 0.5) for n in self.extents]
         squares = sum(axis**2 for axis in np.meshgrid(*axes, indexing="ij"))
         return np.concatenate([np.zeros(self.prefix), np.sqrt(squares).ravel()])
 
-    def _along(self, rows: Array, matrices: list[Array | None]) -> Array:
+    def along(self, rows: Array, matrices: Sequence[Array | None]) -> Array:
+        """Every axis of the block multiplied with its matrix, in the shape of `rows`."""
         block = rows[..., self.prefix :].reshape(*rows.shape[:2], *self.extents)
         for axis, matrix in enumerate(matrices, start=2):
             if matrix is None:

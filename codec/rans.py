@@ -6,11 +6,10 @@ operations. All lanes share one stream of 16-bit words: a lane that runs low tak
 lower lanes first. States lie in [2^16, 2^32), probabilities are multiples of 2^-12.
 (J. Duda, arXiv 1311.2540; interleaving: F. Giesen, arXiv 1402.3392.)
 
-A lane costs 16 bits more than its symbols' information, because its state must start somewhere.
-That somewhere carries data: 16 bits of the caller's, which the decoder gets back at the end. What
-is left over, the state's bit 16, is a check: damage shows there with probability 1 - 2^-16 a lane.
-Last states are written without their leading zeros, their lengths (17 to 32 bits) in 4 bits each,
-so that a lane costs 4 bits in all.
+A lane's state must start somewhere and is written at the end, which costs 32 bits. That somewhere
+carries data: a number below a leading one, 16 bits of the caller's and as many more as let the last
+state fill its 32 bits. So a lane costs about one bit in all. Where the decoder finds that leading
+one tells how many bits there were.
 """
 
 from __future__ import annotations
@@ -25,17 +24,22 @@ from .spec import Array
 
 PRECISION_BITS = 12
 TOTAL = 1 << PRECISION_BITS
-STASH_BITS = 16  # what a lane's first state carries
-_FLOOR, _SLOT = np.uint32(1 << STASH_BITS), np.uint32(TOTAL - 1)
+WORD_BITS, STATE_BITS = 16, 32
+_FLOOR, _SLOT = np.uint32(1 << WORD_BITS), np.uint32(TOTAL - 1)
+_INFORMATION = np.log2(TOTAL / np.maximum(np.arange(TOTAL + 1), 1)).astype(np.float32)
+# A state's logarithm is that of the information in it up to rounding, which adds up over the steps.
+_SPARE = 0.05
+BITS_PER_LANE = 24  # of the caller's, that a lane has room for on average
 
 
-def rans_encode(starts: Array, widths: Array, stash: Array) -> bytes:
+def rans_encode(starts: Array, widths: Array, bits: Array) -> bytes:
     """The bytes of symbols whose share of [0, 2^12) begins at `starts` and is `widths` wide.
 
-    Both are uint32 `[steps, lanes]`, `stash` is uint16 `[lanes]`. A width of 2^12 costs nothing.
+    Both are uint32 `[steps, lanes]`; a width of 2^12 costs nothing. `bits` are any number of raw
+    bits, uint8 of 0 and 1.
     """
-    state = stash.astype(np.uint32) + _FLOOR
-    limits = widths << (32 - PRECISION_BITS)  # a width of 2^12 overflows to 0, and never is full
+    state, left = _first_states(_INFORMATION.take(widths).sum(0), bits)
+    limits = widths << (STATE_BITS - PRECISION_BITS)  # a width of 2^12 overflows, and never is full
     limits[widths == TOTAL] = np.iinfo(np.uint32).max
     words: list[Array] = []
     for start, width, limit in zip(starts[::-1], widths[::-1], limits[::-1], strict=True):
@@ -43,34 +47,31 @@ def rans_encode(starts: Array, widths: Array, stash: Array) -> bytes:
         if full.size:
             high = state[full]
             words.append(high.astype("<u2"))
-            state[full] = high >> STASH_BITS
+            state[full] = high >> WORD_BITS
         quotient = state // width
         # (q << 12) + (state - q w) + start, in one product
         quotient *= TOTAL - width
         state += quotient
         state += start
-    return b"".join((_states_to_bytes(state), *(word.tobytes() for word in words[::-1])))
+    tail = np.packbits(left).tobytes()
+    return b"".join((state.astype("<u4").tobytes(), *(w.tobytes() for w in words[::-1]), tail))
 
 
-def _states_to_bytes(state: Array) -> bytes:
-    """Lengths, then what follows each state's leading one."""
-    below = np.frexp(state.astype(np.float64))[1].astype(np.int64) - 1  # bits after the first
-    lengths = bits_of(below - STASH_BITS, np.full(len(state), 4))
-    return np.packbits(np.concatenate([lengths, bits_of(state.astype(np.int64), below)])).tobytes()
+def _first_states(information: Array, bits: Array) -> tuple[Array, Array]:
+    """States `[lanes]` that hold raw bits and will just not be full, and the bits left over.
 
-
-def _states_of_bytes(payload: bytes, lanes: int) -> tuple[Array, int]:
-    """The states, uint32, and how many bytes they took; `CodecError` if there are not enough."""
-    head = -(-lanes // 2)
-    room = np.unpackbits(np.frombuffer(payload[: head + 4 * lanes], np.uint8))
-    if len(room) < 4 * lanes:
-        raise CodecError("entropy-coded payload ends within its lanes")
-    below = STASH_BITS + numbers_of(room[: 4 * lanes], np.full(lanes, 4))
-    end = 4 * lanes + int(below.sum())
-    if len(room) < end:
-        raise CodecError("entropy-coded payload ends within its lanes")
-    states = (1 << below) + numbers_of(room[4 * lanes : end], below)
-    return states.astype(np.uint32), -(-end // 8)
+    `information` is that of each lane's symbols, in bits.
+    """
+    lanes = len(information)
+    room = WORD_BITS * lanes
+    head = np.packbits(np.pad(bits[:room], (0, max(room - len(bits), 0)))).view(">u2")
+    state = head.astype(np.int64) + (1 << WORD_BITS)
+    last = WORD_BITS + (np.log2(state) + information) % WORD_BITS
+    more = np.floor(np.clip(STATE_BITS - _SPARE - last, 0, WORD_BITS - 1)).astype(np.int64)
+    more -= np.clip(np.cumsum(more) - max(len(bits) - room, 0), 0, more)
+    end = room + int(more.sum())
+    state = (state << more) + numbers_of(bits[room:end], more)
+    return state.astype(np.uint32), bits[end:]
 
 
 class SymbolTable:
@@ -94,18 +95,16 @@ class SymbolTable:
 class RansDecoder:
     """Decodes payloads of several samples side by side, one step of all their lanes at a time.
 
-    What follows the words in a payload is its tail, and the caller's. Raises `CodecError` for a
-    payload that ends within its lanes.
+    Raises `CodecError` for a payload that ends within its lanes.
     """
 
     def __init__(self, payloads: Sequence[bytes], lanes: int) -> None:
-        states, heads = zip(*(_states_of_bytes(p, lanes) for p in payloads), strict=True)
-        own = [
-            np.frombuffer(p, "<u2", (len(p) - head) // 2, offset=head)
-            for p, head in zip(payloads, heads, strict=True)
-        ]
-        self._payloads, self._heads, self._lanes = payloads, heads, lanes
-        self._state = np.concatenate(states)
+        head = 4 * lanes
+        if min(map(len, payloads)) < head:
+            raise CodecError("entropy-coded payload ends within its lanes")
+        own = [np.frombuffer(p, "<u2", (len(p) - head) // 2, offset=head) for p in payloads]
+        self._payloads, self._lanes = payloads, lanes
+        self._state = np.concatenate([np.frombuffer(p, "<u4", lanes) for p in payloads])
         # Words that are not there read as zeros, which `finish` notices. A step takes one a lane.
         self._ends = np.cumsum([len(words) + lanes for words in own])
         self._words = np.zeros(self._ends[-1], np.uint32)
@@ -149,15 +148,26 @@ class RansDecoder:
             wanted = self._next + counts
         self._next = np.minimum(wanted, self._ends - self._lanes)
         self._short |= bool((wanted != self._next).any())
-        state[low] = (state[low] << STASH_BITS) | words
+        state[low] = (state[low] << WORD_BITS) | words
 
-    def finish(self) -> tuple[Array, list[bytes]]:
-        """The stash, uint16 `[samples, lanes]`, and each payload's tail; `CodecError` on damage."""
-        if self._short or (self._state >> STASH_BITS != 1).any():
+    def finish(self, counts: Sequence[int]) -> list[Array]:
+        """Each payload's raw bits, of which there are `counts`, uint8; `CodecError` on damage."""
+        if self._short or (self._state < _FLOOR).any():
             raise CodecError("entropy-coded payload is damaged")
-        taken = self._next - self._starts
-        tails = [
-            payload[head + 2 * int(count) :]
-            for payload, head, count in zip(self._payloads, self._heads, taken, strict=True)
-        ]
-        return (self._state & 0xFFFF).astype(np.uint16).reshape(len(tails), -1), tails
+        found = []
+        states = self._state.astype(np.int64).reshape(len(counts), -1)
+        ends = 4 * self._lanes + 2 * (self._next - self._starts)
+        for state, payload, end, count in zip(states, self._payloads, ends, counts, strict=True):
+            within, tail = _bits_of_states(state), payload[int(end) :]
+            bits = np.concatenate([within, np.unpackbits(np.frombuffer(tail, np.uint8))])
+            if len(tail) != max(-(-(count - len(within)) // 8), 0) or bits[count:].any():
+                raise CodecError("entropy-coded payload has not the length its symbols ask for")
+            found.append(bits[:count])
+        return found
+
+
+def _bits_of_states(states: Array) -> Array:
+    """What `_first_states` put into them."""
+    more = np.frexp(states)[1] - 1 - WORD_BITS
+    head = (states >> more).astype(">u2")  # without its leading one
+    return np.concatenate([np.unpackbits(head.view(np.uint8)), bits_of(states, more)])

@@ -22,10 +22,10 @@ import numpy as np
 from .coefficients import CoefficientCoder
 from .errors import CodecError
 from .fkt import MIN_SAMPLE_BYTES
-from .fkt_table import CLASSES, FINE, LANES_UNIT, MAX_LANES
-from .rans import STASH_BITS
+from .fkt_table import CLASSES, FINE, MAX_LANES, least_lanes
+from .rans import BITS_PER_LANE
 from .spec import Array, TensorSpec
-from .symbol_plan import TOGETHER, SymbolPlan
+from .symbol_plan import SymbolPlan
 from .symbols import MAX_MAGNITUDE, raw_bit_counts, symbols_of
 
 KEY, DIFFERENCE = 0, 1
@@ -153,10 +153,9 @@ class VideoState:
 
 
 def _lanes(magnitudes: Array) -> int:
-    """Lanes whose room these symbols fill, but enough for some two hundred steps."""
-    room = int(raw_bit_counts(symbols_of(np.abs(magnitudes))).sum()) // STASH_BITS // LANES_UNIT
-    least = 1 + len(magnitudes) // (LANES_UNIT * TOGETHER * 200)
-    return LANES_UNIT * min(max(room, least), MAX_LANES // LANES_UNIT)
+    """Lanes whose room these symbols fill, but enough of them."""
+    room = int(raw_bit_counts(symbols_of(np.abs(magnitudes))).sum()) // BITS_PER_LANE
+    return min(max(room, least_lanes(len(magnitudes))), MAX_LANES)
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,8 @@
 
 Unlabelled inputs are enough. Each input is judged with tables that were made without it: there is a
 set of tables for every fold of the inputs, made from the other folds. What ships is made from all.
+The matrices of the axes alone (axis_klt.py), which have few entries and many samples, are the same
+for all folds.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ from splitpoint.codec.codec_set import FKT, CodecSet
 from splitpoint.codec.fkt_table import FktTable
 from splitpoint.codec.grid import Grid
 
+from .axis_klt import AxisMoments, axes_of
 from .bundle import Boundary, Bundle
 from .codec_tables import save_tables
 from .errors import CalibrationError
@@ -30,6 +33,7 @@ Progress = Callable[[str, int, int], None]
 Inputs = Sequence[Mapping[str, Array]]
 
 FOLDS = 4
+PROJECTIONS, AXIS_PROJECTIONS = 6, 2  # gradients of each input, for channels and for axes
 MIN_INPUTS, MAX_INPUTS = 8, 500
 MAX_FIT_COEFFICIENTS = 60_000_000  # of a tensor, over the inputs that its table is fitted to
 # Image codecs at several qualities, so that what a split competes with is known as well as itself.
@@ -63,7 +67,7 @@ def calibrate(
         chain.load(index)
     manifest = bundle.manifest
     rungs = [_rungs(boundary) for boundary in manifest.boundaries[:-1]]
-    total = len(inputs) + sum(1 + len(names) for names in rungs)
+    total = 2 * len(inputs) + sum(1 + len(names) for names in rungs)
     done = 0
 
     def advance(what: str) -> None:
@@ -72,8 +76,14 @@ def calibrate(
         progress(what, done, total)
 
     judge = Judge(manifest, chain, inputs, labels)
+    blocks = _blocks(bundle, chain, inputs, judge.spreads, lambda: advance("where outputs look"))
     moments = _moments(
-        bundle, chain, inputs, judge.spreads, lambda: advance("sensitivity of every boundary")
+        bundle,
+        chain,
+        inputs,
+        judge.spreads,
+        blocks,
+        lambda: advance("sensitivity of every boundary"),
     )
     (bundle.folder / "codecs").mkdir(exist_ok=True)
     states = [chain.place(given) for given in inputs]
@@ -83,7 +93,7 @@ def calibrate(
             spec.name: [chain.fetch(state[spec.name]) for state in states]
             for spec in boundary.tensors
         }
-        tables = _tables(boundary, moments, values)
+        tables = _tables(boundary, blocks, moments, values)
         path = ""
         if tables.final:
             path = f"codecs/{boundary.id:02}.safetensors"
@@ -117,33 +127,53 @@ def _rungs(boundary: Boundary) -> list[str]:
     return found
 
 
-def _moments(
+Key = tuple[int, str]  # a boundary and a tensor there
+
+
+def _blocks(
     bundle: Bundle,
     chain: TorchChain,
     inputs: Inputs,
     spreads: Mapping[str, float],
     advance: Callable[[], None],
-) -> dict[tuple[int, str], list[Moments]]:
-    """Of every tensor at every inner boundary, one for each fold."""
-    specs = {
-        (boundary.id, spec.name): spec
-        for boundary in bundle.manifest.boundaries
-        for spec in boundary.tensors
+) -> dict[Key, Blocks]:
+    """How every tensor at every inner boundary is transformed, as far as its axes go."""
+    specs = _specs(bundle)
+    found: dict[Key, AxisMoments] = {}
+    generator = torch.Generator().manual_seed(1)
+    for given in inputs:
+        seen = gradients(bundle.manifest, chain, given, spreads, generator, AXIS_PROJECTIONS)
+        for key, (value, grads) in seen.items():
+            grid = Grid.of(specs[key])
+            rows = _rows(specs[key], [value])
+            own = AxisMoments.of(grid, rows, _rows(specs[key], list(grads)))
+            if key in found:
+                found[key].add(own)
+            else:
+                found[key] = own
+        advance()
+    return {
+        key: Blocks.of(specs[key], axes_of(Grid.of(specs[key]), own)) for key, own in found.items()
     }
-    blocks: dict[tuple[int, str], Blocks] = {}
-    found: dict[tuple[int, str], list[list[Moments]]] = {}
+
+
+def _moments(
+    bundle: Bundle,
+    chain: TorchChain,
+    inputs: Inputs,
+    spreads: Mapping[str, float],
+    blocks: Mapping[Key, Blocks],
+    advance: Callable[[], None],
+) -> dict[Key, list[Moments]]:
+    """Of every tensor at every inner boundary, one for each fold."""
+    specs = _specs(bundle)
+    found: dict[Key, list[list[Moments]]] = {key: [[] for _ in range(FOLDS)] for key in blocks}
     generator = torch.Generator().manual_seed(0)
     for number, given in enumerate(inputs):
-        seen = gradients(bundle.manifest, chain, given, spreads, generator)
+        seen = gradients(bundle.manifest, chain, given, spreads, generator, PROJECTIONS)
         for key, (value, grads) in seen.items():
-            if key not in blocks:
-                blocks[key] = Blocks.of(specs[key])
-                found[key] = [[] for _ in range(FOLDS)]
-            own = Moments.of(
-                blocks[key],
-                _dct(specs[key], [value]),
-                _dct(specs[key], list(grads)),
-            )
+            rows = _rows(specs[key], [value])
+            own = Moments.of(blocks[key], rows, _rows(specs[key], list(grads)))
             fold = found[key][number % FOLDS]
             if fold:
                 fold[0].add(own)
@@ -153,10 +183,17 @@ def _moments(
     return {key: [fold[0] for fold in folds] for key, folds in found.items()}
 
 
-def _dct(spec: TensorSpec, values: Sequence[Array]) -> Array:
-    """Coefficients `[values, C, P]` of single samples."""
-    grid = Grid.of(spec)
-    return grid.dct(grid.rows(np.concatenate(values, spec.batch_dim)))
+def _specs(bundle: Bundle) -> dict[Key, TensorSpec]:
+    return {
+        (boundary.id, spec.name): spec
+        for boundary in bundle.manifest.boundaries
+        for spec in boundary.tensors
+    }
+
+
+def _rows(spec: TensorSpec, values: Sequence[Array]) -> Array:
+    """Single samples as `[values, C, P]`."""
+    return Grid.of(spec).rows(np.concatenate(values, spec.batch_dim))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -169,22 +206,24 @@ class _Tables:
 
 def _tables(
     boundary: Boundary,
-    moments: Mapping[tuple[int, str], Sequence[Moments]],
+    blocks: Mapping[Key, Blocks],
+    moments: Mapping[Key, Sequence[Moments]],
     values: Mapping[str, Sequence[Array]],
 ) -> _Tables:
     found = _Tables(final={}, folds=[{} for _ in range(FOLDS)])
     for spec in boundary.tensors:
-        seen = moments.get((boundary.id, spec.name))
-        if seen is None:
+        key = (boundary.id, spec.name)
+        if key not in moments:
             continue
+        seen, own = moments[key], blocks[key]
         samples = values[spec.name]
         size = samples[0].size
         some = range(0, len(samples), -(-len(samples) * size // MAX_FIT_COEFFICIENTS))
-        coefficients = _dct(spec, [samples[i] for i in some])
+        coefficients = own.coefficients(_rows(spec, [samples[i] for i in some]))
         numbers = np.array(some)
-        found.final[spec.name] = fit_table(spec, Moments.total(seen), coefficients)
+        found.final[spec.name] = fit_table(spec, own, Moments.total(seen), coefficients)
         for fold, tables in enumerate(found.folds):
             others = [part for number, part in enumerate(seen) if number != fold]
             kept = coefficients[numbers % FOLDS != fold]
-            tables[spec.name] = fit_table(spec, Moments.total(others), kept)
+            tables[spec.name] = fit_table(spec, own, Moments.total(others), kept)
     return found

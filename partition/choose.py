@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from difflib import get_close_matches
 from functools import lru_cache
 
 import numpy as np
@@ -40,6 +41,33 @@ def choose_cuts(
         return [0, last]
     picked = _lowest_regret(_weighed(graph), candidates, room, (0, last))
     return [0, *sorted(_fill(graph, candidates, picked, room)), last]
+
+
+def cuts_after(graph: ModelGraph, layers: Sequence[str], excluded: frozenset[int]) -> list[int]:
+    """Indices into `graph.cuts` of those right after the named layers, and of both ends.
+
+    Raises `CaptureError` for a layer that there is not, or after which the model cannot be cut.
+    """
+    names = [layer.name for layer in graph.layers]
+    places = {names[cut.after]: index for index, cut in enumerate(graph.cuts) if cut.after >= 0}
+    found = {0, len(graph.cuts) - 1}
+    for name in layers:
+        index = places.get(name)
+        if index is None:
+            near = get_close_matches(name, places, n=3)
+            raise CaptureError(
+                f"the model {'cannot be cut after' if name in names else 'has no'} layer {name}",
+                f"near it: {', '.join(near)}"
+                if near
+                else "see `splitpoint inspect` for its layers",
+            )
+        if index in excluded:
+            raise CaptureError(
+                f"after layer {name} the samples of a batch cannot be told apart",
+                "cut after another layer",
+            )
+        found.add(index)
+    return sorted(found)
 
 
 @lru_cache(maxsize=1)

@@ -28,7 +28,7 @@ from .calibrate import calibrate
 from .calibration_inputs import Calibration, calibration_inputs
 from .canonical import fold_batch_norms, parameter_values
 from .capture import CapturedModel, capture
-from .choose import DEFAULT_BOUNDARIES, choose_cuts
+from .choose import DEFAULT_BOUNDARIES, choose_cuts, cuts_after
 from .errors import BundleError, CaptureError
 from .graph import Cut
 from .model_spec import ModelSpec
@@ -50,14 +50,16 @@ def compile_model(
     out: Path,
     *,
     boundaries: int = DEFAULT_BOUNDARIES,
+    after: Sequence[str] = (),
     overwrite: bool = False,
     calibration: Calibration | None = None,
     progress: Progress = lambda what, done, total: None,
 ) -> Bundle:
     """Writes the bundle of `spec` to the folder `out` and returns it.
 
-    The folder appears complete or not at all. Before it does, every segment has run in torch and
-    in onnxruntime and their chain was compared with the unsplit model. With `calibration` the
+    At most so many `boundaries` are chosen, unless the layers that they lie `after` are given. The
+    folder appears complete or not at all. Before it does, every segment has run in torch and in
+    onnxruntime and their chain was compared with the unsplit model. With `calibration` the
     transform codec gets its tables, and every codec its measured ladder. Raises `CaptureError` for
     a model that cannot be cut, `CalibrationError` for inputs that do not do, `BundleError` when
     `out` cannot be written.
@@ -71,7 +73,7 @@ def compile_model(
     steps("capture the graph")
     model = capture(spec.module, spec.args, spec.kwargs, name_prefix=spec.layer_prefix)
     steps("choose boundaries")
-    chosen = _choose_separable(model, spec, boundaries)
+    chosen = _choose_separable(model, spec, boundaries, after)
     cuts = [model.graph.cuts[i] for i in chosen]
     nodes = [model.cut_nodes[i] for i in chosen]
     fold_batch_norms(model.program, frozenset(node for crossing in nodes for node in crossing))
@@ -144,11 +146,18 @@ class _Steps:
         self._done += 1
 
 
-def _choose_separable(model: CapturedModel, spec: ModelSpec, most: int) -> list[int]:
+def _choose_separable(
+    model: CapturedModel, spec: ModelSpec, most: int, after: Sequence[str]
+) -> list[int]:
     """The chosen cuts, without those at which the samples of a batch cannot be told apart."""
     excluded: set[int] = set()
     while True:
-        chosen = choose_cuts(model.graph, most, frozenset(excluded))
+        without = frozenset(excluded)
+        chosen = (
+            cuts_after(model.graph, after, without)
+            if after
+            else choose_cuts(model.graph, most, without)
+        )
         bad = inseparable_cuts(model, chosen, spec)
         if not bad:
             return chosen

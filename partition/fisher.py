@@ -18,8 +18,6 @@ from splitpoint.codec import Array
 from .bundle import Manifest
 from .torch_chain import TorchChain
 
-PROJECTIONS = 6  # of each input
-
 
 def gradients(
     manifest: Manifest,
@@ -27,11 +25,12 @@ def gradients(
     inputs: Mapping[str, Array],
     spreads: Mapping[str, float],
     generator: torch.Generator,
+    projections: int,
 ) -> dict[tuple[int, str], tuple[Array, Array]]:
     """Value and gradients of every float32 tensor at every inner boundary, for one input.
 
     `spreads` are the outputs' standard deviations, by tensor (see `Judge.spreads`); a classifier
-    needs none. The value has the tensor's shape, the gradients `[PROJECTIONS, *shape]`. A tensor
+    needs none. The value has the tensor's shape, the gradients `[projections, *shape]`. A tensor
     that crosses two boundaries has other gradients at each: what was done with it in between is
     left out.
     """
@@ -51,7 +50,7 @@ def gradients(
         names = [name for name in manifest.outputs.values() if state[name].requires_grad]
         outputs = [state[name] for name in names]
         found = {key: [] for key in crossing}
-        for done in range(PROJECTIONS if outputs else 0):
+        for done in range(projections if outputs else 0):
             directions = [
                 _of_a_class(value, generator)
                 if manifest.classifies
@@ -62,7 +61,7 @@ def gradients(
                 outputs,
                 list(crossing.values()),
                 directions,
-                retain_graph=done < PROJECTIONS - 1,
+                retain_graph=done < projections - 1,
                 allow_unused=True,
             )
             for (key, value), grad in zip(crossing.items(), grads, strict=True):

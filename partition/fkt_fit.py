@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bisect
+from dataclasses import replace
 from functools import cache
 
 import numpy as np
@@ -13,14 +14,13 @@ from splitpoint.codec.fkt_table import (
     CLASSES,
     FINE,
     FIRST_CLASS,
-    LANES_UNIT,
-    MAX_LANES,
+    MAX_FITTED,
     MAX_LOG_STEP,
     MAX_THRESHOLD,
     OCTAVE,
     FktTable,
 )
-from splitpoint.codec.rans import STASH_BITS, TOTAL
+from splitpoint.codec.rans import BITS_PER_LANE, TOTAL
 from splitpoint.codec.symbols import (
     EXTRA_BITS,
     FIRST,
@@ -43,22 +43,24 @@ ROUNDS = 3
 ENOUGH_LANES = 128
 
 
-def fit_table(spec: TensorSpec, moments: Moments, coefficients: Array) -> FktTable:
-    """The table of a tensor from its moments and the DCT coefficients `[inputs, C, P]` of inputs.
+def fit_table(spec: TensorSpec, blocks: Blocks, moments: Moments, coefficients: Array) -> FktTable:
+    """The table of a tensor from its moments and the `Blocks.coefficients` of inputs.
 
     The coefficients may be those of some of the inputs only.
     """
-    blocks = Blocks.of(spec)
     mean, forward = transform_of(blocks, moments)
+    fitted = [m.ravel() for m in blocks.axes if m is not None and len(m) <= MAX_FITTED]
+    axes = np.concatenate([np.zeros(0, np.float32), *fitted])
     nothing = np.zeros((CLASSES, SYMBOLS))
     draft = FktTable(
         spec=spec,
         mean=mean,
+        axes=axes,
         forward=forward,
         band=blocks.band,
         log_scale=np.zeros((blocks.grid.channels, blocks.grid.positions), np.int8),
         log_step=np.zeros(1, np.int16),
-        lanes=np.full(1, LANES_UNIT, np.int16),
+        lanes=np.ones(1, np.int16),
         frequencies=_frequencies(nothing),
         offsets=nothing.astype(np.int8),
         thresholds=_thresholds(_frequencies(nothing), nothing),
@@ -83,11 +85,8 @@ def fit_table(spec: TensorSpec, moments: Moments, coefficients: Array) -> FktTab
         frequencies = _frequencies(counts)
         offsets = _offsets(counts, sums)
         thresholds = _thresholds(frequencies, offsets)
-    return FktTable(
-        spec=spec,
-        mean=mean,
-        forward=forward,
-        band=blocks.band,
+    return replace(
+        draft,
         log_scale=log_scale,
         log_step=log_step.astype(np.int16),
         lanes=np.array([_lanes(bits) for bits in lanes], np.int16),
@@ -182,7 +181,6 @@ def _thresholds(frequencies: Array, offsets: Array) -> Array:
 def _lanes(raw_bits: float) -> int:
     """As many lanes as the time for encoding and decoding asks for, and their room is filled.
 
-    Each lane costs half a byte beyond its room.
+    Each lane costs a bit beyond its room, and where its room is empty four bytes.
     """
-    units = int(min(0.8 * raw_bits / STASH_BITS, ENOUGH_LANES) / LANES_UNIT)
-    return LANES_UNIT * min(max(units, 1), MAX_LANES // LANES_UNIT)
+    return max(int(min(0.8 * raw_bits / BITS_PER_LANE, ENOUGH_LANES)), 1)

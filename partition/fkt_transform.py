@@ -25,16 +25,22 @@ MAX_MATRIX_ENTRIES, MAX_BLOCK = 800_000, 384  # of `forward`, and of one of its 
 
 @dataclass(frozen=True, slots=True)
 class Blocks:
-    """How a tensor's transform is divided: its grid, blocks of channels, and bands of positions."""
+    """How a tensor's transform is divided: its grid, blocks of channels, and bands of positions.
+
+    `axes` are the matrices of the grid's axes, `turned` their inverses' transposes.
+    """
 
     grid: Grid
     blocks: int
     band: Array
+    axes: Sequence[Array | None]
+    turned: Sequence[Array | None]
 
     @classmethod
-    def of(cls, spec: TensorSpec) -> Blocks:
-        """Small enough matrices, and every band with at least one position."""
+    def of(cls, spec: TensorSpec, axes: Sequence[Array | None] = ()) -> Blocks:
+        """Small enough matrices, and every band with at least one position; axes: the DCT."""
         grid = Grid.of(spec)
+        axes = axes or grid.cosines()
         channels = grid.channels
         size = max(n for n in range(1, min(channels, MAX_BLOCK) + 1) if channels % n == 0)
         most = max(MAX_MATRIX_ENTRIES // (channels * size), 1)
@@ -42,12 +48,25 @@ class Blocks:
         band = np.digitize(grid.frequencies(), edges)
         if grid.prefix:  # single tokens are like nothing else
             band[: grid.prefix] = -1
-        return cls(grid, channels // size, np.unique(band, return_inverse=True)[1].astype(np.uint8))
+        band = np.unique(band, return_inverse=True)[1].astype(np.uint8)
+        turned = [
+            None if m is None else np.linalg.inv(m.astype(np.float64)).T.astype(np.float32)
+            for m in axes
+        ]
+        return cls(grid, channels // size, band, axes, turned)
 
     @property
     def bands(self) -> int:
         """How many bands there are."""
         return int(self.band.max()) + 1
+
+    def coefficients(self, rows: Array) -> Array:
+        """`[n, C, P]` of rows in that shape, their axes multiplied with `axes`."""
+        return self.grid.along(rows, self.axes)
+
+    def gradients(self, rows: Array) -> Array:
+        """`[n, C, P]`: with respect to `coefficients`, from gradients with respect to rows."""
+        return self.grid.along(rows, self.turned)
 
     def products(self, coefficients: Array) -> Array:
         """Sums of x x^T over samples and positions, float64 `[bands, blocks, size, size]`."""
@@ -62,7 +81,7 @@ class Blocks:
 
 @dataclass(slots=True)
 class Moments:
-    """Sums over inputs of one tensor: of DCT coefficients, and of the output's gradients there.
+    """Sums over inputs of one tensor, and of the output's gradients there.
 
     `first` is `[C, M]` (see `FktTable.mean`), `second` and `fisher` are those of `Blocks.products`.
     """
@@ -73,13 +92,15 @@ class Moments:
     fisher: Array
 
     @classmethod
-    def of(cls, blocks: Blocks, coefficients: Array, gradients: Array) -> Moments:
-        """Of one input, `[1, C, P]`, and its gradients, `[projections, C, P]`, DCT both."""
+    def of(cls, blocks: Blocks, rows: Array, gradients: Array) -> Moments:
+        """Of one input, `[1, C, P]`, and its gradients, `[projections, C, P]`."""
+        prefix = blocks.grid.prefix
+        rest = rows[0, :, prefix:].mean(-1, dtype=np.float64, keepdims=True)
         return cls(
             inputs=1,
-            first=coefficients[0, :, : blocks.grid.prefix + 1].astype(np.float64),
-            second=blocks.products(coefficients),
-            fisher=blocks.products(gradients) / len(gradients),
+            first=np.concatenate([rows[0, :, :prefix].astype(np.float64), rest], 1),
+            second=blocks.products(blocks.coefficients(rows)),
+            fisher=blocks.products(blocks.gradients(gradients)) / len(gradients),
         )
 
     def add(self, other: Moments) -> None:
@@ -105,9 +126,16 @@ def transform_of(blocks: Blocks, moments: Moments) -> tuple[Array, Array]:
     mean = moments.first / moments.inputs
     counts = np.bincount(blocks.band, minlength=blocks.bands).astype(np.float64)
     second = moments.second.copy()
-    for position in range(mean.shape[1]):
-        parts = mean[:, position].reshape(blocks.blocks, -1)
-        second[blocks.band[position]] -= moments.inputs * np.einsum("ki,kj->kij", parts, parts)
+    grid, prefix = blocks.grid, blocks.grid.prefix
+    # What the axes make of a constant, squared, is how much of the mean each position holds.
+    constant = np.concatenate([np.zeros(prefix), np.ones(grid.positions - prefix)])
+    share = blocks.coefficients(constant.astype(np.float32)[None, None])[0, 0] ** 2
+    shares = [np.eye(blocks.bands)[band] for band in blocks.band[:prefix]]
+    shares.append(np.bincount(blocks.band, share, blocks.bands))
+    for place, own in enumerate(shares):
+        parts = mean[:, place].reshape(blocks.blocks, -1)
+        outer = np.einsum("ki,kj->kij", parts, parts)
+        second -= moments.inputs * own[:, None, None, None] * outer
     covariance = _shrunk(second / moments.inputs, counts, moments.inputs)
     fisher = _shrunk(moments.fisher / moments.inputs, counts, moments.inputs)
     forward = np.empty(covariance.shape, np.float32)

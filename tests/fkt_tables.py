@@ -10,6 +10,7 @@ from splitpoint.codec.coefficients import CoefficientCoder
 from splitpoint.codec.fkt import Fkt
 from splitpoint.codec.fkt_table import FktTable
 from splitpoint.codec.grid import Grid
+from splitpoint.partition.axis_klt import AxisMoments, axes_of
 from splitpoint.partition.fkt_fit import fit_table
 from splitpoint.partition.fkt_transform import Blocks, Moments
 
@@ -45,8 +46,9 @@ def _mixing(channels: int) -> Array:
 def rows_like_calibration(spec: TensorSpec, count: int, seed: int) -> Array:
     """Low-pass noise mixed over the channels, with an own mean for each, float32 `[n, C, P]`."""
     grid, rng = Grid.of(spec), np.random.default_rng(seed)
+    waves = [matrix if matrix is None else matrix.T for matrix in grid.cosines()]
     noise = rng.normal(0, 1, (count, grid.channels, grid.positions))
-    slow = grid.inverse_dct((noise / (0.15 + grid.frequencies())).astype(np.float32))
+    slow = grid.along((noise / (0.15 + grid.frequencies())).astype(np.float32), waves)
     means = np.random.default_rng(grid.channels).normal(0, 2, (grid.channels, 1))
     found: Array = (_mixing(grid.channels) @ slow + means).astype(np.float32)
     return found
@@ -77,19 +79,18 @@ def slow_stream(
 @lru_cache(maxsize=64)
 def table_of(spec: TensorSpec) -> FktTable:
     """The table fitted to `INPUTS` samples, with random gradients that favour low frequencies."""
-    blocks, rng = Blocks.of(spec), np.random.default_rng(5)
-    grid = blocks.grid
-    coefficients = grid.dct(rows_like_calibration(spec, INPUTS, 1))
-    shape = (PROJECTIONS, grid.channels, grid.positions)
-    parts = [
-        Moments.of(
-            blocks,
-            sample[None],
-            (rng.normal(0, 0.3, shape) / (0.3 + grid.frequencies())).astype(np.float32),
-        )
-        for sample in coefficients
-    ]
-    return fit_table(spec, Moments.total(parts), coefficients)
+    grid, rng = Grid.of(spec), np.random.default_rng(5)
+    rows = rows_like_calibration(spec, INPUTS, 1)
+    waves = [matrix if matrix is None else matrix.T for matrix in grid.cosines()]
+    shape = (INPUTS, PROJECTIONS, grid.channels, grid.positions)
+    slow = rng.normal(0, 0.3, shape) / (0.3 + grid.frequencies())
+    gradients = [grid.along(own.astype(np.float32), waves) for own in slow]
+    axes = AxisMoments.of(grid, rows[:1], gradients[0])
+    for row, own in zip(rows[1:], gradients[1:], strict=True):
+        axes.add(AxisMoments.of(grid, row[None], own))
+    blocks = Blocks.of(spec, axes_of(grid, axes))
+    parts = [Moments.of(blocks, row[None], own) for row, own in zip(rows, gradients, strict=True)]
+    return fit_table(spec, blocks, Moments.total(parts), blocks.coefficients(rows))
 
 
 @lru_cache(maxsize=256)

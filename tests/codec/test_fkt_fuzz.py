@@ -19,7 +19,7 @@ SMALL_MAP = spec_of((1, 6, 4, 4))
 TOKENS = spec_of((1, 17, 6))
 VECTOR = spec_of((1, 24))
 INTERESTING = (0, 1, 2, 7, 8, 63, 64, 65, 0x7F, 0x80, 0xFE, 0xFF)
-_HEAD = struct.Struct("<BI")
+_HEAD = struct.Struct("<HH")
 _OUTLIER = struct.Struct("<Ii")
 MULTIPLE, SPARE = 60, 1 << 20  # of memory: times the tensor, and besides
 
@@ -58,20 +58,21 @@ def mutated(rng: random.Random, payloads: list[bytes]) -> bytes:
                 data = bytearray(rng.randbytes(rng.randrange(120)))
             case 7:  # the head of one before the rest of another
                 other = rng.choice(payloads)
-                at = rng.choice((1, 5, at))
+                at = rng.choice((2, 4, at))
                 data[at:] = other[at:]
-            case 8 if data:  # lanes
-                data[0] = rng.choice((*range(12), 63, 64, 65, rng.randrange(256)))
-            case 9 if len(data) >= 5:  # outliers that there are not
-                data[1:5] = struct.pack("<I", rng.choice((1, 2, 3, 255, 1 << 16, 2**32 - 1)))
-            case 10 if len(data) >= 5:  # outliers of any value
+            case 8 if len(data) >= 2:  # lanes
+                lanes = rng.choice((*range(12), 63, 64, 65, 1024, 1025, rng.randrange(1 << 16)))
+                data[:2] = struct.pack("<H", lanes)
+            case 9 if len(data) >= 4:  # outliers that there are not
+                data[2:4] = struct.pack("<H", rng.choice((1, 2, 3, 255, 2**16 - 1)))
+            case 10 if len(data) >= 4:  # outliers of any value
                 count = rng.randrange(1, 4)
                 own = b"".join(
                     _OUTLIER.pack(rng.randrange(100), rng.randrange(-(2**31), 2**31))
                     for _ in range(count)
                 )
                 lanes, before = _HEAD.unpack_from(data)
-                data[:5] = _HEAD.pack(lanes, min(before + count, 2**32 - 1)) + own
+                data[:4] = _HEAD.pack(lanes, min(before + count, 2**16 - 1)) + own
             case _:
                 end = min(len(data), at + rng.choice((1, 2, 4, 16)))
                 data[at:end] = rng.randbytes(rng.choice((0, 1, 2, end - at)))
@@ -145,10 +146,10 @@ def test_memory_is_bounded(spec: TensorSpec, batch: int) -> None:
     hostile = [mutated(rng, payloads) for _ in range(40)]
     # As long as the wire lets a payload be, and claiming as much as it can.
     longest = codec.max_payload_bytes(spec, batch)
-    for lanes in (1, 64, 255):
-        for count in (0, 1, longest // 8 - 1, longest // 8, 2**32 - 1):
+    for lanes in (1, 64, 1024, 2**16 - 1):
+        for count in (0, 1, *(min(longest // 8 - n, 2**16 - 1) for n in (0, 1)), 2**16 - 1):
             hostile += [
-                _HEAD.pack(lanes, count) + filler * (longest - 5)
+                _HEAD.pack(lanes, count) + filler * (longest - 4)
                 for filler in (b"\0", b"\xff", b"\x55")
             ]
     for payload in (*payloads, *hostile):

@@ -258,25 +258,29 @@ def test_codecs_without_tables_against_the_rest_of_the_model(
 
 
 def test_the_tables_that_ship_do_as_the_ladder_says(bundle: Bundle, pictures: Path) -> None:
-    """Those that judged were made from three quarters of the inputs, so that figures differ."""
+    """Those that judged were made from three quarters of the inputs, so that figures differ.
+
+    Payloads of some twenty bytes also by the four bytes of a lane.
+    """
     codecs = codecs_of(bundle.manifest, bundle.folder)
     rows = [crossing(bundle, given) for given in inputs_of(bundle, pictures)]
     for boundary in bundle.manifest.boundaries[1:-1]:
         for rung in fkt_rungs(boundary)[::3]:
             sizes = [sent(codecs, rung.codec, boundary, row[boundary.id])[0] for row in rows]
-            assert np.mean(sizes) == pytest.approx(rung.nbytes, rel=0.15)
+            assert np.mean(sizes) == pytest.approx(rung.nbytes, rel=0.15, abs=5)
 
 
 def test_the_finest_level_keeps_the_answers(
     bundle: Bundle, spec: ModelSpec, pictures: Path
 ) -> None:
-    """With the tables that ship, against the unsplit model; and the loss is near what was aimed at.
+    """With the tables that ship, against the unsplit model.
 
-    Twelve inputs leave a few answers on the edge.
+    Of answers on the edge, one that changes must have been nearly as likely as the one it was.
     """
     codecs = codecs_of(bundle.manifest, bundle.folder)
     with torch.inference_mode():
         before = spec.module(torch.tensor(pixels_of(spec, pictures))).numpy()
+    likely = torch.tensor(before).softmax(-1).numpy()
     rows = [crossing(bundle, given) for given in inputs_of(bundle, pictures)]
     for boundary in bundle.manifest.boundaries[1:-1]:
         losses = []
@@ -292,8 +296,10 @@ def test_the_finest_level_keeps_the_answers(
                 ]
             )
             losses.append(divergence(before, after))
-        assert (before.argmax(-1) == after.argmax(-1)).sum() >= SCENES - 1
-        assert losses[-1] < 0.03
+        each = np.arange(len(before))
+        lost = likely.max(-1) - likely[each, after.argmax(-1)]
+        assert lost.max() < 0.1
+        assert losses[-1] < 0.01
         assert losses[-1] < losses[0]
 
 
@@ -310,7 +316,7 @@ def test_every_input_is_judged_with_tables_made_without_it(
 
         def noted(*arguments: object) -> FktTable:
             table = fit(*arguments)
-            found.append((arguments[1].inputs, table.mean))
+            found.append((arguments[2].inputs, table.mean))
             return table
 
         monkeypatch.setattr(calibrating, "fit_table", noted)
@@ -580,7 +586,7 @@ def test_a_device_measures_the_calibrated_levels(bundle: Bundle, pictures: Path)
     for c in found:
         rung = boundaries[c.boundary].level(c.codec)
         if rung is not None and c.codec.startswith("fkt@"):
-            assert c.nbytes == pytest.approx(rung.nbytes, rel=0.2)
+            assert c.nbytes == pytest.approx(rung.nbytes, rel=0.2, abs=5)
 
 
 # Models that have little to calibrate
@@ -652,7 +658,7 @@ def test_a_regression_of_one_number(tmp_path: Path) -> None:
     """Its levels lose about what was aimed at, as those of any other model."""
     for boundary in compiled(scalar_spec(), tmp_path, vectors(40))[1:-1]:
         rungs = fkt_rungs(boundary)
-        assert rungs[0].nbytes < rungs[-1].nbytes
+        assert rungs[0].nbytes <= rungs[-1].nbytes  # some bytes hold one number at any level
         assert 0.02 < rungs[0].loss < 0.2
         assert rungs[-1].loss < 0.01
 

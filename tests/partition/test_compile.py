@@ -232,6 +232,16 @@ def test_hostile_manifest(copy: Path, key: str, value: object, message: str) -> 
         open_bundle(copy)
 
 
+def test_boundaries_after_named_layers(small: ModelSpec, tmp_path: Path) -> None:
+    bundle = compile_model(small, tmp_path / "a.split", after=["conv2", "head", "bn1"])
+    assert [b.after for b in bundle.manifest.boundaries] == [None, "bn1", "conv2", "head"]
+    for layer, remedy in (("conv4", "near it: conv"), ("nowhere", "splitpoint inspect")):
+        with pytest.raises(CaptureError, match=f"has no layer {layer}") as caught:
+            compile_model(small, tmp_path / "b.split", after=[layer])
+        assert remedy in caught.value.remedy
+        assert not (tmp_path / "b.split").exists()
+
+
 def test_not_a_bundle(tmp_path: Path) -> None:
     with pytest.raises(BundleError, match="there is no bundle"):
         open_bundle(tmp_path / "nothing.split")

@@ -10,7 +10,6 @@ import pytest
 import torch
 from split_tables import manifest_of
 from splitpoint.codec import TensorSpec
-from splitpoint.partition import fisher
 from splitpoint.partition.bundle import Boundary, Manifest
 from splitpoint.partition.fisher import gradients
 
@@ -85,15 +84,9 @@ def assert_close(found: np.ndarray, exact: np.ndarray) -> None:
     assert np.linalg.norm(found - exact) < 0.05 * np.linalg.norm(exact)
 
 
-@pytest.fixture
-def many_draws(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fisher, "PROJECTIONS", DRAWS)
-
-
 X = np.random.default_rng(1).normal(size=(1, 6)).astype(np.float32)
 
 
-@pytest.mark.usefixtures("many_draws")
 def test_a_softmax_has_its_own_information() -> None:
     """W^T (diag(p) - p p^T) W, for the logits of a linear layer."""
     first, second = weights(4, 6), weights(5, 4, seed=1)
@@ -101,7 +94,7 @@ def test_a_softmax_has_its_own_information() -> None:
         lambda state: {"h": state["x"] @ first.T}, lambda state: {"y": state["h"] @ second.T}
     )
     known = manifest({"x": 6}, {"h": 4}, {"y": 5}, classifies=True)
-    found = gradients(known, chain, {"x": X}, SPREADS, seeded(0))
+    found = gradients(known, chain, {"x": X}, SPREADS, seeded(0), DRAWS)
     assert found.keys() == {(1, "h")}
     value, grads = found[1, "h"]
     np.testing.assert_allclose(value, X @ first.numpy().T, rtol=1e-5)
@@ -112,14 +105,13 @@ def test_a_softmax_has_its_own_information() -> None:
     assert_close(information(grads), second.numpy().T @ of_logits @ second.numpy())
 
 
-@pytest.mark.usefixtures("many_draws")
 def test_the_loss_is_half_the_squared_length_in_that_information() -> None:
     """The divergence that a small error really makes is what the gradients foretell."""
     second = weights(5, 4, seed=1)
     chain = Functions(lambda state: {"h": state["x"]}, lambda state: {"y": state["h"] @ second.T})
     known = manifest({"x": 4}, {"h": 4}, {"y": 5}, classifies=True)
     value, grads = gradients(
-        known, chain, {"x": X[:, :4]}, SPREADS, torch.Generator().manual_seed(0)
+        known, chain, {"x": X[:, :4]}, SPREADS, torch.Generator().manual_seed(0), DRAWS
     )[1, "h"]
     error = 0.02 * np.random.default_rng(2).normal(size=(1, 4))
     told = float((error @ information(grads) @ error.T)[0, 0] / 2)
@@ -129,21 +121,19 @@ def test_the_loss_is_half_the_squared_length_in_that_information() -> None:
     assert told == pytest.approx(float(true), rel=0.1)
 
 
-@pytest.mark.usefixtures("many_draws")
 def test_any_other_output_is_normal() -> None:
     """W^T W over the variance of the output's values and over how many there are."""
     second = weights(7, 4, seed=2)
     chain = Functions(lambda state: {"h": state["x"]}, lambda state: {"y": state["h"] @ second.T})
     known = manifest({"x": 4}, {"h": 4}, {"y": 7}, classifies=False)
     value, grads = gradients(
-        known, chain, {"x": X[:, :4]}, SPREADS, torch.Generator().manual_seed(0)
+        known, chain, {"x": X[:, :4]}, SPREADS, torch.Generator().manual_seed(0), DRAWS
     )[1, "h"]
     output = value @ second.numpy().T
     exact = second.numpy().T @ second.numpy() / (SPREADS["y"] ** 2 * output.size)
     assert_close(information(grads), exact)
 
 
-@pytest.mark.usefixtures("many_draws")
 def test_several_outputs_add_up() -> None:
     one, two = weights(7, 4, seed=2), weights(3, 4, seed=3)
     chain = Functions(
@@ -152,7 +142,7 @@ def test_several_outputs_add_up() -> None:
     )
     known = manifest({"x": 4}, {"h": 4}, {"y": 7, "z": 3}, classifies=False)
     value, grads = gradients(
-        known, chain, {"x": X[:, :4]}, SPREADS, torch.Generator().manual_seed(0)
+        known, chain, {"x": X[:, :4]}, SPREADS, torch.Generator().manual_seed(0), DRAWS
     )[1, "h"]
     exact = np.zeros((4, 4))
     for name, matrix in (("y", one.numpy()), ("z", 100 * two.numpy())):
@@ -174,10 +164,10 @@ def test_a_tensor_that_crosses_two_boundaries_has_two_gradients() -> None:
         lambda state: {"y": state["t"] @ a.T + state["u"] @ b.T},
     )
     known = manifest({"x": 4}, {"t": 4}, {"t": 4, "u": 3}, {"y": 5}, classifies=True)
-    found = gradients(known, chain, {"x": X[:, :4]}, SPREADS, seeded(0))
+    found = gradients(known, chain, {"x": X[:, :4]}, SPREADS, seeded(0), 6)
     assert found.keys() == {(1, "t"), (2, "t"), (2, "u")}
     early, late, of_u = (found[key][1] for key in ((1, "t"), (2, "t"), (2, "u")))
-    assert early.shape == (fisher.PROJECTIONS, 1, 4)
+    assert early.shape == (6, 1, 4)
     np.testing.assert_allclose(early, late + of_u @ c.numpy(), atol=1e-6)
     assert np.abs(of_u @ c.numpy()).max() > 0.01
     assert np.array_equal(found[1, "t"][0], found[2, "t"][0])
@@ -198,7 +188,7 @@ def test_only_float32_is_asked_for() -> None:
         dtypes={"ids": "int64"},
     )
     given = {"x": X[:, :4], "ids": np.array([[1, 8]])}
-    found = gradients(known, chain, given, SPREADS, seeded(0))
+    found = gradients(known, chain, given, SPREADS, seeded(0), 6)
     assert found.keys() == {(1, "h"), (1, "spare")}
     assert not found[1, "spare"][1].any()
     assert found[1, "h"][1].any()
@@ -209,7 +199,7 @@ def test_an_output_without_gradients_leaves_nothing() -> None:
         lambda state: {"h": state["x"] + 1}, lambda state: {"y": state["h"].argmax(-1)[:, None]}
     )
     known = manifest({"x": 4}, {"h": 4}, {"y": 1}, classifies=False, dtypes={"y": "int64"})
-    assert gradients(known, chain, {"x": X[:, :4]}, SPREADS, torch.Generator()) == {}
+    assert gradients(known, chain, {"x": X[:, :4]}, SPREADS, torch.Generator(), 6) == {}
 
 
 def test_the_same_generator_gives_the_same_gradients() -> None:
@@ -217,9 +207,7 @@ def test_the_same_generator_gives_the_same_gradients() -> None:
     chain = Functions(lambda state: {"h": state["x"]}, lambda state: {"y": state["h"] @ second.T})
     known = manifest({"x": 4}, {"h": 4}, {"y": 5}, classifies=True)
     first, again, other = (
-        gradients(known, chain, {"x": X[:, :4]}, SPREADS, torch.Generator().manual_seed(seed))[
-            1, "h"
-        ][1]
+        gradients(known, chain, {"x": X[:, :4]}, SPREADS, seeded(seed), 6)[1, "h"][1]
         for seed in (7, 7, 8)
     )
     assert np.array_equal(first, again)
