@@ -51,8 +51,10 @@ def rounded(sizes: Array, classes: Array, thresholds: Array) -> Array:
 
 def _padded(values: Array, lanes: int, filler: int) -> Array:
     """Int64 `[..., whole steps]` of `[..., n]`."""
-    missing = -values.shape[-1] % lanes
-    return np.pad(values, [(0, 0)] * (values.ndim - 1) + [(0, missing)], constant_values=filler)
+    size = values.shape[-1]
+    found = np.full((*values.shape[:-1], -(-size // lanes) * lanes), filler, np.int64)
+    found[..., :size] = values
+    return found
 
 
 class CoefficientCoder:

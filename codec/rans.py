@@ -41,18 +41,19 @@ def rans_encode(starts: Array, widths: Array, bits: Array) -> bytes:
     state, left = _first_states(_INFORMATION.take(widths).sum(0), bits)
     limits = widths << (STATE_BITS - PRECISION_BITS)  # a width of 2^12 overflows, and never is full
     limits[widths == TOTAL] = np.iinfo(np.uint32).max
+    others = TOTAL - widths
     words: list[Array] = []
-    for start, width, limit in zip(starts[::-1], widths[::-1], limits[::-1], strict=True):
-        full = (state >= limit).nonzero()[0]
+    for step in range(len(widths) - 1, -1, -1):
+        full = (state >= limits[step]).nonzero()[0]
         if full.size:
-            high = state[full]
+            high = state.take(full)
             words.append(high.astype("<u2"))
             state[full] = high >> WORD_BITS
-        quotient = state // width
+        quotient = state // widths[step]
         # (q << 12) + (state - q w) + start, in one product
-        quotient *= TOTAL - width
+        quotient *= others[step]
         state += quotient
-        state += start
+        state += starts[step]
     tail = np.packbits(left).tobytes()
     return b"".join((state.astype("<u4").tobytes(), *(w.tobytes() for w in words[::-1]), tail))
 
@@ -64,7 +65,9 @@ def _first_states(information: Array, bits: Array) -> tuple[Array, Array]:
     """
     lanes = len(information)
     room = WORD_BITS * lanes
-    head = np.packbits(np.pad(bits[:room], (0, max(room - len(bits), 0)))).view(">u2")
+    filled = np.zeros(room, np.uint8)
+    filled[: len(bits)] = bits[:room]
+    head = np.packbits(filled).view(">u2")
     state = head.astype(np.int64) + (1 << WORD_BITS)
     last = WORD_BITS + (np.log2(state) + information) % WORD_BITS
     more = np.floor(np.clip(STATE_BITS - _SPARE - last, 0, WORD_BITS - 1)).astype(np.int64)
@@ -105,13 +108,12 @@ class RansDecoder:
         own = [np.frombuffer(p, "<u2", (len(p) - head) // 2, offset=head) for p in payloads]
         self._payloads, self._lanes = payloads, lanes
         self._state = np.concatenate([np.frombuffer(p, "<u4", lanes) for p in payloads])
-        # Words that are not there read as zeros, which `finish` notices. A step takes one a lane.
-        self._ends = np.cumsum([len(words) + lanes for words in own])
-        self._words = np.zeros(self._ends[-1], np.uint32)
-        self._next = self._ends - [len(words) + lanes for words in own]
-        self._starts, self._short = self._next.copy(), False
-        for words, start in zip(own, self._next, strict=True):
-            self._words[start : start + len(words)] = words
+        # A sample's words begin at `_next` and end at `_ends`; reading further shows in `finish`.
+        self._ends = np.cumsum([len(words) for words in own])
+        self._starts = self._ends - [len(words) for words in own]
+        self._next, self._at = self._starts.copy(), 0
+        # A step takes one word a lane at most.
+        self._words = np.concatenate([*own, np.zeros(lanes, np.uint16)]).astype(np.uint32)
 
     def symbols(self, table: SymbolTable, contexts: Array) -> Array:
         """The next symbols, uint8 `[samples, steps x lanes]`; `contexts` (int64) are theirs."""
@@ -135,24 +137,23 @@ class RansDecoder:
         low = (state < _FLOOR).nonzero()[0]
         if not low.size:
             return
-        if len(self._next) == 1:
-            start = self._next[0]
+        if len(self._next) == 1:  # as below, in less time
+            start = min(self._at, int(self._ends[-1]))
             words = self._words[start : start + low.size]
-            wanted = self._next + low.size
+            self._at += low.size
         else:
             sample = low // self._lanes
             counts = np.bincount(sample, minlength=len(self._next))
-            words = self._words[
-                np.arange(low.size) + (self._next - np.cumsum(counts) + counts)[sample]
-            ]
-            wanted = self._next + counts
-        self._next = np.minimum(wanted, self._ends - self._lanes)
-        self._short |= bool((wanted != self._next).any())
-        state[low] = (state[low] << WORD_BITS) | words
+            places = np.arange(low.size) + (self._next - np.cumsum(counts) + counts)[sample]
+            words = self._words.take(places, mode="clip")
+            self._next += counts
+        state[low] = (state.take(low) << WORD_BITS) | words
 
     def finish(self, counts: Sequence[int]) -> list[Array]:
         """Each payload's raw bits, of which there are `counts`, uint8; `CodecError` on damage."""
-        if self._short or (self._state < _FLOOR).any():
+        if len(counts) == 1:
+            self._next[0] = self._at
+        if (self._next > self._ends).any() or (self._state < _FLOOR).any():
             raise CodecError("entropy-coded payload is damaged")
         found = []
         states = self._state.astype(np.int64).reshape(len(counts), -1)

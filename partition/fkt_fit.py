@@ -40,7 +40,7 @@ BIT_WORTH = 0.07
 MAX_FIT_VALUES = 200_000  # values of a level that thresholds and frequencies are fitted to
 MIN_SEEN = 200  # occurrences of a symbol in a class before it gets a place of its own
 ROUNDS = 3
-ENOUGH_LANES = 128
+ENOUGH_LANES = 256
 
 
 def fit_table(spec: TensorSpec, blocks: Blocks, moments: Moments, coefficients: Array) -> FktTable:
