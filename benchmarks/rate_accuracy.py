@@ -27,6 +27,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from photos import own_photos
 from prototype_codec import Fixed, Prototype, ThreeBits, basis_of, fisher_of_sampled_labels
 from report import RESULTS, Table, write_report
 from splitpoint.codec import Array
@@ -38,6 +39,7 @@ from splitpoint.partition.compile import compile_model
 from splitpoint.partition.judge import Judge
 from splitpoint.partition.ladder import CodecLevel
 from splitpoint.partition.model_source import load_model
+from splitpoint.partition.onnx_chain import OnnxChain
 from splitpoint.partition.torch_chain import TorchChain
 
 QUESTION = "How many bytes does a frame take at equal faithfulness?"
@@ -76,7 +78,7 @@ def saving(curve: Curve, baseline: Curve) -> float:
 class Measured:
     """Everything that was measured, by boundary."""
 
-    def __init__(self, bundle: Bundle, chain: TorchChain, inputs: Any, labels: Any) -> None:
+    def __init__(self, bundle: Bundle, chain: OnnxChain, inputs: Any, labels: Any) -> None:
         self.bundle, self.chain, self.inputs = bundle, chain, inputs
         self.judge = Judge(bundle.manifest, chain, inputs, labels)
         self.found: dict[int, list[CodecLevel]] = {}
@@ -86,7 +88,7 @@ class Measured:
         for given in inputs:
             state = self.chain.place(given)
             for index in range(boundary.id):
-                state |= self.chain.step(index, state)
+                state = dict(state) | dict(self.chain.step(index, state))
             for name, arrays in found.items():
                 arrays.append(self.chain.fetch(state[name]))
         return found
@@ -108,12 +110,14 @@ class Measured:
 
 def measure(bundle: Bundle, images: Any, calibration: Any, labels: Any, quick: bool) -> Measured:
     manifest = bundle.manifest
-    chain = TorchChain(bundle, torch.device("cpu"), threads=1)
-    for index in range(len(chain)):
-        chain.load(index)
-    measured = Measured(bundle, chain, images, labels)
+    learning = TorchChain(bundle, torch.device("cpu"), threads=1)
+    running = OnnxChain(bundle, threads=1)
+    for index in range(len(learning)):
+        learning.load(index)
+        running.load(index)
+    measured = Measured(bundle, running, images, labels)
     codecs = codecs_of(manifest, bundle.folder)
-    fisher = fisher_of_sampled_labels(manifest, chain, calibration)
+    fisher = fisher_of_sampled_labels(manifest, learning, calibration)
     for boundary in manifest.boundaries[:-1]:
         if boundary.nbytes > MAX_TENSOR_BYTES:
             continue
@@ -244,22 +248,6 @@ def draw(measured: Measured, path: Path) -> None:
     path.parent.mkdir(exist_ok=True)
     figure.savefig(path, dpi=120)
     print(f"drawn to {path}")
-
-
-def own_photos(folder: Path, which: int) -> str:
-    """For want of given ones: every other of 20 crops of scikit-image's photos."""
-    import skimage.data
-    from PIL import Image
-
-    folder.mkdir()
-    for name in ("astronaut", "chelsea", "coffee", "rocket", "cat"):
-        photo = Image.fromarray(getattr(skimage.data, name)())
-        width, height = photo.width // 2, photo.height // 2
-        for number in range(which, 4, 2):
-            left, top = number % 2 * width, number // 2 * height
-            crop = photo.crop((left, top, left + width, top + height))
-            crop.save(folder / f"{name}{number}.png")
-    return str(folder)
 
 
 def main() -> None:

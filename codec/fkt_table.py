@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import pairwise
 
 import numpy as np
 
@@ -144,16 +145,20 @@ class FktTable:
     def _mixed(self, rows: Array, matrices: Array) -> Array:
         """Every band's matrices over the channels."""
         blocks, size = matrices.shape[1:3]
-        split = rows.reshape(len(rows), blocks, size, -1)
+        order, ends = self.band_order
+        split = rows.reshape(len(rows), blocks, size, -1).take(order, axis=3)
+        mixed = np.empty_like(split)
+        for matrix, (start, end) in zip(matrices, pairwise([0, *ends]), strict=True):
+            np.matmul(matrix, split[..., start:end], out=mixed[..., start:end])
         found = np.empty_like(split)
-        for matrix, places in zip(matrices, self.band_places, strict=True):
-            found[..., places] = matrix @ split[..., places]
+        found[..., order] = mixed
         return found.reshape(rows.shape)
 
     @cached_property
-    def band_places(self) -> list[Array]:
-        """The positions of each band."""
-        return [np.flatnonzero(self.band == band) for band in range(len(self.forward))]
+    def band_order(self) -> tuple[Array, list[int]]:
+        """The positions, band after band, and where each band ends among them."""
+        order = np.argsort(self.band, kind="stable")
+        return order, np.cumsum(np.bincount(self.band, minlength=len(self.forward))).tolist()
 
     def _check(self) -> None:
         if self.spec.dtype != "float32" or self.log_step.ndim != 1:

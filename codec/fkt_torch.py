@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import torch
 
@@ -19,7 +21,8 @@ class TorchInverse:
 
         self._backward = there(table.backward)
         self._mean = there(table.mean_coefficients)
-        self._places = [there(places) for places in table.band_places]
+        order, self._ends = table.band_order
+        self._order = there(order)
         self._axes = [None if matrix is None else there(matrix) for matrix in table.axis_inverses]
 
     def __call__(self, coefficients: torch.Tensor) -> torch.Tensor:
@@ -27,10 +30,14 @@ class TorchInverse:
         grid, batch = self._grid, len(coefficients)
         blocks, size = self._backward.shape[1:3]
         split = coefficients.reshape(batch, blocks, size, -1)
-        mixed = torch.empty_like(split)
-        for matrix, places in zip(self._backward, self._places, strict=True):
-            mixed[..., places] = matrix @ split[..., places]
-        rows = mixed.reshape(coefficients.shape)
+        ordered = split[..., self._order]
+        mixed = [
+            matrix @ ordered[..., start:end]
+            for matrix, (start, end) in zip(self._backward, pairwise([0, *self._ends]), strict=True)
+        ]
+        rows = torch.empty_like(split)
+        rows[..., self._order] = torch.cat(mixed, 3)
+        rows = rows.reshape(coefficients.shape)
         rows += self._mean
         block = rows[..., grid.prefix :].reshape(batch, grid.channels, *grid.extents)
         for axis, matrix in enumerate(self._axes, start=2):
@@ -45,5 +52,5 @@ class TorchInverse:
         found = block.reshape(batch, grid.channels, -1)
         if grid.prefix:
             found = torch.cat([rows[..., : grid.prefix], found], 2)
-        ordered = found.reshape(grid.unrolled(batch)).permute(*np.argsort(grid.order).tolist())
-        return ordered.reshape(self._table.spec.shape_at(batch)).contiguous()
+        tensor = found.reshape(grid.unrolled(batch)).permute(*np.argsort(grid.order).tolist())
+        return tensor.reshape(self._table.spec.shape_at(batch)).contiguous()

@@ -20,6 +20,7 @@ from splitpoint.codec.grid import Grid
 
 from .axis_klt import AxisMoments, axes_of
 from .bundle import Boundary, Bundle
+from .chain import SegmentChain
 from .codec_tables import save_tables
 from .errors import CalibrationError
 from .fisher import gradients
@@ -27,13 +28,14 @@ from .fkt_fit import LEVEL_LOSSES, fit_table
 from .fkt_transform import Blocks, Moments
 from .judge import Judge
 from .ladder import CodecLevel
+from .onnx_chain import OnnxChain
 from .torch_chain import TorchChain
 
 Progress = Callable[[str, int, int], None]
 Inputs = Sequence[Mapping[str, Array]]
 
 FOLDS = 4
-PROJECTIONS, AXIS_PROJECTIONS = 6, 2  # gradients of each input, for channels and for axes
+PROJECTIONS, AXIS_PROJECTIONS = 6, 1  # gradients of each input, for channels and for axes
 MIN_INPUTS, MAX_INPUTS = 8, 500
 MAX_FIT_COEFFICIENTS = 60_000_000  # of a tensor, over the inputs that its table is fitted to
 # Image codecs at several qualities, so that what a split competes with is known as well as itself.
@@ -65,6 +67,7 @@ def calibrate(
     chain = TorchChain(bundle, device)
     for index in range(len(chain)):
         chain.load(index)
+    judging = _judging(bundle, chain, device)
     manifest = bundle.manifest
     rungs = [_rungs(boundary) for boundary in manifest.boundaries[:-1]]
     total = 2 * len(inputs) + sum(1 + len(names) for names in rungs)
@@ -75,7 +78,7 @@ def calibrate(
         done += 1
         progress(what, done, total)
 
-    judge = Judge(manifest, chain, inputs, labels)
+    judge = Judge(manifest, judging, inputs, labels)
     blocks = _blocks(bundle, chain, inputs, judge.spreads, lambda: advance("where outputs look"))
     moments = _moments(
         bundle,
@@ -86,11 +89,11 @@ def calibrate(
         lambda: advance("sensitivity of every boundary"),
     )
     (bundle.folder / "codecs").mkdir(exist_ok=True)
-    states = [chain.place(given) for given in inputs]
+    states = [judging.place(given) for given in inputs]
     boundaries: list[Boundary] = []
     for boundary, names in zip(manifest.boundaries, rungs, strict=False):
         values = {
-            spec.name: [chain.fetch(state[spec.name]) for state in states]
+            spec.name: [judging.fetch(state[spec.name]) for state in states]
             for spec in boundary.tensors
         }
         tables = _tables(boundary, blocks, moments, values)
@@ -111,9 +114,19 @@ def calibrate(
         boundaries.append(replace(boundary, tables=path, ladder=tuple(ladder)))
         crossing = [spec.name for spec in manifest.boundaries[boundary.id + 1].tensors]
         for number, state in enumerate(states):
-            reached = state | chain.step(boundary.id, state)
+            reached = dict(state) | dict(judging.step(boundary.id, state))
             states[number] = {name: reached[name] for name in crossing}
     return (*boundaries, manifest.boundaries[-1])
+
+
+def _judging(bundle: Bundle, chain: TorchChain, device: torch.device) -> SegmentChain:
+    """What runs the model without gradients; on a CPU onnxruntime takes a third of torch's time."""
+    if device.type != "cpu":
+        return chain
+    found = OnnxChain(bundle)
+    for index in range(len(found)):
+        found.load(index)
+    return found
 
 
 def _rungs(boundary: Boundary) -> list[str]:

@@ -15,6 +15,7 @@ from splitpoint.codec.fkt_table import (
     FINE,
     FIRST_CLASS,
     MAX_FITTED,
+    MAX_LANES,
     MAX_LOG_STEP,
     MAX_THRESHOLD,
     OCTAVE,
@@ -38,9 +39,10 @@ LEVEL_LOSSES = (0.04, 0.028, 0.02, 0.014, 0.01, 0.006, 0.003, 0.0013)
 # What a bit is worth, in squared steps (see `_thresholds`): measured, see docs/codec.md.
 BIT_WORTH = 0.07
 MAX_FIT_VALUES = 200_000  # values of a level that thresholds and frequencies are fitted to
+# More lanes would shorten encoding and decoding further, for a bit each.
+ENOUGH_LANES, ENOUGH_STEPS = 128, 96
 MIN_SEEN = 200  # occurrences of a symbol in a class before it gets a place of its own
 ROUNDS = 3
-ENOUGH_LANES = 256
 
 
 def fit_table(spec: TensorSpec, blocks: Blocks, moments: Moments, coefficients: Array) -> FktTable:
@@ -74,14 +76,14 @@ def fit_table(spec: TensorSpec, blocks: Blocks, moments: Moments, coefficients: 
     samples = [_sample(flat, log_scale.ravel(), int(step)) for step in log_step]
     thresholds = draft.thresholds
     for _ in range(ROUNDS):
-        counts, sums, lanes = np.zeros((CLASSES, SYMBOLS)), np.zeros((CLASSES, SYMBOLS)), []
-        for sizes, classes, share in samples:
+        counts, sums, raw_bits = np.zeros((CLASSES, SYMBOLS)), np.zeros((CLASSES, SYMBOLS)), []
+        for sizes, classes, share, _ in samples:
             magnitudes = rounded(sizes, classes, thresholds)
             symbols = symbols_of(magnitudes)
             place = classes * SYMBOLS + symbols
             counts += np.bincount(place, minlength=counts.size).reshape(counts.shape)
             sums += np.bincount(place, sizes - magnitudes, counts.size).reshape(counts.shape)
-            lanes.append(float(((symbols > 0) + EXTRA_BITS[symbols]).sum()) * share)
+            raw_bits.append(float(((symbols > 0) + EXTRA_BITS[symbols]).sum()) * share)
         frequencies = _frequencies(counts)
         offsets = _offsets(counts, sums)
         thresholds = _thresholds(frequencies, offsets)
@@ -89,7 +91,9 @@ def fit_table(spec: TensorSpec, blocks: Blocks, moments: Moments, coefficients: 
         draft,
         log_scale=log_scale,
         log_step=log_step.astype(np.int16),
-        lanes=np.array([_lanes(bits) for bits in lanes], np.int16),
+        lanes=np.array(
+            [_lanes(bits, n) for bits, (*_, n) in zip(raw_bits, samples, strict=True)], np.int16
+        ),
         frequencies=frequencies,
         offsets=np.rint(FINE * offsets).astype(np.int8),
         thresholds=thresholds,
@@ -130,8 +134,11 @@ def _some(count: int, most: int) -> Array:
     return np.sort(np.random.default_rng(0).choice(count, most, replace=False))
 
 
-def _sample(values: Array, log_scale: Array, log_step: int) -> tuple[Array, Array, float]:
-    """Some of the values that are sent at a step: sizes in steps, classes, and inputs per value."""
+def _sample(values: Array, log_scale: Array, log_step: int) -> tuple[Array, Array, float, int]:
+    """Some of the values that are sent at a step: sizes in steps and classes.
+
+    Then inputs per value, and how many coefficients of an input are sent.
+    """
     ratio = log_scale.astype(np.int64) - log_step - FIRST_CLASS
     sent = np.flatnonzero(ratio >= 0)
     chosen = sent[_some(len(sent), max(MAX_FIT_VALUES // len(values), 1))]
@@ -139,7 +146,7 @@ def _sample(values: Array, log_scale: Array, log_step: int) -> tuple[Array, Arra
     sizes = np.abs(values[:, chosen]) / np.float32(2.0 ** (log_step / OCTAVE))
     sizes = np.minimum(sizes, MAX_MAGNITUDE - 1)
     share = len(sent) / max(sizes.size, 1)
-    return sizes.ravel(), np.tile(classes, len(values)), share
+    return sizes.ravel(), np.tile(classes, len(values)), share, len(sent)
 
 
 def _frequencies(counts: Array) -> Array:
@@ -178,9 +185,10 @@ def _thresholds(frequencies: Array, offsets: Array) -> Array:
     return found.astype(np.float32)
 
 
-def _lanes(raw_bits: float) -> int:
-    """As many lanes as the time for encoding and decoding asks for, and their room is filled.
+def _lanes(raw_bits: float, sent: int) -> int:
+    """As many lanes as `ENOUGH_STEPS` ask for and raw bits fill for nearly every input.
 
-    Each lane costs a bit beyond its room, and where its room is empty four bytes.
+    A lane costs a bit beyond its room, and where its room is empty four bytes.
     """
-    return max(int(min(0.8 * raw_bits / BITS_PER_LANE, ENOUGH_LANES)), 1)
+    wanted = min(max(sent // ENOUGH_STEPS, ENOUGH_LANES), MAX_LANES)
+    return max(min(int(0.8 * raw_bits / BITS_PER_LANE), wanted), 1)

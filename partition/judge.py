@@ -11,9 +11,9 @@ from splitpoint.codec import Array, CodecError, codec_of_tensor
 from splitpoint.codec.codec_set import CodecSource
 
 from .bundle import Boundary, Manifest
+from .chain import SegmentChain
 from .errors import CalibrationError
 from .ladder import CodecLevel
-from .torch_chain import TorchChain
 
 _TOGETHER = 10  # inputs that the rest of the model runs on at a time
 _TIMED = 12  # inputs whose encoding and decoding is timed
@@ -25,7 +25,7 @@ class Judge:
     def __init__(
         self,
         manifest: Manifest,
-        chain: TorchChain,
+        chain: SegmentChain,
         inputs: Sequence[Mapping[str, Array]],
         labels: Sequence[int] = (),
     ) -> None:
@@ -115,7 +115,7 @@ class Judge:
                 }
             )
             for index in range(boundary.id, len(chain)):
-                state |= chain.step(index, state)
+                state = dict(state) | dict(chain.step(index, state))
             samples = min(_TOGETHER, count - start)
             for parts, name in zip(found, self._manifest.outputs.values(), strict=True):
                 parts.append(chain.fetch(state[name]).astype(np.float64).reshape(samples, -1))

@@ -27,7 +27,6 @@ from splitpoint.partition.model_spec import ModelSpec
 from splitpoint.partition.onnx_chain import OnnxChain
 from splitpoint.partition.plan import coarser, default_level, named_plan
 from splitpoint.partition.samples import Samples
-from splitpoint.partition.torch_chain import TorchChain
 
 CPU = torch.device("cpu")
 Values = Mapping[str, Array]
@@ -101,13 +100,13 @@ def inputs_of(bundle: Bundle, source: Path) -> tuple[Values, ...]:
     return calibration_inputs(bundle.manifest, Calibration(source=str(source))).inputs
 
 
-CHAINS: dict[str, TorchChain] = {}
+CHAINS: dict[str, OnnxChain] = {}
 
 
-def loaded(bundle: Bundle) -> TorchChain:
+def loaded(bundle: Bundle) -> OnnxChain:
     """Loaded once."""
     if bundle.digest not in CHAINS:
-        chain = CHAINS[bundle.digest] = TorchChain(bundle, CPU)
+        chain = CHAINS[bundle.digest] = OnnxChain(bundle, 1)
         for index in range(len(chain)):
             chain.load(index)
     return CHAINS[bundle.digest]
@@ -121,7 +120,7 @@ def crossing(bundle: Bundle, given: Values) -> list[Values]:
     for boundary in bundle.manifest.boundaries:
         found.append({s.name: chain.fetch(state[s.name]) for s in boundary.tensors})
         if boundary.id < len(chain):
-            state |= chain.step(boundary.id, state)
+            state = dict(state) | dict(chain.step(boundary.id, state))
     return found
 
 
@@ -130,7 +129,7 @@ def rest_of_the_model(bundle: Bundle, boundary: int, values: Values) -> Array:
     chain = loaded(bundle)
     state = chain.place(values)
     for index in range(boundary, len(chain)):
-        state |= chain.step(index, state)
+        state = dict(state) | dict(chain.step(index, state))
     return chain.fetch(state[next(iter(bundle.manifest.outputs.values()))]).astype(np.float64)
 
 
@@ -525,8 +524,8 @@ def test_fkt_stands_for_a_sensible_level(bundle: Bundle) -> None:
     manifest, codecs = bundle.manifest, codecs_of(bundle.manifest, bundle.folder)
     for boundary in manifest.boundaries[1:-1]:
         split, levels = str(boundary.id), fkt_rungs(boundary)
-        good = [level for level in levels if level.loss <= DEFAULT_LOSS]
-        expected = min(good, key=lambda level: level.nbytes).codec if good else levels[-1].codec
+        fine = [all(x.loss <= DEFAULT_LOSS for x in levels[i:]) for i in range(len(levels))]
+        expected = levels[fine.index(True) if any(fine) else -1].codec
         assert default_level(boundary) == expected
         for codec in ("auto", "fkt"):
             assert named_plan(manifest, codecs, split, codec).codec == expected
@@ -586,7 +585,7 @@ def test_a_device_measures_the_calibrated_levels(bundle: Bundle, pictures: Path)
     for c in found:
         rung = boundaries[c.boundary].level(c.codec)
         if rung is not None and c.codec.startswith("fkt@"):
-            assert c.nbytes == pytest.approx(rung.nbytes, rel=0.2, abs=5)
+            assert c.nbytes == pytest.approx(rung.nbytes, rel=0.2, abs=6)
 
 
 # Models that have little to calibrate

@@ -1,0 +1,121 @@
+"""How small and how fast is the transform codec on other models?
+
+ViT-B/16, ResNet-50 and a two-tensor boundary (DenseNet-121) with random weights: their activations
+are not those of trained models, so that only sizes, times and errors count here. Calibrated on half
+of the photos, measured on the other half, one thread. The error is that of coefficients, in steps
+of the level; the codec promises at most 2.
+
+    python benchmarks/codec_models.py [--images DIR] [--quick]
+"""
+
+from __future__ import annotations
+
+import os
+
+os.environ["OPENBLAS_NUM_THREADS"] = "1"  # before numpy: times are those of one thread
+
+import argparse
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from models import settle_batch_norms
+from photos import own_photos
+from report import Table, write_report
+from splitpoint.codec.codec_set import FKT
+from splitpoint.partition.calibration_inputs import Calibration, calibration_inputs
+from splitpoint.partition.codec_tables import codecs_of
+from splitpoint.partition.compile import compile_model
+from splitpoint.partition.model_source import load_model
+from splitpoint.partition.torch_chain import TorchChain
+
+MODELS = ("torchvision:vit_b_16", "torchvision:resnet50", "torchvision:densenet121")
+LEVELS = (2, 5, 8)
+BOUNDARIES = 5
+COLUMNS = [
+    "model", "boundary", "tensor", "level", "float32, bytes", "bytes", "bits/value", "enc ms",
+    "dec ms", "largest error, steps",
+]  # fmt: skip
+
+
+def rows_of(name: str, images: str, calibration: str, temporary: Path) -> list[list[str]]:
+    spec = load_model(name, "none")
+    settle_batch_norms(spec)
+    start = time.perf_counter()
+    bundle = compile_model(
+        spec,
+        temporary / f"{spec.source.rpartition(':')[2]}.split",
+        boundaries=BOUNDARIES,
+        calibration=Calibration(source=calibration),
+    )
+    seconds = time.perf_counter() - start
+    print(f"{name}: compiled and calibrated in {seconds:.0f} s", file=sys.stderr, flush=True)
+    manifest = bundle.manifest
+    chain = TorchChain(bundle, torch.device("cpu"), threads=1)
+    for index in range(len(chain)):
+        chain.load(index)
+    codecs = codecs_of(manifest, bundle.folder)
+    given = calibration_inputs(manifest, Calibration(source=images)).inputs
+    states = [chain.place(one) for one in given]
+    rows = []
+    for boundary in manifest.boundaries[1:-1]:
+        for number, state in enumerate(states):
+            states[number] = state | chain.step(boundary.id - 1, state)
+        for tensor in boundary.tensors:
+            for level in LEVELS:
+                codec = codecs.named(f"{FKT}@{level}", boundary.id)
+                coder = codec.coders[tensor.name]
+                nbytes, encode, decode, worst = [], [], [], 0.0
+                for state in states:
+                    value = chain.fetch(state[tensor.name])
+                    begun = time.perf_counter()
+                    payload = codec.encode(value, tensor)
+                    encoded = time.perf_counter()
+                    decoded = codec.decode(payload, tensor, 1)
+                    decode.append(time.perf_counter() - encoded)
+                    encode.append(encoded - begun)
+                    nbytes.append(len(payload))
+                    grid = coder.table.grid
+                    error = coder.in_steps(grid.rows(decoded)) - coder.in_steps(grid.rows(value))
+                    worst = max(worst, float(np.abs(error).max()))
+                if not worst <= 2.01:
+                    sys.exit(f"{name}, boundary {boundary.id}: off by {worst:.2f} steps")
+                mean = statistics.mean(nbytes)
+                rows.append(
+                    [name.rpartition(":")[2], str(boundary.id), "x".join(map(str, tensor.shape)),
+                     str(level), str(tensor.nbytes_at(1)), f"{mean:.0f}",
+                     f"{32 * mean / tensor.nbytes_at(1):.3f}",
+                     *(f"{1e3 * statistics.median(t):.2f}" for t in (encode, decode)),
+                     f"{worst:.2f}"]
+                )  # fmt: skip
+    return rows
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--images", default="", help="photos to measure with")
+    parser.add_argument("--calibrate", default="", help="photos to calibrate with")
+    parser.add_argument("--quick", action="store_true", help="one model")
+    args = parser.parse_args()
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        temporary = Path(folder)
+        images = args.images or own_photos(temporary / "images", 0)
+        calibration = args.calibrate or own_photos(temporary / "calibrate", 1)
+        for name in MODELS[1:2] if args.quick else MODELS:
+            rows += rows_of(name, images, calibration, temporary)
+    write_report(
+        "codec_models",
+        "How small and how fast is the transform codec on other models?",
+        Table(COLUMNS, rows),
+        {},
+        save=not args.quick,
+    )
+
+
+if __name__ == "__main__":
+    main()
