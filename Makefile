@@ -30,8 +30,9 @@ $(VENV)/.dev: $(BIN)/python $(SOURCES)
 demo: $(VENV)/.demo
 	$(BIN)/splitpoint demo
 
+# A file of tests stays in one process; the longest come first.
 test: lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

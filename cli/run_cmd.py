@@ -80,8 +80,12 @@ def run(
         float, typer.Option(help="Stretch edge compute to play a slower device (emulated).", min=1)
     ] = 1.0,
     budget_ms: Annotated[
-        float, typer.Option(help="Time for an answer from the cloud; later it has expired.", min=1)
+        float, typer.Option(help="Time for a frame; near its end the device finishes it.", min=1)
     ] = 10_000.0,
+    finish_locally: Annotated[
+        bool,
+        typer.Option(help="Finish on the device what the cloud does not answer in time."),
+    ] = True,
     repeat: Annotated[int, typer.Option(help="Go over the source so many times.", min=1)] = 1,
     in_flight: Annotated[
         int, typer.Option(help="Most frames under way, 0: what the worker allows.", min=0)
@@ -130,6 +134,7 @@ def run(
         threads=threads,
         slowdown=slowdown,
         budget_ms=budget_ms,
+        finish_locally=finish_locally,
         max_frame_bytes=math.inf if max_kb_per_frame is None else 1e3 * max_kb_per_frame,
     )
     if save_outputs is not None:

@@ -4,37 +4,34 @@ from __future__ import annotations
 
 import asyncio
 import math
-import os
-import platform
 import time
 from collections import deque
 from collections.abc import AsyncIterable, AsyncIterator, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from splitpoint.codec import Array, CodecError, CodecSet, SpecError, SplitpointError
-from splitpoint.codec.video import FktVideo, VideoStream
+from splitpoint.codec import CodecSet, SpecError, SplitpointError
 from splitpoint.partition.bundle import Manifest
 from splitpoint.partition.codec_tables import codecs_of
 from splitpoint.partition.link import Link
-from splitpoint.partition.plan import Plan, coarser, named_plan
+from splitpoint.partition.plan import Plan, named_plan
 from splitpoint.partition.planner import Report
 from splitpoint.partition.slowdown import Slowdown
-from splitpoint.proto import splitpoint_pb2 as pb
-from splitpoint.proto.frames import FrameError, build_frame, decode_reply, encode_tensors
+from splitpoint.proto.frames import FrameError, build_frame, decode_reply
 from splitpoint.proto.limits import MAX_BATCH_PER_FRAME, max_frame_bytes
 from splitpoint.proto.status import FrameExpiredError, KeyFrameNeededError
 
 from .auto_plan import AutoPlan, device_profile, plan_now
 from .cache import default_cache
 from .channel import WorkerChannel
+from .connection import Connection
+from .edge_half import EdgeHalf, EdgePart
 from .errors import AgentError
-from .frame_stream import FrameStream
 from .given import Given, Inputs, batch_of, each
 from .link_probe import probe_link
+from .local_finish import LocalFinish
 from .prepare import Prepared, prepare
 from .result import Outcome, Result, Stages
 from .runtime import SegmentRunner
@@ -42,15 +39,6 @@ from .runtime import SegmentRunner
 DEFAULT_BUDGET_MS = 10_000.0
 # The way to the compute thread and back takes longer than this: shorter work is done in place.
 INLINE_MS = 0.3
-
-
-@dataclass(frozen=True, slots=True)
-class _EdgePart:
-    values: dict[str, Array]
-    tensors: list[pb.Tensor]
-    codec: str  # the plan's, or one of fewer bytes
-    edge_ms: float
-    encode_ms: float
 
 
 class EdgeAgent:
@@ -64,7 +52,9 @@ class EdgeAgent:
     device and the link and takes the best plan, as `auto` says; otherwise `split` and `codec` name
     one. A frame whose payload would exceed `max_frame_bytes` goes in the next coarser codec of the
     plan's kind that was calibrated, and its result names that. `slowdown` stretches edge compute to
-    play a slower device, and is to be reported as emulated. Raises `AgentError`, `PlanError`, or
+    play a slower device, and is to be reported as emulated. What the cloud refuses, loses or does
+    not answer in time, the device finishes from the tensors that it still holds, once all segments
+    are here, unless `finish_locally` says otherwise. Raises `AgentError`, `PlanError`, or
     what the wire and the cache raise, on entering; afterwards every frame has a `Result`.
     """
 
@@ -82,6 +72,7 @@ class EdgeAgent:
         slowdown: float = 1.0,
         budget_ms: float = DEFAULT_BUDGET_MS,
         max_frame_bytes: float = math.inf,
+        finish_locally: bool = True,
     ) -> None:
         if slowdown < 1:
             raise AgentError(f"a slowdown of {slowdown} is below 1")
@@ -93,19 +84,19 @@ class EdgeAgent:
         self._split, self._codec, self._auto = split, codec, auto or AutoPlan()
         self._cache, self._threads = cache or default_cache(), threads
         self._budget_ms, self._max_frame_bytes = budget_ms, max_frame_bytes
+        self._finish_locally = finish_locally
+        self._local: LocalFinish | None = None
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="splitpoint-edge")
         self._frames = 0
         self._edge_ms = math.inf  # what the latest frame took on this device
         self._slower = Slowdown(slowdown)
         self._runner = SegmentRunner(self._slower, threads=threads)
         self._files: WorkerChannel | None = None
-        self._channel: WorkerChannel | None = None
-        self._stream: FrameStream | None = None
-        self._opening: asyncio.Task[FrameStream] | None = None
+        self._connection: Connection | None = None
         self.outcomes: dict[Outcome, int] = dict.fromkeys(Outcome, 0)
         self._prepared: Prepared
         self._codecs: CodecSet
-        self._video: VideoStream | None = None  # while the plan's codec is one for streams
+        self._half: EdgeHalf
         self.manifest: Manifest
         self.digest: str
         self.labels: list[str] = []
@@ -124,10 +115,18 @@ class EdgeAgent:
             self.manifest, self.digest = self._prepared.manifest, self._prepared.digest
             self.labels = self._prepared.labels
             self._codecs = codecs_of(self.manifest, self._prepared.folder)
+            self._half = EdgeHalf(
+                self.manifest, self._codecs, self._runner, self._slower, self._max_frame_bytes
+            )
             if self._server is not None:
                 specs = [boundary.tensors for boundary in self.manifest.boundaries]
                 limit = max_frame_bytes(specs, MAX_BATCH_PER_FRAME)
-                self._channel = WorkerChannel(self._server, limit)
+                self._connection = Connection(
+                    WorkerChannel(self._server, limit),
+                    self.manifest.name,
+                    self.digest,
+                    self._stream_opened,
+                )
             if self._split == "auto":
                 await self.switch(await self._best_plan())
             else:
@@ -136,6 +135,9 @@ class EdgeAgent:
                         await self._prepared.tables(boundary.id)
                 plan = named_plan(self.manifest, self._codecs, self._split, self._codec)
                 await self.switch(plan)
+            if self._connection is not None and self._finish_locally:
+                self._local = LocalFinish(self._prepared, self._runner, self._pool)
+                self._local.start()
         except BaseException:
             await self._close()
             raise
@@ -148,26 +150,23 @@ class EdgeAgent:
         worker where there is none.
         """
         if plan.boundary < len(self.manifest.segments):
-            if self._channel is None:
+            if self._connection is None:
                 raise AgentError(
                     f"the split at boundary {plan.boundary} needs a worker",
                     "give --server HOST:PORT, or --split local",
                 )
-            await self._live_stream()
+            await self._connection.live()
         paths = await self._prepared.segments(plan.boundary)
         loop = asyncio.get_running_loop()
         await loop.run_in_executor(self._pool, self._runner.load, paths)
         if not self._is_local(plan):
             await self._prepared.tables(plan.boundary)
-            for name in coarser(self.manifest.boundaries[plan.boundary], plan.codec):
-                await loop.run_in_executor(self._pool, self._codecs.named, name, plan.boundary)
-            codec = self._codecs.named(plan.codec, plan.boundary)
-            self._video = codec.new_stream() if isinstance(codec, FktVideo) else None
+            await loop.run_in_executor(self._pool, self._half.prepare, plan)
         self.plan = plan
 
     async def _best_plan(self) -> Plan:
         """The plan for this device, its link and the worker's load, all of them measured."""
-        if self._channel is None:
+        if self._connection is None:
             return named_plan(self.manifest, self._codecs, "local")
         prepared, auto = self._prepared, self._auto
         if prepared.info is None or prepared.load is None:
@@ -175,7 +174,7 @@ class EdgeAgent:
                 f"{self._server} does not serve the bundle {self._bundle_path}",
                 "serve the same bundle, or leave out --bundle",
             )
-        link = auto.link or await probe_link(await self._live_stream(), str(self._server))
+        link = auto.link or await probe_link(await self._connection.live(), str(self._server))
         await prepared.segments(len(self.manifest.segments))
         for boundary in self.manifest.boundaries:
             await prepared.tables(boundary.id)
@@ -228,7 +227,8 @@ class EdgeAgent:
         At most `in_flight` frames are under way, 0 for as many as keep all stages busy. A
         frame that has no inputs, or inputs that do not fit, becomes a failed result.
         """
-        credits = 1 if self._stream is None else self._stream.welcome.credits
+        stream = None if self._connection is None else self._connection.stream
+        credits = 1 if stream is None else stream.welcome.credits
         window = in_flight or credits + 1  # one is computed while the others are on their way
         running: deque[asyncio.Task[Result]] = deque()
         try:
@@ -259,10 +259,10 @@ class EdgeAgent:
         loop = asyncio.get_running_loop()
         plan = self.plan
         try:
-            if self._edge_ms < INLINE_MS and self._video is None:
-                part = self._edge_part(plan, inputs)
+            if self._edge_ms < INLINE_MS and not self._half.streams:
+                part = self._half.run(plan, inputs)
             else:
-                part = await loop.run_in_executor(self._pool, self._edge_part, plan, inputs)
+                part = await loop.run_in_executor(self._pool, self._half.run, plan, inputs)
             self._edge_ms = part.edge_ms + part.encode_ms
         except SplitpointError as error:
             return self._failed(frame, error, metadata, start)
@@ -290,22 +290,21 @@ class EdgeAgent:
             )
 
         try:
-            deadline = start + self._budget_ms / 1e3
-            stream = await self._live_stream(max(deadline - time.perf_counter(), 0))
+            deadline = start + (self._budget_ms - self._reserve_ms(plan)) / 1e3
+            assert self._connection is not None  # plans that need one are refused without
+            stream = await self._connection.live(max(deadline - time.perf_counter(), 0))
             budget_ms = 1e3 * (deadline - time.perf_counter())
             waited = time.perf_counter()
             try:
                 reply, answer_ms, bytes_up = await stream.ask(build, budget_ms)
             except KeyFrameNeededError:
-                part = await loop.run_in_executor(self._pool, self._as_key_frame, plan, part)
+                part = await loop.run_in_executor(self._pool, self._half.as_key_frame, plan, part)
                 budget_ms = 1e3 * (deadline - time.perf_counter())
                 reply, answer_ms, bytes_up = await stream.ask(build, budget_ms)
             queued_here_ms = 1e3 * (time.perf_counter() - waited) - answer_ms
             outputs = decode_reply(reply, self.manifest.boundaries[-1].tensors, batch)
-        except FrameExpiredError as error:
-            return self._failed(frame, error, metadata, start, Outcome.EXPIRED)
         except (SplitpointError, FrameError) as error:
-            return self._failed(frame, error, metadata, start)
+            return await self._finish_here(frame, plan, part, error, metadata, start)
         server_ms, queue_ms = reply.times.total_us / 1e3, reply.times.queue_us / 1e3
         link_ms = max(answer_ms - server_ms, 0.0)
         downlink_ms = min(stream.round_trip_ms / 2, link_ms / 2)
@@ -332,39 +331,42 @@ class EdgeAgent:
             metadata=metadata,
         )
 
-    def _edge_part(self, plan: Plan, inputs: Inputs) -> _EdgePart:
-        """On the compute thread: segments [0, boundary), then the codec."""
-        start = time.perf_counter()
-        values = self._runner.run(inputs, plan.boundary)
-        computed = time.perf_counter()
-        if self._is_local(plan):
-            return _EdgePart(values, [], plan.codec, 1e3 * (computed - start), 0.0)
-        codec, tensors = self._slower.stretch(
-            (plan.boundary, plan.codec), self._encode, plan, values
-        )
-        encoded_ms = 1e3 * (time.perf_counter() - computed)
-        return _EdgePart(values, tensors, codec, 1e3 * (computed - start), encoded_ms)
+    def _reserve_ms(self, plan: Plan) -> float:
+        """Of the budget, what finishing on the device is kept for."""
+        if self._local is None or not self._local.ready:
+            return 0.0
+        return min(self._local.reserve_ms(plan.boundary), self._budget_ms / 2)
 
-    def _as_key_frame(self, plan: Plan, part: _EdgePart) -> _EdgePart:
-        """On the compute thread: the same frame once more, without what the worker lacks."""
-        if self._video is not None:
-            self._video.reset()
-        return replace(part, tensors=self._encode(plan, part.values)[1])
-
-    def _encode(self, plan: Plan, values: dict[str, Array]) -> tuple[str, list[pb.Tensor]]:
-        """The boundary's tensors in the plan's codec, or in the first coarser one that fits."""
-        boundary = self.manifest.boundaries[plan.boundary]
-        names = coarser(boundary, plan.codec)
-        for name in names:
-            codec = self._video or self._codecs.named(name, boundary.id)
-            tensors = encode_tensors(values, boundary.tensors, codec)
-            size = sum(len(tensor.payload) for tensor in tensors)
-            if size <= self._max_frame_bytes:
-                return name, tensors
-        raise CodecError(
-            f"the frame has {size} bytes even as {names[-1]}, "
-            f"at most {self._max_frame_bytes:g} are allowed",
-            "raise --max-kb-per-frame, or run on the device with --split local",
+    async def _finish_here(
+        self,
+        frame: int,
+        plan: Plan,
+        part: EdgePart,
+        error: SplitpointError | FrameError,
+        metadata: Any,
+        start: float,
+    ) -> Result:
+        """What becomes of a frame that the cloud did not answer, and why."""
+        lost = Outcome.EXPIRED if isinstance(error, FrameExpiredError) else Outcome.FAILED
+        if self._local is None or not self._local.ready:
+            return self._failed(frame, error, metadata, start, lost)
+        waited_ms = 1e3 * (time.perf_counter() - start) - part.edge_ms - part.encode_ms
+        try:
+            values, here_ms = await self._local.run(part.values, plan.boundary)
+        except SplitpointError as second:
+            return self._failed(frame, second, metadata, start)
+        return Result(
+            id=frame,
+            outcome=Outcome.LOCAL,
+            boundary=plan.boundary,
+            codec=part.codec,
+            outputs={name: values[tensor] for name, tensor in self.manifest.outputs.items()},
+            stages_ms=Stages(
+                edge=part.edge_ms + here_ms, encode=part.encode_ms, uplink=max(waited_ms, 0.0)
+            ),
+            total_ms=1e3 * (time.perf_counter() - start),
+            why=f"finished on the device: {error}",
+            metadata=metadata,
         )
 
     def _failed(
@@ -386,39 +388,16 @@ class EdgeAgent:
             metadata=metadata,
         )
 
-    async def _live_stream(self, timeout_s: float | None = None) -> FrameStream:
-        """The stream to the worker, opened (again) where there is none that works.
-
-        All frames that wait share one attempt, which outlives those whose budget ends first.
-        """
-        if self._stream is not None and self._stream.broken is None:
-            return self._stream
-        if self._opening is None or self._opening.done():
-            self._opening = asyncio.create_task(self._open_stream(), name="open-stream")
-            # Where nobody waits any more, nobody misses the exception either.
-            self._opening.add_done_callback(lambda task: task.cancelled() or task.exception())
-        try:
-            return await asyncio.wait_for(asyncio.shield(self._opening), timeout_s)
-        except asyncio.TimeoutError:
-            raise FrameExpiredError("the budget ran out while connecting") from None
-
-    async def _open_stream(self) -> FrameStream:
-        if self._stream is not None:
-            await self._stream.close()
-        assert self._channel is not None
-        client = f"{platform.node()}/{os.getpid()}"
-        self._stream = await self._channel.open_stream(self.manifest.name, self.digest, client)
-        if self._video is not None:
-            self._video.reset()
-        return self._stream
+    def _stream_opened(self) -> None:
+        """Called for every new stream."""
+        self._half.new_stream()
+        if self._local is not None:
+            self._local.start()
 
     async def _close(self) -> None:
-        if self._opening is not None:
-            self._opening.cancel()
-            await asyncio.gather(self._opening, return_exceptions=True)
-        if self._stream is not None:
-            await self._stream.close()
-        for channel in (self._channel, self._files):
-            if channel is not None:
-                await channel.close()
+        if self._local is not None:
+            await self._local.close()
+        for connection in (self._connection, self._files):
+            if connection is not None:
+                await connection.close()
         await asyncio.to_thread(self._pool.shutdown)

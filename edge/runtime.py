@@ -22,9 +22,14 @@ class SegmentRunner:
         for path in paths[len(self._segments) :]:
             self._segments.append(OnnxSegment(path, self._threads))
 
-    def run(self, values: Mapping[str, Array], boundary: int) -> dict[str, Array]:
-        """All tensors known after segments [0, boundary), those of boundary 0 included."""
+    @property
+    def loaded(self) -> int:
+        """How many segments there are sessions of, from the first."""
+        return len(self._segments)
+
+    def run(self, values: Mapping[str, Array], boundary: int, start: int = 0) -> dict[str, Array]:
+        """All tensors known after segments [start, boundary), `values` included."""
         state = dict(values)
-        for index, segment in enumerate(self._segments[:boundary]):
-            state.update(self._slowdown.stretch(index, segment, state))
+        for index in range(start, boundary):
+            state.update(self._slowdown.stretch(index, self._segments[index], state))
         return state

@@ -106,7 +106,17 @@ def test_pip_commands_name_extras_that_exist() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["overhead", "models", "edge_memory", "planner_regret", "layer_sum", "rate_accuracy"]
+    "name",
+    [
+        "overhead",
+        "models",
+        "edge_memory",
+        "planner_regret",
+        "layer_sum",
+        "rate_accuracy",
+        "video_bytes",
+        "codec_models",
+    ],
 )
 def test_benchmarks(name: str) -> None:
     """Each benchmark that the README quotes runs, in its short version where there is one."""

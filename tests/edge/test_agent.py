@@ -173,7 +173,7 @@ async def test_cache_resumes_and_verifies(
     (folder / "segments").mkdir(parents=True)
     dead = folder / f"{weights}.part-4194305"  # above the largest process id
     dead.write_bytes(original[:100])
-    async with EdgeAgent(worker.address, split="2", cache=tmp_path) as agent:
+    async with EdgeAgent(worker.address, split="2", cache=tmp_path, finish_locally=False) as agent:
         assert (await agent.infer({"pixels": pixels})).outcome is Outcome.ANSWERED
     assert (folder / weights).read_bytes() == original
     assert not list(folder.rglob("*.part-*"))
@@ -213,7 +213,9 @@ async def test_lost_connection_is_an_outcome_and_heals(
 async def test_black_hole_expires(worker: Worker, pixels: np.ndarray, tmp_path: Path) -> None:
     async with (
         Relay(worker.address, FAST) as relay,
-        EdgeAgent(relay.address, split="1", cache=tmp_path, budget_ms=300) as agent,
+        EdgeAgent(
+            relay.address, split="1", cache=tmp_path, budget_ms=300, finish_locally=False
+        ) as agent,
     ):
         swallowing = asyncio.create_task(relay.black_hole(1))
         await asyncio.sleep(0.05)
@@ -228,7 +230,9 @@ async def test_draining_worker_answers_what_it_has(
 ) -> None:
     worker = Worker([small_bundle.folder], listen="127.0.0.1:0", grace_s=5)
     await worker.__aenter__()
-    async with EdgeAgent(worker.address, split="1", cache=tmp_path, budget_ms=2000) as agent:
+    async with EdgeAgent(
+        worker.address, split="1", cache=tmp_path, budget_ms=2000, finish_locally=False
+    ) as agent:
         await agent.infer({"pixels": pixels})
         asking = [asyncio.create_task(agent.infer({"pixels": pixels})) for _ in range(3)]
         await asyncio.sleep(0)
@@ -247,7 +251,9 @@ async def test_worker_that_falls_silent_costs_no_more_than_the_budget(
     """Also while connecting again: frames share the attempt and keep their own budgets."""
     async with (
         Relay(worker.address, FAST) as relay,
-        EdgeAgent(relay.address, split="1", cache=tmp_path, budget_ms=300) as agent,
+        EdgeAgent(
+            relay.address, split="1", cache=tmp_path, budget_ms=300, finish_locally=False
+        ) as agent,
     ):
         await relay.cut(0)
         swallowing = asyncio.create_task(relay.black_hole(2))

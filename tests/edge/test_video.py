@@ -92,9 +92,11 @@ async def test_a_new_stream_begins_with_a_key_frame(
         EdgeAgent(worker.address, split="1", codec="fkt-video@8", cache=tmp_path) as agent,
     ):
         assert (await agent.infer({"pixels": pixels})).outcome is Outcome.ANSWERED
-        assert agent._stream is not None
-        await agent._stream.close()
-        agent._stream.broken = ConnectionError("gone")
+        assert agent._connection is not None
+        stream = agent._connection.stream
+        assert stream is not None
+        await stream.close()
+        stream.broken = ConnectionError("gone")
         for _ in range(3):
             assert (await agent.infer({"pixels": pixels})).outcome is Outcome.ANSWERED
     # The frame that found the stream broken was coded before; the worker asked for it again.

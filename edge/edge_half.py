@@ -1,0 +1,99 @@
+"""The device's half of a frame: the segments before the split, and the codec."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from splitpoint.codec import Array, CodecError, CodecSet
+from splitpoint.codec.video import FktVideo, VideoStream
+from splitpoint.partition.bundle import Manifest
+from splitpoint.partition.plan import Plan, coarser
+from splitpoint.partition.slowdown import Slowdown
+from splitpoint.proto import splitpoint_pb2 as pb
+from splitpoint.proto.frames import encode_tensors
+
+from .runtime import SegmentRunner
+
+
+@dataclass(frozen=True, slots=True)
+class EdgePart:
+    """What the device holds of a frame, and what of it goes to the cloud (nothing if all is local).
+
+    `codec` is the plan's, or one of fewer bytes.
+    """
+
+    values: dict[str, Array]
+    tensors: list[pb.Tensor]
+    codec: str
+    edge_ms: float
+    encode_ms: float
+
+
+class EdgeHalf:
+    """Computes and encodes, on the compute thread. A payload has at most `max_frame_bytes`."""
+
+    def __init__(
+        self,
+        manifest: Manifest,
+        codecs: CodecSet,
+        runner: SegmentRunner,
+        slowdown: Slowdown,
+        max_frame_bytes: float,
+    ) -> None:
+        self._manifest, self._codecs = manifest, codecs
+        self._runner, self._slowdown = runner, slowdown
+        self._max_frame_bytes = max_frame_bytes
+        self._video: VideoStream | None = None  # while the plan's codec is one for streams
+
+    @property
+    def streams(self) -> bool:
+        """Whether payloads depend on those before them, and must keep to the compute thread."""
+        return self._video is not None
+
+    def prepare(self, plan: Plan) -> None:
+        """Makes the plan's codecs ready, once the boundary's tables are here."""
+        for name in coarser(self._manifest.boundaries[plan.boundary], plan.codec):
+            self._codecs.named(name, plan.boundary)
+        codec = self._codecs.named(plan.codec, plan.boundary)
+        self._video = codec.new_stream() if isinstance(codec, FktVideo) else None
+
+    def new_stream(self) -> None:
+        """The worker at the other end knows nothing of the frames so far."""
+        if self._video is not None:
+            self._video.reset()
+
+    def run(self, plan: Plan, inputs: Mapping[str, Array]) -> EdgePart:
+        """Segments [0, boundary), then the codec."""
+        start = time.perf_counter()
+        values = self._runner.run(inputs, plan.boundary)
+        computed = time.perf_counter()
+        if plan.boundary == len(self._manifest.segments):
+            return EdgePart(values, [], plan.codec, 1e3 * (computed - start), 0.0)
+        codec, tensors = self._slowdown.stretch(
+            (plan.boundary, plan.codec), self._encode, plan, values
+        )
+        encoded_ms = 1e3 * (time.perf_counter() - computed)
+        return EdgePart(values, tensors, codec, 1e3 * (computed - start), encoded_ms)
+
+    def as_key_frame(self, plan: Plan, part: EdgePart) -> EdgePart:
+        """The same frame once more, without what the worker lacks."""
+        self.new_stream()
+        return replace(part, tensors=self._encode(plan, part.values)[1])
+
+    def _encode(self, plan: Plan, values: dict[str, Array]) -> tuple[str, list[pb.Tensor]]:
+        """The boundary's tensors in the plan's codec, or in the first coarser one that fits."""
+        boundary = self._manifest.boundaries[plan.boundary]
+        names = coarser(boundary, plan.codec)
+        for name in names:
+            codec = self._video or self._codecs.named(name, boundary.id)
+            tensors = encode_tensors(values, boundary.tensors, codec)
+            size = sum(len(tensor.payload) for tensor in tensors)
+            if size <= self._max_frame_bytes:
+                return name, tensors
+        raise CodecError(
+            f"the frame has {size} bytes even as {names[-1]}, "
+            f"at most {self._max_frame_bytes:g} are allowed",
+            "raise --max-kb-per-frame, or run on the device with --split local",
+        )
