@@ -136,7 +136,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="one boundary, few frames")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
-        images = Path(args.images or own_photos(Path(temporary) / "images", 0))
+        images = args.images or own_photos(Path(temporary) / "images", 0)
         bundle = compile_model(
             load_model("efficientnet-lite0", "default"),
             Path(temporary) / "lite0.split",

@@ -9,7 +9,6 @@ from typing import Annotated
 
 import typer
 from splitpoint.codec import SplitpointError
-from threadpoolctl import threadpool_limits
 
 from .compile_cmd import compile_
 from .demo_cmd import demo
@@ -57,6 +56,8 @@ def main() -> None:
     os.environ.setdefault("GOMP_SPINCOUNT", "60000")
     # A codec's matrix products are small, and the cores belong to onnxruntime or torch: with numpy
     # in several threads as well, a product of 3 ms takes up to 100.
+    from threadpoolctl import threadpool_limits  # writes to the environment when imported
+
     threadpool_limits(1, "blas")
     try:
         app()

@@ -21,9 +21,10 @@ from splitpoint.partition.planner import Report
 from splitpoint.partition.slowdown import Slowdown
 from splitpoint.proto.frames import FrameError, build_frame, decode_reply
 from splitpoint.proto.limits import MAX_BATCH_PER_FRAME, max_frame_bytes
-from splitpoint.proto.status import FrameExpiredError, KeyFrameNeededError
+from splitpoint.proto.status import FrameExpiredError, KeyFrameNeededError, UnreachableError
 
 from .auto_plan import AutoPlan, device_profile, plan_now
+from .breaker import Breaker
 from .cache import default_cache
 from .channel import WorkerChannel
 from .connection import Connection
@@ -86,6 +87,7 @@ class EdgeAgent:
         self._budget_ms, self._max_frame_bytes = budget_ms, max_frame_bytes
         self._finish_locally = finish_locally
         self._local: LocalFinish | None = None
+        self._breaker: Breaker | None = None  # where the device can finish frames itself
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="splitpoint-edge")
         self._frames = 0
         self._edge_ms = math.inf  # what the latest frame took on this device
@@ -138,6 +140,7 @@ class EdgeAgent:
             if self._connection is not None and self._finish_locally:
                 self._local = LocalFinish(self._prepared, self._runner, self._pool)
                 self._local.start()
+                self._breaker = Breaker(self._connection)
         except BaseException:
             await self._close()
             raise
@@ -280,6 +283,10 @@ class EdgeAgent:
                 metadata=metadata,
             )
 
+        if self._breaker is not None and self._can_finish and not self._breaker.allows():
+            away = UnreachableError("the worker has not answered lately")
+            return await self._finish_here(frame, plan, part, away, metadata, start)
+
         def build(frame_id: int, budget_ms: int) -> bytes:
             return build_frame(
                 id=frame_id,
@@ -303,7 +310,9 @@ class EdgeAgent:
                 reply, answer_ms, bytes_up = await stream.ask(build, budget_ms)
             queued_here_ms = 1e3 * (time.perf_counter() - waited) - answer_ms
             outputs = decode_reply(reply, self.manifest.boundaries[-1].tensors, batch)
+            self._note(None)
         except (SplitpointError, FrameError) as error:
+            self._note(error)
             return await self._finish_here(frame, plan, part, error, metadata, start)
         server_ms, queue_ms = reply.times.total_us / 1e3, reply.times.queue_us / 1e3
         link_ms = max(answer_ms - server_ms, 0.0)
@@ -331,11 +340,24 @@ class EdgeAgent:
             metadata=metadata,
         )
 
+    @property
+    def _can_finish(self) -> bool:
+        return self._local is not None and self._local.ready
+
     def _reserve_ms(self, plan: Plan) -> float:
         """Of the budget, what finishing on the device is kept for."""
         if self._local is None or not self._local.ready:
             return 0.0
         return min(self._local.reserve_ms(plan.boundary), self._budget_ms / 2)
+
+    def _note(self, error: Exception | None) -> None:
+        """Tells the breaker how the worker took a frame."""
+        if self._breaker is None:
+            return
+        if isinstance(error, (UnreachableError, FrameExpiredError)):
+            self._breaker.failed()
+        else:
+            self._breaker.answered()
 
     async def _finish_here(
         self,
@@ -395,8 +417,9 @@ class EdgeAgent:
             self._local.start()
 
     async def _close(self) -> None:
-        if self._local is not None:
-            await self._local.close()
+        for helper in (self._breaker, self._local):
+            if helper is not None:
+                await helper.close()
         for connection in (self._connection, self._files):
             if connection is not None:
                 await connection.close()

@@ -132,8 +132,11 @@ class FrameStream:
             raise error_of_reply(reply.status, reply.reason)
         return reply, 1e3 * (time.perf_counter() - sent), len(data)
 
-    async def probe(self, padding_bytes: int = 0) -> float:
-        """Milliseconds until the worker echoes a message with that many bytes of padding."""
+    async def probe(self, padding_bytes: int = 0, timeout_s: float = CONNECT_TIMEOUT_S) -> float:
+        """Milliseconds until the worker echoes a message with that many bytes of padding.
+
+        A stream that does not echo in time is lost, and raises `UnreachableError`.
+        """
         self._next_id += 1
         probe = pb.Probe(id=self._next_id, padding=bytes(padding_bytes))
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -141,7 +144,7 @@ class FrameStream:
         start = time.perf_counter()
         try:
             self._post(pb.ClientMessage(probe=probe).SerializeToString())
-            await asyncio.wait_for(future, CONNECT_TIMEOUT_S)
+            await asyncio.wait_for(future, timeout_s)
         except asyncio.TimeoutError as error:
             raise self._lost(error) from error
         finally:

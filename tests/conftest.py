@@ -13,7 +13,7 @@ from splitpoint.partition.model_source import load_model
 from splitpoint.partition.model_spec import ModelSpec
 from splitpoint.partition.picture import PictureInput
 
-LONG = ("test_readme.py", "test_cli.py", "test_compile.py", "test_calibrate.py")
+LONG = ("test_benchmarks.py", "test_readme.py", "test_cli.py", "test_compile.py")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pytest
@@ -13,12 +15,15 @@ import torch
 from splitpoint.cli.relay import Relay
 from splitpoint.cloud.worker import Worker
 from splitpoint.edge import CacheError, EdgeAgent, Outcome, Result
+from splitpoint.edge.breaker import FAILURES, Breaker
 from splitpoint.edge.cache import BundleCache
+from splitpoint.edge.connection import Connection
 from splitpoint.edge.local_finish import LocalFinish
 from splitpoint.partition.bundle import Bundle
 from splitpoint.partition.link import parse_link
 from splitpoint.partition.model_spec import ModelSpec
 from splitpoint.partition.verify import relative_error
+from splitpoint.proto.status import UnreachableError
 
 FAST = parse_link("1000mbps,0ms")
 
@@ -96,6 +101,31 @@ async def test_a_silent_worker_costs_the_budget_and_one_finish(
                 break
             await asyncio.sleep(0.1)
         assert result.outcome is Outcome.ANSWERED
+
+
+async def test_frames_stop_waiting_for_a_worker_that_does_not_answer(
+    worker: Worker, pixels: np.ndarray, expected: np.ndarray, tmp_path: Path
+) -> None:
+    """And go to the cloud again within two seconds of its return."""
+    async with (
+        Relay(worker.address, FAST) as relay,
+        EdgeAgent(relay.address, split="1", codec="raw", cache=tmp_path, budget_ms=300) as agent,
+    ):
+        await loaded(agent)
+        swallowing = asyncio.create_task(relay.black_hole(2.5))
+        await asyncio.sleep(0.05)
+        results = [await agent.infer({"pixels": pixels}) for _ in range(12)]
+        for result in results:
+            assert_finished_here(result, expected, 1)
+        assert all(result.total_ms > 200 for result in results[:FAILURES])
+        assert all(result.total_ms < 150 for result in results[FAILURES:])
+        assert "has not answered lately" in results[-1].why
+        await swallowing
+        back = time.perf_counter()
+        while (await agent.infer({"pixels": pixels})).outcome is not Outcome.ANSWERED:
+            assert time.perf_counter() - back < 2
+            await asyncio.sleep(0.02)
+        assert agent.outcomes[Outcome.FAILED] == agent.outcomes[Outcome.EXPIRED] == 0
 
 
 async def test_time_for_the_finish_is_kept_within_the_budget(
@@ -188,3 +218,69 @@ async def test_who_does_not_want_it_fetches_nothing_more(
         await asyncio.sleep(0.2)
     last = small_bundle.manifest.segments[-1].onnx
     assert not (tmp_path / small_bundle.digest / last).exists()
+
+
+class Stream:
+    """Echoes probes, unless told otherwise."""
+
+    def __init__(self) -> None:
+        self.echoes, self.probes = True, 0
+
+    async def probe(self, timeout_s: float) -> float:
+        self.probes += 1
+        if not self.echoes:
+            raise UnreachableError("lost")
+        return 1.0
+
+    async def live(self, timeout_s: float) -> Stream:
+        return self
+
+
+async def allowed(breaker: Breaker) -> None:
+    for _ in range(300):
+        if breaker.allows():
+            return
+        await asyncio.sleep(0.01)
+    pytest.fail("no frame was let through")
+
+
+async def test_an_echo_alone_does_not_let_all_frames_wait_again() -> None:
+    """A worker that echoes and answers nothing: one frame a second finds out."""
+    stream = Stream()
+    breaker = Breaker(cast(Connection, stream))
+    assert all(breaker.allows() for _ in range(5))
+    for _ in range(FAILURES):
+        breaker.failed()
+    assert not breaker.allows()
+    await allowed(breaker)
+    assert stream.probes == 1
+    assert not any(breaker.allows() for _ in range(5))  # one is on its way
+    breaker.failed()
+    assert not breaker.allows()
+    await allowed(breaker)
+    assert stream.probes == 2
+    breaker.answered()
+    assert all(breaker.allows() for _ in range(5))
+    await breaker.close()
+
+
+async def test_probes_become_rare_and_end_with_the_agent() -> None:
+    stream = Stream()
+    stream.echoes = False
+    breaker = Breaker(cast(Connection, stream))
+    for _ in range(FAILURES):
+        breaker.failed()
+    await asyncio.sleep(1.5)
+    assert 2 <= stream.probes <= 6
+    await breaker.close()
+    before = stream.probes
+    await asyncio.sleep(0.3)
+    assert stream.probes == before
+
+
+async def test_one_lost_frame_opens_nothing() -> None:
+    breaker = Breaker(cast(Connection, Stream()))
+    for _ in range(5):
+        breaker.failed()
+        assert breaker.allows()
+        breaker.answered()
