@@ -32,7 +32,7 @@ demo: $(VENV)/.demo
 
 # A file of tests stays in one process; the longest come first.
 test: lint
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

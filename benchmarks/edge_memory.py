@@ -1,7 +1,8 @@
 """How much memory does the edge need, and how long does it take to start?
 
 Starts a worker with a bundle, then edge processes in which torch cannot be imported, and reads
-their resident memory after `import splitpoint.edge`, and after frames at several splits.
+their resident memory after `import splitpoint.edge`, and after frames at several splits,
+without and with the segments that finish a frame on the device.
 
     python benchmarks/edge_memory.py [--model efficientnet-lite0] [--quick]
 """
@@ -35,9 +36,11 @@ import asyncio, json, numpy as np, psutil
 from pathlib import Path
 def mb():
     return psutil.Process().memory_info().rss / 1e6
-async def main(address, split, cache):
+async def main(address, split, cache, finish):
     at_import, begin = mb(), time.perf_counter()
-    agent = splitpoint.edge.EdgeAgent(address, split=split, codec="auto", cache=Path(cache))
+    agent = splitpoint.edge.EdgeAgent(
+        address, split=split, codec="auto", cache=Path(cache), finish_locally=finish == "finish"
+    )
     async with agent:
         spec = agent.manifest.boundaries[0].tensors[0]
         inputs = {spec.name: np.zeros(spec.shape, spec.numpy_dtype)}
@@ -46,8 +49,11 @@ async def main(address, split, cache):
             result = await agent.infer(inputs)
             assert result.outputs, result.error
             first = first or time.perf_counter() - begin
+        running = mb()
+        while not (agent.is_local or agent.can_finish) and finish == "finish":
+            await asyncio.sleep(0.01)
         print(json.dumps({"import_s": imported, "import_mb": at_import, "first_s": first,
-                          "mb": mb(), "torch": "torch" in sys.modules}))
+                          "mb": running, "ready_mb": mb(), "torch": "torch" in sys.modules}))
 asyncio.run(main(*sys.argv[1:]))
 """
 
@@ -68,21 +74,27 @@ def main() -> None:
         try:
             for split in ("input", str(last // 2), "local"):
                 command = [sys.executable, "-c", EDGE, address, split, f"{folder}/cache"]
-                for _ in range(1 if args.quick else 2):  # the second has a warm cache
-                    output = subprocess.run(command, capture_output=True, text=True, check=True)
+                # The first fills the cache, and then waits for what it needs to finish by itself.
+                for finish in ("finish", "leave"):
+                    output = subprocess.run(
+                        [*command, finish], capture_output=True, text=True, check=True
+                    )
                     time.sleep(0.2)
-                edge = found[split] = json.loads(output.stdout)
+                    found[f"{split}, {finish}"] = json.loads(output.stdout)
+                edge, ready = found[f"{split}, leave"], found[f"{split}, finish"]
                 assert not edge["torch"]
                 rows.append(
                     [split, f"{edge['import_s']:.2f}", f"{edge['first_s']:.2f}",
-                     f"{edge['import_mb']:.0f}", f"{edge['mb']:.0f}"]
+                     f"{edge['import_mb']:.0f}", f"{edge['mb']:.0f}", f"{ready['ready_mb']:.0f}"]
                 )  # fmt: skip
         finally:
             worker.terminate()
             worker.communicate(timeout=20)
     table = Table(
-        ["split", "import, s", "start to first answer, s", "after import, MB", "running, MB"], rows
-    )
+        ["split", "import, s", "start to first answer, s", "after import, MB", "running, MB",
+         "ready to finish, MB"],
+        rows,
+    )  # fmt: skip
     write_report("edge_memory", __doc__.splitlines()[0], table, found, save=not args.quick)
 
 

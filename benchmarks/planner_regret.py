@@ -156,6 +156,7 @@ async def cell(
         cache=folder / "cache",
         slowdown=slowdown,
         budget_ms=120_000,
+        finish_locally=False,  # a candidate that fails must not pass for one that was measured
     ) as agent:
         report, link = agent.report, agent.link
         assert report is not None

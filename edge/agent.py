@@ -211,6 +211,11 @@ class EdgeAgent:
         """Whether the plan runs everything on the device."""
         return self._is_local(self.plan)
 
+    @property
+    def can_finish(self) -> bool:
+        """Whether all segments are here, so that the device can finish what the cloud does not."""
+        return self._local is not None and self._local.ready
+
     def _is_local(self, plan: Plan) -> bool:
         return plan.boundary == len(self.manifest.segments)
 
@@ -283,7 +288,7 @@ class EdgeAgent:
                 metadata=metadata,
             )
 
-        if self._breaker is not None and self._can_finish and not self._breaker.allows():
+        if self._breaker is not None and self.can_finish and not self._breaker.allows():
             away = UnreachableError("the worker has not answered lately")
             return await self._finish_here(frame, plan, part, away, metadata, start)
 
@@ -339,10 +344,6 @@ class EdgeAgent:
             why=plan.why,
             metadata=metadata,
         )
-
-    @property
-    def _can_finish(self) -> bool:
-        return self._local is not None and self._local.ready
 
     def _reserve_ms(self, plan: Plan) -> float:
         """Of the budget, what finishing on the device is kept for."""
