@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Mapping
 from concurrent.futures import Executor
@@ -11,6 +12,8 @@ from splitpoint.codec import Array, SplitpointError
 
 from .prepare import Prepared
 from .runtime import SegmentRunner
+
+log = logging.getLogger("splitpoint.edge")
 
 _NEWEST = 0.2  # weight of the latest time in the mean
 
@@ -78,3 +81,4 @@ class LocalFinish:
             self.error = None
         except SplitpointError as error:
             self.error = error
+            log.warning("frames cannot be finished on the device yet: %s", error)

@@ -37,10 +37,9 @@ class Blocks:
     turned: Sequence[Array | None]
 
     @classmethod
-    def of(cls, spec: TensorSpec, axes: Sequence[Array | None] = ()) -> Blocks:
-        """Small enough matrices, and every band with at least one position; axes: the DCT."""
+    def of(cls, spec: TensorSpec, axes: Sequence[Array | None]) -> Blocks:
+        """Small enough matrices, and every band with at least one position."""
         grid = Grid.of(spec)
-        axes = axes or grid.cosines()
         channels = grid.channels
         size = max(n for n in range(1, min(channels, MAX_BLOCK) + 1) if channels % n == 0)
         most = max(MAX_MATRIX_ENTRIES // (channels * size), 1)

@@ -186,7 +186,11 @@ async def test_what_is_missing_comes_with_the_next_stream(
 
 
 async def test_a_full_disk_costs_the_finish_and_not_the_agent(
-    worker: Worker, pixels: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    worker: Worker,
+    pixels: np.ndarray,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     async with EdgeAgent(worker.address, split="1", codec="raw", cache=tmp_path) as agent:
         await loaded(agent)
@@ -205,6 +209,7 @@ async def test_a_full_disk_costs_the_finish_and_not_the_agent(
         await agent._local.wait()
         assert not agent._local.ready
         assert isinstance(agent._local.error, CacheError)
+        assert "cannot be finished on the device yet: no space left" in caplog.text
         assert (await agent.infer({"pixels": pixels})).outcome is Outcome.ANSWERED
 
 
