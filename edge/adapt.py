@@ -50,6 +50,12 @@ class Adapter:
         """The rate that decisions are made for, None before anything was seen of the link."""
         return self.controller.uplink.mbps(time.perf_counter(), CAUTIOUS)
 
+    def runs(self, plan: Plan) -> None:
+        """This is the present plan, whoever has decided that."""
+        index = self._index.get((plan.boundary, plan.codec, plan.runtime))
+        if index is not None:
+            self.controller.current = index
+
     def computed(self, plan: Plan, ms: float) -> None:
         """The device computed and encoded a frame."""
         index = self._index.get((plan.boundary, plan.codec, plan.runtime))
@@ -115,7 +121,7 @@ class Adapter:
             await self._switch(plan)
         except SplitpointError as error:
             log.warning("cannot switch to boundary %d: %s", plan.boundary, error)
-            self.controller.stay(before)
+            self.controller.current = before
             return
         self._switched(plan.why)
 

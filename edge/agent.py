@@ -16,7 +16,6 @@ from splitpoint.codec import CodecSet, SpecError
 from splitpoint.partition.bundle import Manifest
 from splitpoint.partition.codec_tables import codecs_of
 from splitpoint.partition.link import Link
-from splitpoint.partition.online import OnlinePlanner
 from splitpoint.partition.plan import Plan, named_plan
 from splitpoint.partition.planner import Report
 from splitpoint.partition.slowdown import Slowdown
@@ -24,19 +23,18 @@ from splitpoint.proto.limits import MAX_BATCH_PER_FRAME, max_frame_bytes
 from splitpoint.proto.status import FrameExpiredError
 
 from .adapt import Adapter
-from .auto_plan import AutoPlan, candidates, device_profile, plan_now
+from .auto_plan import AutoPlan
 from .cache import default_cache
 from .channel import WorkerChannel
 from .connection import Connection
-from .controller import Controller
 from .edge_half import EdgeHalf
 from .errors import AgentError
+from .first_plan import first_plan
 from .frame import Frame
 from .frame_path import FramePath, Threads
 from .frame_stream import FrameStream
 from .given import Given, Inputs, batch_of
-from .link_probe import probe_link
-from .local_finish import LocalFinish
+from .local_finish import LocalFinish, fits
 from .prepare import Prepared, prepare
 from .result import Outcome, Result
 from .runtime import SegmentRunner
@@ -146,7 +144,9 @@ class EdgeAgent:
             await self._first_plan()
             if self._workers is not None:
                 self._workers.start()
-                if self._finish_locally and self._fits():
+                if self._finish_locally and fits(
+                    self.manifest, self._runner.loaded, self._max_edge_mb
+                ):
                     self._local = LocalFinish(self._prepared, self._runner, self._pools.compute)
                     self._local.start()
             self._path = FramePath(
@@ -192,6 +192,8 @@ class EdgeAgent:
             await self._prepared.tables(plan.boundary)
             await loop.run_in_executor(self._pools.encode, self._half.prepare, plan)
         self.plan = plan
+        if self._adapter is not None:
+            self._adapter.runs(plan)
 
     async def infer(self, inputs: Inputs, *, metadata: Any = None) -> Result:
         """Runs one frame to its outcome. Raises `SpecError` only for inputs that do not fit."""
@@ -343,70 +345,21 @@ class EdgeAgent:
 
     async def _best_plan(self, workers: Workers) -> Plan:
         """The plan for this device, its link and the worker's load, all of them measured."""
-        prepared, auto, server = self._prepared, self._auto, workers.current.server
-        if prepared.info is None or prepared.load is None:
-            raise AgentError(
-                f"{server} does not serve the bundle {self._bundle_path}",
-                "serve the same bundle, or leave out --bundle",
-            )
-        link = auto.link or await probe_link(await workers.current.connection.live(), server)
-        await prepared.segments(len(self.manifest.segments))
-        for boundary in self.manifest.boundaries:
-            await prepared.tables(boundary.id)
-        bundle = prepared.bundle()
-        profile = await asyncio.get_running_loop().run_in_executor(
-            self._pools.compute,
-            lambda: device_profile(
-                bundle,
-                auto,
-                folder=self._cache,
-                threads=self._threads,
-                slowdown=self._slower.factor,
-            ),
+        found = await first_plan(
+            self._prepared,
+            self._auto,
+            workers,
+            codec=self._codec,
+            compute=self._pools.compute,
+            folder=self._cache,
+            threads=self._threads,
+            slowdown=self._slower.factor,
         )
-        table = candidates(bundle, auto, profile, prepared.info, self._codec)
-        self.link, self.report = link, plan_now(bundle, auto, table, prepared.load, link)
-        plan = self.report.chosen
+        self.link, self.report = found.link, found.report
         if self._adapt:
-            chosen = next(
-                index
-                for index in range(len(table))
-                if (table.boundary[index], table.codec[index], table.runtime[index])
-                == (plan.boundary, plan.codec, plan.runtime)
-            )
-            controller = Controller(
-                table,
-                OnlinePlanner(table, self.manifest, auto.objective, auto.constraints),
-                start=chosen,
-                budget_ms=self._budget_ms,
-                round_trip_ms=link.round_trip_ms,
-            )
-            controller.knows(time.perf_counter(), link.probed_mbps or (link.uplink_mbps,))
-            self._adapter = Adapter(table, controller, workers, self.switch, self._switched)
-        return plan
-
-    def _fits(self) -> bool:
-        """Whether the rest of the model may be loaded; says so where it may not."""
-        if self._max_edge_mb is None:
-            return True
-        files = self.manifest.files
-        weights = [files[segment.weights].nbytes for segment in self.manifest.segments]
-        need_mb = self._resident_mb() + sum(weights[self._runner.loaded :]) / 1e6
-        if need_mb <= self._max_edge_mb:
-            return True
-        log.warning(
-            "frames that the cloud does not answer cannot be finished here: all segments would "
-            "take about %.0f MB, --max-edge-mb allows %g",
-            need_mb,
-            self._max_edge_mb,
-        )
-        return False
-
-    @staticmethod
-    def _resident_mb() -> float:
-        import psutil
-
-        return float(psutil.Process().memory_info().rss / 1e6)
+            controller = found.controller(self.manifest, self._auto, self._budget_ms)
+            self._adapter = Adapter(found.table, controller, workers, self.switch, self._switched)
+        return found.report.chosen
 
     def _opened(self, stream: FrameStream) -> None:
         """Called with every new stream."""

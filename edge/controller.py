@@ -15,7 +15,7 @@ from splitpoint.partition.costs import CostTable, Floats
 from splitpoint.partition.online import OnlinePlanner
 
 from .conditions import Conditions
-from .uplink_estimate import LARGE_BYTES, UplinkEstimate
+from .uplink_estimate import LONG_MS, UplinkEstimate
 
 CAUTIOUS = 20  # percentile of the uplink's rate that decisions are made for
 SPREAD = (10, 30, 50, 70, 90)  # percentiles that stand for the whole distribution
@@ -88,7 +88,7 @@ class Controller:
     def knows(self, now_s: float, mbps: Iterable[float]) -> None:
         """The link was measured before the first frame: equally likely rates."""
         for rate in mbps:
-            self.uplink.sent(now_s, LARGE_BYTES, LARGE_BYTES * 8e-3 / rate)
+            self.uplink.sent(now_s, LONG_MS * rate * 125, LONG_MS)
 
     # What the agent sees. -------------------------------------------------------------------
 
@@ -128,10 +128,6 @@ class Controller:
             return
         self._next_bytes = 0
         self.uplink.probed(now_s, nbytes, took_ms)
-
-    def stay(self, candidate: int) -> None:
-        """A switch failed: `candidate` still runs."""
-        self.current = candidate
 
     # What it makes of that. -----------------------------------------------------------------
 

@@ -8,7 +8,9 @@ import time
 from collections.abc import Mapping
 from concurrent.futures import Executor
 
+import psutil
 from splitpoint.codec import Array, SplitpointError
+from splitpoint.partition.bundle import Manifest
 
 from .prepare import Prepared
 from .runtime import SegmentRunner
@@ -106,3 +108,23 @@ class LocalFinish:
         except SplitpointError as error:
             self.error = error
             log.warning("frames cannot be finished on the device yet: %s", error)
+
+
+def fits(manifest: Manifest, loaded: int, max_edge_mb: float | None) -> bool:
+    """Whether the segments that are not `loaded` may be; says so in the log where they may not.
+
+    They are taken to need what they have in weights, beside what the process has now.
+    """
+    if max_edge_mb is None:
+        return True
+    weights = [manifest.files[segment.weights].nbytes for segment in manifest.segments[loaded:]]
+    need_mb = (psutil.Process().memory_info().rss + sum(weights)) / 1e6
+    if need_mb <= max_edge_mb:
+        return True
+    log.warning(
+        "frames that the cloud does not answer cannot be finished on the device: all segments "
+        "would take about %.0f MB (modelled), --max-edge-mb allows %g",
+        need_mb,
+        max_edge_mb,
+    )
+    return False

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 SAMPLES = 12
 # Below this a transfer is lost in the jitter of two processes: it shows a least rate, no more.
 SHORTEST_MS = 1.0
-LARGE_BYTES = 16 << 10  # above this, jitter does not matter any more
+LONG_MS = 10.0  # above this, jitter does not matter any more
 # The rate of an hour ago says nothing; half of a sample's weight is gone after so many seconds.
 HALF_LIFE_S = 2.0
 # So many samples in a row beyond all before them by this factor: the link is another one now.
@@ -27,9 +27,9 @@ class _Sample:
     mbps: float
 
     def weight(self, now_s: float) -> float:
-        """Large transfers show the rate, small ones the jitter; but many small ones count too."""
-        age = (now_s - self.at_s) / HALF_LIFE_S
-        return math.sqrt(min(self.nbytes, LARGE_BYTES)) * math.pow(0.5, age)
+        """Long transfers show the rate, short ones the jitter; but many short ones count too."""
+        ms = self.nbytes * 8e-3 / self.mbps
+        return math.sqrt(min(ms, LONG_MS)) * math.pow(0.5, (now_s - self.at_s) / HALF_LIFE_S)
 
 
 class UplinkEstimate:

@@ -16,7 +16,7 @@ from splitpoint.partition.radio import RADIOS
 
 HISTORIES, PARTS, TABLES = 10_000, 10, 40
 AFTER_CHANGE = 20  # frames
-NOISE = 0.03  # of what is measured, standard deviation
+NOISE = 0.02  # of what is measured, standard deviation
 
 
 @dataclass
