@@ -269,7 +269,7 @@ class FrameStream:
         future = self._waiting.get(frame_id)
         if future is None or future.done():
             return
-        if whole:
+        if whole and (reply.id == frame_id or reply.status != pb.OK):
             future.set_result(reply)
         else:
             future.set_exception(FrameCorruptError("the reply was damaged on the way"))
