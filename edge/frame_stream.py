@@ -24,7 +24,8 @@ from splitpoint.proto.status import (
 )
 
 CONNECT_TIMEOUT_S = 10.0
-LOST_CREDIT_S = 10.0
+# A cancelled frame's credit comes back with the worker's word, or after this and four round trips.
+LOST_CREDIT_S = 1.0
 _PROBES = 3
 
 
@@ -291,9 +292,8 @@ class FrameStream:
         """Tells the worker that nobody waits; its answer to that returns the credit."""
         if self.broken is None and frame_id in self._unanswered:
             self._post(pb.ClientMessage(cancel=pb.Cancel(id=frame_id)).SerializeToString())
-            # Unless the answer is lost: then the credit comes back after a while.
-            loop = asyncio.get_running_loop()
-            loop.call_later(LOST_CREDIT_S, self._return_credit, frame_id)
+            late_s = LOST_CREDIT_S + 4 * self.round_trip_ms / 1e3
+            asyncio.get_running_loop().call_later(late_s, self._return_credit, frame_id)
 
     def _lost(self, error: BaseException) -> UnreachableError:
         reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__

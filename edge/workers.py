@@ -49,9 +49,10 @@ class WorkerLink:
 
     @property
     def usable(self) -> bool:
-        """Whether frames may be sent there now."""
+        """Whether frames may be sent there now; a lost stream is opened again for them."""
         stream = self.connection.stream
-        return not self.breaker.is_open and (stream is None or not stream.draining)
+        drains = stream is not None and stream.draining and stream.broken is None
+        return not self.breaker.is_open and not drains
 
     @property
     def wait_ms(self) -> float | None:

@@ -167,13 +167,15 @@ async def test_flipped_bytes(
 async def test_worker_that_answers_garbage(
     worker: WorkerProcess, pixels: np.ndarray, expected: np.ndarray, tmp_path: Path
 ) -> None:
-    async with GarblingProxy(worker.address) as proxy:
-        async with course(agent_of(proxy.address, tmp_path), pixels, expected) as running:
-            proxy.garbling = True
-            await asyncio.sleep(3)
-            assert proxy.garbled > 4
-            proxy.garbling = False
-            await until_back(running, asyncio.sleep(0))
+    async with (
+        GarblingProxy(worker.address) as proxy,
+        course(agent_of(proxy.address, tmp_path), pixels, expected) as running,
+    ):
+        proxy.garbling = True
+        await asyncio.sleep(3)
+        assert proxy.garbled > 4
+        proxy.garbling = False
+        await until_back(running, asyncio.sleep(0))
 
 
 async def test_full_disk(
