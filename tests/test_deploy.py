@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import typer
+from aarch64 import arm_root
 from aarch64.wheels import PipError, base_dependencies, name_of, resolve
 from splitpoint.cli.main import app
 
@@ -43,13 +44,14 @@ def test_unit_names_a_command_that_exists() -> None:
     assert options <= options_of(command)
 
 
-def test_unit_lets_cameras_and_sensors_in() -> None:
+def test_unit_lets_cameras_and_sensors_in_and_no_reports_out() -> None:
     service = unit()["Service"]
     assert "video" in service["SupplementaryGroups"].split()
     hiding = {"PrivateDevices", "ProtectClock", "DeviceAllow", "DevicePolicy", "PrivateNetwork"}
     assert not hiding & set(service)
     assert service["Type"] == "notify"
     assert int(service["WatchdogSec"]) >= 10
+    assert "ORT_DISABLE_TELEMETRY=1" in service["Environment"].split()
 
 
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="no systemd-analyze")
@@ -98,3 +100,20 @@ def test_edge_has_wheels_for_arm() -> None:
     assert {name_of(each) for each in wanted} <= {name_of(each.split("-")[0]) for each in wheels}
     assert all(each.endswith(("aarch64.whl", "none-any.whl")) for each in wheels)
     assert any("onnxruntime" in each and "aarch64" in each for each in wheels)
+
+
+def test_arm_system_needs_root_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One line with the remedy, where something is missing and cannot be installed."""
+    said: list[str] = []
+    monkeypatch.setattr(arm_root.shutil, "which", lambda name: None)
+    with pytest.raises(arm_root.SetupError, match=r"no apt-get: install qemu-user-static"):
+        arm_root.prepare_root(tmp_path, "", said.append)
+    monkeypatch.setattr(arm_root.shutil, "which", lambda name: f"/usr/bin/{name}")
+    monkeypatch.setattr(arm_root.os, "geteuid", lambda: 1000)
+    with pytest.raises(arm_root.SetupError, match=r"as root once"):
+        arm_root.prepare_root(tmp_path, "", said.append)
+    ready = tmp_path / "bookworm-arm64" / "splitpoint-ready"
+    ready.parent.mkdir()
+    ready.touch()
+    assert arm_root.prepare_root(tmp_path, "", said.append) == ready.parent
+    assert len(said) == 1

@@ -49,7 +49,12 @@ class ArmRoot:
     @property
     def environment(self) -> dict[str, str]:
         """Nothing of the host's but its home; the x86 Python's settings would mislead Arm's."""
-        return {"PATH": "/usr/bin:/bin", "HOME": str(Path.home()), "PYTHONPATH": str(self.site)}
+        return {
+            "PATH": "/usr/bin:/bin",
+            "HOME": str(Path.home()),
+            "PYTHONPATH": str(self.site),
+            "ORT_DISABLE_TELEMETRY": "1",
+        }
 
 
 def prepare_root(cache: Path, mirror: str, say: Callable[[str], None]) -> Path:
