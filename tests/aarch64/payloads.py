@@ -17,11 +17,10 @@ from pathlib import Path
 import numpy as np
 from splitpoint.codec import Array, codec_of_tensor
 from splitpoint.codec.codec_set import FKT, level_of
-from splitpoint.edge.runtime import SegmentRunner
 from splitpoint.partition.bundle import Boundary, Bundle, open_bundle
 from splitpoint.partition.codec_tables import codecs_of
+from splitpoint.partition.onnx_segment import OnnxSegment
 from splitpoint.partition.samples import find_pictures
-from splitpoint.partition.slowdown import Slowdown
 
 
 def codecs_to_try(boundary: Boundary) -> list[str]:
@@ -37,14 +36,14 @@ def payloads_of(
 ) -> dict[str, Array]:
     """All arrays of OUT."""
     manifest, codecs = bundle.manifest, codecs_of(bundle.manifest, bundle.folder)
-    runner = SegmentRunner(Slowdown(1.0))
-    runner.load([bundle.folder / segment.onnx for segment in manifest.segments])
+    segments = [OnnxSegment(bundle.folder / segment.onnx) for segment in manifest.segments]
     assert manifest.picture is not None
     pixels = manifest.boundaries[0].tensors[0].name
     found: dict[str, Array] = {}
     for index, path in enumerate(find_pictures(str(pictures))):
-        start = {pixels: manifest.picture.read(path)[np.newaxis]}
-        values = runner.run(start, len(manifest.segments))
+        values: dict[str, Array] = {pixels: manifest.picture.read(path)[np.newaxis]}
+        for segment in segments:
+            values.update(segment(values))
         for boundary in manifest.boundaries:
             for spec in boundary.tensors:
                 place = f"{index}/{boundary.id}/{spec.name}"
