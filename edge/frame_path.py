@@ -197,11 +197,11 @@ class FramePath:
         if self._local is None or not self._local.ready:
             return left_ms
         kept_ms = self._local.reserve_ms(frame.plan.boundary, self._asking)
-        usual_ms = float(np.median(self._answers)) if self._answers else 0.0
+        if kept_ms <= left_ms / 2:
+            return left_ms - kept_ms
         # A finish that could not be in time, or would leave the cloud none, keeps nothing.
-        return (
-            left_ms - kept_ms if kept_ms <= left_ms / 2 or left_ms - kept_ms > usual_ms else left_ms
-        )
+        usual_ms = float(np.median(self._answers)) if self._answers else 0.0
+        return left_ms - kept_ms if left_ms - kept_ms > usual_ms > 0 else left_ms
 
     async def _ask_and_hedge(self, frame: Frame, part: EdgePart, link: WorkerLink) -> Result:
         asking = asyncio.create_task(self._ask(frame, part, link))
