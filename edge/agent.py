@@ -6,7 +6,7 @@ import asyncio
 import math
 import time
 from collections import deque
-from collections.abc import AsyncIterable, AsyncIterator, Iterable
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
@@ -74,6 +74,9 @@ class EdgeAgent:
         budget_ms: float = DEFAULT_BUDGET_MS,
         max_frame_bytes: float = math.inf,
         finish_locally: bool = True,
+        hedge: bool = False,
+        adapt: bool = True,
+        max_edge_mb: float | None = None,
     ) -> None:
         if slowdown < 1:
             raise AgentError(f"a slowdown of {slowdown} is below 1")
@@ -86,6 +89,7 @@ class EdgeAgent:
         self._cache, self._threads = cache or default_cache(), threads
         self._budget_ms, self._max_frame_bytes = budget_ms, max_frame_bytes
         self._finish_locally = finish_locally
+        self._hedge, self._adapt, self._max_edge_mb = hedge, adapt, max_edge_mb
         self._local: LocalFinish | None = None
         self._breaker: Breaker | None = None  # where the device can finish frames itself
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="splitpoint-edge")
@@ -105,6 +109,8 @@ class EdgeAgent:
         self.plan: Plan
         self.link: Link | None = None  # as it was planned for
         self.report: Report | None = None  # how the plan was found
+        self.uplink_mbps: float | None = None  # the present estimate, a low percentile
+        self.on_switch: Callable[[str], None] | None = None  # told why, at each change of the plan
 
     async def __aenter__(self) -> EdgeAgent:
         """Connects, plans, fetches the segments that the plan needs, and loads them."""
@@ -228,7 +234,10 @@ class EdgeAgent:
         return result
 
     async def stream(
-        self, frames: AsyncIterable[Given] | Iterable[Given], in_flight: int = 0
+        self,
+        frames: AsyncIterable[Given] | Iterable[Given],
+        in_flight: int = 0,
+        live: bool = False,
     ) -> AsyncIterator[Result]:
         """Results in the order of `frames`, one each. Edge compute, link and cloud overlap.
 
