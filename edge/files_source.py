@@ -19,12 +19,8 @@ from .own_thread import OwnThread
 from .source import PictureFeed
 from .video_file import VideoFile
 
-VIDEO_SUFFIXES = frozenset(
-    f".{name}"
-    for name in (
-        "3gp avi flv h264 h265 hevc m4v mjpeg mjpg mkv mov mp4 mpeg mpg ogv ts webm wmv"
-    ).split()
-)
+_VIDEOS = "3gp avi flv h264 h265 hevc m4v mjpeg mjpg mkv mov mp4 mpeg mpg ogv ts webm wmv"
+VIDEO_SUFFIXES = frozenset(f".{name}" for name in _VIDEOS.split())
 
 
 class FilesSource:

@@ -75,23 +75,23 @@ class NewFiles:
 class WatchSource:
     """The pictures that are in a folder, and then each new one; it does not end by itself.
 
-    It waits for its reader: files stay where they are until it is their turn.
+    It waits for its reader: files stay where they are until it is their turn. Raises `SourceError`
+    where there is no such folder.
     """
 
     live = False
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self.examples: tuple[Path, ...] = ()
-
-    async def open(self) -> None:
-        """`SourceError` where there is no such folder."""
         try:
-            found = sorted(self._folder.iterdir())
+            found = sorted(folder.iterdir())
         except OSError as error:
             why = error.strerror or str(error)
-            raise SourceError(f"cannot watch {self._folder}: {why}", "give a folder") from error
+            raise SourceError(f"cannot watch {folder}: {why}", "give a folder") from error
         self.examples = tuple(path for path in found if path.suffix.lower() in PICTURE_SUFFIXES)
+
+    async def open(self) -> None:
+        """It was looked for already."""
 
     async def close(self) -> None:
         """There is nothing left open."""
