@@ -87,7 +87,10 @@ async def test_a_video_that_is_left_is_closed(tmp_path: Path) -> None:
     video = write_video(tmp_path / "v.avi", 12)
     async with aclosing(video_frames(video, FEED)) as frames:
         assert (await anext(frames)).metadata == f"{video}#0"
-    assert not any(thread.name == "splitpoint-video" for thread in threading.enumerate())
+    for thread in threading.enumerate():
+        if thread.name == "splitpoint-video":
+            thread.join(5)
+            assert not thread.is_alive()
 
 
 class FakeCapture:
