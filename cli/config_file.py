@@ -74,7 +74,9 @@ def _options(command: Callable[..., object]) -> dict[str, tuple[str, type, float
             continue
         if get_origin(kind) in (Union, types.UnionType):
             kind = next(part for part in get_args(kind) if part is not type(None))
-        long = [name for name in option.param_decls or () if name.startswith("--")]
+        # In an `Annotated`, typer takes the first name for the default value at this stage.
+        names = (option.default, *(option.param_decls or ()))
+        long = [name for name in names if isinstance(name, str) and name.startswith("--")]
         key = long[0].removeprefix("--").partition("/")[0] if long else parameter
         found[key.replace("-", "_")] = parameter, kind, option.min
     return found
