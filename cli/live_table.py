@@ -95,7 +95,7 @@ class LiveTable:
         now = self._clock()
         recent = [ended for ended in self._ended if now - ended <= RATE_S]
         if len(recent) == WINDOW:  # there may have been more
-            return WINDOW / max(now - recent[0], 1e-3)
+            return (WINDOW - 1) / max(now - recent[0], 1e-3)
         return len(recent) / max(min(RATE_S, now - self._began), 1e-3)
 
     def _latency(self) -> str:
