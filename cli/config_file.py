@@ -23,6 +23,8 @@ class ConfigError(SplitpointError):
     """A configuration file that cannot be read, or says what the command does not understand."""
 
 
+Bounds = tuple[float | None, float | None]
+
 # What a key may hold, by the type of its option. An int does for a word: `split = 3`.
 _ACCEPTED: Mapping[type, tuple[tuple[type, ...], str]] = {
     bool: ((bool,), "true or false"),
@@ -48,10 +50,10 @@ def load_config(path: Path, command: Callable[..., object]) -> dict[str, Any]:
             near = difflib.get_close_matches(name, options, n=1)
             remedy = f"did you mean {near[0]}?" if near else f"see `splitpoint {_name(command)} -h`"
             raise ConfigError(f"{path} has the unknown key {key!r}", remedy)
-        parameter, kind, least = options[name]
+        parameter, kind, bounds = options[name]
         if parameter in found:
             raise ConfigError(f"{path} has {name} twice", "leave out one of the two spellings")
-        found[parameter] = _checked(path, key, value, kind, least)
+        found[parameter] = _checked(path, key, value, kind, bounds)
     return found
 
 
@@ -64,8 +66,8 @@ def _table(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path} is no TOML: {error}") from error
 
 
-def _options(command: Callable[..., object]) -> dict[str, tuple[str, type, float | None]]:
-    """By key: the parameter, the type of its value and the least one."""
+def _options(command: Callable[..., object]) -> dict[str, tuple[str, type, Bounds]]:
+    """By key: the parameter, the type of its value, and the least and most it may be."""
     found = {}
     hints = get_type_hints(command, include_extras=True)
     for parameter in inspect.signature(command).parameters:
@@ -78,18 +80,22 @@ def _options(command: Callable[..., object]) -> dict[str, tuple[str, type, float
         names = (option.default, *(option.param_decls or ()))
         long = [name for name in names if isinstance(name, str) and name.startswith("--")]
         key = long[0].removeprefix("--").partition("/")[0] if long else parameter
-        found[key.replace("-", "_")] = parameter, kind, option.min
+        found[key.replace("-", "_")] = parameter, kind, (option.min, option.max)
     return found
 
 
-def _checked(path: Path, key: str, value: Any, kind: type, least: float | None) -> Any:
+def _checked(path: Path, key: str, value: Any, kind: type, bounds: Bounds) -> Any:
     accepted, words = _ACCEPTED[kind]
     if kind is str and isinstance(value, list) and all(isinstance(part, str) for part in value):
         return ",".join(value)
     if not isinstance(value, accepted) or (isinstance(value, bool) and kind is not bool):
         raise ConfigError(f"{path}: {key} = {_toml(value)}", f"give {words}")
-    if isinstance(value, (int, float)) and least is not None and not value >= least:
-        raise ConfigError(f"{path}: {key} = {value}", f"give {least:g} or more")
+    least, most = bounds
+    if isinstance(value, (int, float)):
+        if least is not None and not value >= least:
+            raise ConfigError(f"{path}: {key} = {value}", f"give {least:g} or more")
+        if most is not None and not value <= most:
+            raise ConfigError(f"{path}: {key} = {value}", f"give {most:g} or less")
     return str(value) if kind is str else value
 
 

@@ -139,7 +139,8 @@ def run(
         Path | None, typer.Option(help="Write every frame's outputs as DIR/ID-NAME.npy.")
     ] = None,
     metrics_port: Annotated[
-        int | None, typer.Option(help="Serve Prometheus metrics here; 0: any free port.", min=0)
+        int | None,
+        typer.Option(help="Serve Prometheus metrics here; 0: any free port.", min=0, max=65535),
     ] = None,
     metrics_host: Annotated[str, typer.Option(help="The address for that.")] = "127.0.0.1",
     json_: Annotated[

@@ -22,9 +22,10 @@ def find_source(text: str, *, watch: bool = False, repeat: int = 1) -> Source:
     """The source that `text` names, still to be opened.
 
     An image file, a video, a glob or a folder (its pictures, once); `watch:FOLDER`, or a folder
-    with `watch`; a camera's index or device file; the address of a stream (RTSP, or MJPEG over
-    HTTP); `-` for paths of image files on standard input, one a line. Raises `SourceError` or
-    `PictureError` for anything else, `ModuleNotFoundError` where OpenCV is needed and missing.
+    with `watch`; a camera's index (where no file is called so) or device file; the address of a
+    stream (RTSP, or MJPEG over HTTP); `-` for paths of image files on standard input, one a line.
+    Raises `SourceError` or `PictureError` for anything else, `ModuleNotFoundError` where OpenCV is
+    needed and missing.
     """
     source = _without_repeat(text, watch)
     if source is None:
@@ -42,7 +43,9 @@ def _without_repeat(text: str, watch: bool) -> Source | None:
     if text.lower().startswith(STREAMS):
         quiet_opencv()
         return LiveSource(without_password(text), partial(open_stream, text))
-    # A file may be called 0, too; it is then ./0.
+    # What exists under that name is meant rather than a camera: a folder may be called 2026.
+    if Path(text).exists() and not text.startswith("/dev/"):
+        return None
     if (text.isascii() and text.isdecimal()) or text.startswith("/dev/video"):
         quiet_opencv()
         return LiveSource(f"camera {text}", partial(open_camera, text))

@@ -18,6 +18,7 @@ from .source import PictureFeed
 log = logging.getLogger("splitpoint.edge")
 
 POLL_S, SETTLE_S = 0.2, 0.5
+COST_FACTOR = 10  # at most a tenth of the time goes into looking
 # Clocks of file systems and of this machine may differ, and a copied file may bear its old time.
 # So only a file much older than this counts as moved in whole.
 OLD_S = 10.0
@@ -100,6 +101,7 @@ class WatchSource:
         """A frame each; a folder that is gone for a while is waited for."""
         files, gone = NewFiles(self._folder), False
         while True:
+            began = time.monotonic()
             try:
                 ready = await asyncio.to_thread(files.scan)
                 gone = False
@@ -110,5 +112,6 @@ class WatchSource:
                 gone = True
             for path in ready:
                 yield await asyncio.to_thread(feed.of_file, path)
-            if not ready:
-                await asyncio.sleep(POLL_S)
+            if not ready:  # a folder of many thousand files takes a while to look through
+                took_s = time.monotonic() - began
+                await asyncio.sleep(max(POLL_S, COST_FACTOR * took_s))

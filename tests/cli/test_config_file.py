@@ -68,6 +68,7 @@ def test_keys_and_values(tmp_path: Path) -> None:
         ("[server]\nhost = 1", "server = a table: give text"),
         ("cache = 1", "cache = 1: give a path"),
         ("slowdown = 0.5", "slowdown = 0.5: give 1 or more"),
+        ("metrics_port = 70000", "metrics_port = 70000: give 65535 or less"),
         ("slowdown = nan", "slowdown = nan: give 1 or more"),
         ("in_flight = 1\nin-flight = 2", "in_flight twice"),
         ("server = ", "is no TOML"),

@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 import subprocess
+import threading
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -125,6 +126,27 @@ def test_a_stream_until_a_signal(
     check(lines, summary)
     assert summary["energy_kind"] in ("measured", "modelled")
     assert "secret" not in "".join(first) + err
+
+
+def test_a_silent_stream_does_not_hold_up_the_end(small_bundle: Bundle, tmp_path: Path) -> None:
+    over = threading.Event()
+
+    def parts(visit: int) -> Iterator[bytes]:
+        for _ in range(30):
+            yield jpeg(100)
+        over.wait(30)
+
+    local = ["--bundle", str(small_bundle.folder), "--split", "local"]
+    with mjpeg_server(parts) as url, running(tmp_path, *local, "--source", url) as run:
+        run.wait_until_ready()
+        time.sleep(1)
+        run.process.send_signal(signal.SIGTERM)
+        start = time.monotonic()
+        lines, summary, err = run.end()
+        assert run.process.returncode == 0, err
+        assert time.monotonic() - start < 5
+        over.set()
+    check(lines, summary)
 
 
 def test_paths_on_stdin(small_bundle: Bundle, tmp_path: Path) -> None:

@@ -90,6 +90,9 @@ async def test_what_a_source_may_be(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert isinstance(find_source("-"), StdinSource)
     assert isinstance(find_source("0"), LiveSource)
     assert find_source("rtsp://somewhere/1").live
+    save(tmp_path / "x.png").rename(tmp_path / "2026")
+    monkeypatch.chdir(tmp_path)
+    assert isinstance(find_source("2026"), FilesSource)
     assert isinstance(find_source(f"watch:{tmp_path}"), WatchSource)
     assert isinstance(find_source(str(tmp_path), watch=True), WatchSource)
 

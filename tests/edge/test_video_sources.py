@@ -7,10 +7,12 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import aclosing
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
+from rtsp_camera import rtsp_camera
 from splitpoint.codec import Array
 from splitpoint.edge import EdgeAgent, Given
 from splitpoint.edge.capture import open_stream, without_password
@@ -217,6 +219,38 @@ async def test_mjpeg_over_http_breaks_off_and_comes_back(
     assert found[-1].inputs["pixels"].mean() > 90
     assert "secret" not in caplog.text + "".join(given.metadata for given in found)
     assert "is back after" in caplog.text
+
+
+async def test_a_stream_that_stalls_is_opened_again(caplog: pytest.LogCaptureFixture) -> None:
+    over = threading.Event()
+
+    def parts(visit: int) -> Iterator[bytes]:
+        for _ in range(5 if visit == 0 else 1000):
+            yield jpeg(100)
+            time.sleep(0.01)
+        over.wait(20)  # and says nothing more
+
+    with mjpeg_server(parts) as url:
+        source = LiveSource("camera", partial(open_stream, url, 1.0), stall_s=0.8)
+        found = await some(source, 10)
+        over.set()
+    assert all(given.error is None for given in found)
+    said = [record.getMessage() for record in caplog.records]
+    assert said[:2] == ["camera: no frame for 0.8 s", "camera is lost; opening it again"]
+    assert said[2].startswith("camera is back after")
+
+
+async def test_rtsp_breaks_off_and_comes_back(caplog: pytest.LogCaptureFixture) -> None:
+    with rtsp_camera([jpeg(8 * i) for i in range(30)], 64, 48) as url:
+        source = find_source(url)
+        assert source.live
+        assert isinstance(source, LiveSource)
+        found = await some(source, 40)
+    assert all(given.error is None for given in found)
+    greys = [float(given.inputs["pixels"].mean()) for given in found]
+    assert greys == pytest.approx([8 * (i % 30) for i in range(40)], abs=2)
+    assert "is back after" in caplog.text
+    assert "secret" not in caplog.text + "".join(given.metadata for given in found)
 
 
 def test_a_stream_that_does_not_answer() -> None:
