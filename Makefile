@@ -5,11 +5,12 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 SOURCES := pyproject.toml $(shell git ls-files codec partition proto edge cloud cli 2>/dev/null)
 
-.PHONY: help demo test lint proto clean
+.PHONY: help demo test test-aarch64 lint proto clean
 
 help:
 	@echo "make demo   environment, install, and a real model split over an emulated LTE link"
 	@echo "make test   environment, install, linters, types and all tests"
+	@echo "make test-aarch64  the edge as emulated 64-bit Arm code, against x86; installs an emulator"
 	@echo "make lint   ruff and mypy alone"
 	@echo "make proto  generate proto/*_pb2* again after a change of splitpoint.proto"
 	@echo "make clean  remove the environment and everything built"
@@ -33,6 +34,10 @@ demo: $(VENV)/.demo
 # A file of tests stays in one process; the longest come first.
 test: lint
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+
+# ARGS may be --images DIR --bundle NAME.split: with a calibrated bundle it tries fkt, too.
+test-aarch64: $(VENV)/.dev
+	$(BIN)/python tests/aarch64/run.py $(ARGS)
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

@@ -157,6 +157,7 @@ async def cell(
         slowdown=slowdown,
         budget_ms=120_000,
         finish_locally=False,  # a candidate that fails must not pass for one that was measured
+        adapt=False,
     ) as agent:
         report, link = agent.report, agent.link
         assert report is not None

@@ -30,6 +30,7 @@ _T = TypeVar("_T")
 
 # The way to the compute thread and back takes longer than this: shorter work is done in place.
 INLINE_MS = 0.3
+_NEWEST = 0.3  # weight of the latest batch in a mean
 _LOAD_MEMORY_S = 1.0  # what happened this long ago counts 1/e in the utilisation
 
 
@@ -76,7 +77,7 @@ class Engine:
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="splitpoint-compute")
         self._task: asyncio.Task[None] | None = None
         self._utilisation = _Utilisation()
-        self._queue_ms = 0.0
+        self._recent = _Recent()
 
     async def on_compute_thread(self, function: Callable[..., _T], *args: Any) -> _T:
         """The result of `function`, from the thread that computes every batch.
@@ -114,10 +115,13 @@ class Engine:
 
     def load(self) -> pb.Load:
         """How busy the engine is now."""
+        now = time.perf_counter()
+        queue_ms, slowdown = self._recent.at(now)
         return pb.Load(
             queued=self._queued,
-            queue_ms=self._queue_ms,
-            utilisation=self._utilisation.at(time.perf_counter()),
+            queue_ms=queue_ms,
+            utilisation=self._utilisation.at(now),
+            slowdown=slowdown,
         )
 
     async def _run(self) -> None:
@@ -146,7 +150,12 @@ class Engine:
     ) -> None:
         finished = time.perf_counter()
         self._utilisation.add(started, finished)
-        self._queue_ms = 1e3 * (started - group[0].queued_at)
+        announced_ms = sum(group[0].model.times.segment_ms[group[0].boundary :])
+        self._recent.add(
+            finished,
+            queue_ms=1e3 * (started - group[0].queued_at),
+            slowdown=1e3 * (finished - started) / announced_ms if announced_ms > 0 else 1.0,
+        )
         samples = sum(job.batch for job in group)
         for job, result in zip(group, results, strict=True):
             job.started_at, job.finished_at, job.batch_computed = started, finished, samples
@@ -201,6 +210,26 @@ class _Utilisation:
 
     def at(self, now: float) -> float:
         return self._share * math.exp(min(self._at - now, 0.0) / _LOAD_MEMORY_S)
+
+
+class _Recent:
+    """How long the latest batches waited, and how they compare with the announced times.
+
+    Where none comes for a while the engine is idle, and a new one would not wait.
+    """
+
+    def __init__(self) -> None:
+        self._queue_ms, self._slowdown, self._at = 0.0, 1.0, time.perf_counter()
+
+    def add(self, now: float, *, queue_ms: float, slowdown: float) -> None:
+        self._queue_ms += _NEWEST * (queue_ms - self._queue_ms)
+        self._slowdown += _NEWEST * (slowdown - self._slowdown)
+        self._at = now
+
+    def at(self, now: float) -> tuple[float, float]:
+        """Milliseconds in the queue, and the factor on the announced times."""
+        left = math.exp(min(self._at + _LOAD_MEMORY_S - now, 0.0) / _LOAD_MEMORY_S)
+        return self._queue_ms * left, self._slowdown**left
 
 
 def _compute(group: list[Job]) -> list[dict[str, Array] | FrameError]:

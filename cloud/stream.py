@@ -160,7 +160,7 @@ class InferStream:
             elif kind == "cancel":
                 self._cancel(message.cancel.id)
             elif kind == "probe":
-                reply = pb.ProbeReply(id=message.probe.id)
+                reply = pb.ProbeReply(id=message.probe.id, load=self._engine.load())
                 self._send(pb.ServerMessage(probe=reply).SerializeToString())
             else:
                 raise FrameError(pb.MALFORMED, "Hello may be said once")

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from splitpoint.partition.bundle import Bundle
-from splitpoint.partition.costs import CloudTimes, cost_table
+from splitpoint.partition.costs import CloudTimes, CostTable, cost_table
 from splitpoint.partition.errors import PictureError, PlanError
 from splitpoint.partition.link import Link
 from splitpoint.partition.measure import measure, processor_name
@@ -111,12 +111,11 @@ def cloud_times(info: pb.ModelInfo) -> CloudTimes:
     )
 
 
-def plan_now(
-    bundle: Bundle, auto: AutoPlan, profile: Profile, info: pb.ModelInfo, load: pb.Load, link: Link,
-    codec: str,
-) -> Report:  # fmt: skip
-    """The plan for `link` and the worker's present load; `codec` "auto" leaves the choice open."""
-    table = cost_table(
+def candidates(
+    bundle: Bundle, auto: AutoPlan, profile: Profile, info: pb.ModelInfo, codec: str
+) -> CostTable:
+    """What every split would cost; `codec` "auto" leaves the choice of the codec open."""
+    return cost_table(
         bundle.manifest,
         [profile],
         cloud_times(info),
@@ -124,6 +123,10 @@ def plan_now(
         power=auto.power,
         codecs=None if codec == "auto" else frozenset((codec,)),
     )
+
+
+def plan_now(bundle: Bundle, auto: AutoPlan, table: CostTable, load: pb.Load, link: Link) -> Report:
+    """The plan for `link` and the worker's present load."""
     return make_plan(
         bundle.manifest,
         table,

@@ -1,25 +1,32 @@
-"""Whether frames may wait for the cloud, and how it is found out that they may again."""
+"""Whether frames may wait for a worker, and how it is found out that they may again."""
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
+import time
 
 from splitpoint.codec import SplitpointError
+from splitpoint.proto.status import RefusedError
 
 from .connection import Connection
 
+log = logging.getLogger("splitpoint.edge")
+
 FAILURES = 2  # in a row, before frames stop waiting
 PROBE_S = 1.0  # for the stream to open, and for an empty probe's way there and back
-FIRST_PAUSE_S, LONGEST_PAUSE_S, TRIAL_S = 0.1, 1.0, 1.0
+# Frames go to the cloud again within 2 s of its return: a pause, a stream, an echo.
+FIRST_PAUSE_S, LONGEST_PAUSE_S, TRIAL_S = 0.1, 0.5, 0.5
+REFUSED_PAUSE_S = 1.0  # who refuses this device, rarely changes its mind
 
 
 class Breaker:
     """Opens when frames go unanswered, and closes when one of them is answered again.
 
     While it is open no frame waits: empty probes in the background do, with pauses that double and
-    vary by half, so that a thousand devices do not come back at once. Once a probe is echoed, a
-    frame a second is let through, until one is answered or lost: a worker may echo and yet be too
+    vary by half, so that a thousand devices do not come back at once. Once a probe is echoed, now
+    and then a frame is let through, until one is answered or lost: a worker may echo and yet be too
     slow.
     """
 
@@ -27,11 +34,13 @@ class Breaker:
         self._connection = connection
         self._failures, self._pause_s = 0, FIRST_PAUSE_S
         self._probing: asyncio.Task[None] | None = None
+        self._asking: asyncio.Task[None] | None = None  # after a first lost frame
         self._trial_at: float | None = None  # while it is on trial: when a frame may go next
+        self._refusal = ""
 
     def allows(self) -> bool:
         """Whether this frame may wait for the cloud."""
-        if self._is_open:
+        if self.is_open:
             return False
         if self._trial_at is None:
             return True
@@ -44,22 +53,48 @@ class Breaker:
     def answered(self) -> None:
         """The worker has answered a frame, or refused one."""
         self._failures, self._pause_s, self._trial_at = 0, FIRST_PAUSE_S, None
+        self._refusal = ""
 
     def failed(self) -> None:
         """A frame was lost with its stream, or no answer came in time."""
         self._failures += 1
-        if not self._is_open and (self._failures >= FAILURES or self._trial_at is not None):
-            self._probing = asyncio.create_task(self._probe_until_echoed(), name="probe-worker")
+        if self._failures >= FAILURES or self._trial_at is not None:
+            self.open()
+        elif not self.is_open and (self._asking is None or self._asking.done()):
+            self._asking = asyncio.create_task(self._still_there(), name="ask-worker")
+
+    def open(self) -> None:
+        """No frame is to wait, until a probe was echoed."""
+        if self.is_open:
+            return
+        if self._asking is not None:
+            self._asking.cancel()
+        self._probing = asyncio.create_task(self._probe_until_echoed(), name="probe-worker")
 
     async def close(self) -> None:
         """Stops probing."""
-        if self._probing is not None:
-            self._probing.cancel()
-            await asyncio.gather(self._probing, return_exceptions=True)
+        for task in (self._probing, self._asking):
+            if task is not None:
+                task.cancel()
+                await asyncio.gather(task, return_exceptions=True)
 
     @property
-    def _is_open(self) -> bool:
+    def is_open(self) -> bool:
+        """Whether no frame may wait now."""
         return self._probing is not None and not self._probing.done()
+
+    async def _still_there(self) -> None:
+        """A link may be dead without a word: one lost frame, and no echo either, is enough."""
+        stream = self._connection.stream
+        if stream is None or stream.broken is not None:
+            return
+        asked_s = time.perf_counter()
+        try:
+            await stream.probe(timeout_s=PROBE_S)
+        except SplitpointError:
+            if stream.heard_s < asked_s:
+                self._asking = None  # not to be cancelled from within
+                self.open()
 
     async def _probe_until_echoed(self) -> None:
         loop = asyncio.get_running_loop()
@@ -69,7 +104,15 @@ class Breaker:
             try:
                 stream = await self._connection.live(PROBE_S)
                 await stream.probe(timeout_s=PROBE_S)
+            except RefusedError as error:
+                if str(error) != self._refusal:
+                    self._refusal = str(error)
+                    log.warning("%s", error)
+                self._pause_s = REFUSED_PAUSE_S
+                continue
             except SplitpointError:
+                continue
+            if stream.draining:
                 continue
             self._trial_at = loop.time()
             return

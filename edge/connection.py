@@ -1,4 +1,4 @@
-"""The one stream to the worker, opened again where it was lost."""
+"""The one stream to a worker, opened again where it was lost."""
 
 from __future__ import annotations
 
@@ -14,14 +14,23 @@ from .frame_stream import FrameStream
 
 
 class Connection:
-    """Opens streams of one model on a channel; `opened` is called for each."""
+    """Opens streams of one model on a channel; `opened` is called with each."""
 
     def __init__(
-        self, channel: WorkerChannel, model: str, digest: str, opened: Callable[[], None]
+        self,
+        channel: WorkerChannel,
+        model: str,
+        digest: str,
+        opened: Callable[[FrameStream], None],
     ) -> None:
         self._channel, self._model, self._digest, self._opened = channel, model, digest, opened
         self._opening: asyncio.Task[FrameStream] | None = None
         self.stream: FrameStream | None = None  # the latest, working or not
+
+    @property
+    def server(self) -> str:
+        """HOST:PORT."""
+        return self._channel.server
 
     async def live(self, timeout_s: float | None = None) -> FrameStream:
         """The stream, opened (again) where there is none that works.
@@ -54,5 +63,5 @@ class Connection:
             await self.stream.close()
         client = f"{platform.node()}/{os.getpid()}"
         self.stream = await self._channel.open_stream(self._model, self._digest, client)
-        self._opened()
+        self._opened(self.stream)
         return self.stream

@@ -19,20 +19,20 @@ from .runtime import SegmentRunner
 
 @dataclass(frozen=True, slots=True)
 class EdgePart:
-    """What the device holds of a frame, and what of it goes to the cloud (nothing if all is local).
+    """What the device holds of a frame, and what of it goes to the cloud, once it is encoded.
 
     `codec` is the plan's, or one of fewer bytes.
     """
 
     values: dict[str, Array]
-    tensors: list[pb.Tensor]
     codec: str
     edge_ms: float
-    encode_ms: float
+    encode_ms: float = 0.0
+    tensors: tuple[pb.Tensor, ...] = ()
 
 
 class EdgeHalf:
-    """Computes and encodes, on the compute thread. A payload has at most `max_frame_bytes`."""
+    """Computes on one thread and encodes on another. A payload has at most `max_frame_bytes`."""
 
     def __init__(
         self,
@@ -45,11 +45,11 @@ class EdgeHalf:
         self._manifest, self._codecs = manifest, codecs
         self._runner, self._slowdown = runner, slowdown
         self._max_frame_bytes = max_frame_bytes
-        self._video: VideoStream | None = None  # while the plan's codec is one for streams
+        self._video: tuple[Plan, VideoStream] | None = None  # where the codec is one for streams
 
     @property
     def streams(self) -> bool:
-        """Whether payloads depend on those before them, and must keep to the compute thread."""
+        """Whether payloads depend on those before them, and must be encoded in order."""
         return self._video is not None
 
     def prepare(self, plan: Plan) -> None:
@@ -57,37 +57,47 @@ class EdgeHalf:
         for name in coarser(self._manifest.boundaries[plan.boundary], plan.codec):
             self._codecs.named(name, plan.boundary)
         codec = self._codecs.named(plan.codec, plan.boundary)
-        self._video = codec.new_stream() if isinstance(codec, FktVideo) else None
+        self._video = (plan, codec.new_stream()) if isinstance(codec, FktVideo) else None
 
     def new_stream(self) -> None:
         """The worker at the other end knows nothing of the frames so far."""
         if self._video is not None:
-            self._video.reset()
+            self._video[1].reset()
 
-    def run(self, plan: Plan, inputs: Mapping[str, Array]) -> EdgePart:
-        """Segments [0, boundary), then the codec."""
+    def compute(self, plan: Plan, inputs: Mapping[str, Array]) -> EdgePart:
+        """Segments [0, boundary)."""
         start = time.perf_counter()
         values = self._runner.run(inputs, plan.boundary)
-        computed = time.perf_counter()
-        if plan.boundary == len(self._manifest.segments):
-            return EdgePart(values, [], plan.codec, 1e3 * (computed - start), 0.0)
+        return EdgePart(values, plan.codec, 1e3 * (time.perf_counter() - start))
+
+    def encode(self, plan: Plan, part: EdgePart) -> EdgePart:
+        """The same with what goes to the cloud."""
+        start = time.perf_counter()
         codec, tensors = self._slowdown.stretch(
-            (plan.boundary, plan.codec), self._encode, plan, values
+            (plan.boundary, plan.codec), self._encode, plan, part.values
         )
-        encoded_ms = 1e3 * (time.perf_counter() - computed)
-        return EdgePart(values, tensors, codec, 1e3 * (computed - start), encoded_ms)
+        encode_ms = 1e3 * (time.perf_counter() - start)
+        return replace(part, codec=codec, tensors=tuple(tensors), encode_ms=encode_ms)
+
+    def run(self, plan: Plan, inputs: Mapping[str, Array]) -> EdgePart:
+        """Both, one after the other."""
+        return self.encode(plan, self.compute(plan, inputs))
 
     def as_key_frame(self, plan: Plan, part: EdgePart) -> EdgePart:
         """The same frame once more, without what the worker lacks."""
         self.new_stream()
-        return replace(part, tensors=self._encode(plan, part.values)[1])
+        return replace(part, tensors=tuple(self._encode(plan, part.values)[1]))
 
     def _encode(self, plan: Plan, values: dict[str, Array]) -> tuple[str, list[pb.Tensor]]:
         """The boundary's tensors in the plan's codec, or in the first coarser one that fits."""
         boundary = self._manifest.boundaries[plan.boundary]
         names = coarser(boundary, plan.codec)
         for name in names:
-            codec = self._video or self._codecs.named(name, boundary.id)
+            codec = self._codecs.named(name, boundary.id)
+            if isinstance(codec, FktVideo):
+                # Frames of an earlier plan may still come: they are whole, and leave no trace.
+                stream = self._video[1] if self._video and self._video[0] == plan else None
+                codec = stream or codec.new_stream()
             tensors = encode_tensors(values, boundary.tensors, codec)
             size = sum(len(tensor.payload) for tensor in tensors)
             if size <= self._max_frame_bytes:

@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import grpc
@@ -23,8 +24,23 @@ from splitpoint.proto.status import (
 )
 
 CONNECT_TIMEOUT_S = 10.0
-LOST_CREDIT_S = 10.0
+# A cancelled frame's credit comes back with the worker's word, or after this and four round trips.
+LOST_CREDIT_S = 1.0
 _PROBES = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A reply, with the milliseconds from sending to it.
+
+    `left_ms` is what the frame's `bytes_up` took to leave the device once those before it had: the
+    answer's time without the worker's and without the round trip of an empty message.
+    """
+
+    reply: pb.Reply
+    answer_ms: float
+    bytes_up: int
+    left_ms: float
 
 
 class FrameStream:
@@ -40,11 +56,15 @@ class FrameStream:
         self._outbox: deque[bytes | int] = deque()
         self._unsent: dict[int, bytes] = {}  # frames in the outbox
         self._unanswered: set[int] = set()  # frames that the worker holds
+        self._left_s = 0.0  # when the latest answered frame had left the device
         self._outbox_filled = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
         self._credits = asyncio.Semaphore(1)
         self.welcome = pb.Welcome()
-        self.round_trip_ms = 0.0
+        self.round_trip_ms = 0.0  # of an empty message, the shortest seen
+        self.load = pb.Load()  # what the worker said last
+        self.heard_s, self.sent_s = 0.0, 0.0  # when anything came last, and a frame went
+        self.on_late: Callable[[int, float], None] = lambda nbytes, waited_ms: None
         self.broken: Exception | None = None
         self.draining = False
 
@@ -86,14 +106,17 @@ class FrameStream:
             self._server,
         )
 
-    async def ask(
-        self, build: Callable[[int, int], bytes], budget_ms: float
-    ) -> tuple[pb.Reply, float, int]:
+    @property
+    def idle(self) -> bool:
+        """Whether no frame is under way."""
+        return not self._waiting and not self._unanswered
+
+    async def ask(self, build: Callable[[int, int], bytes], budget_ms: float) -> Answer:
         """Sends `build(frame id, remaining budget in ms)` and waits for its OK reply.
 
-        Returns the reply, the milliseconds from sending to reply, and the bytes sent. Raises a
-        `RemoteError` that says how the worker refused, `FrameExpiredError` when the budget ends
-        first, `UnreachableError` when the stream is lost.
+        Raises a `RemoteError` that says how the worker refused, `FrameExpiredError` when the budget
+        ends first, after telling `on_late` how many bytes were not answered in which time, and
+        `UnreachableError` when the stream is lost.
         """
         deadline = time.perf_counter() + budget_ms / 1e3
         loop = asyncio.get_running_loop()
@@ -114,8 +137,8 @@ class FrameStream:
             raise
         future: asyncio.Future[pb.Reply] = loop.create_future()
         self._waiting[frame_id] = future
-        timer = loop.call_later(remaining_ms / 1e3, self._expire, frame_id)
-        sent = time.perf_counter()
+        sent = self.sent_s = time.perf_counter()
+        timer = loop.call_later(remaining_ms / 1e3, self._expire, frame_id, sent, len(data))
         self._unsent[frame_id] = data
         self._post(frame_id)
         try:
@@ -130,7 +153,16 @@ class FrameStream:
                 self._credits.release()  # the worker never saw it
         if reply.status != pb.OK:
             raise error_of_reply(reply.status, reply.reason)
-        return reply, 1e3 * (time.perf_counter() - sent), len(data)
+        return self._answer(reply, sent, len(data))
+
+    def _answer(self, reply: pb.Reply, sent_s: float, nbytes: int) -> Answer:
+        now_s = time.perf_counter()
+        link_ms = 1e3 * (now_s - sent_s) - reply.times.total_us / 1e3
+        self.round_trip_ms = max(min(self.round_trip_ms, link_ms), 0.0)
+        left_s = sent_s + (link_ms - self.round_trip_ms) / 1e3
+        left_ms = 1e3 * (left_s - max(sent_s, self._left_s))
+        self._left_s = max(left_s, self._left_s)
+        return Answer(reply, 1e3 * (now_s - sent_s), nbytes, left_ms)
 
     async def probe(self, padding_bytes: int = 0, timeout_s: float = CONNECT_TIMEOUT_S) -> float:
         """Milliseconds until the worker echoes a message with that many bytes of padding.
@@ -213,9 +245,11 @@ class FrameStream:
 
     def _dispatch(self, message: pb.ServerMessage) -> None:
         kind = message.WhichOneof("kind")
+        self.heard_s = time.perf_counter()
         if kind == "reply":
             self._take_reply(message.reply)
         elif kind == "probe":
+            self.load = message.probe.load
             probing = self._probing.get(message.probe.id)
             if probing is not None and not probing.done():
                 probing.set_result(None)
@@ -229,12 +263,14 @@ class FrameStream:
         if not whole and named != reply.id:
             return  # nobody can say whose it was; its frame runs out of budget
         self._ids_by_index.pop(reply.message_index, None)
+        if whole:
+            self.load = reply.load
         frame_id = named or reply.id
         self._return_credit(frame_id)
         future = self._waiting.get(frame_id)
         if future is None or future.done():
             return
-        if whole:
+        if whole and (reply.id == frame_id or reply.status != pb.OK):
             future.set_result(reply)
         else:
             future.set_exception(FrameCorruptError("the reply was damaged on the way"))
@@ -245,9 +281,10 @@ class FrameStream:
             self._unanswered.discard(frame_id)
             self._credits.release()
 
-    def _expire(self, frame_id: int) -> None:
+    def _expire(self, frame_id: int, sent_s: float, nbytes: int) -> None:
         future = self._waiting.get(frame_id)
         if future is not None and not future.done():
+            self.on_late(nbytes, 1e3 * (time.perf_counter() - sent_s))
             future.set_exception(FrameExpiredError("no answer within the budget"))
             self._cancel(frame_id)
 
@@ -255,9 +292,8 @@ class FrameStream:
         """Tells the worker that nobody waits; its answer to that returns the credit."""
         if self.broken is None and frame_id in self._unanswered:
             self._post(pb.ClientMessage(cancel=pb.Cancel(id=frame_id)).SerializeToString())
-            # Unless the answer is lost: then the credit comes back after a while.
-            loop = asyncio.get_running_loop()
-            loop.call_later(LOST_CREDIT_S, self._return_credit, frame_id)
+            late_s = LOST_CREDIT_S + 4 * self.round_trip_ms / 1e3
+            asyncio.get_running_loop().call_later(late_s, self._return_credit, frame_id)
 
     def _lost(self, error: BaseException) -> UnreachableError:
         reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__

@@ -8,7 +8,9 @@ import time
 from collections.abc import Mapping
 from concurrent.futures import Executor
 
+import psutil
 from splitpoint.codec import Array, SplitpointError
+from splitpoint.partition.bundle import Manifest
 
 from .prepare import Prepared
 from .runtime import SegmentRunner
@@ -29,6 +31,7 @@ class LocalFinish:
         self._prepared, self._runner, self._pool = prepared, runner, pool
         self._loading: asyncio.Task[None] | None = None
         self._ms: dict[int, float] = {}  # by boundary: the mean time of a finish from there
+        self._begun: list[float] = []  # expected milliseconds of each finish under way
         self.error: SplitpointError | None = None  # why the segments are not all here
 
     @property
@@ -52,25 +55,48 @@ class LocalFinish:
             self._loading.cancel()
             await asyncio.gather(self._loading, return_exceptions=True)
 
-    def reserve_ms(self, boundary: int) -> float:
-        """What a finish from a boundary is expected to take; 0 if none ever ran."""
+    def expected_ms(self, boundary: int) -> float:
+        """What a finish from a boundary takes; 0 if none ever ran."""
         return self._ms.get(boundary, 0.0)
+
+    def reserve_ms(self, boundary: int, under_way: int) -> float:
+        """What the finishes of so many frames take, which may all become due at once."""
+        return self.expected_ms(boundary) * max(under_way, 1)
+
+    @property
+    def backlog_ms(self) -> float:
+        """What those that were begun and not ended are expected to take still."""
+        return sum(self._begun)
 
     async def run(
         self, values: Mapping[str, Array], boundary: int
     ) -> tuple[dict[str, Array], float]:
         """All tensors of the model, from those up to a boundary, and the milliseconds it took.
 
-        Waiting for the compute thread counts.
+        Waiting for the compute thread counts in the time that is returned, not in what is expected
+        of the next.
         """
         start = time.perf_counter()
         last = len(self._prepared.manifest.segments)
         loop = asyncio.get_running_loop()
-        found = await loop.run_in_executor(self._pool, self._runner.run, values, last, boundary)
-        took_ms = 1e3 * (time.perf_counter() - start)
-        before = self._ms.get(boundary, took_ms)
-        self._ms[boundary] = before + _NEWEST * (took_ms - before)
-        return found, took_ms
+        expected_ms = self.expected_ms(boundary)
+        self._begun.append(expected_ms)
+        try:
+            found, own_ms = await loop.run_in_executor(
+                self._pool, self._run, values, last, boundary
+            )
+        finally:
+            self._begun.remove(expected_ms)
+        before = self._ms.get(boundary, own_ms)
+        self._ms[boundary] = before + _NEWEST * (own_ms - before)
+        return found, 1e3 * (time.perf_counter() - start)
+
+    def _run(
+        self, values: Mapping[str, Array], last: int, boundary: int
+    ) -> tuple[dict[str, Array], float]:
+        start = time.perf_counter()
+        found = self._runner.run(values, last, boundary)
+        return found, 1e3 * (time.perf_counter() - start)
 
     async def _load(self) -> None:
         loop = asyncio.get_running_loop()
@@ -82,3 +108,23 @@ class LocalFinish:
         except SplitpointError as error:
             self.error = error
             log.warning("frames cannot be finished on the device yet: %s", error)
+
+
+def fits(manifest: Manifest, loaded: int, max_edge_mb: float | None) -> bool:
+    """Whether the segments that are not `loaded` may be; says so in the log where they may not.
+
+    They are taken to need what they have in weights, beside what the process has now.
+    """
+    if max_edge_mb is None:
+        return True
+    weights = [manifest.files[segment.weights].nbytes for segment in manifest.segments[loaded:]]
+    need_mb = (psutil.Process().memory_info().rss + sum(weights)) / 1e6
+    if need_mb <= max_edge_mb:
+        return True
+    log.warning(
+        "frames that the cloud does not answer cannot be finished on the device: all segments "
+        "would take about %.0f MB (modelled), --max-edge-mb allows %g",
+        need_mb,
+        max_edge_mb,
+    )
+    return False

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+import logging
+import time
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,13 +17,15 @@ from .cache import BundleCache
 from .channel import WorkerChannel
 from .errors import AgentError
 
+log = logging.getLogger("splitpoint.edge")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prepared:
     """A model whose manifest is here; its segments may still lie with the worker.
 
-    `info` is what the worker says of the model, `load` how busy it was then; both are None where
-    no worker was asked.
+    `info` is what the worker `server` says of the model, `load` how busy it was then; they are None
+    where no worker was asked.
     """
 
     manifest: Manifest
@@ -31,6 +35,7 @@ class Prepared:
     cache: BundleCache | None = None
     info: pb.ModelInfo | None = None
     load: pb.Load | None = None
+    server: str = ""
 
     async def segments(self, count: int) -> list[Path]:
         """The ONNX files of the first `count` segments, fetched if need be."""
@@ -54,36 +59,50 @@ class Prepared:
         return Bundle(folder=self.folder, manifest=self.manifest, digest=self.digest)
 
 
-async def prepare(
-    channel: WorkerChannel | None, *, bundle: Path | None, model: str, cache: Path
-) -> Prepared:
-    """Reads the local `bundle`, or the manifest of the worker's model into `cache`.
+@dataclass(frozen=True, slots=True)
+class _Described:
+    """What one worker said, and how long it took."""
 
-    Raises `AgentError` when the worker serves no such model, and whatever the bundle, the wire and
-    the cache raise.
+    channel: WorkerChannel
+    ms: float
+    reply: pb.DescribeReply
+
+
+async def prepare(
+    channels: Sequence[WorkerChannel], *, bundle: Path | None, model: str, cache: Path
+) -> Prepared:
+    """Reads the local `bundle`, or the manifest of the workers' model into `cache`.
+
+    The nearest and idlest of the workers that answer says which bundle it is. Raises `AgentError`
+    when it serves no such model, and whatever the bundle, the wire and the cache raise.
     """
-    described: pb.DescribeReply | None = None
-    if channel is not None:
+    described: list[_Described] = []
+    if channels:
         try:
-            described = await channel.describe()
+            described = await _describe(channels)
         except UnreachableError:
             if bundle is None:  # with one, the device can do without a worker
                 raise
     if bundle is not None:
         opened = await asyncio.to_thread(open_bundle, bundle)
-        models = [] if described is None else described.models
+        found = [
+            (info, worker.reply.load)
+            for worker in described
+            for info in worker.reply.models
+            if info.digest == opened.digest
+        ]
+        info, load = found[0] if found else (None, None)
         return Prepared(
             manifest=opened.manifest,
             digest=opened.digest,
             labels=opened.labels(),
             folder=opened.folder,
-            info=next((info for info in models if info.digest == opened.digest), None),
-            load=None if described is None else described.load,
+            info=info,
+            load=load,
         )
-    assert channel is not None  # the agent was given one or the other
-    assert described is not None
-    info = _pick_model(described.models, model, channel.server)
-    files = BundleCache(cache, info.digest, channel.fetch)
+    best = described[0]
+    info = _pick_model(best.reply.models, model, best.channel.server)
+    files = BundleCache(cache, info.digest, best.channel.fetch)
     manifest = await files.manifest(info.manifest_bytes)
     labels: list[str] = []
     if manifest.labels_file is not None:
@@ -96,8 +115,27 @@ async def prepare(
         folder=files.folder,
         cache=files,
         info=info,
-        load=described.load,
+        load=best.reply.load,
+        server=best.channel.server,
     )
+
+
+async def _describe(channels: Sequence[WorkerChannel]) -> list[_Described]:
+    """What the workers that answer say, from the nearest and idlest on; `UnreachableError`."""
+
+    async def ask(channel: WorkerChannel) -> _Described:
+        start = time.perf_counter()
+        reply = await channel.describe()
+        return _Described(channel, 1e3 * (time.perf_counter() - start), reply)
+
+    answers = await asyncio.gather(*map(ask, channels), return_exceptions=True)
+    found = [answer for answer in answers if isinstance(answer, _Described)]
+    errors = [answer for answer in answers if isinstance(answer, BaseException)]
+    if not found:
+        raise errors[0]
+    for error in errors:
+        log.warning("%s; going on without it", error)
+    return sorted(found, key=lambda answer: answer.ms + answer.reply.load.queue_ms)
 
 
 def _pick_model(models: Iterable[pb.ModelInfo], name: str, server: str) -> pb.ModelInfo:

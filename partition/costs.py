@@ -98,20 +98,26 @@ class CostTable:
         return len(self.codec)
 
     def metrics(
-        self, upload_ms: Floats, *, round_trip_ms: float, queue_ms: float, server_factor: float
+        self,
+        upload_ms: Floats,
+        *,
+        round_trip_ms: float,
+        queue_ms: float,
+        server_factor: float,
+        edge_factor: float = 1.0,
     ) -> Metrics:
         """What each candidate costs when pushing its bytes takes `upload_ms`, `[n]`.
 
         `queue_ms` is how long a frame waits at the worker, whose own times are multiplied by
-        `server_factor`. Energy is what the board draws from the frame's start to its end, the
-        radio included, without the radio's tail.
+        `server_factor`, the device's by `edge_factor`. Energy is what the board draws from the
+        frame's start to its end, the radio included, without the radio's tail.
         """
         server_ms = self.server_ms * server_factor
         away_ms = self.sends * (upload_ms + (round_trip_ms + queue_ms + OWN_MS)) + server_ms
-        edge_ms = self.edge_ms + self.encode_ms
+        edge_ms = (self.edge_ms + self.encode_ms) * edge_factor
         return Metrics(
             latency_ms=edge_ms + away_ms,
-            energy_mj=self.energy_mj
+            energy_mj=self.energy_mj * edge_factor
             + self.wait_w * away_ms
             + self.radio_mj
             + self.radio_w * self.sends * upload_ms,

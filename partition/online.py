@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from .bundle import Manifest
-from .costs import CostTable, Floats
+from .costs import CostTable, Floats, Metrics
 from .objective import Constraints, Objective
 
 
@@ -65,12 +66,22 @@ class OnlinePlanner:
             queue_ms=queue_ms,
             server_factor=server_factor,
         )
+        scores = self.scores(metrics, late_ms)
+        best = int(scores.argmin())
+        return best if scores[best] < np.inf else None
+
+    def scores(self, metrics: Metrics, late_ms: Floats) -> Floats:
+        """Each candidate's score `[n]`, the lower the better, and infinite for what is barred."""
         scores = self._objective.scores(metrics) + self._barred
         p95_ms = metrics.latency_ms + late_ms
         for broken in self._constraints.live_breaks(metrics, p95_ms):
             scores[broken] = np.inf
-        best = int(scores.argmin())
-        return best if scores[best] < np.inf else None
+        return scores
+
+    @property
+    def allowed(self) -> npt.NDArray[np.bool_]:
+        """Which candidates keep to the constraints that no link and no load can change, `[n]`."""
+        return np.asarray(self._barred == 0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -18,6 +18,7 @@ ENVELOPE_BYTES, TENSOR_ENVELOPE_BYTES = 4096, 128
 # gRPC's own ceiling is a signed 32-bit length.
 MESSAGE_CEILING_BYTES = (1 << 31) - 1
 
+RECONNECT_MS, CONNECT_MS = 100, 2_000  # the first pause, and the time for a connection
 # Both ends must agree, or the server answers a client's pings with `too_many_pings` and hangs up.
 KEEPALIVE_MS, KEEPALIVE_TIMEOUT_MS = 10_000, 5_000
 
@@ -51,6 +52,11 @@ def channel_options(max_message_bytes: int) -> list[tuple[str, int]]:
         ("grpc.keepalive_timeout_ms", KEEPALIVE_TIMEOUT_MS),
         ("grpc.keepalive_permit_without_calls", 1),
         ("grpc.http2.max_pings_without_data", 0),
+        # A device goes on by itself meanwhile; gRPC's own pauses, of up to two minutes, would keep
+        # it from a worker that is back, and its 20 s for a connection from one that moved.
+        ("grpc.initial_reconnect_backoff_ms", RECONNECT_MS),
+        ("grpc.max_reconnect_backoff_ms", 4 * RECONNECT_MS),
+        ("grpc.min_reconnect_backoff_ms", CONNECT_MS),
         # One connection a worker: streams of one process do not share a socket by accident.
         ("grpc.use_local_subchannel_pool", 1),
     ]

@@ -199,10 +199,12 @@ class Probe(_message.Message):
     def __init__(self, id: _Optional[int] = ..., padding: _Optional[bytes] = ...) -> None: ...
 
 class ProbeReply(_message.Message):
-    __slots__ = ("id",)
+    __slots__ = ("id", "load")
     ID_FIELD_NUMBER: _ClassVar[int]
+    LOAD_FIELD_NUMBER: _ClassVar[int]
     id: int
-    def __init__(self, id: _Optional[int] = ...) -> None: ...
+    load: Load
+    def __init__(self, id: _Optional[int] = ..., load: _Optional[_Union[Load, _Mapping]] = ...) -> None: ...
 
 class Draining(_message.Message):
     __slots__ = ("grace_ms",)
@@ -211,14 +213,16 @@ class Draining(_message.Message):
     def __init__(self, grace_ms: _Optional[int] = ...) -> None: ...
 
 class Load(_message.Message):
-    __slots__ = ("queued", "queue_ms", "utilisation")
+    __slots__ = ("queued", "queue_ms", "utilisation", "slowdown")
     QUEUED_FIELD_NUMBER: _ClassVar[int]
     QUEUE_MS_FIELD_NUMBER: _ClassVar[int]
     UTILISATION_FIELD_NUMBER: _ClassVar[int]
+    SLOWDOWN_FIELD_NUMBER: _ClassVar[int]
     queued: int
     queue_ms: float
     utilisation: float
-    def __init__(self, queued: _Optional[int] = ..., queue_ms: _Optional[float] = ..., utilisation: _Optional[float] = ...) -> None: ...
+    slowdown: float
+    def __init__(self, queued: _Optional[int] = ..., queue_ms: _Optional[float] = ..., utilisation: _Optional[float] = ..., slowdown: _Optional[float] = ...) -> None: ...
 
 class Times(_message.Message):
     __slots__ = ("queue_us", "decode_us", "compute_us", "total_us", "batch")

@@ -33,7 +33,7 @@ def test_every_command_is_of_a_kind_that_is_tested() -> None:
     for command in commands():
         known = (
             command[0] == "splitpoint"
-            or (command[0] == "make" and command[1] in ("demo", "test"))
+            or (command[0] == "make" and command[1] in ("demo", "test", "test-aarch64"))
             or command[:2] == ["pip", "install"]
             or (command[0] == "python" and command[1].startswith("benchmarks/"))
         )
@@ -90,7 +90,9 @@ def test_splitpoint_commands(photos: Path, tmp_path: Path) -> None:
 
 @pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
 def test_make_targets() -> None:
-    for target, must in (("demo", "splitpoint demo"), ("test", "pytest")):
+    for target, must in (
+        ("demo", "splitpoint demo"), ("test", "pytest"), ("test-aarch64", "tests/aarch64/run.py"),
+    ):  # fmt: skip
         done = subprocess.run(
             ["make", "-n", target], cwd=ROOT, capture_output=True, text=True, check=True
         )

@@ -50,7 +50,7 @@ def words(table: LiveTable) -> str:
     return " ".join(console.file.getvalue().split())
 
 
-async def test_rows(agent: EdgeAgent) -> None:
+async def test_rows(agent: EdgeAgent, monkeypatch: pytest.MonkeyPatch) -> None:
     now = [100.0]
     energy = RunEnergy(NoMeter("none"), lambda: 0.0)
     table = LiveTable(agent, energy, clock=lambda: now[0])
@@ -63,7 +63,7 @@ async def test_rows(agent: EdgeAgent) -> None:
     for number in range(10):
         table.add(result(number, 10.0 * (number + 1)))
     table.add(result(10, 5.0, Outcome.EXPIRED))
-    agent.uplink_mbps = 0.8
+    monkeypatch.setattr(EdgeAgent, "uplink_mbps", 0.8)
     energy.reading = EnergyReading(mj=2500, kind="modelled", meter="pi5")
     table.switched("uplink 0.8 Mbit/s (p20): boundary 2 -> 4")
     shown = words(table)

@@ -90,7 +90,7 @@ async def test_replies_out_of_order_find_their_frames() -> None:
 
     stream = await opened(answer)
     replies = await asyncio.gather(stream.ask(frame, 1000), stream.ask(frame, 1000))
-    assert replies[0][0].id < replies[1][0].id
+    assert replies[0].reply.id < replies[1].reply.id
     await stream.close()
 
 

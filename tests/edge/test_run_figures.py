@@ -204,13 +204,15 @@ def test_prometheus_sees_what_the_run_counts(metrics: MetricsSink) -> None:
     assert ("splitpoint_energy_joules_total", "measured") not in found
 
 
-async def test_prometheus_follows_the_agent(metrics: MetricsSink, small_bundle: Bundle) -> None:
+async def test_prometheus_follows_the_agent(
+    metrics: MetricsSink, small_bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async with EdgeAgent(None, bundle=small_bundle.folder, split="local") as agent:
         metrics.follow(agent)
         found = scraped(metrics)
         assert found["splitpoint_split_boundary",] == len(small_bundle.manifest.segments)
         assert np.isnan(found["splitpoint_uplink_mbps",])
-        agent.uplink_mbps = 5.5
+        monkeypatch.setattr(EdgeAgent, "uplink_mbps", 5.5)
         assert scraped(metrics)["splitpoint_uplink_mbps",] == 5.5
 
 

@@ -1,0 +1,141 @@
+"""Between the agent and its controller: tells it what frames saw, and does what it decides."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable
+
+from splitpoint.codec import SplitpointError
+from splitpoint.partition.costs import CostTable
+from splitpoint.partition.plan import Plan
+from splitpoint.proto import splitpoint_pb2 as pb
+
+from .controller import CAUTIOUS, Controller
+from .frame_stream import Answer, FrameStream
+from .workers import Workers
+
+log = logging.getLogger("splitpoint.edge")
+
+
+class Adapter:
+    """Keeps an agent's plan the best one.
+
+    `switch` makes a plan the present one, once its segments and tables are ready; `switched` is
+    told of it in one line. While one switch is under way no other is begun.
+    """
+
+    def __init__(
+        self,
+        table: CostTable,
+        controller: Controller,
+        workers: Workers,
+        switch: Callable[[Plan], Awaitable[None]],
+        switched: Callable[[str], None],
+    ) -> None:
+        self._table, self.controller, self._workers = table, controller, workers
+        self._switch, self._switched = switch, switched
+        self._index = {
+            key: index
+            for index, key in enumerate(
+                zip(table.boundary, table.codec, table.runtime, strict=True)
+            )
+        }
+        self._task: asyncio.Task[None] | None = None
+        self._probing: asyncio.Task[None] | None = None
+
+    @property
+    def uplink_mbps(self) -> float | None:
+        """The rate that decisions are made for, None before anything was seen of the link."""
+        return self.controller.uplink.mbps(time.perf_counter(), CAUTIOUS)
+
+    def runs(self, plan: Plan) -> None:
+        """This is the present plan, whoever has decided that."""
+        index = self._index.get((plan.boundary, plan.codec, plan.runtime))
+        if index is not None:
+            self.controller.current = index
+
+    def computed(self, plan: Plan, ms: float) -> None:
+        """The device computed and encoded a frame."""
+        index = self._index.get((plan.boundary, plan.codec, plan.runtime))
+        if index is not None:
+            self.controller.computed(index, ms)
+
+    def answered(self, plan: Plan, codec: str, answer: Answer, round_trip_ms: float) -> None:
+        """A worker answered a frame, whose codec may be coarser than the plan's."""
+        index = self._index.get((plan.boundary, codec, plan.runtime))
+        if index is None:
+            return
+        times, controller = answer.reply.times, self.controller
+        controller.conditions.round_trip_ms = min(
+            controller.conditions.round_trip_ms, round_trip_ms
+        )
+        controller.answered(
+            time.perf_counter(),
+            index,
+            nbytes=answer.bytes_up,
+            left_ms=answer.left_ms,
+            queue_ms=times.queue_us / 1e3,
+            server_ms=(times.total_us - times.queue_us) / 1e3,
+        )
+
+    def late(self, nbytes: int, waited_ms: float) -> None:
+        """A frame was not answered in time."""
+        self.controller.late(time.perf_counter(), nbytes, waited_ms)
+
+    def load(self, load: pb.Load) -> None:
+        """A worker said how busy it is."""
+        self.controller.load(time.perf_counter(), load.queue_ms, load.slowdown or 1.0)
+
+    def frame_ended(self) -> None:
+        """Decides, and begins what is due. Call it after each frame."""
+        now_s = time.perf_counter()
+        if self._task is None or self._task.done():
+            switch = self.controller.decide(now_s)
+            if switch is not None:
+                plan = Plan(
+                    boundary=int(self._table.boundary[switch.after]),
+                    codec=self._table.codec[switch.after],
+                    runtime=self._table.runtime[switch.after],
+                    why=switch.why,
+                )
+                self._task = asyncio.create_task(self._go_to(plan, switch.before), name="switch")
+        stream = self._workers.stream
+        busy = self._probing is not None and not self._probing.done()
+        if stream is None or not stream.idle or busy or not self._workers.current.usable:
+            return
+        nbytes = self.controller.probe_bytes(now_s)
+        if nbytes is not None:
+            self._probing = asyncio.create_task(self._probe(stream, nbytes), name="probe-link")
+
+    async def close(self) -> None:
+        """Ends what is under way."""
+        for task in (self._task, self._probing):
+            if task is not None:
+                task.cancel()
+                await asyncio.gather(task, return_exceptions=True)
+
+    async def _go_to(self, plan: Plan, before: int) -> None:
+        try:
+            await self._switch(plan)
+        except SplitpointError as error:
+            log.warning("cannot switch to boundary %d: %s", plan.boundary, error)
+            self.controller.current = before
+            return
+        self._switched(plan.why)
+
+    async def _probe(self, stream: FrameStream, nbytes: int) -> None:
+        try:
+            self.controller.echoed(time.perf_counter(), 0, await stream.probe())
+            while nbytes:
+                asked_s = time.perf_counter()
+                ms = await stream.probe(nbytes)
+                if stream.sent_s > asked_s:
+                    return  # a frame shared the link: the time says nothing
+                now_s = time.perf_counter()
+                self.load(stream.load)
+                self.controller.echoed(now_s, nbytes, ms)
+                nbytes = self.controller.probe_bytes(now_s) or 0
+        except SplitpointError as error:
+            log.info("a probe was lost: %s", error)

@@ -1,0 +1,259 @@
+"""The way of a frame: computed, encoded, answered by a worker or finished here."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+from splitpoint.codec import SplitpointError
+from splitpoint.partition.bundle import Manifest
+from splitpoint.proto.frames import FrameError, build_frame, decode_reply
+from splitpoint.proto.status import (
+    FrameExpiredError,
+    KeyFrameNeededError,
+    OverloadedError,
+    RefusedError,
+    UnreachableError,
+)
+
+from .adapt import Adapter
+from .edge_half import EdgeHalf, EdgePart
+from .frame import Frame, named_outputs
+from .frame_stream import Answer, FrameStream
+from .local_finish import LocalFinish
+from .result import Outcome, Result
+from .workers import WorkerLink, Workers
+
+T = TypeVar("T")
+
+# The way to another thread and back takes longer than this: shorter work is done in place.
+INLINE_MS = 0.3
+# Answers that a hedge's percentile is taken from, and the fewest that make one.
+ANSWERS, FEWEST_ANSWERS = 64, 10
+
+
+@dataclass(frozen=True, slots=True)
+class Threads:
+    """One for computing, and one for encoding what the other has computed."""
+
+    compute: Executor
+    encode: Executor
+
+
+class FramePath:
+    """Takes frames, each to its one outcome.
+
+    `workers` is None where everything runs on the device, `local` where it cannot finish frames.
+    With `hedge`, the device begins to finish a frame when 95 of 100 answers would have come, and
+    the first to be done counts.
+    """
+
+    def __init__(
+        self,
+        manifest: Manifest,
+        half: EdgeHalf,
+        threads: Threads,
+        *,
+        workers: Workers | None,
+        local: LocalFinish | None,
+        adapter: Adapter | None,
+        hedge: bool,
+    ) -> None:
+        self._manifest, self._half, self._threads = manifest, half, threads
+        self._workers, self._local, self._adapter = workers, local, adapter
+        self._hedge = hedge
+        self._last = len(manifest.segments)
+        self._edge_ms = self._encode_ms = math.inf  # what the latest frame took
+        self._asking = 0  # frames that wait for an answer
+        self._answers: deque[float] = deque(maxlen=ANSWERS)  # milliseconds from sending on
+
+    async def run(self, frame: Frame) -> Result:
+        """The frame's end."""
+        try:
+            part = await self._compute(frame)
+        except SplitpointError as error:
+            return frame.failed(error)
+        finally:
+            frame.computed()
+        if frame.plan.boundary == self._last:
+            self._saw_compute(frame, part)
+            outputs = named_outputs(self._manifest, part.values)
+            return frame.finished_here(part, outputs, 0.0, frame.plan.why)
+        assert self._workers is not None  # plans that need one are refused without
+        link = self._workers.pick()
+        if link is None:
+            if self._can_finish:
+                away = UnreachableError("the worker has not answered lately")
+                return await self._finish(frame, part, away)
+            link = self._workers.current  # there is nothing else to wait for
+        try:
+            part = await self._encode(frame, part)
+        except SplitpointError as error:
+            return frame.failed(error)
+        self._saw_compute(frame, part)
+        if self._hedge and self._can_finish and len(self._answers) >= FEWEST_ANSWERS:
+            return await self._ask_and_hedge(frame, part, link)
+        try:
+            return await self._ask(frame, part, link)
+        except (SplitpointError, FrameError) as error:
+            return await self._finish(frame, part, error)
+
+    @property
+    def _can_finish(self) -> bool:
+        return self._local is not None and self._local.ready
+
+    async def _compute(self, frame: Frame) -> EdgePart:
+        inline = self._edge_ms < INLINE_MS
+        part = await self._on(
+            self._threads.compute, inline, lambda: self._half.compute(frame.plan, frame.inputs)
+        )
+        self._edge_ms = part.edge_ms
+        return part
+
+    async def _encode(self, frame: Frame, part: EdgePart) -> EdgePart:
+        inline = self._encode_ms < INLINE_MS and not self._half.streams
+        part = await self._on(
+            self._threads.encode, inline, lambda: self._half.encode(frame.plan, part)
+        )
+        self._encode_ms = part.encode_ms
+        return part
+
+    async def _on(self, thread: Executor, inline: bool, work: Callable[[], T]) -> T:
+        if inline:
+            return work()
+        return await asyncio.get_running_loop().run_in_executor(thread, work)
+
+    async def _ask(self, frame: Frame, part: EdgePart, link: WorkerLink) -> Result:
+        """The worker's answer, or another's where that one is lost and there is another."""
+        why = frame.plan.why
+        self._asking += 1
+        try:
+            while True:
+                try:
+                    return await self._ask_one(frame, part, link, why)
+                except (UnreachableError, OverloadedError) as error:
+                    assert self._workers is not None
+                    other = self._workers.pick(besides=link)
+                    if other is None:
+                        raise
+                    why, link = f"sent to {other.server} after: {error}", other
+        finally:
+            self._asking -= 1
+
+    async def _ask_one(self, frame: Frame, part: EdgePart, link: WorkerLink, why: str) -> Result:
+        def build(frame_id: int, budget_ms: int) -> bytes:
+            return build_frame(
+                id=frame_id,
+                boundary=frame.plan.boundary,
+                codec=part.codec,
+                tensors=part.tensors,
+                budget_ms=budget_ms,
+            )
+
+        stream: FrameStream | None = None
+        try:
+            wait_ms = self._wait_ms(frame)
+            until = time.perf_counter() + wait_ms / 1e3
+            stream = await link.connection.live(max(wait_ms, 0.0) / 1e3)
+            asked = time.perf_counter()
+            try:
+                answer = await stream.ask(build, 1e3 * (until - asked))
+            except KeyFrameNeededError:
+                part = await self._on(
+                    self._threads.encode, False, lambda: self._half.as_key_frame(frame.plan, part)
+                )
+                answer = await stream.ask(build, 1e3 * (until - time.perf_counter()))
+            queued_here_ms = 1e3 * (time.perf_counter() - asked) - answer.answer_ms
+            values = decode_reply(answer.reply, self._manifest.boundaries[-1].tensors, frame.batch)
+        except (SplitpointError, FrameError) as error:
+            if isinstance(error, (UnreachableError, FrameExpiredError, RefusedError)):
+                link.breaker.failed()
+            elif stream is not None:
+                link.breaker.answered()
+            self._saw_load(stream)
+            raise
+        link.breaker.answered()
+        self._answers.append(answer.answer_ms)
+        self._saw_answer(frame, part, stream, answer)
+        return frame.answered(
+            part,
+            answer,
+            named_outputs(self._manifest, values),
+            round_trip_ms=stream.round_trip_ms,
+            queued_here_ms=queued_here_ms,
+            why=why,
+        )
+
+    def _wait_ms(self, frame: Frame) -> float:
+        """How long an answer is waited for: time for a finish is kept, where that is in time."""
+        left_ms = frame.left_ms
+        if self._local is None or not self._local.ready:
+            return left_ms
+        kept_ms = self._local.reserve_ms(frame.plan.boundary, self._asking)
+        usual_ms = float(np.median(self._answers)) if self._answers else 0.0
+        # A finish that could not be in time, or would leave the cloud none, keeps nothing.
+        return (
+            left_ms - kept_ms if kept_ms <= left_ms / 2 or left_ms - kept_ms > usual_ms else left_ms
+        )
+
+    async def _ask_and_hedge(self, frame: Frame, part: EdgePart, link: WorkerLink) -> Result:
+        asking = asyncio.create_task(self._ask(frame, part, link))
+        finishing: asyncio.Task[Result] | None = None
+        try:
+            usual_s = float(np.percentile(self._answers, 95)) / 1e3
+            await asyncio.wait((asking,), timeout=usual_s)
+            if not asking.done():
+                slow = FrameExpiredError(f"no answer after {1e3 * usual_s:.0f} ms, 95 of 100 came")
+                finishing = asyncio.create_task(self._finish(frame, part, slow))
+                await asyncio.wait((asking, finishing), return_when=asyncio.FIRST_COMPLETED)
+            if asking.done() and asking.exception() is None:
+                return asking.result()
+            if finishing is not None:
+                return await finishing
+            error = asking.exception()
+            assert isinstance(error, (SplitpointError, FrameError))
+            return await self._finish(frame, part, error)
+        finally:
+            for task in (asking, finishing):
+                if task is not None and not task.done():
+                    task.cancel()
+                    await asyncio.gather(task, return_exceptions=True)
+
+    async def _finish(
+        self, frame: Frame, part: EdgePart, error: SplitpointError | FrameError
+    ) -> Result:
+        """What becomes of a frame that the cloud did not answer, and why."""
+        lost = Outcome.EXPIRED if isinstance(error, FrameExpiredError) else Outcome.FAILED
+        if self._local is None or not self._local.ready:
+            return frame.failed(error, lost)
+        boundary = frame.plan.boundary
+        if frame.may_expire and self._local.backlog_ms > max(frame.left_ms, 0.0):
+            late = FrameExpiredError(f"the device is behind ({error})")
+            return frame.failed(late, Outcome.EXPIRED)
+        try:
+            values, here_ms = await self._local.run(part.values, boundary)
+        except SplitpointError as second:
+            return frame.failed(second)
+        outputs = named_outputs(self._manifest, values)
+        return frame.finished_here(part, outputs, here_ms, f"finished on the device: {error}")
+
+    def _saw_compute(self, frame: Frame, part: EdgePart) -> None:
+        if self._adapter is not None:
+            self._adapter.computed(frame.plan, part.edge_ms + part.encode_ms)
+
+    def _saw_load(self, stream: FrameStream | None) -> None:
+        if self._adapter is not None and stream is not None:
+            self._adapter.load(stream.load)
+
+    def _saw_answer(
+        self, frame: Frame, part: EdgePart, stream: FrameStream, answer: Answer
+    ) -> None:
+        if self._adapter is not None:
+            self._adapter.answered(frame.plan, part.codec, answer, stream.round_trip_ms)

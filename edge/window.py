@@ -1,0 +1,124 @@
+"""How many frames are under way, and in which order they begin and end."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Coroutine, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from .given import Given, each
+from .result import Result
+
+# Results that the consumer has not taken, before a live source is read no further.
+MOST_UNREAD = 64
+
+
+async def in_order(
+    frames: AsyncIterable[Given] | Iterable[Given],
+    take: Callable[[Given], Coroutine[Any, Any, Result]],
+    window: int,
+) -> AsyncIterator[Result]:
+    """Every frame's result, in the order of `frames`; at most `window` are under way."""
+    running: deque[asyncio.Task[Result]] = deque()
+    try:
+        async for given in each(frames):
+            running.append(asyncio.create_task(take(given)))
+            while running and (len(running) >= window or running[0].done()):
+                yield await running.popleft()
+        while running:
+            yield await running.popleft()
+    finally:
+        await _end(running)
+
+
+@dataclass(slots=True)
+class _Waiting:
+    given: Given
+    taken_s: float
+
+
+class Newest:
+    """The newest frame first, for a source that does not wait; results come as frames end.
+
+    A frame begins when nothing else waits for the compute thread and fewer than `window` are under
+    way. One that is still waiting when the next arrives is given to `expire`.
+    """
+
+    def __init__(
+        self,
+        take: Callable[[Given, float, Callable[[], None]], Coroutine[Any, Any, Result]],
+        expire: Callable[[Given, float], Result],
+        arrived: Callable[[float], None],
+        window: int,
+    ) -> None:
+        self._take, self._expire, self._arrived, self._window = take, expire, arrived, window
+        self._results: asyncio.Queue[Result | None] = asyncio.Queue()
+        self._waiting: _Waiting | None = None
+        self._computing = False
+        self._running: set[asyncio.Task[None]] = set()
+        self._room = asyncio.Event()
+
+    async def run(self, frames: AsyncIterable[Given] | Iterable[Given]) -> AsyncIterator[Result]:
+        """A result for each frame."""
+        pump = asyncio.create_task(self._pump(frames), name="live-source")
+        try:
+            while (result := await self._results.get()) is not None:
+                self._room.set()
+                yield result
+            await pump
+        finally:
+            pump.cancel()
+            await asyncio.gather(pump, return_exceptions=True)
+            await _end(self._running)
+
+    async def _pump(self, frames: AsyncIterable[Given] | Iterable[Given]) -> None:
+        try:
+            async for given in each(frames):
+                now_s = time.perf_counter()
+                self._arrived(now_s)
+                if self._waiting is not None:
+                    self._results.put_nowait(
+                        self._expire(self._waiting.given, self._waiting.taken_s)
+                    )
+                self._waiting = _Waiting(given, now_s)
+                self._begin()
+                while self._results.qsize() >= MOST_UNREAD:
+                    self._room.clear()
+                    await self._room.wait()
+            while self._running or self._waiting is not None:
+                self._begin()
+                await asyncio.wait(self._running, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            self._results.put_nowait(None)
+
+    def _begin(self) -> None:
+        if self._waiting is None or self._computing or len(self._running) >= self._window:
+            return
+        waiting, self._waiting = self._waiting, None
+        self._computing = True
+        task = asyncio.create_task(self._one(waiting))
+        self._running.add(task)
+        task.add_done_callback(self._ended)
+
+    async def _one(self, waiting: _Waiting) -> None:
+        result = await self._take(waiting.given, waiting.taken_s, self._computed)
+        self._results.put_nowait(result)
+
+    def _computed(self) -> None:
+        self._computing = False
+        self._begin()
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._running.discard(task)
+        if not task.cancelled() and task.exception() is None:
+            self._begin()
+
+
+async def _end(tasks: Iterable[asyncio.Task[Any]]) -> None:
+    tasks = list(tasks)
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)

@@ -1,0 +1,138 @@
+"""The workers that a device may use: which of them is asked, and what happens when it fails."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+from collections.abc import Sequence
+
+from splitpoint.codec import SplitpointError
+
+from .breaker import Breaker
+from .connection import Connection
+from .errors import AgentError
+from .frame_stream import FrameStream
+
+log = logging.getLogger("splitpoint.edge")
+
+# How often those that are not in use are looked at, and how much sooner one of them must answer
+# for the device to move.
+WATCH_S, SOONER = 5.0, 0.7
+LEAST_GAIN_MS = 5.0
+
+
+def parse_servers(text: str) -> list[str]:
+    """`a:7070,b:7070` as a list. Raises `AgentError` for duplicates and for what is no address."""
+    servers = [part.strip() for part in text.split(",")]
+    for server in servers:
+        found = re.fullmatch(r".+:(\d{1,5})", server)
+        if found is None or not 0 < int(found[1]) < 65536:
+            raise AgentError(f"the server {server!r} is no address", "give HOST:PORT[,HOST:PORT…]")
+    twice = [server for server in servers if servers.count(server) > 1]
+    if twice:
+        raise AgentError(f"the server {twice[0]} is named twice", "name each once")
+    return servers
+
+
+class WorkerLink:
+    """One worker: its connection, and whether it may be asked."""
+
+    def __init__(self, connection: Connection) -> None:
+        self.connection = connection
+        self.breaker = Breaker(connection)
+
+    @property
+    def server(self) -> str:
+        """HOST:PORT."""
+        return self.connection.server
+
+    @property
+    def usable(self) -> bool:
+        """Whether frames may be sent there now; a lost stream is opened again for them."""
+        stream = self.connection.stream
+        drains = stream is not None and stream.draining and stream.broken is None
+        return not self.breaker.is_open and not drains
+
+    @property
+    def wait_ms(self) -> float | None:
+        """What a frame there waits beyond computing: round trip and queue; None if not known."""
+        stream = self.connection.stream
+        if stream is None or stream.broken is not None:
+            return None
+        return stream.round_trip_ms + stream.load.queue_ms
+
+
+class Workers:
+    """Frames go to one of several workers: to the nearest and idlest, and to others when it fails.
+
+    A worker that fails is not asked until it echoes again; while several are there, those not in
+    use keep a stream, and are looked at every few seconds.
+    """
+
+    def __init__(self, links: Sequence[WorkerLink]) -> None:
+        self._links = list(links)
+        self.current = self._links[0]
+        self._watching: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Begins to watch those that are not in use."""
+        if len(self._links) > 1:
+            self._watching = asyncio.create_task(self._watch(), name="watch-workers")
+
+    async def close(self) -> None:
+        """Ends every stream and connection."""
+        if self._watching is not None:
+            self._watching.cancel()
+            await asyncio.gather(self._watching, return_exceptions=True)
+        for link in self._links:
+            await link.breaker.close()
+            await link.connection.close()
+
+    def pick(self, besides: WorkerLink | None = None) -> WorkerLink | None:
+        """The worker for the next frame, another than `besides`; None where none may be asked."""
+        if self.current is not besides and self.current.usable and self.current.breaker.allows():
+            return self.current
+        others = [link for link in self._links if link not in (self.current, besides)]
+        for link in sorted(others, key=_wait_ms):
+            if link.usable and link.breaker.allows():
+                self._move(link, "which does not answer" if self.current is besides else "")
+                return link
+        return None
+
+    @property
+    def stream(self) -> FrameStream | None:
+        """The stream to the worker in use, if there is one that works."""
+        stream = self.current.connection.stream
+        return stream if stream is not None and stream.broken is None else None
+
+    def _move(self, link: WorkerLink, why: str) -> None:
+        log.warning("frames go to %s instead of %s%s", link.server, self.current.server,
+                    f", {why}" if why else "")  # fmt: skip
+        self.current = link
+
+    async def _watch(self) -> None:
+        while True:
+            for link in self._links:
+                if link is not self.current and not link.breaker.is_open:
+                    try:
+                        await (await link.connection.live()).probe(timeout_s=1.0)
+                    except SplitpointError:
+                        link.breaker.open()
+            now, best = self.current.wait_ms, min(self._links, key=_wait_ms)
+            soon = best.wait_ms
+            if (
+                best is not self.current
+                and best.usable
+                and now is not None
+                and soon is not None
+                and soon < SOONER * now
+                and now - soon > LEAST_GAIN_MS
+            ):
+                self._move(best, f"which answers {now - soon:.0f} ms later")
+            await asyncio.sleep(WATCH_S)
+
+
+def _wait_ms(link: WorkerLink) -> float:
+    wait_ms = link.wait_ms
+    return float("inf") if wait_ms is None else wait_ms

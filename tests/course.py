@@ -1,0 +1,136 @@
+"""Frames that go on while something goes wrong, and what must hold of them."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import signal
+import subprocess
+import time
+from collections.abc import AsyncIterator, Awaitable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from processes import MAIN
+from splitpoint.edge import EdgeAgent, Outcome, Result
+from splitpoint.partition.verify import relative_error
+
+FPS, BUDGET_MS = 15, 600.0
+# A finish of the small model takes a millisecond; the rest is for a machine that does other things.
+FINISH_MS = 400.0
+BACK_S = 2.0
+
+
+class WorkerProcess:
+    """`splitpoint serve` as a process, always on the same port."""
+
+    def __init__(self, bundle: Path, port: int) -> None:
+        self._bundle, self.address = bundle, f"127.0.0.1:{port}"
+        self._process: subprocess.Popen[str] | None = None
+
+    def start(self, bundle: Path | None = None) -> None:
+        """Returns once it listens."""
+        self._process = subprocess.Popen(
+            [*MAIN, "serve", str(bundle or self._bundle), "--listen", self.address, "--grace", "2"],
+            stderr=subprocess.PIPE, text=True, stdin=subprocess.DEVNULL,
+        )  # fmt: skip
+        assert self._process.stderr is not None
+        for line in self._process.stderr:
+            if re.search(r"listening on \S+", line):
+                return
+        raise AssertionError("the worker ended before it listened")
+
+    def end(self, number: signal.Signals = signal.SIGTERM) -> int:
+        """Returns its exit code."""
+        assert self._process is not None
+        self._process.send_signal(number)
+        self._process.communicate(timeout=30)
+        return self._process.returncode
+
+
+@contextmanager
+def worker_process(bundle: Path, port: int) -> Iterator[WorkerProcess]:
+    worker = WorkerProcess(bundle, port)
+    worker.start()
+    try:
+        yield worker
+    finally:
+        worker.end(signal.SIGKILL)
+
+
+@dataclass
+class Course:
+    """The frames of one agent, with the time at which each ended."""
+
+    agent: EdgeAgent
+    expected: np.ndarray
+    results: list[tuple[float, Result]] = field(default_factory=list)
+
+    def check(self) -> None:
+        """Every frame has its answer, none is later than its budget and one finish."""
+        assert sum(self.agent.outcomes.values()) == len(self.results) > 0
+        for _, result in self.results:
+            assert result.outcome in (Outcome.ANSWERED, Outcome.LOCAL), result.why
+            assert relative_error(result.outputs["output"], self.expected) < 0.05, result.why
+            assert result.total_ms < BUDGET_MS + FINISH_MS, result.why
+
+    def count(self, outcome: Outcome, *, after_s: float = 0.0) -> int:
+        return sum(r.outcome is outcome and at_s > after_s for at_s, r in self.results)
+
+    def back_after_s(self, end_s: float) -> float:
+        """Seconds from `end_s` until a worker answered again."""
+        return min(
+            (at_s - end_s for at_s, r in self.results
+             if at_s > end_s and r.outcome is Outcome.ANSWERED),
+            default=float("inf"),
+        )  # fmt: skip
+
+
+@asynccontextmanager
+async def course(
+    agent: EdgeAgent, pixels: np.ndarray, expected: np.ndarray
+) -> AsyncIterator[Course]:
+    """Frames at a steady rate until the block ends; a second before it and one after it."""
+    async with agent:
+        for _ in range(600):
+            if agent.can_finish:
+                break
+            await asyncio.sleep(0.05)
+        assert agent.can_finish
+        running = Course(agent, expected)
+        stop = asyncio.Event()
+
+        async def one() -> None:
+            result = await agent.infer({"pixels": pixels})
+            running.results.append((time.perf_counter(), result))
+
+        async def drive() -> None:
+            begin, tasks = time.perf_counter(), []
+            while not stop.is_set():
+                tasks.append(asyncio.create_task(one()))
+                due = begin + len(tasks) / FPS
+                await asyncio.sleep(max(due - time.perf_counter(), 0))
+            await asyncio.gather(*tasks)
+
+        driving = asyncio.create_task(drive())
+        try:
+            await asyncio.sleep(1)
+            yield running
+        finally:
+            stop.set()
+            await driving
+    running.check()
+    assert running.count(Outcome.ANSWERED) > 0
+
+
+async def until_back(running: Course, fault: Awaitable[object]) -> None:
+    """Waits for the fault's end, and for a worker's answer after it, for `BACK_S` at most."""
+    await fault
+    end_s = time.perf_counter()
+    while running.back_after_s(end_s) == float("inf"):
+        assert time.perf_counter() - end_s < BACK_S + 1, "nobody answers again"
+        await asyncio.sleep(0.02)
+    assert running.back_after_s(end_s) < BACK_S
+    await asyncio.sleep(0.5)
