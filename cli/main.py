@@ -63,6 +63,8 @@ def main() -> None:
     # 20 ms then takes up to a second; without any spinning it takes 35 ms. libgomp reads this when
     # torch is loaded.
     os.environ.setdefault("GOMP_SPINCOUNT", "60000")
+    # onnxruntime reports to its makers otherwise; it reads this when it is loaded.
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     # A codec's matrix products are small, and the cores belong to onnxruntime or torch: with numpy
     # in several threads as well, a product of 3 ms takes up to 100.
     from threadpoolctl import threadpool_limits  # writes to the environment when imported

@@ -101,12 +101,16 @@ class Adapter:
                     why=switch.why,
                 )
                 self._task = asyncio.create_task(self._go_to(plan, switch.before), name="switch")
-        stream = self._workers.stream
+        stream, breaker = self._workers.stream, self._workers.current.breaker
         busy = self._probing is not None and not self._probing.done()
-        if stream is None or not stream.idle or busy or not self._workers.current.usable:
+        if busy or breaker.is_open or (stream is not None and not stream.idle):
             return
         nbytes = self.controller.probe_bytes(now_s)
-        if nbytes is not None:
+        if nbytes is None:
+            return
+        if stream is None:
+            breaker.open()  # no frame asks for the lost stream while all stays on the device
+        else:
             self._probing = asyncio.create_task(self._probe(stream, nbytes), name="probe-link")
 
     async def close(self) -> None:

@@ -25,6 +25,7 @@ from splitpoint.proto.status import FrameExpiredError
 from .adapt import Adapter
 from .auto_plan import AutoPlan
 from .cache import default_cache
+from .cache_size import CacheUse, shrink
 from .channel import WorkerChannel
 from .connection import Connection
 from .edge_half import EdgeHalf
@@ -43,7 +44,7 @@ from .workers import WorkerLink, Workers, parse_servers
 
 log = logging.getLogger("splitpoint.edge")
 
-DEFAULT_BUDGET_MS = 10_000.0
+DEFAULT_BUDGET_MS, DEFAULT_CACHE_MB = 10_000.0, 4_000.0
 _NEWEST = 0.1  # weight of the latest gap between two frames of a live source
 
 
@@ -63,7 +64,8 @@ class EdgeAgent:
     slower device, and is to be reported as emulated. What the cloud refuses, loses or does not
     answer in time, the device finishes from the tensors that it still holds, once all segments
     are here, unless `finish_locally` says otherwise or they need more than `max_edge_mb`; with
-    `hedge` it does not wait for the budget's end, but for 95 of 100 answers' time. Raises
+    `hedge` it does not wait for the budget's end, but for 95 of 100 answers' time. Of fetched
+    bundles that nobody uses, the oldest go where the cache has more than `max_cache_mb`. Raises
     `AgentError`, `PlanError`, or what the wire and the cache raise, on entering; afterwards every
     frame has a `Result`.
     """
@@ -79,6 +81,7 @@ class EdgeAgent:
         auto: AutoPlan | None = None,
         adapt: bool = True,
         cache: Path | None = None,
+        max_cache_mb: float = DEFAULT_CACHE_MB,
         threads: int = 0,
         slowdown: float = 1.0,
         budget_ms: float = DEFAULT_BUDGET_MS,
@@ -99,6 +102,8 @@ class EdgeAgent:
         self._split, self._codec, self._auto = split, codec, auto or AutoPlan()
         self._adapt, self._hedge = adapt, hedge
         self._cache, self._threads = cache or default_cache(), threads
+        self._max_cache_mb = max_cache_mb
+        self._cache_use: CacheUse | None = None
         self._budget_ms, self._max_frame_bytes = budget_ms, max_frame_bytes
         self._finish_locally, self._max_edge_mb = finish_locally, max_edge_mb
         self._pools = Threads(
@@ -135,6 +140,9 @@ class EdgeAgent:
             )
             self.manifest, self.digest = self._prepared.manifest, self._prepared.digest
             self.labels = self._prepared.labels
+            if self._prepared.cache is not None:
+                self._cache_use = CacheUse(self._prepared.folder)
+                await asyncio.to_thread(shrink, self._cache, 1e6 * self._max_cache_mb)
             self._codecs = codecs_of(self.manifest, self._prepared.folder)
             self._half = EdgeHalf(
                 self.manifest, self._codecs, self._runner, self._slower, self._max_frame_bytes
@@ -378,6 +386,8 @@ class EdgeAgent:
         for helper in (self._adapter, self._local, self._workers, *self._files):
             if helper is not None:
                 await helper.close()
+        if self._cache_use is not None:
+            self._cache_use.close()
         for pool in (self._pools.compute, self._pools.encode):
             await asyncio.to_thread(pool.shutdown)
 

@@ -18,6 +18,8 @@ FAILURES = 2  # in a row, before frames stop waiting
 PROBE_S = 1.0  # for the stream to open, and for an empty probe's way there and back
 # Frames go to the cloud again within 2 s of its return: a pause, a stream, an echo.
 FIRST_PAUSE_S, LONGEST_PAUSE_S, TRIAL_S = 0.1, 0.5, 0.5
+# Who has been away for so long may be found a little later: radios cost energy.
+PATIENCE_S, PATIENT_PAUSE_S = 300.0, 5.0
 REFUSED_PAUSE_S = 1.0  # who refuses this device, rarely changes its mind
 
 
@@ -98,9 +100,11 @@ class Breaker:
 
     async def _probe_until_echoed(self) -> None:
         loop = asyncio.get_running_loop()
+        since_s = loop.time()
         while True:
             await asyncio.sleep(self._pause_s * random.uniform(0.5, 1.0))
-            self._pause_s = min(2 * self._pause_s, LONGEST_PAUSE_S)
+            longest_s = LONGEST_PAUSE_S if loop.time() - since_s < PATIENCE_S else PATIENT_PAUSE_S
+            self._pause_s = min(2 * self._pause_s, longest_s)
             try:
                 stream = await self._connection.live(PROBE_S)
                 await stream.probe(timeout_s=PROBE_S)
