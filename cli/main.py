@@ -32,6 +32,15 @@ app.command("compile")(compile_)
 for command in (inspect, profile, plan, serve, run, emulate, demo, doctor):
     app.command()(command)
 
+# The extra that brings a module; the others are of the extra `cloud`.
+_EXTRA = {
+    "torch": "torch",
+    "onnx": "torch",
+    "safetensors": "torch",
+    "cv2": "video",
+    "prometheus_client": "metrics",
+}
+
 
 def _version(wanted: bool) -> None:
     if wanted:
@@ -72,7 +81,7 @@ def main() -> None:
     except ModuleNotFoundError as error:
         if error.name is None or error.name.startswith("splitpoint"):
             raise
-        extra = {"torch": "torch", "onnx": "torch", "safetensors": "torch"}.get(error.name, "cloud")
+        extra = _EXTRA.get(error.name, "cloud")
         say(f'error: {error.name} is not installed: pip install "splitpoint[{extra}]"')
         sys.exit(1)
     except KeyboardInterrupt:

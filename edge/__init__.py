@@ -5,17 +5,26 @@ Nothing in this package needs torch.
 
 from .agent import EdgeAgent
 from .auto_plan import AutoPlan
-from .errors import AgentError, CacheError
+from .errors import AgentError, CacheError, SourceError
+from .find_source import find_source
 from .given import Given
 from .result import Outcome, Result, Stages
+from .sink import CallbackSink, Sink
+from .source import PictureFeed, Source
 
 __all__ = [
     "AgentError",
     "AutoPlan",
     "CacheError",
+    "CallbackSink",
     "EdgeAgent",
     "Given",
     "Outcome",
+    "PictureFeed",
     "Result",
+    "Sink",
+    "Source",
+    "SourceError",
     "Stages",
+    "find_source",
 ]

@@ -9,5 +9,9 @@ class AgentError(SplitpointError):
     """The agent cannot start or was used wrongly."""
 
 
+class SourceError(SplitpointError):
+    """What frames are to come from is not there, or cannot be opened."""
+
+
 class CacheError(SplitpointError):
     """The artifact cache cannot be written, or what was fetched is not what was asked for."""

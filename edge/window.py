@@ -23,15 +23,29 @@ async def in_order(
 ) -> AsyncIterator[Result]:
     """Every frame's result, in the order of `frames`; at most `window` are under way."""
     running: deque[asyncio.Task[Result]] = deque()
+    source = each(frames)
+    coming: asyncio.Future[Given] | None = None
     try:
-        async for given in each(frames):
+        while True:
+            coming = asyncio.ensure_future(anext(source))
+            await asyncio.sleep(0)  # most have one at once, and need no more
+            # A source may be silent for hours: a result does not wait for the frame behind it.
+            while not coming.done():
+                awaited = (coming, running[0]) if running else (coming,)
+                await asyncio.wait(awaited, return_when=asyncio.FIRST_COMPLETED)
+                while running and running[0].done():
+                    yield await running.popleft()
+            try:
+                given = coming.result()
+            except StopAsyncIteration:
+                break
             running.append(asyncio.create_task(take(given)))
             while running and (len(running) >= window or running[0].done()):
                 yield await running.popleft()
         while running:
             yield await running.popleft()
     finally:
-        await _end(running)
+        await _end([*running] if coming is None else [coming, *running])
 
 
 @dataclass(slots=True)
@@ -117,7 +131,7 @@ class Newest:
             self._begin()
 
 
-async def _end(tasks: Iterable[asyncio.Task[Any]]) -> None:
+async def _end(tasks: Iterable[asyncio.Future[Any]]) -> None:
     tasks = list(tasks)
     for task in tasks:
         task.cancel()

@@ -52,6 +52,15 @@ class PictureInput:
         top = round((height - self.height_px) / 2)
         return np.asarray(photo.crop((left, top, left + self.width_px, top + self.height_px)))
 
+    def pixels_of_array(self, rgb: Array) -> Array:
+        """Pixels of a decoded picture of any size, RGB uint8 `[height, width, 3]`."""
+        if rgb.ndim != 3 or rgb.shape[2] != 3 or rgb.dtype != np.uint8 or not rgb.size:
+            raise PictureError(
+                f"an array {rgb.dtype} {list(rgb.shape)} is no picture",
+                "give RGB uint8 [height, width, 3]",
+            )
+        return self.pixels_of(Image.fromarray(np.ascontiguousarray(rgb)))
+
     def read(self, path: Path) -> Array:
         """Pixels of an image file; `PictureError` for a file that is none."""
         try:

@@ -66,7 +66,16 @@ class Blocker:
             raise ModuleNotFoundError(f"{{name}} is blocked", name=name)
 sys.meta_path.insert(0, Blocker())
 """
-BLOCKED = ("torch", "torchvision", "onnx", "onnxscript", "uvloop", "skimage")
+BLOCKED = (
+    "torch",
+    "torchvision",
+    "onnx",
+    "onnxscript",
+    "uvloop",
+    "skimage",
+    "cv2",
+    "prometheus_client",
+)
 
 
 def run_without_torch(code: str) -> str:

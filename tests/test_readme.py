@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 from processes import background, free_port, splitpoint
+from videos import write_video
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -49,11 +50,14 @@ def test_splitpoint_commands(photos: Path, tmp_path: Path) -> None:
             for left in (0, 60, 120):
                 crop = photo.crop((left, 0, left + 250, 250)).convert("RGB")
                 crop.save(tmp_path / "typical" / f"{path.stem}{left}.png")
-    ports = {"7070": str(free_port()), "7071": str(free_port())}
+    write_video(tmp_path / "clip.mp4", 5, "mp4v")
+    ports = {port: str(free_port()) for port in ("7070", "7071", "9464")}
 
     def local(word: str) -> str:
-        return re.sub("707[01]", lambda match: ports[match[0]], word)
+        return re.sub("7070|7071|9464", lambda match: ports[match[0]], word)
 
+    (example,) = blocks("toml")
+    (tmp_path / "agent.toml").write_text(local(example), encoding="utf-8")
     ran = set()
     with ExitStack() as stack:
         for command in commands():

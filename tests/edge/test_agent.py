@@ -283,3 +283,22 @@ async def test_cache_is_shared_and_keeps_to_its_folder(
     for digest in ("../../etc", str(tmp_path / "victim"), "0" * 63):
         with pytest.raises(CacheError, match="impossible digest"):
             BundleCache(tmp_path, digest, None)
+
+
+async def test_a_result_does_not_wait_for_the_next_frame(
+    small_bundle: Bundle, pixels: np.ndarray
+) -> None:
+    silence = asyncio.Event()
+
+    async def frames() -> AsyncIterator[Given]:
+        yield Given(inputs={"pixels": pixels[:1]}, metadata=1)
+        yield Given(inputs={"pixels": pixels[:1]}, metadata=2)
+        await silence.wait()
+        yield Given(inputs={"pixels": pixels[:1]}, metadata=3)
+
+    async with EdgeAgent(None, bundle=small_bundle.folder, split="local") as agent:
+        results = agent.stream(frames())
+        for number in (1, 2):
+            assert (await asyncio.wait_for(anext(results), 10)).metadata == number
+        silence.set()
+        assert [result.metadata async for result in results] == [3]

@@ -1,0 +1,114 @@
+"""One line a result: JSON for scripts, or words; and the files with its outputs."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from splitpoint.codec import Array
+from splitpoint.edge import EdgeAgent, Result
+
+from .output import human_bytes, out, print_json, say
+
+_TOP = 5
+
+
+class JsonLines:
+    """A sink that writes the JSON line of each frame to stdout."""
+
+    def __init__(self, agent: EdgeAgent, *, emulated: bool) -> None:
+        self._agent, self._emulated = agent, emulated
+
+    def add(self, result: Result) -> None:
+        """One line, at once."""
+        line: dict[str, Any] = {
+            "id": result.id,
+            "source": result.metadata,
+            "outcome": result.outcome.value,
+            "split": result.boundary,
+            "codec": result.codec,
+            "bytes_up": result.bytes_up,
+            "top": top_classes(self._agent, result.outputs),
+            "stages_ms": result.stages_ms.to_json(),
+            "total_ms": round(result.total_ms, 3),
+        }
+        if result.error is not None:
+            line["error"] = str(result.error)
+        if self._emulated:
+            line["emulated"] = True
+        print_json(line)
+
+    def close(self) -> None:
+        """Each line is written already."""
+
+
+class PlainLines:
+    """A sink that writes a line for people: answers to stdout, all else to stderr."""
+
+    def __init__(self, agent: EdgeAgent) -> None:
+        self._agent = agent
+
+    def add(self, result: Result) -> None:
+        """One line."""
+        if result.error is not None:
+            say(f"{result.id} {result.metadata}: {result.outcome.value}: {result.error}")
+            return
+        stages = "  ".join(
+            f"{name} {ms:.1f}" for name, ms in result.stages_ms.to_json().items() if ms
+        )
+        out.print(
+            f"{result.id:>4}  {best_answer(self._agent, result)}  "
+            f"{result.total_ms:.1f} ms ({stages})  {human_bytes(result.bytes_up)} up",
+            soft_wrap=True,
+            markup=False,
+        )
+
+    def close(self) -> None:
+        """Each line is written already."""
+
+
+class OutputFiles:
+    """A sink that writes every output as DIR/ID-NAME.npy."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def add(self, result: Result) -> None:
+        """A file for each output."""
+        for name, array in result.outputs.items():
+            safe = re.sub(r"[^A-Za-z0-9_.-]", "_", name)
+            np.save(self._folder / f"{result.id:06}-{safe}.npy", array)
+
+    def close(self) -> None:
+        """Each file is written already."""
+
+
+def best_answer(agent: EdgeAgent, result: Result) -> str:
+    """The frame's short name and its first class, or that it is done, or what became of it."""
+    name = Path(str(result.metadata)).name
+    if not result.outputs:
+        return f"{name}  {result.outcome.value}: {result.why}"
+    top = top_classes(agent, result.outputs)
+    return f"{name}  {top[0]['label']} {top[0]['score']:.3f}" if top else f"{name}  done"
+
+
+def top_classes(agent: EdgeAgent, outputs: Mapping[str, Array]) -> list[dict[str, Any]]:
+    """The first classes with label, index and softmax score; none for other kinds of models."""
+    if not agent.manifest.classifies or not outputs:
+        return []
+    logits = next(iter(outputs.values()))[0].astype(np.float64)
+    scores = np.exp(logits - logits.max())
+    scores /= scores.sum()
+    labels = agent.labels
+    return [
+        {
+            "label": labels[i] if i < len(labels) else str(i),
+            "index": int(i),
+            "score": round(float(scores[i]), 6),
+        }
+        for i in np.argsort(-scores, kind="stable")[:_TOP]
+    ]

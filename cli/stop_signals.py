@@ -1,0 +1,78 @@
+"""SIGINT and SIGTERM: the first one ends a run in order, the second one at once."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import AsyncGenerator, Awaitable
+from typing import TypeVar
+
+from .output import err, say
+
+T = TypeVar("T")
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+AT_ONCE = 130  # what a shell says of a command that ended by Ctrl-C
+
+
+class Stopped(Exception):
+    """The user stopped what was being waited for."""
+
+
+class StopSignals:
+    """While it is entered, signals set `requested` instead of ending the process."""
+
+    def __init__(self) -> None:
+        self._event = asyncio.Event()
+
+    def __enter__(self) -> StopSignals:
+        """Takes the signals over."""
+        for number in SIGNALS:
+            asyncio.get_running_loop().add_signal_handler(number, self._signalled)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """Gives them back."""
+        for number in SIGNALS:
+            asyncio.get_running_loop().remove_signal_handler(number)
+
+    @property
+    def requested(self) -> bool:
+        """Whether a signal has come."""
+        return self._event.is_set()
+
+    async def unless_requested(self, work: Awaitable[T]) -> T:
+        """What `work` comes to; `Stopped`, and `work` is cancelled, once a signal has come."""
+        task = asyncio.ensure_future(work)
+        waiting = asyncio.create_task(self._event.wait())
+        try:
+            await asyncio.wait((task, waiting), return_when=asyncio.FIRST_COMPLETED)
+            if not task.done():
+                task.cancel()
+                await asyncio.gather(task, return_exceptions=True)
+                raise Stopped
+            return task.result()
+        finally:
+            waiting.cancel()
+
+    async def until_requested(self, items: AsyncGenerator[T, None]) -> AsyncGenerator[T, None]:
+        """The items up to the signal, whether or not one is on its way then."""
+        try:
+            while not self.requested:
+                try:
+                    item = await self.unless_requested(anext(items))
+                except (StopAsyncIteration, Stopped):
+                    return
+                yield item
+        finally:
+            await items.aclose()
+
+    def _signalled(self) -> None:
+        if self.requested:
+            err.show_cursor(True)  # a live table may have hidden it
+            sys.stdout.flush()
+            os._exit(AT_ONCE)
+        say("stopping: frames under way are finished (again: at once)")
+        self._event.set()

@@ -1,0 +1,52 @@
+"""Which source a user means."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+
+from splitpoint.partition.samples import find_pictures
+
+from .capture import open_camera, open_stream, quiet_opencv, without_password
+from .errors import SourceError
+from .files_source import FilesSource
+from .live_source import LiveSource
+from .source import Source
+from .stdin_source import StdinSource
+from .watch_source import WatchSource
+
+STREAMS = ("rtsp://", "rtsps://", "rtmp://", "http://", "https://", "udp://", "tcp://")
+
+
+def find_source(text: str, *, watch: bool = False, repeat: int = 1) -> Source:
+    """The source that `text` names, still to be opened.
+
+    An image file, a video, a glob or a folder (its pictures, once); `watch:FOLDER`, or a folder
+    with `watch`; a camera's index (where no file is called so) or device file; the address of a
+    stream (RTSP, or MJPEG over HTTP); `-` for paths of image files on standard input, one a line.
+    Raises `SourceError` or `PictureError` for anything else, `ModuleNotFoundError` where OpenCV is
+    needed and missing.
+    """
+    source = _without_repeat(text, watch)
+    if source is None:
+        return FilesSource(find_pictures(text), repeat)
+    if repeat != 1:
+        raise SourceError(f"the source {text} cannot be repeated", "leave out --repeat")
+    return source
+
+
+def _without_repeat(text: str, watch: bool) -> Source | None:
+    if watch or text.startswith("watch:"):
+        return WatchSource(Path(text.removeprefix("watch:")))
+    if text == "-":
+        return StdinSource()
+    if text.lower().startswith(STREAMS):
+        quiet_opencv()
+        return LiveSource(without_password(text), partial(open_stream, text))
+    # What exists under that name is meant rather than a camera: a folder may be called 2026.
+    if Path(text).exists() and not text.startswith("/dev/"):
+        return None
+    if (text.isascii() and text.isdecimal()) or text.startswith("/dev/video"):
+        quiet_opencv()
+        return LiveSource(f"camera {text}", partial(open_camera, text))
+    return None
