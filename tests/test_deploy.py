@@ -39,8 +39,6 @@ def test_unit_names_a_command_that_exists() -> None:
     assert program == "/opt/splitpoint/bin/splitpoint"
     options = {word for word in arguments if word.startswith("-")}
     assert {"--config", "--cache"} <= options
-    if "--config" not in options_of("run"):
-        pytest.xfail("`run --config` is still to come")
     assert options <= options_of(command)
 
 
