@@ -24,7 +24,7 @@ from splitpoint.partition.objective import Constraints, Objective
 from splitpoint.partition.samples import find_pictures
 
 from .output import human_bytes, out, print_json, say, setup_logging
-from .profile_cmd import power_model_of
+from .profile_cmd import names_in, power_model_of
 
 _TOP = 5
 
@@ -75,7 +75,17 @@ def run(
             show_default="measured once and kept in the cache",
         ),
     ] = None,
-    threads: Annotated[int, typer.Option(help="onnxruntime's threads, 0: one a core.", min=0)] = 0,
+    runtime: Annotated[
+        str, typer.Option(help="auto, onnxruntime, onnxruntime-int8, or torch (if installed).")
+    ] = "auto",
+    providers: Annotated[
+        str,
+        typer.Option(
+            help="onnxruntime's execution providers, as in cuda,cpu.",
+            show_default="the fastest that are here",
+        ),
+    ] = "",
+    threads: Annotated[int, typer.Option(help="The runtime's threads, 0: one a core.", min=0)] = 0,
     slowdown: Annotated[
         float, typer.Option(help="Stretch edge compute to play a slower device (emulated).", min=1)
     ] = 1.0,
@@ -131,6 +141,8 @@ def run(
         codec=codec,
         auto=auto,
         cache=cache,
+        runtime=runtime,
+        providers=names_in(providers),
         threads=threads,
         slowdown=slowdown,
         budget_ms=budget_ms,
@@ -175,7 +187,7 @@ async def _run(agent: EdgeAgent, paths: list[Path], in_flight: int, report: _Rep
         boundary = agent.manifest.boundaries[agent.plan.boundary]
         say(
             f"{agent.manifest.name}: boundary {boundary.id} after {boundary.after or 'the input'}, "
-            f"codec {agent.plan.codec} ({agent.plan.why})"
+            f"codec {agent.plan.codec}, in {agent.plan.runtime} ({agent.plan.why})"
         )
         if agent.link is not None:
             say(

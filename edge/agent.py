@@ -6,8 +6,9 @@ import asyncio
 import math
 import time
 from collections import deque
-from collections.abc import AsyncIterable, AsyncIterator, Iterable
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -18,12 +19,13 @@ from splitpoint.partition.codec_tables import codecs_of
 from splitpoint.partition.link import Link
 from splitpoint.partition.plan import Plan, named_plan
 from splitpoint.partition.planner import Report
+from splitpoint.partition.runtimes import ONNX, check_runtime
 from splitpoint.partition.slowdown import Slowdown
 from splitpoint.proto.frames import FrameError, build_frame, decode_reply
 from splitpoint.proto.limits import MAX_BATCH_PER_FRAME, max_frame_bytes
 from splitpoint.proto.status import FrameExpiredError, KeyFrameNeededError, UnreachableError
 
-from .auto_plan import AutoPlan, device_profile, plan_now
+from .auto_plan import AutoPlan, device_profiles, plan_now, runtimes_to_measure
 from .breaker import Breaker
 from .cache import default_cache
 from .channel import WorkerChannel
@@ -35,7 +37,7 @@ from .link_probe import probe_link
 from .local_finish import LocalFinish
 from .prepare import Prepared, prepare
 from .result import Outcome, Result, Stages
-from .runtime import SegmentRunner
+from .runtime import Runners
 
 DEFAULT_BUDGET_MS = 10_000.0
 # The way to the compute thread and back takes longer than this: shorter work is done in place.
@@ -52,11 +54,14 @@ class EdgeAgent:
     worker's only one, the one called `model`, or that of `bundle`. The split `auto` measures this
     device and the link and takes the best plan, as `auto` says; otherwise `split` and `codec` name
     one. A frame whose payload would exceed `max_frame_bytes` goes in the next coarser codec of the
-    plan's kind that was calibrated, and its result names that. `slowdown` stretches edge compute to
-    play a slower device, and is to be reported as emulated. What the cloud refuses, loses or does
-    not answer in time, the device finishes from the tensors that it still holds, once all segments
-    are here, unless `finish_locally` says otherwise. Raises `AgentError`, `PlanError`, or
-    what the wire and the cache raise, on entering; afterwards every frame has a `Result`.
+    plan's kind that was calibrated, and its result names that. `runtime` is what runs the segments
+    on this device, one of `RUNTIMES`; auto leaves the choice to the plan, and is onnxruntime where
+    `split` names one. `providers` are what onnxruntime computes with. `slowdown` stretches edge
+    compute to play a slower device, and is to be reported as emulated. What the cloud refuses,
+    loses or does not answer in time, the device finishes from the tensors that it still holds, in
+    float32, once all segments are here, unless `finish_locally` says otherwise. Raises
+    `AgentError`, `PlanError`, or what the wire and the cache raise, on entering; afterwards every
+    frame has a `Result`.
     """
 
     def __init__(
@@ -69,6 +74,8 @@ class EdgeAgent:
         codec: str = "auto",
         auto: AutoPlan | None = None,
         cache: Path | None = None,
+        runtime: str = "auto",
+        providers: Sequence[str] = (),
         threads: int = 0,
         slowdown: float = 1.0,
         budget_ms: float = DEFAULT_BUDGET_MS,
@@ -92,7 +99,8 @@ class EdgeAgent:
         self._frames = 0
         self._edge_ms = math.inf  # what the latest frame took on this device
         self._slower = Slowdown(slowdown)
-        self._runner = SegmentRunner(self._slower, threads=threads)
+        self._runtime, self._providers = runtime, tuple(providers)
+        self._runners = Runners(self._slower, threads=threads, providers=self._providers)
         self._files: WorkerChannel | None = None
         self._connection: Connection | None = None
         self.outcomes: dict[Outcome, int] = dict.fromkeys(Outcome, 0)
@@ -118,7 +126,7 @@ class EdgeAgent:
             self.labels = self._prepared.labels
             self._codecs = codecs_of(self.manifest, self._prepared.folder)
             self._half = EdgeHalf(
-                self.manifest, self._codecs, self._runner, self._slower, self._max_frame_bytes
+                self.manifest, self._codecs, self._runners, self._slower, self._max_frame_bytes
             )
             if self._server is not None:
                 specs = [boundary.tensors for boundary in self.manifest.boundaries]
@@ -129,16 +137,18 @@ class EdgeAgent:
                     self.digest,
                     self._stream_opened,
                 )
+            if self._runtime != "auto":
+                check_runtime(self.manifest, self._runtime)
             if self._split == "auto":
                 await self.switch(await self._best_plan())
             else:
                 for boundary in self.manifest.boundaries:
                     if self._split == str(boundary.id):
                         await self._prepared.tables(boundary.id)
-                plan = named_plan(self.manifest, self._codecs, self._split, self._codec)
+                plan = self._named_plan(self._split, self._codec)
                 await self.switch(plan)
             if self._connection is not None and self._finish_locally:
-                self._local = LocalFinish(self._prepared, self._runner, self._pool)
+                self._local = LocalFinish(self._prepared, self._runners[ONNX], self._pool)
                 self._local.start()
                 self._breaker = Breaker(self._connection)
         except BaseException:
@@ -159,18 +169,22 @@ class EdgeAgent:
                     "give --server HOST:PORT, or --split local",
                 )
             await self._connection.live()
-        paths = await self._prepared.segments(plan.boundary)
+        segments = await self._prepared.segments(plan.boundary, plan.runtime)
         loop = asyncio.get_running_loop()
-        await loop.run_in_executor(self._pool, self._runner.load, paths)
+        await loop.run_in_executor(self._pool, self._runners[plan.runtime].load, segments)
         if not self._is_local(plan):
             await self._prepared.tables(plan.boundary)
             await loop.run_in_executor(self._pool, self._half.prepare, plan)
         self.plan = plan
 
+    def _named_plan(self, split: str, codec: str = "auto") -> Plan:
+        plan = named_plan(self.manifest, self._codecs, split, codec)
+        return plan if self._runtime == "auto" else replace(plan, runtime=self._runtime)
+
     async def _best_plan(self) -> Plan:
         """The plan for this device, its link and the worker's load, all of them measured."""
         if self._connection is None:
-            return named_plan(self.manifest, self._codecs, "local")
+            return self._named_plan("local")
         prepared, auto = self._prepared, self._auto
         if prepared.info is None or prepared.load is None:
             raise AgentError(
@@ -178,21 +192,25 @@ class EdgeAgent:
                 "serve the same bundle, or leave out --bundle",
             )
         link = auto.link or await probe_link(await self._connection.live(), str(self._server))
-        await prepared.segments(len(self.manifest.segments))
+        runtimes = runtimes_to_measure(self.manifest, self._runtime)
+        for runtime in runtimes:
+            await prepared.segments(len(self.manifest.segments), runtime)
         for boundary in self.manifest.boundaries:
             await prepared.tables(boundary.id)
-        profile = await asyncio.get_running_loop().run_in_executor(
+        profiles = await asyncio.get_running_loop().run_in_executor(
             self._pool,
-            lambda: device_profile(
+            lambda: device_profiles(
                 prepared.bundle(),
                 auto,
+                runtimes,
+                providers=self._providers,
                 folder=self._cache,
                 threads=self._threads,
                 slowdown=self._slower.factor,
             ),
         )
         self.report = plan_now(
-            prepared.bundle(), auto, profile, prepared.info, prepared.load, link, self._codec
+            prepared.bundle(), auto, profiles, prepared.info, prepared.load, link, self._codec
         )
         self.link = link
         return self.report.chosen

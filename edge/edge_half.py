@@ -14,7 +14,7 @@ from splitpoint.partition.slowdown import Slowdown
 from splitpoint.proto import splitpoint_pb2 as pb
 from splitpoint.proto.frames import encode_tensors
 
-from .runtime import SegmentRunner
+from .runtime import Runners
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,12 +38,12 @@ class EdgeHalf:
         self,
         manifest: Manifest,
         codecs: CodecSet,
-        runner: SegmentRunner,
+        runners: Runners,
         slowdown: Slowdown,
         max_frame_bytes: float,
     ) -> None:
         self._manifest, self._codecs = manifest, codecs
-        self._runner, self._slowdown = runner, slowdown
+        self._runners, self._slowdown = runners, slowdown
         self._max_frame_bytes = max_frame_bytes
         self._video: VideoStream | None = None  # while the plan's codec is one for streams
 
@@ -67,7 +67,7 @@ class EdgeHalf:
     def run(self, plan: Plan, inputs: Mapping[str, Array]) -> EdgePart:
         """Segments [0, boundary), then the codec."""
         start = time.perf_counter()
-        values = self._runner.run(inputs, plan.boundary)
+        values = self._runners[plan.runtime].run(inputs, plan.boundary)
         computed = time.perf_counter()
         if plan.boundary == len(self._manifest.segments):
             return EdgePart(values, [], plan.codec, 1e3 * (computed - start), 0.0)

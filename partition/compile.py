@@ -62,8 +62,8 @@ def compile_model(
     folder appears complete or not at all. Before it does, every segment has run in torch and in
     onnxruntime and their chain was compared with the unsplit model. With `calibration` the
     transform codec gets its tables, every codec its measured ladder, and, if it says so, every
-    segment an INT8 form. Raises `CaptureError` for a model that cannot be cut, `CalibrationError` for inputs that do not do, `BundleError` when
-    `out` cannot be written.
+    segment an INT8 form. Raises `CaptureError` for a model that cannot be cut, `CalibrationError`
+    for inputs that do not do, `BundleError` when `out` cannot be written.
     """
     if out.exists():
         if not overwrite:

@@ -98,9 +98,7 @@ class Judge:
         """
         return RuntimeLevel(**self._outcome(boundary, values))
 
-    def _outcome(
-        self, boundary: Boundary, values: Mapping[str, Sequence[Array]]
-    ) -> dict[str, Any]:
+    def _outcome(self, boundary: Boundary, values: Mapping[str, Sequence[Array]]) -> dict[str, Any]:
         """The fields of `Judged`."""
         answers = self._answers(boundary, values)
         agreed = correct = before = None

@@ -28,7 +28,6 @@ _WEIGHTED = ("Conv", "Gemm", "MatMul")
 _QUANTISED = (*_WEIGHTED, "Add", "Mul", "AveragePool", "GlobalAveragePool", "Concat")
 # These only move values or clip them, and stay in INT8 where both sides are.
 _CARRIED = ("Relu", "Clip", "MaxPool", "Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten")
-MAX_STEP, MAX_PAIR = 127, 128
 
 
 def quantise_segment(path: Path, out: Path, inputs: Iterable[Mapping[str, Array]]) -> None:
@@ -113,8 +112,9 @@ def _weight_ranges(graph: onnx.GraphProto) -> dict[str, list[dict[str, Any]]]:
 def safe_range(weight: Array) -> Array:
     """For each channel of `[channels, ...]` the magnitude that is to become 127 steps, float32.
 
-    The largest, or more where two neighbours of one sign would exceed 128 steps together. Kernels
-    take a convolution's weights `[out, in, y, x]` in this order or with `in` last.
+    That of its largest weight, or of the largest sum of two neighbours of one sign: rounded, they
+    are at most 128 steps, and 128 * 255 fits into 16 bits. Kernels take a convolution's weights
+    `[out, in, y, x]` in this order or with `in` last.
     """
     orders = [weight.reshape(len(weight), -1)]
     if weight.ndim > 2:
@@ -123,6 +123,5 @@ def safe_range(weight: Array) -> Array:
     for rows in orders:
         for side in (np.maximum(rows, 0), np.maximum(-rows, 0)):
             if rows.shape[1] > 1:
-                pairs = (side[:, 1:] + side[:, :-1]).max(1)
-                limit = np.maximum(limit, pairs * MAX_STEP / MAX_PAIR)
+                limit = np.maximum(limit, (side[:, 1:] + side[:, :-1]).max(1))
     return np.asarray(limit, np.float32)
