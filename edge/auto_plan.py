@@ -83,13 +83,13 @@ def device_profiles(
             )
         return [profile]
     meter = "none" if auto.meter is None else auto.meter.name
-    samples = _samples(bundle, auto)
+    on_photos = bool(auto.pictures) and bundle.manifest.picture is not None
     found: list[Profile] = []
     for runtime in runtimes:
         chain = _chain(bundle, runtime, threads, providers)
         conditions = (
             f"{platform.node()} {processor_name()} {threads} {slowdown:g} {meter} "
-            f"{samples.are_photos} {runtime} {chain.device}"
+            f"{on_photos} {runtime} {chain.device}"
         )
         key = hashlib.sha256(conditions.encode()).hexdigest()[:12]
         kept = folder / f"profile-{bundle.digest[:16]}-{key}.json"
@@ -102,7 +102,7 @@ def device_profiles(
         profile = measure(
             bundle,
             chain,
-            samples,
+            _samples(bundle, auto),
             meter=auto.meter,
             slowdown=slowdown,
             max_seconds=MAX_SECONDS,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -10,6 +11,19 @@ from splitpoint.codec import Array
 
 from .errors import BundleError, SegmentError
 from .onnx_providers import CPU_ONLY, with_options
+
+
+@functools.cache
+def _share_memory() -> None:
+    """Lets all sessions take their activations from one pool, which grows by what is asked for.
+
+    Segments run one after the other; with a pool for each, every one keeps its own peak.
+    """
+    pool = onnxruntime.OrtMemoryInfo(
+        "Cpu", onnxruntime.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, onnxruntime.OrtMemType.DEFAULT
+    )
+    exactly = onnxruntime.OrtArenaCfg({"arena_extend_strategy": 1})
+    onnxruntime.create_and_register_allocator(pool, exactly)
 
 
 class OnnxSegment:
@@ -36,6 +50,9 @@ class OnnxSegment:
         options.intra_op_num_threads = threads
         # Idle threads that spin take the cores from the network stack, and the battery's charge.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        _share_memory()
+        options.add_session_config_entry("session.use_env_allocators", "1")
+        options.enable_mem_pattern = False  # a second copy of what the arena holds already
         try:
             self._session = onnxruntime.InferenceSession(
                 str(path), options, providers=with_options(providers, path.parent)

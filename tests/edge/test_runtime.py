@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import sys
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
@@ -48,6 +47,10 @@ def loaded(bundle: Bundle, runtime: str, count: int) -> SegmentRunner:
     runner = SegmentRunner(Slowdown(1), runtime=runtime)
     runner.load(segment_files(bundle.manifest, bundle.folder, count, runtime))
     return runner
+
+
+def names(folder: Path, pattern: str) -> set[str]:
+    return {path.name for path in folder.glob(pattern)}
 
 
 @pytest.mark.parametrize("runtime", RUNTIMES)
@@ -165,8 +168,9 @@ async def test_agent_keeps_to_a_runtime(
     assert np.abs(result.outputs["output"] - expected).mean() < 0.1 * expected.std()
     suffix = {ONNX: {".onnx", ".safetensors"}, INT8: {".int8.onnx"},
               TORCH: {".json", ".safetensors"}}[runtime]  # fmt: skip
-    found = {path.name for path in tmp_path.glob("*/segments/*")}
-    assert found == {f"{index:02}{end}" for index in (0, 1) for end in suffix}
+    assert names(tmp_path, "*/segments/*") == {
+        f"{index:02}{end}" for index in (0, 1) for end in suffix
+    }
 
 
 async def test_auto_weighs_both(worker: Worker, pixels: np.ndarray, tmp_path: Path) -> None:
@@ -178,7 +182,7 @@ async def test_auto_weighs_both(worker: Worker, pixels: np.ndarray, tmp_path: Pa
         assert agent.report is not None
         assert {c.runtime for c in agent.report.candidates} == {INT8}
         assert agent.plan.runtime == INT8
-    assert len(list(tmp_path.glob("profile-*.json"))) == 2
+    assert len(names(tmp_path, "profile-*.json")) == 2
 
 
 async def test_what_the_cloud_leaves_is_finished_in_float(
@@ -189,8 +193,8 @@ async def test_what_the_cloud_leaves_is_finished_in_float(
     async with EdgeAgent(
         worker.address, split="1", codec="raw", runtime=INT8, cache=tmp_path, budget_ms=2000
     ) as agent:
-        while not agent.can_finish:
-            await asyncio.sleep(0.01)
+        assert agent._local is not None
+        await agent._local.wait()
         await worker.__aexit__(None, None, None)
         result = await agent.infer({"pixels": pixels})
     assert result.outcome is Outcome.LOCAL
@@ -201,7 +205,5 @@ async def test_what_the_cloud_leaves_is_finished_in_float(
 async def test_runtime_that_the_bundle_lacks(small_bundle: Bundle, tmp_path: Path) -> None:
     for runtime, words in ((INT8, "has no INT8 segments"), ("tflite", "unknown runtime")):
         with pytest.raises(PlanError, match=words):
-            async with EdgeAgent(
-                None, bundle=small_bundle.folder, runtime=runtime, cache=tmp_path
-            ):
+            async with EdgeAgent(None, bundle=small_bundle.folder, runtime=runtime, cache=tmp_path):
                 pass
