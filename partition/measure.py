@@ -8,11 +8,9 @@ import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import numpy as np
-import psutil
 from splitpoint.codec import Array, CodecSource
 
 from .bundle import Bundle
@@ -225,11 +223,16 @@ def _layer_ms(chain: SegmentChain, inputs: Mapping[str, Array]) -> list[dict[str
     return found
 
 
+# The two imports below take a tenth of the edge's start, and most starts measure nothing.
 def _resident_mb() -> float:
+    import psutil
+
     return float(psutil.Process().memory_info().rss) / 1e6
 
 
 def _versions() -> dict[str, str]:
+    from importlib.metadata import PackageNotFoundError, version
+
     found = {}
     for name in _PACKAGES:
         try:
