@@ -52,6 +52,13 @@ def compile_(
             help="The calibration inputs' right classes, one `FILE CLASS` a line, CLASS a number."
         ),
     ] = None,
+    int8: Annotated[
+        bool,
+        typer.Option(
+            "--int8",
+            help="With --calibrate: the device's segments in INT8 as well, for it to choose.",
+        ),
+    ] = False,
     overwrite: Annotated[bool, typer.Option(help="Replace the bundle if it exists.")] = False,
     json_: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
 ) -> None:
@@ -66,8 +73,10 @@ def compile_(
 
     if labels is not None and not calibrate:
         raise typer.BadParameter("labels are of calibration inputs: give --calibrate DIR too")
+    if int8 and not calibrate:
+        raise typer.BadParameter("INT8 takes its ranges from typical inputs: give --calibrate DIR")
     start = time.perf_counter()
-    calibration = Calibration(source=calibrate, labels=labels) if calibrate else None
+    calibration = Calibration(source=calibrate, labels=labels, int8=int8) if calibrate else None
     with Steps() as steps:
         spec = load_model(model, weights)
         bundle = compile_model(
@@ -99,6 +108,7 @@ def compile_(
                 "max_relative_error": manifest.max_relative_error,
                 "unsupported_ops": list(manifest.unsupported_ops),
                 "calibrated": any(boundary.ladder for boundary in manifest.boundaries),
+                "int8": manifest.has_int8,
             }
         )
         return

@@ -11,6 +11,7 @@ from rich.table import Table
 from splitpoint.codec import codecs_for
 from splitpoint.codec.codec_set import FKT
 from splitpoint.partition.bundle import Boundary, Manifest, open_bundle
+from splitpoint.partition.ladder import Judged
 
 from .output import human_bytes, human_count, out, print_json
 
@@ -34,6 +35,8 @@ def inspect(
     out.print(boundary_table(manifest))
     if any(boundary.ladder for boundary in manifest.boundaries):
         out.print(ladder_table(manifest))
+    if manifest.has_int8:
+        out.print(int8_table(manifest))
     out.print(f"digest {opened.digest}", soft_wrap=True)
 
 
@@ -115,17 +118,13 @@ def ladder_table(manifest: Manifest) -> Table:
     for boundary in manifest.boundaries:
         values = sum(math.prod(spec.shape) for spec in boundary.tensors)
         for level in boundary.ladder:
-            interval, drop = level.drop_interval, ""
-            if level.drop is not None and interval is not None:
-                low, high = (100 * end for end in interval)
-                drop = f"{100 * level.drop:.0f} % ({low:.0f} to {high:.0f})"
             row = [
                 str(boundary.id),
                 level.codec,
                 human_bytes(level.nbytes),
                 human_bytes(level.p95_bytes),
                 f"{8 * level.nbytes / values:.2f}",
-                drop,
+                _drop(level),
                 f"{level.loss:.4f}",
                 f"{level.encode_ms:.1f}",
                 f"{level.decode_ms:.1f}",
@@ -134,6 +133,31 @@ def ladder_table(manifest: Manifest) -> Table:
                 row.append(f"{100 * level.correct / level.judged:.0f} %")
             table.add_row(*row)
     return table
+
+
+def int8_table(manifest: Manifest) -> Table:
+    """One row a boundary: what running everything before it in INT8 does to the answers."""
+    table = Table(title="INT8 on the device up to the boundary", title_justify="left")
+    for column in ("boundary", "answers changed", "loss", "accuracy", "before"):
+        table.add_column(column, justify="right")
+    for boundary in manifest.boundaries:
+        if boundary.int8 is not None:
+            right = (boundary.int8.correct, boundary.int8.correct_before)
+            table.add_row(
+                str(boundary.id),
+                _drop(boundary.int8),
+                f"{boundary.int8.loss:.4f}",
+                *("" if n is None else f"{100 * n / boundary.int8.judged:.0f} %" for n in right),
+            )
+    return table
+
+
+def _drop(level: Judged) -> str:
+    """`3 % (1 to 8)`: the share of changed answers and its interval."""
+    if level.drop is None or level.drop_interval is None:
+        return ""
+    low, high = (100 * end for end in level.drop_interval)
+    return f"{100 * level.drop:.0f} % ({low:.0f} to {high:.0f})"
 
 
 def _document(manifest: Manifest, digest: str) -> dict[str, object]:
@@ -173,6 +197,11 @@ def _document(manifest: Manifest, digest: str) -> dict[str, object]:
         "ladders": {
             str(boundary.id): [level.to_json() for level in boundary.ladder]
             for boundary in manifest.boundaries[:-1]
+        },
+        "int8": {
+            str(boundary.id): boundary.int8.to_json()
+            for boundary in manifest.boundaries
+            if boundary.int8 is not None
         },
         "outputs": dict(manifest.outputs),
         "unsupported_ops": list(manifest.unsupported_ops),

@@ -17,12 +17,14 @@ from splitpoint.partition.devices import device_named, guess_device
 from splitpoint.partition.energy import PowerModel, choose_meter
 from splitpoint.partition.measure import measure, processor_name
 from splitpoint.partition.onnx_chain import OnnxChain
+from splitpoint.partition.onnx_providers import choose_providers
 from splitpoint.partition.profile import Profile
+from splitpoint.partition.runtimes import INT8, ONNX, TORCH
 from splitpoint.partition.samples import find_pictures, photo_samples, synthetic_samples
 
 from .output import Steps, human_bytes, human_count, out, print_json, say
 
-RUNTIMES = ("auto", "onnxruntime", "torch")
+RUNTIMES = ("auto", ONNX, INT8, TORCH)
 
 
 class ProfileUsageError(SplitpointError):
@@ -37,10 +39,18 @@ def profile(
     runtime: Annotated[
         str,
         typer.Option(
-            help="onnxruntime (the edge's), torch (the worker's), or auto: torch on CUDA."
+            help="onnxruntime or onnxruntime-int8 (the edge's), torch (the worker's), or auto: "
+            "torch on CUDA."
         ),
     ] = "auto",
     device: Annotated[str, typer.Option(help="torch's device: auto, cpu or cuda.")] = "auto",
+    providers: Annotated[
+        str,
+        typer.Option(
+            help="onnxruntime's execution providers, as in cuda,cpu.",
+            show_default="the fastest that are here",
+        ),
+    ] = "",
     threads: Annotated[int, typer.Option(help="The runtime's threads, 0: its default.", min=0)] = 0,
     batch: Annotated[
         str, typer.Option(help="Batch sizes to time the segments with, as in 1,2,4,8.")
@@ -86,7 +96,7 @@ def profile(
     with Steps() as steps:
         found = measure(
             opened,
-            _chain(opened, runtime, device, threads),
+            _chain(opened, runtime, device, threads, providers),
             samples,
             batches=batches,
             meter=meter,
@@ -130,13 +140,18 @@ def _batches(text: str) -> tuple[int, ...]:
     return tuple(sorted({int(part) for part in parts}))
 
 
-def _chain(bundle: Bundle, runtime: str, device: str, threads: int) -> SegmentChain:
+def names_in(text: str) -> tuple[str, ...]:
+    """The parts of a list with commas."""
+    return tuple(part.strip() for part in text.split(",") if part.strip())
+
+
+def _chain(bundle: Bundle, runtime: str, device: str, threads: int, providers: str) -> SegmentChain:
     if runtime not in RUNTIMES:
         raise ProfileUsageError(f"unknown runtime {runtime!r}", f"use {', '.join(RUNTIMES)}")
     if runtime == "auto":
-        runtime = "torch" if _has_cuda() else "onnxruntime"
-    if runtime == "onnxruntime":
-        return OnnxChain(bundle, threads)
+        runtime = TORCH if _has_cuda() else ONNX
+    if runtime != TORCH:
+        return OnnxChain(bundle, threads, runtime, choose_providers(names_in(providers)))
     from splitpoint.partition.torch_chain import TorchChain, pick_device
 
     return TorchChain(bundle, pick_device(device), threads)

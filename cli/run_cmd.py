@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from splitpoint.edge import AutoPlan, EdgeAgent
+from splitpoint.edge.agent import DEFAULT_CACHE_MB
 from splitpoint.edge.find_source import find_source
 from splitpoint.edge.run_energy import RunEnergy
 from splitpoint.edge.run_stats import RunStats
@@ -24,7 +25,7 @@ from splitpoint.partition.power_model import PowerModel
 from .config_file import config_option
 from .live_table import LiveTable
 from .output import err, say, setup_logging
-from .profile_cmd import power_model_of
+from .profile_cmd import names_in, power_model_of
 from .result_lines import JsonLines, OutputFiles, PlainLines
 from .run_session import RunSession
 from .run_summary import print_summary
@@ -113,7 +114,17 @@ def run(
             show_default="the nearest to this machine",
         ),
     ] = "",
-    threads: Annotated[int, typer.Option(help="onnxruntime's threads, 0: one a core.", min=0)] = 0,
+    runtime: Annotated[
+        str, typer.Option(help="auto, onnxruntime, onnxruntime-int8, or torch (if installed).")
+    ] = "auto",
+    providers: Annotated[
+        str,
+        typer.Option(
+            help="onnxruntime's execution providers, as in cuda,cpu.",
+            show_default="the fastest that are here",
+        ),
+    ] = "",
+    threads: Annotated[int, typer.Option(help="The runtime's threads, 0: one a core.", min=0)] = 0,
     slowdown: Annotated[
         float, typer.Option(help="Stretch edge compute to play a slower device (emulated).", min=1)
     ] = 1.0,
@@ -135,6 +146,9 @@ def run(
     cache: Annotated[
         Path | None, typer.Option(help="Where fetched segments are kept.", show_default=False)
     ] = None,
+    max_cache_mb: Annotated[
+        float, typer.Option(help="Most MB of fetched bundles; the oldest go first.", min=0)
+    ] = DEFAULT_CACHE_MB,
     save_outputs: Annotated[
         Path | None, typer.Option(help="Write every frame's outputs as DIR/ID-NAME.npy.")
     ] = None,
@@ -181,6 +195,9 @@ def run(
         codec=codec,
         auto=auto,
         cache=cache,
+        max_cache_mb=max_cache_mb,
+        runtime=runtime,
+        providers=names_in(providers),
         threads=threads,
         slowdown=slowdown,
         budget_ms=budget_ms,

@@ -8,6 +8,7 @@ import math
 import time
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -18,6 +19,7 @@ from splitpoint.partition.codec_tables import codecs_of
 from splitpoint.partition.link import Link
 from splitpoint.partition.plan import Plan, named_plan
 from splitpoint.partition.planner import Report
+from splitpoint.partition.runtimes import ONNX, check_runtime
 from splitpoint.partition.slowdown import Slowdown
 from splitpoint.proto.limits import MAX_BATCH_PER_FRAME, max_frame_bytes
 from splitpoint.proto.status import FrameExpiredError
@@ -38,7 +40,7 @@ from .given import Given, Inputs, batch_of
 from .local_finish import LocalFinish, fits
 from .prepare import Prepared, prepare
 from .result import Outcome, Result
-from .runtime import SegmentRunner
+from .runtime import Runners
 from .window import Newest, in_order
 from .workers import WorkerLink, Workers, parse_servers
 
@@ -60,12 +62,15 @@ class EdgeAgent:
     `auto` says; with `adapt` it follows the link, the worker's load and the device from then on,
     and tells `on_switch` of each change in one line. Otherwise `split` and `codec` name one. A
     frame whose payload would exceed `max_frame_bytes` goes in the next coarser codec of the plan's
-    kind that was calibrated, and its result names that. `slowdown` stretches edge compute to play a
-    slower device, and is to be reported as emulated. What the cloud refuses, loses or does not
-    answer in time, the device finishes from the tensors that it still holds, once all segments
-    are here, unless `finish_locally` says otherwise or they need more than `max_edge_mb`; with
-    `hedge` it does not wait for the budget's end, but for 95 of 100 answers' time. Of fetched
-    bundles that nobody uses, the oldest go where the cache has more than `max_cache_mb`. Raises
+    kind that was calibrated, and its result names that. `runtime` is what runs the segments on this
+    device, one of `RUNTIMES`; auto leaves the choice to the plan, and is onnxruntime where `split`
+    names one. `providers` are what onnxruntime computes with. `slowdown` stretches edge compute to
+    play a slower device, and is to be reported as emulated. What the cloud refuses, loses or does
+    not answer in time, the device finishes from the tensors that it still holds, in float32, once
+    all segments are here, unless `finish_locally` says otherwise or they need more than
+    `max_edge_mb`; with `hedge` it does not wait for the budget's end, but for 95 of 100 answers'
+    time. Of fetched bundles that nobody uses, the oldest go where the cache has more than
+    `max_cache_mb`. Raises
     `AgentError`, `PlanError`, or what the wire and the cache raise, on entering; afterwards every
     frame has a `Result`.
     """
@@ -82,6 +87,8 @@ class EdgeAgent:
         adapt: bool = True,
         cache: Path | None = None,
         max_cache_mb: float = DEFAULT_CACHE_MB,
+        runtime: str = "auto",
+        providers: Sequence[str] = (),
         threads: int = 0,
         slowdown: float = 1.0,
         budget_ms: float = DEFAULT_BUDGET_MS,
@@ -111,7 +118,8 @@ class EdgeAgent:
             ThreadPoolExecutor(1, thread_name_prefix="splitpoint-encode"),
         )
         self._slower = Slowdown(slowdown)
-        self._runner = SegmentRunner(self._slower, threads=threads)
+        self._runtime, self._providers = runtime, tuple(providers)
+        self._runners = Runners(self._slower, threads=threads, providers=self._providers)
         self._files: list[WorkerChannel] = []
         self._workers: Workers | None = None
         self._local: LocalFinish | None = None
@@ -145,17 +153,21 @@ class EdgeAgent:
                 await asyncio.to_thread(shrink, self._cache, 1e6 * self._max_cache_mb)
             self._codecs = codecs_of(self.manifest, self._prepared.folder)
             self._half = EdgeHalf(
-                self.manifest, self._codecs, self._runner, self._slower, self._max_frame_bytes
+                self.manifest, self._codecs, self._runners, self._slower, self._max_frame_bytes
             )
             if self._servers:
                 self._workers = self._connections()
+            if self._runtime != "auto":
+                check_runtime(self.manifest, self._runtime)
             await self._first_plan()
             if self._workers is not None:
                 self._workers.start()
                 if self._finish_locally and fits(
-                    self.manifest, self._runner.loaded, self._max_edge_mb
+                    self.manifest, self._runners[ONNX].loaded, self._max_edge_mb
                 ):
-                    self._local = LocalFinish(self._prepared, self._runner, self._pools.compute)
+                    self._local = LocalFinish(
+                        self._prepared, self._runners[ONNX], self._pools.compute
+                    )
                     self._local.start()
             self._path = FramePath(
                 self.manifest,
@@ -193,9 +205,10 @@ class EdgeAgent:
                     "give --server HOST:PORT, or --split local",
                 )
             await self._workers.current.connection.live()
-        paths = await self._prepared.segments(plan.boundary)
+        segments = await self._prepared.segments(plan.boundary, plan.runtime)
         loop = asyncio.get_running_loop()
-        await loop.run_in_executor(self._pools.compute, self._runner.load, paths)
+        runner = self._runners[plan.runtime]
+        await loop.run_in_executor(self._pools.compute, runner.load, segments)
         if not self._is_local(plan):
             await self._prepared.tables(plan.boundary)
             await loop.run_in_executor(self._pools.encode, self._half.prepare, plan)
@@ -345,11 +358,15 @@ class EdgeAgent:
             for boundary in self.manifest.boundaries:
                 if self._split == str(boundary.id):
                     await self._prepared.tables(boundary.id)
-            await self.switch(named_plan(self.manifest, self._codecs, self._split, self._codec))
+            await self.switch(self._named_plan(self._split, self._codec))
         elif self._workers is None:
-            await self.switch(named_plan(self.manifest, self._codecs, "local"))
+            await self.switch(self._named_plan("local"))
         else:
             await self.switch(await self._best_plan(self._workers))
+
+    def _named_plan(self, split: str, codec: str = "auto") -> Plan:
+        plan = named_plan(self.manifest, self._codecs, split, codec)
+        return plan if self._runtime == "auto" else replace(plan, runtime=self._runtime)
 
     async def _best_plan(self, workers: Workers) -> Plan:
         """The plan for this device, its link and the worker's load, all of them measured."""
@@ -358,6 +375,8 @@ class EdgeAgent:
             self._auto,
             workers,
             codec=self._codec,
+            runtime=self._runtime,
+            providers=self._providers,
             compute=self._pools.compute,
             folder=self._cache,
             threads=self._threads,

@@ -5,11 +5,12 @@ from __future__ import annotations
 import hashlib
 import logging
 import platform
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from splitpoint.partition.bundle import Bundle
+from splitpoint.partition.bundle import Bundle, Manifest
+from splitpoint.partition.chain import SegmentChain
 from splitpoint.partition.costs import CloudTimes, CostTable, cost_table
 from splitpoint.partition.errors import PictureError, PlanError
 from splitpoint.partition.link import Link
@@ -17,10 +18,12 @@ from splitpoint.partition.measure import measure, processor_name
 from splitpoint.partition.meter import EnergyMeter
 from splitpoint.partition.objective import Constraints, Objective
 from splitpoint.partition.onnx_chain import OnnxChain
+from splitpoint.partition.onnx_providers import choose_providers
 from splitpoint.partition.planner import Report, make_plan
 from splitpoint.partition.power_model import PowerModel
 from splitpoint.partition.profile import Profile, ProfileError, load_profile
 from splitpoint.partition.radio import radio_for
+from splitpoint.partition.runtimes import INT8, ONNX, TORCH
 from splitpoint.partition.samples import Samples, photo_samples, synthetic_samples
 from splitpoint.proto import splitpoint_pb2 as pb
 
@@ -48,46 +51,78 @@ class AutoPlan:
     progress: Callable[[str, int, int], None] = lambda what, done, total: None
 
 
-def device_profile(
-    bundle: Bundle, auto: AutoPlan, *, folder: Path, threads: int, slowdown: float
-) -> Profile:
-    """The given profile, the one that is kept in `folder`, or a new one, which is then kept.
+def runtimes_to_measure(manifest: Manifest, runtime: str) -> tuple[str, ...]:
+    """The runtimes that a plan may choose from: the one that is asked for, or all for `auto`."""
+    if runtime != "auto":
+        return (runtime,)
+    return (ONNX, INT8) if manifest.has_int8 else (ONNX,)
 
-    Raises `ProfileError` for a given profile of another bundle or runtime.
+
+def device_profiles(
+    bundle: Bundle,
+    auto: AutoPlan,
+    runtimes: Sequence[str] = (ONNX,),
+    *,
+    providers: Sequence[str] = (),
+    folder: Path,
+    threads: int,
+    slowdown: float,
+) -> list[Profile]:
+    """The given profile, or for each runtime the one that is kept in `folder` or a new one.
+
+    New ones are then kept. Raises `ProfileError` for a given profile of another bundle or of a
+    runtime that is not among `runtimes`.
     """
     if auto.profile is not None:
         profile = load_profile(auto.profile, bundle.digest)
-        if profile.runtime != OnnxChain.runtime:
+        if profile.runtime not in runtimes:
             raise ProfileError(
-                f"{auto.profile} was measured in {profile.runtime}, this agent runs onnxruntime",
-                "measure again with `splitpoint profile --runtime onnxruntime`",
+                f"{auto.profile} was measured in {profile.runtime}, this agent runs "
+                f"{' or '.join(runtimes)}",
+                f"measure again with `splitpoint profile --runtime {runtimes[0]}`",
             )
-        return profile
+        return [profile]
     meter = "none" if auto.meter is None else auto.meter.name
-    samples = _samples(bundle, auto)
-    on_photos = samples.are_photos
-    conditions = f"{platform.node()} {processor_name()} {threads} {slowdown:g} {meter} {on_photos}"
-    key = hashlib.sha256(conditions.encode()).hexdigest()[:12]
-    kept = folder / f"profile-{bundle.digest[:16]}-{key}.json"
-    if kept.exists():
+    on_photos = bool(auto.pictures) and bundle.manifest.picture is not None
+    found: list[Profile] = []
+    for runtime in runtimes:
+        chain = _chain(bundle, runtime, threads, providers)
+        conditions = (
+            f"{platform.node()} {processor_name()} {threads} {slowdown:g} {meter} "
+            f"{on_photos} {runtime} {chain.device}"
+        )
+        key = hashlib.sha256(conditions.encode()).hexdigest()[:12]
+        kept = folder / f"profile-{bundle.digest[:16]}-{key}.json"
+        if kept.exists():
+            try:
+                found.append(load_profile(kept, bundle.digest))
+                continue
+            except ProfileError as error:
+                log.warning("%s; measuring again", error)
+        profile = measure(
+            bundle,
+            chain,
+            _samples(bundle, auto),
+            meter=auto.meter,
+            slowdown=slowdown,
+            max_seconds=MAX_SECONDS,
+            codecs=found[0].codecs if found else (),
+            progress=auto.progress,
+        )
         try:
-            return load_profile(kept, bundle.digest)
+            profile.save(kept)
         except ProfileError as error:
-            log.warning("%s; measuring again", error)
-    profile = measure(
-        bundle,
-        OnnxChain(bundle, threads),
-        samples,
-        meter=auto.meter,
-        slowdown=slowdown,
-        max_seconds=MAX_SECONDS,
-        progress=auto.progress,
-    )
-    try:
-        profile.save(kept)
-    except ProfileError as error:
-        log.warning("%s; it will be measured again next time", error)
-    return profile
+            log.warning("%s; it will be measured again next time", error)
+        found.append(profile)
+    return found
+
+
+def _chain(bundle: Bundle, runtime: str, threads: int, providers: Sequence[str]) -> SegmentChain:
+    if runtime != TORCH:
+        return OnnxChain(bundle, threads, runtime, choose_providers(providers))
+    from splitpoint.partition.torch_chain import TorchChain, pick_device
+
+    return TorchChain(bundle, pick_device("cpu"), threads)
 
 
 def _samples(bundle: Bundle, auto: AutoPlan) -> Samples:
@@ -112,12 +147,12 @@ def cloud_times(info: pb.ModelInfo) -> CloudTimes:
 
 
 def candidates(
-    bundle: Bundle, auto: AutoPlan, profile: Profile, info: pb.ModelInfo, codec: str
+    bundle: Bundle, auto: AutoPlan, profiles: Sequence[Profile], info: pb.ModelInfo, codec: str
 ) -> CostTable:
     """What every split would cost; `codec` "auto" leaves the choice of the codec open."""
     return cost_table(
         bundle.manifest,
-        [profile],
+        profiles,
         cloud_times(info),
         radio=radio_for(auto.radio),
         power=auto.power,

@@ -82,8 +82,7 @@ class Controller:
         self._then: Mapping[str, float] = {}  # the conditions at the last switch
         self._upload_ms_mbps = table.sends * table.nbytes * 8e-3  # ms at 1 Mbit/s
         self._loss = np.nan_to_num(table.loss)
-        alone = table.edge_ms[table.sends == 0]
-        self._alone_ms = float(alone.min()) if len(alone) else math.inf
+        self._finish_ms = _finish_ms(table)
 
     def knows(self, now_s: float, mbps: Iterable[float]) -> None:
         """The link was measured before the first frame: equally likely rates."""
@@ -195,7 +194,7 @@ class Controller:
         late = (metrics.latency_ms + longer_ms > self._budget_ms).mean(0)
         factor = conditions.edge_factor
         own_ms = (table.edge_ms + table.encode_ms) * factor
-        rest_ms = (self._alone_ms - table.edge_ms) * factor * table.sends
+        rest_ms = self._finish_ms * factor
         in_time = 1 - late
         bottleneck_ms = metrics.bottleneck_ms
         if self.can_finish:
@@ -268,6 +267,22 @@ class Controller:
         if share >= LEAVING_SHARE:
             brings += f", {100 * share:.0f} % more frames in time"
         return f"{words}: {moved}, {brings}"
+
+
+def _finish_ms(table: CostTable) -> Floats:
+    """What the device takes from each candidate's boundary to the end, `[n]`; 0 where it is there.
+
+    It finishes in the runtime of the first candidate, which runs all on the device.
+    """
+    runtime = table.runtime[0]
+    until = {
+        int(boundary): float(ms)
+        for boundary, ms, name in zip(table.boundary, table.edge_ms, table.runtime, strict=True)
+        if name == runtime
+    }
+    alone_ms = max(until.values())
+    rest = [alone_ms - until.get(int(boundary), 0.0) for boundary in table.boundary]
+    return np.array(rest) * table.sends
 
 
 def _short(table: CostTable, index: int, other: int) -> str:

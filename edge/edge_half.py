@@ -14,7 +14,7 @@ from splitpoint.partition.slowdown import Slowdown
 from splitpoint.proto import splitpoint_pb2 as pb
 from splitpoint.proto.frames import encode_tensors
 
-from .runtime import SegmentRunner
+from .runtime import Runners
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,12 +38,12 @@ class EdgeHalf:
         self,
         manifest: Manifest,
         codecs: CodecSet,
-        runner: SegmentRunner,
+        runners: Runners,
         slowdown: Slowdown,
         max_frame_bytes: float,
     ) -> None:
         self._manifest, self._codecs = manifest, codecs
-        self._runner, self._slowdown = runner, slowdown
+        self._runners, self._slowdown = runners, slowdown
         self._max_frame_bytes = max_frame_bytes
         self._video: tuple[Plan, VideoStream] | None = None  # where the codec is one for streams
 
@@ -67,7 +67,7 @@ class EdgeHalf:
     def compute(self, plan: Plan, inputs: Mapping[str, Array]) -> EdgePart:
         """Segments [0, boundary)."""
         start = time.perf_counter()
-        values = self._runner.run(inputs, plan.boundary)
+        values = self._runners[plan.runtime].run(inputs, plan.boundary)
         return EdgePart(values, plan.codec, 1e3 * (time.perf_counter() - start))
 
     def encode(self, plan: Plan, part: EdgePart) -> EdgePart:

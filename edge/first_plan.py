@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,7 @@ from splitpoint.partition.link import Link
 from splitpoint.partition.online import OnlinePlanner
 from splitpoint.partition.planner import Report
 
-from .auto_plan import AutoPlan, candidates, device_profile, plan_now
+from .auto_plan import AutoPlan, candidates, device_profiles, plan_now, runtimes_to_measure
 from .controller import Controller
 from .errors import AgentError
 from .link_probe import probe_link
@@ -53,6 +54,8 @@ async def first_plan(
     workers: Workers,
     *,
     codec: str,
+    runtime: str,
+    providers: Sequence[str],
     compute: Executor,
     folder: Path,
     threads: int,
@@ -70,13 +73,23 @@ async def first_plan(
             "serve the same bundle, or leave out --bundle",
         )
     link = auto.link or await probe_link(await workers.current.connection.live(), server)
-    await prepared.segments(len(prepared.manifest.segments))
+    runtimes = runtimes_to_measure(prepared.manifest, runtime)
+    for name in runtimes:
+        await prepared.segments(len(prepared.manifest.segments), name)
     for boundary in prepared.manifest.boundaries:
         await prepared.tables(boundary.id)
     bundle = prepared.bundle()
-    profile = await asyncio.get_running_loop().run_in_executor(
+    profiles = await asyncio.get_running_loop().run_in_executor(
         compute,
-        lambda: device_profile(bundle, auto, folder=folder, threads=threads, slowdown=slowdown),
+        lambda: device_profiles(
+            bundle,
+            auto,
+            runtimes,
+            providers=providers,
+            folder=folder,
+            threads=threads,
+            slowdown=slowdown,
+        ),
     )
-    table = candidates(bundle, auto, profile, prepared.info, codec)
+    table = candidates(bundle, auto, profiles, prepared.info, codec)
     return FirstPlan(link, table, plan_now(bundle, auto, table, prepared.load, link))

@@ -10,6 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from splitpoint.partition.bundle import Bundle, Manifest, open_bundle
+from splitpoint.partition.runtimes import (
+    ONNX,
+    SegmentFiles,
+    check_runtime,
+    runtime_files,
+    segment_files,
+)
 from splitpoint.proto import splitpoint_pb2 as pb
 from splitpoint.proto.status import UnreachableError
 
@@ -37,16 +44,17 @@ class Prepared:
     load: pb.Load | None = None
     server: str = ""
 
-    async def segments(self, count: int) -> list[Path]:
-        """The ONNX files of the first `count` segments, fetched if need be."""
-        onnx = []
-        for segment in self.manifest.segments[:count]:
-            if self.cache is not None:
-                # The ONNX file refers to the weights beside it.
-                for name in (segment.weights, segment.onnx):
+    async def segments(self, count: int, runtime: str = ONNX) -> list[SegmentFiles]:
+        """The first `count` segments as `runtime` loads them, fetched if need be.
+
+        Raises `PlanError` for a runtime that the bundle has no files for.
+        """
+        check_runtime(self.manifest, runtime)
+        if self.cache is not None:
+            for index in range(count):
+                for name in reversed(runtime_files(self.manifest, index, runtime)):
                     await self.cache.get(name, self.manifest.files[name])
-            onnx.append(self.folder / segment.onnx)
-        return onnx
+        return segment_files(self.manifest, self.folder, count, runtime)
 
     async def tables(self, boundary: int) -> None:
         """Fetches the codec tables of a boundary, if it has any and they are not here."""

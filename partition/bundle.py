@@ -7,6 +7,7 @@
       segments/03.json       the cloud's program of segment 3
       segments/03.onnx       the edge's model of segment 3
       segments/03.safetensors  the weights that both of them refer to
+      segments/03.int8.onnx  the edge's model in INT8, weights inside (only with --int8)
       codecs/03.safetensors  the transform codec's tables at boundary 3 (only when calibrated)
 
 The digest therefore covers every byte. Nothing is unpickled, and nothing here needs torch.
@@ -27,7 +28,7 @@ from splitpoint.codec import SplitpointError, TensorSpec, codecs_for
 
 from .errors import BundleError
 from .graph import Layer
-from .ladder import CodecLevel
+from .ladder import CodecLevel, RuntimeLevel
 from .picture import PictureInput
 
 SCHEMA = 2
@@ -44,7 +45,8 @@ class Boundary:
     """A materialised cut: `after` is the layer before it, None for the model's input.
 
     `ladder` is what calibration measured of codecs here, `tables` its file for the transform
-    codec; both are empty for a bundle that was not calibrated.
+    codec; both are empty for a bundle that was not calibrated. `int8` is what becomes of the
+    answers when all segments before it run in INT8, None where there are none.
     """
 
     id: int
@@ -52,6 +54,7 @@ class Boundary:
     tensors: tuple[TensorSpec, ...]
     tables: str = ""
     ladder: tuple[CodecLevel, ...] = ()
+    int8: RuntimeLevel | None = None
 
     @property
     def nbytes(self) -> int:
@@ -71,12 +74,16 @@ class Boundary:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Segment:
-    """The files of one segment, as paths inside the bundle, and its operations for one sample."""
+    """The files of one segment, as paths inside the bundle, and its operations for one sample.
+
+    `int8` is empty where the bundle has no INT8 form of its segments.
+    """
 
     program: str
     onnx: str
     weights: str
     flops: int
+    int8: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,11 +127,13 @@ class Manifest:
                     "tensors": [spec.to_json() for spec in b.tensors],
                     "tables": b.tables,
                     "ladder": [level.to_json() for level in b.ladder],
+                    **({} if b.int8 is None else {"int8": b.int8.to_json()}),
                 }
                 for b in self.boundaries
             ],
             "segments": [
                 {"program": s.program, "onnx": s.onnx, "weights": s.weights, "flops": s.flops}
+                | ({"int8": s.int8} if s.int8 else {})
                 for s in self.segments
             ],
             "outputs": dict(self.outputs),
@@ -179,11 +188,18 @@ class Manifest:
                     tensors=tuple(TensorSpec.from_json(spec) for spec in boundary["tensors"]),
                     tables=str(boundary["tables"]),
                     ladder=tuple(CodecLevel.from_json(level) for level in boundary["ladder"]),
+                    int8=RuntimeLevel.from_json(boundary["int8"]) if "int8" in boundary else None,
                 )
                 for boundary in record["boundaries"]
             ),
             segments=tuple(
-                Segment(**{key: segment[key] for key in Segment.__dataclass_fields__})
+                Segment(
+                    program=segment["program"],
+                    onnx=segment["onnx"],
+                    weights=segment["weights"],
+                    flops=segment["flops"],
+                    int8=str(segment.get("int8", "")),
+                )
                 for segment in record["segments"]
             ),
             outputs={str(name): str(tensor) for name, tensor in record["outputs"].items()},
@@ -206,7 +222,11 @@ class Manifest:
         for path, file in self.files.items():
             if not _PATH.fullmatch(path) or not _SHA256.fullmatch(file.sha256) or file.nbytes < 0:
                 raise BundleError(f"the bundle names an impossible file {path[:80]!r}")
+        inner = self.boundaries[1:]
         named = [path for s in self.segments for path in (s.program, s.onnx, s.weights)]
+        named += [s.int8 for s in self.segments if s.int8]
+        if len({*(bool(s.int8) for s in self.segments), *(b.int8 is not None for b in inner)}) > 1:
+            raise BundleError("only a part of the bundle is in INT8", COMPILE_AGAIN)
         if self.labels_file is not None:
             named.append(self.labels_file)
         named += [boundary.tables for boundary in self.boundaries if boundary.tables]
@@ -216,6 +236,11 @@ class Manifest:
         last = {spec.name for spec in self.boundaries[-1].tensors}
         if not last or not set(self.outputs.values()) <= last:
             raise BundleError("an output is no tensor of the last boundary", COMPILE_AGAIN)
+
+    @property
+    def has_int8(self) -> bool:
+        """Whether every segment is there in INT8 as well."""
+        return bool(self.segments[0].int8)
 
     @property
     def digest(self) -> str:

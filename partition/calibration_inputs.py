@@ -21,10 +21,14 @@ ARRAY_SUFFIXES = (".npy", ".npz")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Calibration:
-    """What a user gave: a file, folder or glob of inputs, and a file with their right classes."""
+    """What a user gave: a file, folder or glob of inputs, and a file with their right classes.
+
+    `int8` asks for INT8 segments.
+    """
 
     source: str
     labels: Path | None = None
+    int8: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -31,6 +31,7 @@ from .capture import CapturedModel, capture
 from .choose import DEFAULT_BOUNDARIES, choose_cuts, cuts_after
 from .errors import BundleError, CaptureError
 from .graph import Cut
+from .int8_segments import quantise_bundle
 from .model_spec import ModelSpec
 from .onnx_cut import OnnxCutter, export_whole
 from .onnx_names import layer_names
@@ -60,9 +61,9 @@ def compile_model(
     At most so many `boundaries` are chosen, unless the layers that they lie `after` are given. The
     folder appears complete or not at all. Before it does, every segment has run in torch and in
     onnxruntime and their chain was compared with the unsplit model. With `calibration` the
-    transform codec gets its tables, and every codec its measured ladder. Raises `CaptureError` for
-    a model that cannot be cut, `CalibrationError` for inputs that do not do, `BundleError` when
-    `out` cannot be written.
+    transform codec gets its tables, every codec its measured ladder, and, if it says so, every
+    segment an INT8 form. Raises `CaptureError` for a model that cannot be cut, `CalibrationError`
+    for inputs that do not do, `BundleError` when `out` cannot be written.
     """
     if out.exists():
         if not overwrite:
@@ -130,9 +131,19 @@ def _calibrated(
         labels=given.labels,
         progress=progress,
     )
-    tables = [boundary.tables for boundary in boundaries if boundary.tables]
-    files = {path: describe_file(draft / path) for path in tables}
-    return replace(manifest, boundaries=boundaries, files={**manifest.files, **files})
+    manifest = replace(manifest, boundaries=boundaries)
+    added = [boundary.tables for boundary in boundaries if boundary.tables]
+    if calibration.int8:
+        segments, boundaries = quantise_bundle(
+            Bundle(folder=draft, manifest=manifest, digest=""),
+            given.inputs,
+            labels=given.labels,
+            progress=progress,
+        )
+        manifest = replace(manifest, segments=segments, boundaries=boundaries)
+        added += [segment.int8 for segment in segments]
+    files = {path: describe_file(draft / path) for path in added}
+    return replace(manifest, files={**manifest.files, **files})
 
 
 class _Steps:

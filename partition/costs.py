@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -10,11 +11,12 @@ import numpy.typing as npt
 
 from .bundle import Manifest
 from .errors import PlanError
-from .ladder import CodecLevel
+from .ladder import Judged
 from .plan import NO_CODEC
 from .power_model import PowerModel
 from .profile import Profile
 from .radio import Radio
+from .runtimes import INT8, check_runtime
 
 Floats = npt.NDArray[np.float64]
 
@@ -68,7 +70,7 @@ class CostTable:
     95th percentile of computing lies above its median. `energy_mj` is what edge compute and
     encoding draw, `wait_w` the board's power while it waits, `radio_mj` the part of the radio's
     energy that goes with bytes and `radio_w` the part that goes with time; NaN where unknown.
-    Calibration's figures are those of `CodecLevel`: `accuracy_drop` and the upper end of its
+    Calibration's figures are those of `Judged`: `accuracy_drop` and the upper end of its
     interval `drop_bound`, `loss`, and how many inputs were `judged`; NaN and 0 where it measured
     nothing.
     """
@@ -137,6 +139,8 @@ def cost_table(
 ) -> CostTable:
     """The table of all candidates: each edge profile is a runtime, `codecs` limits the codecs.
 
+    In INT8 a candidate's drop and loss are those of the runtime and the codec together.
+
     `power` stands in where a profile has no energy. Raises `PlanError` for profiles that do not
     fit the bundle or lack what a plan needs.
     """
@@ -163,7 +167,10 @@ def cost_table(
                 f"the profile of {profile.device} has no codecs",
                 "measure again with `splitpoint profile`",
             )
-        rows += _rows(manifest, profile, cloud, radio, power, codecs)
+        check_runtime(manifest, profile.runtime)
+        # Where the input is sent, no segment runs: that is one candidate, whatever the runtime.
+        first = 1 if profile.runtime == INT8 and len(edges) > 1 else 0
+        rows += _rows(manifest, profile, cloud, radio, power, codecs, first)
     columns = {
         name: np.array([row[name] for row in rows], np.float64)
         for name in (
@@ -181,18 +188,31 @@ def cost_table(
     )
 
 
-_EXACT = (0.0, 0.0, 0.0, 0.0)  # no answer changes
+Seen = tuple[float, float, float, float]
+"""Drop, its bound, loss, and inputs judged."""
+
+_EXACT = (0.0, 0.0, 0.0, math.inf)  # no answer changes, however many are judged
 
 
-def _seen(level: CodecLevel | None, codec: str) -> tuple[float, float, float, float]:
-    """Drop, its bound, loss, and inputs judged."""
-    if codec in LOSSLESS:
-        return _EXACT
+def _seen(level: Judged | None) -> Seen:
     if level is None:
-        return (np.nan, np.nan, np.nan, 0.0)
+        return (math.nan, math.nan, math.nan, 0.0)
     interval = level.drop_interval
-    drop, bound = (np.nan, np.nan) if interval is None else (level.drop or 0.0, interval[1])
+    drop, bound = (math.nan, math.nan) if interval is None else (level.drop or 0.0, interval[1])
     return (drop, bound, level.loss, float(level.judged))
+
+
+def _together(runtime: Seen, codec: Seen) -> Seen:
+    """What a codec does to what a runtime left: at most the sum of both, which is taken for it.
+
+    The two were judged apart. A sum of drops counts twice what both would change; losses are small,
+    and errors of two independent sources add up in the mean. Of what was never judged only the
+    loss, which then is the other's alone, can be said.
+    """
+    known = [loss for loss in (runtime[2], codec[2]) if not math.isnan(loss)]
+    loss = sum(known) if known else math.nan
+    drop, bound = (float(np.minimum(a + b, 1)) for a, b in zip(runtime[:2], codec[:2], strict=True))
+    return (drop, bound, loss, min(runtime[3], codec[3]))
 
 
 def _rows(
@@ -202,8 +222,9 @@ def _rows(
     radio: Radio,
     power: PowerModel | None,
     codecs: frozenset[str] | None,
+    first: int,
 ) -> list[dict[str, float | str]]:
-    """The candidates of one runtime: all on the device first, then every boundary and codec."""
+    """The candidates of one runtime: all on the device, then from boundary `first` every codec."""
     segments = profile.segments
     count = len(segments)
     ms = np.array([s.ms for s in segments])
@@ -226,9 +247,12 @@ def _rows(
         nbytes: float,
         encode: float,
         decode: float,
-        seen: tuple[float, float, float, float],
+        seen: Seen,
     ) -> dict[str, float | str]:
         sends = boundary < count
+        if profile.runtime == INT8 and boundary:
+            seen = _together(_seen(manifest.boundaries[boundary].int8), seen)
+        seen = (*seen[:3], seen[3] if math.isfinite(seen[3]) else 0.0)
         variance = (spread[:boundary] ** 2).sum() + (cloud_spread[boundary:] ** 2).sum()
         return {
             "boundary": boundary,
@@ -255,7 +279,7 @@ def _rows(
     for found in profile.codecs:
         level = manifest.boundaries[found.boundary].level(found.codec)
         family = found.codec.partition("@")[0]
-        if level is None and family not in TRUSTED:
+        if found.boundary < first or (level is None and family not in TRUSTED):
             continue
         if codecs is not None and not codecs & {found.codec, family}:
             continue
@@ -269,7 +293,7 @@ def _rows(
                 nbytes + ENVELOPE_BYTES,
                 found.encode_ms,
                 decode_ms,
-                _seen(level, found.codec),
+                _EXACT if found.codec in LOSSLESS else _seen(level),
             )
         )
     return rows

@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from splitpoint.codec import Array, CodecError, codec_of_tensor
@@ -13,7 +14,7 @@ from splitpoint.codec.codec_set import CodecSource
 from .bundle import Boundary, Manifest
 from .chain import SegmentChain
 from .errors import CalibrationError
-from .ladder import CodecLevel
+from .ladder import CodecLevel, RuntimeLevel
 
 _TOGETHER = 10  # inputs that the rest of the model runs on at a time
 _TIMED = 12  # inputs whose encoding and decoding is timed
@@ -79,7 +80,27 @@ class Judge:
             if len(sources) <= number < len(sources) + _TIMED:  # the first ones make the codec
                 encode_ms.append(1e3 * (encoded - start))
                 decode_ms.append(1e3 * (end - encoded))
-        answers = self._answers(boundary, decoded)
+        return CodecLevel(
+            codec=codec,
+            nbytes=round(statistics.mean(sizes), 1),
+            p95_bytes=round(float(np.percentile(sizes, 95)), 1),
+            encode_ms=round(statistics.median(encode_ms or [0.0]), 3),
+            decode_ms=round(statistics.median(decode_ms or [0.0]), 3),
+            **self._outcome(boundary, decoded),
+        )
+
+    def runtime_level(
+        self, boundary: Boundary, values: Mapping[str, Sequence[Array]]
+    ) -> RuntimeLevel:
+        """The same for `values` that another runtime computed, one array for every input.
+
+        They may be those of the last boundary, which are the outputs.
+        """
+        return RuntimeLevel(**self._outcome(boundary, values))
+
+    def _outcome(self, boundary: Boundary, values: Mapping[str, Sequence[Array]]) -> dict[str, Any]:
+        """The fields of `Judged`."""
+        answers = self._answers(boundary, values)
         agreed = correct = before = None
         if self._manifest.classifies:
             top, truth = answers[0].argmax(-1), self._truth[0].argmax(-1)
@@ -87,18 +108,13 @@ class Judge:
             if len(self._labels):
                 correct = int((top == self._labels).sum())
                 before = int((truth == self._labels).sum())
-        return CodecLevel(
-            codec=codec,
-            nbytes=round(statistics.mean(sizes), 1),
-            p95_bytes=round(float(np.percentile(sizes, 95)), 1),
-            judged=count,
-            agreed=agreed,
-            loss=float(f"{self._loss(answers):.4g}"),
-            encode_ms=round(statistics.median(encode_ms or [0.0]), 3),
-            decode_ms=round(statistics.median(decode_ms or [0.0]), 3),
-            correct=correct,
-            correct_before=before,
-        )
+        return {
+            "judged": len(answers[0]),
+            "agreed": agreed,
+            "loss": float(f"{self._loss(answers):.4g}"),
+            "correct": correct,
+            "correct_before": before,
+        }
 
     def _answers(self, boundary: Boundary, values: Mapping[str, Sequence[Array]]) -> list[Array]:
         """The model's outputs, one array each over all inputs, float64 `[inputs, values]`."""

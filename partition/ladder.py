@@ -1,4 +1,4 @@
-"""What calibration measured of a codec at a boundary: bytes, and what becomes of the answers."""
+"""What calibration measured at a boundary: a codec's bytes, and what becomes of the answers."""
 
 from __future__ import annotations
 
@@ -14,39 +14,27 @@ Z_95 = 1.959964  # of the two-sided 95 % interval
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CodecLevel:
-    """One rung of a boundary's ladder, over `judged` inputs that its tables were not made from.
+class Judged:
+    """What became of the answers to `judged` inputs, against those of the exact model.
 
-    `nbytes` and `p95_bytes` are payload bytes of one sample. `agreed` is how many inputs kept their
-    top class, and None where the model is no classifier. `loss` is the mean divergence of the
-    output from that without the codec: Kullback-Leibler, in nats, for a classifier; half the
-    relative squared error for any other. `correct` counts right answers where labels were given,
-    `correct_before` those without the codec. Times are medians of one sample on the machine that
-    calibrated.
+    `agreed` is how many inputs kept their top class, and None where the model is no classifier.
+    `loss` is the mean divergence of the output: Kullback-Leibler, in nats, for a classifier; half
+    the relative squared error for any other. `correct` counts right answers where labels were
+    given, `correct_before` those of the exact model.
     """
 
-    codec: str
-    nbytes: float
-    p95_bytes: float
     judged: int
     agreed: int | None
     loss: float
-    encode_ms: float
-    decode_ms: float
     correct: int | None = None
     correct_before: int | None = None
 
     def __post_init__(self) -> None:
         counts = [n for n in (self.agreed, self.correct, self.correct_before) if n is not None]
-        numbers = (self.nbytes, self.p95_bytes, self.loss, self.encode_ms, self.decode_ms)
-        if (
-            not isinstance(self.codec, str)
-            or self.judged < 1
-            or not all(0 <= n <= self.judged for n in counts)
-        ):
-            raise ValueError(f"{self.codec} has impossible counts")
-        if not all(0 <= number < math.inf for number in numbers):
-            raise ValueError(f"{self.codec} has impossible figures")
+        if self.judged < 1 or not all(0 <= n <= self.judged for n in counts):
+            raise ValueError("impossible counts")
+        if not 0 <= self.loss < math.inf:
+            raise ValueError(f"an impossible loss of {self.loss}")
 
     @property
     def drop(self) -> float | None:
@@ -61,6 +49,42 @@ class CodecLevel:
     def to_json(self) -> dict[str, Any]:
         """The manifest's form."""
         return asdict(self)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RuntimeLevel(Judged):
+    """What running the segments before a boundary in another runtime does, the rest being exact.
+
+    Judged on inputs that it was not calibrated on.
+    """
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> RuntimeLevel:
+        """Reads the manifest's form (KeyError, TypeError or ValueError for a damaged one)."""
+        return cls(**{key: data[key] for key in cls.__dataclass_fields__})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CodecLevel(Judged):
+    """One rung of a boundary's ladder, over inputs that its tables were not made from.
+
+    `nbytes` and `p95_bytes` are payload bytes of one sample. Times are medians of one sample on the
+    machine that calibrated.
+    """
+
+    codec: str
+    nbytes: float
+    p95_bytes: float
+    encode_ms: float
+    decode_ms: float
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.codec, str):
+            raise ValueError(f"{self.codec} is no codec's name")
+        Judged.__post_init__(self)
+        numbers = (self.nbytes, self.p95_bytes, self.encode_ms, self.decode_ms)
+        if not all(0 <= number < math.inf for number in numbers):
+            raise ValueError(f"{self.codec} has impossible figures")
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> CodecLevel:

@@ -8,11 +8,9 @@ import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import numpy as np
-import psutil
 from splitpoint.codec import Array, CodecSource
 
 from .bundle import Bundle
@@ -24,7 +22,7 @@ from .layer_share import layer_times
 from .measure_codecs import measure_codecs
 from .measure_energy import measure_energy
 from .meter import EnergyMeter, NoMeter
-from .profile import Profile, SegmentTime
+from .profile import CodecTime, Profile, SegmentTime
 from .samples import Samples, synthetic_samples
 from .slowdown import Slowdown
 
@@ -49,13 +47,15 @@ def measure(
     meter: EnergyMeter | None = None,
     slowdown: float = 1.0,
     max_seconds: float = 30.0,
+    codecs: Sequence[CodecTime] = (),
     progress: Progress = lambda what, done, total: None,
 ) -> Profile:
     """The profile of `bundle` in the runtime of `chain`.
 
     Segments run one after the other as they will in use, on the first sample, until every median
     is stable or `max_seconds` are over; then for each of `batches`. Layers come from the runtime's
-    own record, scaled so that a segment's layers add up to its median. Codecs run on all samples.
+    own record, scaled so that a segment's layers add up to its median. Codecs run on all samples,
+    unless `codecs` were measured before: they do not depend on the runtime.
     `slowdown` plays a slower device, by waiting as an agent with that slowdown does, and marks the
     profile as emulated.
     """
@@ -75,7 +75,7 @@ def measure(
     medians = [statistics.median(found) for found in times]
     energy = measure_energy(chain, samples.inputs[0], meter, medians, slowdown)
     progress("measure the codecs", 5, total)
-    codecs = measure_codecs(
+    codecs = tuple(codecs) or measure_codecs(
         bundle,
         chain,
         codecs_of(manifest, bundle.folder),
@@ -223,11 +223,16 @@ def _layer_ms(chain: SegmentChain, inputs: Mapping[str, Array]) -> list[dict[str
     return found
 
 
+# The two imports below take a tenth of the edge's start, and most starts measure nothing.
 def _resident_mb() -> float:
+    import psutil
+
     return float(psutil.Process().memory_info().rss) / 1e6
 
 
 def _versions() -> dict[str, str]:
+    from importlib.metadata import PackageNotFoundError, version
+
     found = {}
     for name in _PACKAGES:
         try:

@@ -7,26 +7,41 @@ import os
 import statistics
 import tempfile
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from splitpoint.codec import Array
 
 from .bundle import Bundle
 from .chain import State
+from .onnx_providers import CPU_ONLY, device_of
 from .onnx_segment import OnnxSegment
+from .runtimes import ONNX, check_runtime, runtime_files
 
 _WARM_UP_ROUNDS = 3
 
 
 class OnnxChain:
-    """See `SegmentChain`. `threads` is onnxruntime's intra-op count, 0 for one a core."""
+    """See `SegmentChain`. `threads` is onnxruntime's intra-op count, 0 for one a core.
 
-    runtime = "onnxruntime"
-    device = "cpu"
+    `runtime` says whether the float32 or the INT8 segments run, `providers` what they run on.
+    Raises `PlanError` for a bundle without INT8 segments.
+    """
 
-    def __init__(self, bundle: Bundle, threads: int = 0) -> None:
-        self._paths = [bundle.path(segment.onnx) for segment in bundle.manifest.segments]
+    def __init__(
+        self,
+        bundle: Bundle,
+        threads: int = 0,
+        runtime: str = ONNX,
+        providers: Sequence[str] = CPU_ONLY,
+    ) -> None:
+        check_runtime(bundle.manifest, runtime)
+        self.runtime, self._providers = runtime, providers
+        self.device = device_of(providers)
+        self._paths = [
+            bundle.path(runtime_files(bundle.manifest, index, runtime)[0])
+            for index in range(len(bundle.manifest.segments))
+        ]
         self._last = [""] * len(self._paths)
         for layer in bundle.manifest.layers:
             self._last[layer.segment] = layer.name
@@ -45,7 +60,9 @@ class OnnxChain:
     def load(self, index: int) -> None:
         """Makes the session of a segment; `BundleError` when onnxruntime cannot load it."""
         if index not in self._segments:
-            self._segments[index] = OnnxSegment(self._paths[index], self._threads)
+            self._segments[index] = OnnxSegment(
+                self._paths[index], self._threads, providers=self._providers
+            )
 
     def place(self, values: Mapping[str, Array]) -> State:
         """The arrays themselves."""
@@ -71,7 +88,7 @@ class OnnxChain:
         runs: dict[str, list[float]] = defaultdict(list)
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "profile"
-            segment = OnnxSegment(self._paths[index], self._threads, profile_to=path)
+            segment = OnnxSegment(self._paths[index], self._threads, path, self._providers)
             for _ in range(_WARM_UP_ROUNDS + rounds):
                 segment(state)
             events = json.loads(segment.end_profiling().read_text(encoding="utf-8"))

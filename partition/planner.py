@@ -36,8 +36,8 @@ class Prediction:
 
     `stages_ms` add up to `latency_ms`; `uplink` holds what the two ends spend on a frame beyond
     computing, and half of the round trip, `downlink` the other half. `fps` is the rate of a stream
-    whose stages overlap. `accuracy_drop` is the share of answers that the codec changed when it was
-    calibrated, `drop_bound` what it may be at most, at 95 %. None stands for what is not known.
+    whose stages overlap. `accuracy_drop` is the share of answers that codec and runtime changed in
+    calibration, `drop_bound` what it may be at most, at 95 %. None stands for what is not known.
     `why` is the reason for its place, or
     what keeps it out; `broken` names the constraints that it does not keep.
     """

@@ -6,11 +6,12 @@ import json
 import statistics
 import time
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
-from splitpoint.codec import Array
+from splitpoint.codec import Array, TensorSpec
 from torch.fx import GraphModule, Interpreter, Node
 
 from .bundle import Bundle
@@ -46,6 +47,23 @@ def describe_device(device: torch.device) -> str:
     return f"{device.type} ({torch.cuda.get_device_name(device)})"
 
 
+def load_segment(
+    program_file: Path, weights_file: Path, specs: Sequence[TensorSpec], device: torch.device
+) -> tuple[list[str], list[str], GraphModule]:
+    """A segment's inputs, its outputs, and the module that maps one to the other.
+
+    `specs` describe the boundary that enters. Raises `BundleError` for damaged files.
+    """
+    try:
+        program = json.loads(program_file.read_text(encoding="utf-8"))
+        weights = load_weights(weights_file, device)
+        return program["inputs"], program["outputs"], load_program(program, specs, weights, device)
+    except (OSError, ValueError, KeyError) as error:
+        raise BundleError(
+            f"the program {program_file} is malformed ({error})", "compile the bundle again"
+        ) from error
+
+
 class TorchChain:
     """See `SegmentChain`. With `threads`, torch's thread count is set for the whole process.
 
@@ -71,16 +89,12 @@ class TorchChain:
         if index in self._segments:
             return
         segment = self._bundle.manifest.segments[index]
-        specs = self._bundle.manifest.boundaries[index].tensors
-        try:
-            program = json.loads(self._bundle.path(segment.program).read_text(encoding="utf-8"))
-            weights = load_weights(self._bundle.path(segment.weights), self._device)
-            module = load_program(program, specs, weights, self._device)
-            self._segments[index] = (program["inputs"], program["outputs"], module)
-        except (ValueError, KeyError) as error:
-            raise BundleError(
-                f"a program of {self._bundle.folder} is malformed ({error})", "compile it again"
-            ) from error
+        self._segments[index] = load_segment(
+            self._bundle.path(segment.program),
+            self._bundle.path(segment.weights),
+            self._bundle.manifest.boundaries[index].tensors,
+            self._device,
+        )
 
     def place(self, values: Mapping[str, Array]) -> State:
         """Tensors on the device: private copies, as arrays may be views of a network buffer."""

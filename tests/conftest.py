@@ -7,7 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from calibrated import album, vivid
 from splitpoint.partition.bundle import Bundle
+from splitpoint.partition.calibration_inputs import Calibration
 from splitpoint.partition.compile import compile_model
 from splitpoint.partition.model_source import load_model
 from splitpoint.partition.model_spec import ModelSpec
@@ -65,6 +67,30 @@ def small() -> ModelSpec:
 @pytest.fixture(scope="session")
 def small_bundle(small: ModelSpec, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     return compile_model(small, tmp_path_factory.mktemp("bundles") / "small.split", boundaries=5)
+
+
+@pytest.fixture(scope="session")
+def album_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Small pictures to calibrate with."""
+    return album(tmp_path_factory.mktemp("albums") / "typical")
+
+
+@pytest.fixture(scope="session")
+def vivid_spec(small: ModelSpec, album_folder: Path) -> ModelSpec:
+    return vivid(small, album_folder)
+
+
+@pytest.fixture(scope="session")
+def int8_bundle(
+    vivid_spec: ModelSpec, album_folder: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Bundle:
+    """Calibrated, with INT8 segments."""
+    return compile_model(
+        vivid_spec,
+        tmp_path_factory.mktemp("bundles") / "int8.split",
+        boundaries=5,
+        calibration=Calibration(source=str(album_folder), int8=True),
+    )
 
 
 @pytest.fixture(scope="session")

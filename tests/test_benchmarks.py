@@ -18,6 +18,8 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
         "overhead",
         "models",
         "edge_memory",
+        "edge_runtime",
+        "edge_start",
         "planner_regret",
         "layer_sum",
         "rate_accuracy",

@@ -147,6 +147,10 @@ def test_errors_are_one_line_with_a_remedy(
         ("run", "--server", nobody, "--source", "nothing/*.jpg"): "matches no file",
         ("run", "--bundle", good, "--split", "1", *source): "needs a worker",
         ("run", "--bundle", good, "--split", "99", *source): "no boundary '99'",
+        ("run", "--bundle", good, "--runtime", "onnxruntime-int8", *source): "no INT8 segments",
+        ("run", "--bundle", good, "--providers", "cuda", *source): "no execution provider 'cuda'",
+        ("profile", good, "--runtime", "onnxruntime-int8"): "no INT8 segments",
+        ("profile", good, "--providers", "abacus"): "no execution provider 'abacus'",
         ("run", *source): "neither a server nor a bundle",
         ("run", "--server", nobody, "--budget-ms", "5e9", *source): "a budget of",
         ("emulate", "--server", "localhost"): "has no port",
@@ -177,6 +181,7 @@ def test_busy_port(small_bundle: Bundle) -> None:
 def test_wrong_usage_exits_2() -> None:
     assert splitpoint("inspect").returncode == 2
     assert splitpoint("run", "--sauce", "x").returncode == 2
+    assert splitpoint("compile", "efficientnet-lite0", "--out", "x", "--int8").returncode == 2
 
 
 def test_compile_json_and_unsupported_op(tmp_path: Path) -> None:
@@ -233,6 +238,36 @@ def test_profile(small_bundle: Bundle, tmp_path: Path) -> None:
         layer.name for layer in small_bundle.manifest.layers
     ]
     assert document["segments"][0].keys() >= {"id", "ms", "p95_ms", "mj"}
+
+
+def test_int8(int8_bundle: Bundle, pictures: Path, tmp_path: Path) -> None:
+    folder, profiles = str(int8_bundle.folder), []
+    document = json.loads(splitpoint("inspect", folder, "--json").stdout)
+    assert document["int8"].keys() == {"1", "2", "3", "4"}
+    assert document["int8"]["4"].keys() >= {"judged", "agreed", "loss"}
+    assert "INT8 on the device" in splitpoint("inspect", folder).stdout
+    for runtime in ("onnxruntime", "onnxruntime-int8", "torch"):
+        path = tmp_path / f"{runtime}.json"
+        profiles.append(str(path))
+        done = splitpoint(
+            "profile", folder, "--out", profiles[-1], "--runtime", runtime, "--max-seconds", "0.5",
+            "--json",
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        assert json.loads(done.stdout)["runtime"] == runtime
+        done = splitpoint(
+            "run", "--bundle", folder, "--split", "local", "--source", str(pictures), "--json",
+            "--runtime", runtime,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        assert f"in {runtime}" in done.stderr
+    done = splitpoint(
+        "plan", folder, "--edge", profiles[0], "--edge", profiles[1], "--cloud", profiles[2],
+        "--link", "lte", "--json",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    runtimes = {candidate["runtime"] for candidate in json.loads(done.stdout)["candidates"]}
+    assert runtimes == {"onnxruntime", "onnxruntime-int8"}
 
 
 def test_run_without_torch(small_bundle: Bundle, pictures: Path, tmp_path: Path) -> None:

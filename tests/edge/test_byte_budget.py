@@ -19,6 +19,7 @@ from splitpoint.partition.bundle import Bundle
 from splitpoint.partition.codec_tables import codecs_of
 from splitpoint.partition.model_spec import ModelSpec
 from splitpoint.partition.plan import coarser
+from splitpoint.partition.runtimes import segment_files
 from splitpoint.partition.slowdown import Slowdown
 from splitpoint.partition.verify import relative_error
 
@@ -52,7 +53,7 @@ async def worker(bundle: Bundle) -> AsyncIterator[Worker]:
 def at_boundary(bundle: Bundle, boundary: int, pixels: Array) -> tuple[TensorSpec, Array]:
     """The one tensor that crosses, as the device computes it."""
     runner = SegmentRunner(Slowdown(1.0))
-    runner.load([bundle.path(segment.onnx) for segment in bundle.manifest.segments[:boundary]])
+    runner.load(segment_files(bundle.manifest, bundle.folder, boundary))
     (spec,) = bundle.manifest.boundaries[boundary].tensors
     return spec, runner.run({"pixels": pixels}, boundary)[spec.name]
 
