@@ -222,8 +222,9 @@ class _Recent:
         self._queue_ms, self._slowdown, self._at = 0.0, 1.0, time.perf_counter()
 
     def add(self, now: float, *, queue_ms: float, slowdown: float) -> None:
-        self._queue_ms += _NEWEST * (queue_ms - self._queue_ms)
-        self._slowdown += _NEWEST * (slowdown - self._slowdown)
+        known_ms, known = self.at(now)
+        self._queue_ms = known_ms + _NEWEST * (queue_ms - known_ms)
+        self._slowdown = known + _NEWEST * (slowdown - known)
         self._at = now
 
     def at(self, now: float) -> tuple[float, float]:

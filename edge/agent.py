@@ -6,8 +6,9 @@ import asyncio
 import logging
 import math
 import time
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import aclosing
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -226,7 +227,7 @@ class EdgeAgent:
         in_flight: int = 0,
         *,
         live: bool = False,
-    ) -> AsyncIterator[Result]:
+    ) -> AsyncGenerator[Result, None]:
         """A result for each of `frames`. Edge compute, encoding, link and cloud overlap.
 
         At most `in_flight` frames are under way, 0 for as many as keep all stages busy. Results
@@ -239,12 +240,18 @@ class EdgeAgent:
         # One is computed and one encoded while the others are on their way.
         window = in_flight or credits + 2
         if not live:
-            async for result in in_order(frames, self._take, window):
-                yield result
-            return
-        newest = Newest(self._take, self._expire, self._arrived, window)
-        async for result in newest.run(frames):
-            yield result
+            results = in_order(frames, self._take, window)
+        else:
+            self._arrived_s = 0.0  # the pause since an earlier stream is no gap between frames
+            results = Newest(self._take, self._expire, self._arrived, window).run(frames)
+        # A caller that stops early ends, by closing this, all that is under way.
+        async with aclosing(results):
+            try:
+                async for result in results:
+                    yield result
+            finally:
+                if self._adapter is not None:
+                    self._adapter.controller.interval_ms = None  # nothing to keep up with now
 
     @property
     def is_local(self) -> bool:
@@ -390,11 +397,15 @@ class EdgeAgent:
 
     def _opened(self, stream: FrameStream) -> None:
         """Called with every new stream."""
-        if self._adapter is not None:
-            stream.on_late = self._adapter.late
+        stream.on_late = self._late
         self._half.new_stream()
         if self._local is not None:
             self._local.start()
+
+    def _late(self, nbytes: int, waited_ms: float) -> None:
+        # The first stream is there before the adapter is: planning needs it.
+        if self._adapter is not None:
+            self._adapter.late(nbytes, waited_ms)
 
     def _switched(self, why: str) -> None:
         log.info("%s", why)

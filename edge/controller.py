@@ -79,7 +79,7 @@ class Controller:
         self._switched_s = -math.inf
         self._probed_s, self._next_bytes = -math.inf, 0
         self._better = 0  # frames in a row after which another plan was better
-        self._then: Mapping[str, float] = {}  # the conditions at the last switch
+        self._then: Mapping[str, float] = {}  # the conditions at the last switch, or at first
         self._upload_ms_mbps = table.sends * table.nbytes * 8e-3  # ms at 1 Mbit/s
         self._loss = np.nan_to_num(table.loss)
         self._finish_ms = _finish_ms(table)
@@ -104,13 +104,18 @@ class Controller:
 
         It waited `queue_ms` there; decoding and computing took `server_ms`.
         """
-        self.uplink.sent(now_s, nbytes, left_ms)
+        if left_ms >= 0:  # where answers overtake each other nobody can tell
+            self.uplink.sent(now_s, nbytes, left_ms)
         self.conditions.queued(now_s, queue_ms)
         self.conditions.server_took(server_ms, float(self._table.server_ms[candidate]))
 
     def late(self, now_s: float, nbytes: float, waited_ms: float) -> None:
         """A frame was not answered within `waited_ms` of its sending."""
-        self.uplink.unanswered(now_s, nbytes, waited_ms - self.conditions.round_trip_ms)
+        conditions = self.conditions
+        server_ms = float(self._table.server_ms[self.current]) * conditions.server_factor
+        known_ms = conditions.round_trip_ms + conditions.queue_ms(now_s) + server_ms
+        if waited_ms > known_ms:  # or it could not have been answered yet
+            self.uplink.unanswered(now_s, nbytes, waited_ms - known_ms)
 
     def load(self, now_s: float, queue_ms: float, server_factor: float) -> None:
         """The worker says how long frames wait, and how its times compare with its profile."""
@@ -135,6 +140,7 @@ class Controller:
         cautious = self.uplink.mbps(now_s, CAUTIOUS)
         if cautious is None:
             return None
+        self._then = self._then or self._state(now_s, cautious)
         outlook = self._outlook(now_s, cautious)
         best = self._best(outlook)
         if best is None or not self._worth_leaving(outlook, best):
@@ -229,7 +235,9 @@ class Controller:
         if outlook.in_time[best] >= outlook.in_time[self.current] + LEAVING_SHARE:
             return True
         sooner_ms = outlook.latency_ms[self.current] - outlook.latency_ms[best]
-        aims_at_latency = now == outlook.latency_ms[self.current]
+        # A score holds a little of the latency beside what is aimed at, to tell equals apart.
+        latency_ms = outlook.latency_ms[self.current]
+        aims_at_latency = abs(now - latency_ms) <= 1e-6 * latency_ms
         return bool(
             now > (1 + MARGIN) * then and (not aims_at_latency or sooner_ms > LEAST_GAIN_MS)
         )
@@ -248,8 +256,10 @@ class Controller:
         """What changed most since the last switch, and what the new plan brings."""
         state = self._state(now_s, mbps)
         changes = {
-            name: abs(math.log((value + 1e-3) / (self._then.get(name, value) + 1e-3)))
+            # A millisecond more or less is no cause, however many times another it is.
+            name: abs(math.log((value + least) / (self._then[name] + least)))
             for name, value in state.items()
+            for least in [1.0 if name in ("queue", "round trip") else 1e-3]
         }
         cause = max(changes, key=lambda name: changes[name])
         words = {

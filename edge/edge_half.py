@@ -86,7 +86,8 @@ class EdgeHalf:
     def as_key_frame(self, plan: Plan, part: EdgePart) -> EdgePart:
         """The same frame once more, without what the worker lacks."""
         self.new_stream()
-        return replace(part, tensors=tuple(self._encode(plan, part.values)[1]))
+        codec, tensors = self._encode(plan, part.values)
+        return replace(part, codec=codec, tensors=tuple(tensors))
 
     def _encode(self, plan: Plan, values: dict[str, Array]) -> tuple[str, list[pb.Tensor]]:
         """The boundary's tensors in the plan's codec, or in the first coarser one that fits."""

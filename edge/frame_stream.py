@@ -144,6 +144,8 @@ class FrameStream:
         try:
             reply = await future
         except asyncio.CancelledError:
+            # Whoever gives up has seen as much of the link as one whose budget ended.
+            self.on_late(len(data), 1e3 * (time.perf_counter() - sent))
             self._cancel(frame_id)
             raise
         finally:
@@ -310,3 +312,6 @@ class FrameStream:
                 future.set_exception(
                     UnreachableError(f"the stream to {self._server} is lost: {error}")
                 )
+        # Nothing will be answered: who waits for a credit is to hear of it now.
+        for frame_id in list(self._unanswered):
+            self._return_credit(frame_id)

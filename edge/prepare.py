@@ -32,7 +32,7 @@ class Prepared:
     """A model whose manifest is here; its segments may still lie with the worker.
 
     `info` is what the worker `server` says of the model, `load` how busy it was then; they are None
-    where no worker was asked.
+    where no worker was asked or none serves it.
     """
 
     manifest: Manifest
@@ -94,12 +94,12 @@ async def prepare(
     if bundle is not None:
         opened = await asyncio.to_thread(open_bundle, bundle)
         found = [
-            (info, worker.reply.load)
+            (info, worker.reply.load, worker.channel.server)
             for worker in described
             for info in worker.reply.models
             if info.digest == opened.digest
         ]
-        info, load = found[0] if found else (None, None)
+        info, load, server = found[0] if found else (None, None, "")
         return Prepared(
             manifest=opened.manifest,
             digest=opened.digest,
@@ -107,6 +107,7 @@ async def prepare(
             folder=opened.folder,
             info=info,
             load=load,
+            server=server,
         )
     best = described[0]
     info = _pick_model(best.reply.models, model, best.channel.server)

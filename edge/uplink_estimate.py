@@ -83,7 +83,8 @@ class UplinkEstimate:
         # Weights are relative to the newest sample: silence must not shift them.
         samples = sorted((sample.mbps, sample.weight(newest_s)) for sample in self._samples)
         total = sum(weight for _, weight in samples)
-        doubt = min(2 ** (max(now_s - newest_s - SURE_S, 0.0) / DOUBT_S), MOST_DOUBT)
+        silent_s = max(now_s - newest_s - SURE_S, 0.0)
+        doubt = 2 ** min(silent_s / DOUBT_S, math.log2(MOST_DOUBT))
         found = []
         for percent in percents:
             share, rate = 0.0, samples[-1][0]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Coroutine, Iterable
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Coroutine, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,14 +20,17 @@ async def in_order(
     frames: AsyncIterable[Given] | Iterable[Given],
     take: Callable[[Given], Coroutine[Any, Any, Result]],
     window: int,
-) -> AsyncIterator[Result]:
-    """Every frame's result, in the order of `frames`; at most `window` are under way."""
+) -> AsyncGenerator[Result, None]:
+    """Every frame's result, in the order of `frames`; at most `window` are under way.
+
+    What `frames` raises is raised after the results of those before.
+    """
     running: deque[asyncio.Task[Result]] = deque()
-    source = each(frames)
-    coming: asyncio.Future[Given] | None = None
+    source = _Source(frames)
+    coming: asyncio.Future[Given | None] | None = None
     try:
         while True:
-            coming = asyncio.ensure_future(anext(source))
+            coming = asyncio.ensure_future(source.next())
             await asyncio.sleep(0)  # most have one at once, and need no more
             # A source may be silent for hours: a result does not wait for the frame behind it.
             while not coming.done():
@@ -35,17 +38,38 @@ async def in_order(
                 await asyncio.wait(awaited, return_when=asyncio.FIRST_COMPLETED)
                 while running and running[0].done():
                     yield await running.popleft()
-            try:
-                given = coming.result()
-            except StopAsyncIteration:
+            given = coming.result()
+            if given is None:
                 break
             running.append(asyncio.create_task(take(given)))
             while running and (len(running) >= window or running[0].done()):
                 yield await running.popleft()
         while running:
             yield await running.popleft()
+        source.raise_error()
     finally:
         await _end([*running] if coming is None else [coming, *running])
+
+
+class _Source:
+    """Frames one by one, and why there are no more where that is an error."""
+
+    def __init__(self, frames: AsyncIterable[Given] | Iterable[Given]) -> None:
+        self._frames = each(frames)
+        self._error: Exception | None = None
+
+    async def next(self) -> Given | None:
+        """None after the last."""
+        try:
+            return await anext(self._frames, None)
+        except Exception as error:  # noqa: BLE001 - frames that were taken in are to end first
+            self._error = error
+            return None
+
+    def raise_error(self) -> None:
+        """Raises what ended the source early, if anything did."""
+        if self._error is not None:
+            raise self._error
 
 
 @dataclass(slots=True)
@@ -74,23 +98,31 @@ class Newest:
         self._computing = False
         self._running: set[asyncio.Task[None]] = set()
         self._room = asyncio.Event()
+        self._ending = False
+        self._error: BaseException | None = None  # what no frame may raise, of one that did
 
-    async def run(self, frames: AsyncIterable[Given] | Iterable[Given]) -> AsyncIterator[Result]:
+    async def run(
+        self, frames: AsyncIterable[Given] | Iterable[Given]
+    ) -> AsyncGenerator[Result, None]:
         """A result for each frame."""
         pump = asyncio.create_task(self._pump(frames), name="live-source")
         try:
             while (result := await self._results.get()) is not None:
                 self._room.set()
                 yield result
+            if self._error is not None:
+                raise self._error
             await pump
         finally:
+            self._ending = True  # what is ended makes room, which nothing may take
             pump.cancel()
             await asyncio.gather(pump, return_exceptions=True)
             await _end(self._running)
 
     async def _pump(self, frames: AsyncIterable[Given] | Iterable[Given]) -> None:
+        source = _Source(frames)
         try:
-            async for given in each(frames):
+            while (given := await source.next()) is not None:
                 now_s = time.perf_counter()
                 self._arrived(now_s)
                 if self._waiting is not None:
@@ -105,11 +137,14 @@ class Newest:
             while self._running or self._waiting is not None:
                 self._begin()
                 await asyncio.wait(self._running, return_when=asyncio.FIRST_COMPLETED)
+            source.raise_error()
         finally:
             self._results.put_nowait(None)
 
     def _begin(self) -> None:
-        if self._waiting is None or self._computing or len(self._running) >= self._window:
+        if self._waiting is None or self._computing or self._ending:
+            return
+        if len(self._running) >= self._window:
             return
         waiting, self._waiting = self._waiting, None
         self._computing = True
@@ -127,8 +162,12 @@ class Newest:
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._running.discard(task)
-        if not task.cancelled() and task.exception() is None:
-            self._begin()
+        if task.cancelled():
+            return
+        self._error = self._error or task.exception()
+        if self._error is not None:
+            self._results.put_nowait(None)
+        self._begin()
 
 
 async def _end(tasks: Iterable[asyncio.Future[Any]]) -> None:
