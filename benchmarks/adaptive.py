@@ -35,7 +35,7 @@ from photos import own_photos
 from report import Table, write_report
 from rival_controller import Rival
 from splitpoint.edge import AutoPlan, EdgeAgent, Given, Outcome, Result
-from splitpoint.edge.auto_plan import candidates, device_profile
+from splitpoint.edge.auto_plan import candidates, device_profiles
 from splitpoint.partition.bundle import Bundle, open_bundle
 from splitpoint.partition.costs import OWN_MS, CostTable
 from splitpoint.partition.link import DEFAULT_ROUND_TRIP_MS, Capacity, parse_link, read_trace
@@ -276,11 +276,8 @@ async def settle(
         results = [await agent.infer({tensor: array}) for array in pixels]
         info = agent._prepared.info
         assert info is not None
-        table = candidates(
-            bundle, auto,
-            device_profile(bundle, auto, folder=folder, threads=THREADS, slowdown=1),
-            info, "auto",
-        )  # fmt: skip
+        profiles = device_profiles(bundle, auto, folder=folder, threads=THREADS, slowdown=1)
+        table = candidates(bundle, auto, profiles, info, "auto")
     tops = [int(np.argmax(next(iter(result.outputs.values()))[0])) for result in results]
     return Setting(
         bundle=bundle, table=table, profile=profile, pixels=pixels, tops=tops,

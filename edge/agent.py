@@ -243,7 +243,9 @@ class EdgeAgent:
             results = in_order(frames, self._take, window)
         else:
             self._arrived_s = 0.0  # the pause since an earlier stream is no gap between frames
-            results = Newest(self._take, self._expire, self._arrived, window).run(frames)
+            results = Newest(self._take, self._expire, self._arrived, self._finishing, window).run(
+                frames
+            )
         # A caller that stops early ends, by closing this, all that is under way.
         async with aclosing(results):
             try:
@@ -314,6 +316,9 @@ class EdgeAgent:
         if computed is not None:
             computed()
         return self._ended(given, taken_s).failed(error)
+
+    def _finishing(self) -> bool:
+        return self._local is not None and self._local.busy
 
     def _expire(self, given: Given, taken_s: float) -> Result:
         late = FrameExpiredError("a newer frame came before this one could begin")

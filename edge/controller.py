@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from splitpoint.partition.costs import CostTable, Floats
@@ -195,19 +195,23 @@ class Controller:
             else conditions.server_factor,
             edge_factor=conditions.edge_factor,
         )
-        rates = np.array([mbps] if hoping else self.uplink.spread(now_s, SPREAD))
-        longer_ms = self._upload_ms_mbps * (1 / rates - 1 / mbps)[:, np.newaxis]
-        late = (metrics.latency_ms + longer_ms > self._budget_ms).mean(0)
         factor = conditions.edge_factor
         own_ms = (table.edge_ms + table.encode_ms) * factor
         rest_ms = self._finish_ms * factor
-        in_time = 1 - late
-        bottleneck_ms = metrics.bottleneck_ms
-        if self.can_finish:
-            # What the cloud does not answer, the device may still finish within the budget.
-            saved = (own_ms + rest_ms <= self._budget_ms) & (table.sends > 0)
-            in_time = np.where(saved, 1.0, in_time)
-            bottleneck_ms = np.maximum(bottleneck_ms, own_ms + np.where(saved, late * rest_ms, 0))
+        # Where the device can finish a frame in time, the cloud is given what that leaves.
+        saved = self.can_finish & (own_ms + rest_ms <= self._budget_ms) & (table.sends > 0)
+        wait_until_ms = self._budget_ms - np.where(saved, rest_ms, 0.0)
+        rates = np.array([mbps] if hoping else self.uplink.spread(now_s, SPREAD))
+        longer_ms = self._upload_ms_mbps * (1 / rates - 1 / mbps)[:, np.newaxis]
+        late = (metrics.latency_ms + longer_ms > wait_until_ms).mean(0)
+        in_time = np.where(saved, 1.0, 1 - late)
+        bottleneck_ms = np.maximum(
+            metrics.bottleneck_ms, own_ms + np.where(saved, late * rest_ms, 0)
+        )
+        in_vain = saved & (metrics.latency_ms > wait_until_ms)
+        metrics = replace(
+            metrics, latency_ms=np.where(in_vain, self._budget_ms, metrics.latency_ms)
+        )
         if self.interval_ms is not None:
             in_time = in_time * np.minimum(1.0, self.interval_ms / np.maximum(bottleneck_ms, 1e-6))
         scores = self._planner.scores(metrics, table.spread_ms)

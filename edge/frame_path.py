@@ -76,23 +76,24 @@ class FramePath:
 
     async def run(self, frame: Frame) -> Result:
         """The frame's end."""
+        sends = frame.plan.boundary < self._last
+        link = self._workers.pick() if sends and self._workers is not None else None
         try:
             part = await self._compute(frame)
+            if sends and link is None and self._can_finish:
+                # No other frame begins in between: the compute thread would only be late for both.
+                away = UnreachableError("the worker has not answered lately")
+                return await self._finish(frame, part, away)
         except SplitpointError as error:
             return frame.failed(error)
         finally:
             frame.computed()
-        if frame.plan.boundary == self._last:
+        if not sends:
             self._saw_compute(frame, part)
             outputs = named_outputs(self._manifest, part.values)
             return frame.finished_here(part, outputs, 0.0, frame.plan.why)
         assert self._workers is not None  # plans that need one are refused without
-        link = self._workers.pick()
-        if link is None:
-            if self._can_finish:
-                away = UnreachableError("the worker has not answered lately")
-                return await self._finish(frame, part, away)
-            link = self._workers.current  # there is nothing else to wait for
+        link = link or self._workers.current  # there is nothing else to wait for
         try:
             part = await self._encode(frame, part)
         except SplitpointError as error:
@@ -197,11 +198,8 @@ class FramePath:
         if self._local is None or not self._local.ready:
             return left_ms
         kept_ms = self._local.reserve_ms(frame.plan.boundary, self._asking)
-        if kept_ms <= left_ms / 2:
-            return left_ms - kept_ms
-        # A finish that could not be in time, or would leave the cloud none, keeps nothing.
-        usual_ms = float(np.median(self._answers)) if self._answers else 0.0
-        return left_ms - kept_ms if left_ms - kept_ms > usual_ms > 0 else left_ms
+        # Where a finish could not be in time any more, the cloud is given all that is left.
+        return left_ms - kept_ms if left_ms > kept_ms else left_ms
 
     async def _ask_and_hedge(self, frame: Frame, part: EdgePart, link: WorkerLink) -> Result:
         asking = asyncio.create_task(self._ask(frame, part, link))

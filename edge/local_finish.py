@@ -68,6 +68,11 @@ class LocalFinish:
         """What those that were begun and not ended are expected to take still."""
         return sum(self._begun)
 
+    @property
+    def busy(self) -> bool:
+        """Whether any finish is under way."""
+        return bool(self._begun)
+
     async def run(
         self, values: Mapping[str, Array], boundary: int
     ) -> tuple[dict[str, Array], float]:

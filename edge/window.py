@@ -90,9 +90,11 @@ class Newest:
         take: Callable[[Given, float, Callable[[], None]], Coroutine[Any, Any, Result]],
         expire: Callable[[Given, float], Result],
         arrived: Callable[[float], None],
+        busy: Callable[[], bool],
         window: int,
     ) -> None:
-        self._take, self._expire, self._arrived, self._window = take, expire, arrived, window
+        self._take, self._expire, self._arrived, self._busy = take, expire, arrived, busy
+        self._window = window
         self._results: asyncio.Queue[Result | None] = asyncio.Queue()
         self._waiting: _Waiting | None = None
         self._computing = False
