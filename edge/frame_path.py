@@ -14,6 +14,7 @@ from typing import TypeVar
 import numpy as np
 from splitpoint.codec import SplitpointError
 from splitpoint.partition.bundle import Manifest
+from splitpoint.partition.plan import Plan
 from splitpoint.proto.frames import FrameError, build_frame, decode_reply
 from splitpoint.proto.status import (
     FrameExpiredError,
@@ -70,12 +71,16 @@ class FramePath:
         self._workers, self._local, self._adapter = workers, local, adapter
         self._hedge = hedge
         self._last = len(manifest.segments)
-        self._edge_ms = self._encode_ms = math.inf  # what the latest frame took
+        self._edge_ms = self._encode_ms = math.inf  # what the latest frame took,
+        self._timed: tuple[Plan, int] | None = None  # which was of this plan and batch
         self._asking = 0  # frames that wait for an answer
         self._answers: deque[float] = deque(maxlen=ANSWERS)  # milliseconds from sending on
 
     async def run(self, frame: Frame) -> Result:
         """The frame's end."""
+        if self._timed != (frame.plan, frame.batch):  # what another took says nothing of this one
+            self._timed = frame.plan, frame.batch
+            self._edge_ms = self._encode_ms = math.inf
         try:
             part = await self._compute(frame)
         except SplitpointError as error:
@@ -132,7 +137,7 @@ class FramePath:
 
     async def _ask(self, frame: Frame, part: EdgePart, link: WorkerLink) -> Result:
         """The worker's answer, or another's where that one is lost and there is another."""
-        why = frame.plan.why
+        why, asked = frame.plan.why, [link]
         self._asking += 1
         try:
             while True:
@@ -140,10 +145,11 @@ class FramePath:
                     return await self._ask_one(frame, part, link, why)
                 except (UnreachableError, OverloadedError) as error:
                     assert self._workers is not None
-                    other = self._workers.pick(besides=link)
+                    other = self._workers.pick(besides=asked)
                     if other is None:
                         raise
                     why, link = f"sent to {other.server} after: {error}", other
+                    asked.append(link)
         finally:
             self._asking -= 1
 
@@ -158,10 +164,14 @@ class FramePath:
             )
 
         stream: FrameStream | None = None
+        wait_ms = self._wait_ms(frame)
+        if wait_ms < 1:
+            # No worker is to blame for that, and none is asked.
+            raise FrameExpiredError("the budget ran out on the device")
+        asked = time.perf_counter()
         try:
-            wait_ms = self._wait_ms(frame)
-            until = time.perf_counter() + wait_ms / 1e3
-            stream = await link.connection.live(max(wait_ms, 0.0) / 1e3)
+            until = asked + wait_ms / 1e3
+            stream = await link.connection.live(wait_ms / 1e3)
             asked = time.perf_counter()
             try:
                 answer = await stream.ask(build, 1e3 * (until - asked))
@@ -177,7 +187,8 @@ class FramePath:
                 link.breaker.failed()
             elif stream is not None:
                 link.breaker.answered()
-            self._saw_load(stream)
+            if stream is not None and stream.heard_s > asked:  # or it says what once was
+                self._saw_load(stream)
             raise
         link.breaker.answered()
         self._answers.append(answer.answer_ms)
@@ -213,6 +224,10 @@ class FramePath:
                 slow = FrameExpiredError(f"no answer after {1e3 * usual_s:.0f} ms, 95 of 100 came")
                 finishing = asyncio.create_task(self._finish(frame, part, slow))
                 await asyncio.wait((asking, finishing), return_when=asyncio.FIRST_COMPLETED)
+                if not asking.done() and finishing.result().outcome is not Outcome.LOCAL:
+                    await asyncio.wait((asking,))  # the device cannot; the worker still may
+                elif not asking.done():
+                    link.breaker.doubted()  # nobody else finds out that a worker is gone
             if asking.done() and asking.exception() is None:
                 return asking.result()
             if finishing is not None:
@@ -246,14 +261,14 @@ class FramePath:
 
     def _saw_compute(self, frame: Frame, part: EdgePart) -> None:
         if self._adapter is not None:
-            self._adapter.computed(frame.plan, part.edge_ms + part.encode_ms)
+            self._adapter.computed(frame.plan, (part.edge_ms + part.encode_ms) / frame.batch)
 
-    def _saw_load(self, stream: FrameStream | None) -> None:
-        if self._adapter is not None and stream is not None:
+    def _saw_load(self, stream: FrameStream) -> None:
+        if self._adapter is not None:
             self._adapter.load(stream.load)
 
     def _saw_answer(
         self, frame: Frame, part: EdgePart, stream: FrameStream, answer: Answer
     ) -> None:
         if self._adapter is not None:
-            self._adapter.answered(frame.plan, part.codec, answer, stream.round_trip_ms)
+            self._adapter.answered(frame.plan, part.codec, answer, stream, frame.batch)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from splitpoint.codec import SplitpointError
 
@@ -54,6 +54,12 @@ class WorkerLink:
         return not self.breaker.is_open and (stream is None or not stream.draining)
 
     @property
+    def lost(self) -> bool:
+        """Whether its stream broke, and nobody has opened another."""
+        stream = self.connection.stream
+        return stream is not None and stream.broken is not None
+
+    @property
     def wait_ms(self) -> float | None:
         """What a frame there waits beyond computing: round trip and queue; None if not known."""
         stream = self.connection.stream
@@ -86,18 +92,25 @@ class Workers:
             await asyncio.gather(self._watching, return_exceptions=True)
         for link in self._links:
             await link.breaker.close()
+        for link in self._links:  # frames that one of them loses shall not go to the next
             await link.connection.close()
 
-    def pick(self, besides: WorkerLink | None = None) -> WorkerLink | None:
-        """The worker for the next frame, another than `besides`; None where none may be asked."""
-        if self.current is not besides and self.current.usable and self.current.breaker.allows():
-            return self.current
-        others = [link for link in self._links if link not in (self.current, besides)]
-        for link in sorted(others, key=_wait_ms):
-            if link.usable and link.breaker.allows():
-                self._move(link, "which does not answer" if self.current is besides else "")
+    def pick(self, besides: Collection[WorkerLink] = ()) -> WorkerLink | None:
+        """The worker for the next frame, none of `besides`; None where none may be asked."""
+        for link in [self.current, *sorted(self._links, key=_wait_ms)]:
+            if link not in besides and link.usable and link.breaker.allows():
+                if link is not self.current:
+                    self._move(link, "which lost or refused a frame" if besides else "")
                 return link
         return None
+
+    def look_for(self) -> None:
+        """Where the worker in use is lost, has it asked for until it echoes.
+
+        Frames do that by themselves; it is for when there are none.
+        """
+        if self.current.lost and not self.current.breaker.is_open:
+            self.current.breaker.open()
 
     @property
     def stream(self) -> FrameStream | None:
