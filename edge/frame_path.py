@@ -92,7 +92,7 @@ class FramePath:
             outputs = named_outputs(self._manifest, part.values)
             return frame.finished_here(part, outputs, 0.0, frame.plan.why)
         assert self._workers is not None  # plans that need one are refused without
-        link = self._workers.pick()
+        link = self._workers.pick(needed=not self._can_finish)
         if link is None:
             if self._can_finish:
                 away = UnreachableError("the worker has not answered lately")
@@ -145,7 +145,7 @@ class FramePath:
                     return await self._ask_one(frame, part, link, why)
                 except (UnreachableError, OverloadedError) as error:
                     assert self._workers is not None
-                    other = self._workers.pick(besides=asked)
+                    other = self._workers.pick(besides=asked, needed=not self._can_finish)
                     if other is None:
                         raise
                     why, link = f"sent to {other.server} after: {error}", other

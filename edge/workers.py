@@ -95,14 +95,22 @@ class Workers:
         for link in self._links:  # frames that one of them loses shall not go to the next
             await link.connection.close()
 
-    def pick(self, besides: Collection[WorkerLink] = ()) -> WorkerLink | None:
-        """The worker for the next frame, none of `besides`; None where none may be asked."""
-        for link in [self.current, *sorted(self._links, key=_wait_ms)]:
-            if link not in besides and link.usable and link.breaker.allows():
-                if link is not self.current:
-                    self._move(link, "which lost or refused a frame" if besides else "")
-                return link
-        return None
+    def pick(
+        self, besides: Collection[WorkerLink] = (), *, needed: bool = False
+    ) -> WorkerLink | None:
+        """The worker for the next frame, none of `besides`; None where none may be asked.
+
+        Where a worker is `needed`, because the device cannot finish the frame, one on trial will do
+        for every frame.
+        """
+        links = [self.current, *sorted(self._links, key=_wait_ms)]
+        usable = [link for link in links if link not in besides and link.usable]
+        chosen = next((link for link in usable if link.breaker.allows()), None)
+        if chosen is None and needed and usable:
+            chosen = usable[0]
+        if chosen is not None and chosen is not self.current:
+            self._move(chosen, "which lost or refused a frame" if besides else "")
+        return chosen
 
     def look_for(self) -> None:
         """Where the worker in use is lost, has it asked for until it echoes.
