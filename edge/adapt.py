@@ -47,6 +47,7 @@ class Adapter:
         self._decided_s = 0.0
         self._task: asyncio.Task[None] | None = None
         self._probing: asyncio.Task[None] | None = None
+        self._stream: FrameStream | None = None  # that answered last
 
     @property
     def uplink_mbps(self) -> float | None:
@@ -60,27 +61,30 @@ class Adapter:
             self.controller.current = index
 
     def computed(self, plan: Plan, ms: float) -> None:
-        """The device computed and encoded a frame."""
+        """The device computed and encoded a sample in `ms`."""
         index = self._index.get((plan.boundary, plan.codec, plan.runtime))
         if index is not None:
             self.controller.computed(index, ms)
 
-    def answered(self, plan: Plan, codec: str, answer: Answer, round_trip_ms: float) -> None:
+    def answered(
+        self, plan: Plan, codec: str, answer: Answer, stream: FrameStream, batch: int
+    ) -> None:
         """A worker answered a frame, whose codec may be coarser than the plan's."""
         index = self._index.get((plan.boundary, codec, plan.runtime))
         if index is None:
             return
         times, controller = answer.reply.times, self.controller
-        controller.conditions.round_trip_ms = min(
-            controller.conditions.round_trip_ms, round_trip_ms
-        )
+        conditions, known_ms = controller.conditions, controller.conditions.round_trip_ms
+        if stream is not self._stream:  # to another worker, or on another way: what it measured
+            self._stream, known_ms = stream, stream.round_trip_ms
+        conditions.round_trip_ms = min(known_ms, stream.round_trip_ms)
         controller.answered(
             time.perf_counter(),
             index,
             nbytes=answer.bytes_up,
             left_ms=answer.left_ms,
             queue_ms=times.queue_us / 1e3,
-            server_ms=(times.total_us - times.queue_us) / 1e3,
+            server_ms=(times.total_us - times.queue_us) / 1e3 / batch,
         )
 
     def late(self, nbytes: int, waited_ms: float) -> None:
@@ -107,15 +111,15 @@ class Adapter:
                     why=switch.why,
                 )
                 self._task = asyncio.create_task(self._go_to(plan, switch.before), name="switch")
-        stream, breaker = self._workers.stream, self._workers.current.breaker
+        stream = self._workers.stream
         busy = self._probing is not None and not self._probing.done()
-        if busy or breaker.is_open or (stream is not None and not stream.idle):
+        if busy or not self._workers.current.usable or (stream is not None and not stream.idle):
             return
         nbytes = self.controller.probe_bytes(now_s)
         if nbytes is None:
             return
         if stream is None:
-            breaker.open()  # no frame asks for the lost stream while all stays on the device
+            self._workers.look_for()  # no frame does while all stays on the device
         else:
             self._probing = asyncio.create_task(self._probe(stream, nbytes), name="probe-link")
 
@@ -136,16 +140,17 @@ class Adapter:
         self._switched(plan.why)
 
     async def _probe(self, stream: FrameStream, nbytes: int) -> None:
+        begun_s, sizes = time.perf_counter(), [0, nbytes]
         try:
-            self.controller.echoed(time.perf_counter(), 0, await stream.probe())
-            while nbytes:
-                asked_s = time.perf_counter()
-                ms = await stream.probe(nbytes)
-                if stream.sent_s > asked_s:
-                    return  # a frame shared the link: the time says nothing
+            while sizes:
+                padding = sizes.pop(0)
+                ms = await stream.probe(padding)
+                if stream.sent_s > begun_s:
+                    return  # a frame shared the link, or shares it still: the time says nothing
                 now_s = time.perf_counter()
                 self.load(stream.load)
-                self.controller.echoed(now_s, nbytes, ms)
-                nbytes = self.controller.probe_bytes(now_s) or 0
+                self.controller.echoed(now_s, padding, ms)
+                more = None if sizes else self.controller.probe_bytes(now_s)
+                sizes += [] if more is None else [more]
         except SplitpointError as error:
             log.info("a probe was lost: %s", error)

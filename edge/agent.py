@@ -243,9 +243,9 @@ class EdgeAgent:
             results = in_order(frames, self._take, window)
         else:
             self._arrived_s = 0.0  # the pause since an earlier stream is no gap between frames
-            results = Newest(self._take, self._expire, self._arrived, self._finishing, window).run(
-                frames
-            )
+            results = Newest(
+                self._take, self._expire, self._arrived, window, busy=self._finishing
+            ).run(frames)
         # A caller that stops early ends, by closing this, all that is under way.
         async with aclosing(results):
             try:

@@ -39,10 +39,11 @@ class Breaker:
         self._asking: asyncio.Task[None] | None = None  # after a first lost frame
         self._trial_at: float | None = None  # while it is on trial: when a frame may go next
         self._refusal = ""
+        self._closed = False
 
     def allows(self) -> bool:
         """Whether this frame may wait for the cloud."""
-        if self.is_open:
+        if self.is_open or self._closed:
             return False
         if self._trial_at is None:
             return True
@@ -62,19 +63,25 @@ class Breaker:
         self._failures += 1
         if self._failures >= FAILURES or self._trial_at is not None:
             self.open()
-        elif not self.is_open and (self._asking is None or self._asking.done()):
+        else:
+            self.doubted()
+
+    def doubted(self) -> None:
+        """A frame was not waited for any longer: it is asked whether the worker is there at all."""
+        if not (self.is_open or self._closed) and (self._asking is None or self._asking.done()):
             self._asking = asyncio.create_task(self._still_there(), name="ask-worker")
 
     def open(self) -> None:
         """No frame is to wait, until a probe was echoed."""
-        if self.is_open:
+        if self.is_open or self._closed:
             return
         if self._asking is not None:
             self._asking.cancel()
         self._probing = asyncio.create_task(self._probe_until_echoed(), name="probe-worker")
 
     async def close(self) -> None:
-        """Stops probing."""
+        """Stops probing for good, and lets no frame go any more."""
+        self._closed = True
         for task in (self._probing, self._asking):
             if task is not None:
                 task.cancel()

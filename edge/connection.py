@@ -7,7 +7,7 @@ import os
 import platform
 from collections.abc import Callable
 
-from splitpoint.proto.status import FrameExpiredError
+from splitpoint.proto.status import FrameExpiredError, UnreachableError
 
 from .channel import WorkerChannel
 from .frame_stream import FrameStream
@@ -25,6 +25,7 @@ class Connection:
     ) -> None:
         self._channel, self._model, self._digest, self._opened = channel, model, digest, opened
         self._opening: asyncio.Task[FrameStream] | None = None
+        self._closed = False
         self.stream: FrameStream | None = None  # the latest, working or not
 
     @property
@@ -38,6 +39,8 @@ class Connection:
         All frames that wait share one attempt, which outlives those whose budget ends first.
         Raises `FrameExpiredError` after `timeout_s`, and what opening a stream raises.
         """
+        if self._closed:
+            raise UnreachableError("the agent is closed")
         if self.stream is not None and self.stream.broken is None:
             return self.stream
         if self._opening is None or self._opening.done():
@@ -51,6 +54,7 @@ class Connection:
 
     async def close(self) -> None:
         """Ends the stream, then the channel."""
+        self._closed = True
         if self._opening is not None:
             self._opening.cancel()
             await asyncio.gather(self._opening, return_exceptions=True)

@@ -14,6 +14,7 @@ from typing import TypeVar
 import numpy as np
 from splitpoint.codec import SplitpointError
 from splitpoint.partition.bundle import Manifest
+from splitpoint.partition.plan import Plan
 from splitpoint.proto.frames import FrameError, build_frame, decode_reply
 from splitpoint.proto.status import (
     FrameExpiredError,
@@ -28,6 +29,7 @@ from .edge_half import EdgeHalf, EdgePart
 from .frame import Frame, named_outputs
 from .frame_stream import Answer, FrameStream
 from .local_finish import LocalFinish
+from .race import Race
 from .result import Outcome, Result
 from .workers import WorkerLink, Workers
 
@@ -70,14 +72,20 @@ class FramePath:
         self._workers, self._local, self._adapter = workers, local, adapter
         self._hedge = hedge
         self._last = len(manifest.segments)
-        self._edge_ms = self._encode_ms = math.inf  # what the latest frame took
+        self._edge_ms = self._encode_ms = math.inf  # what the latest frame took,
+        self._timed: tuple[Plan, int] | None = None  # which was of this plan and batch
         self._asking = 0  # frames that wait for an answer
         self._answers: deque[float] = deque(maxlen=ANSWERS)  # milliseconds from sending on
 
     async def run(self, frame: Frame) -> Result:
         """The frame's end."""
+        if self._timed != (frame.plan, frame.batch):  # what another took says nothing of this one
+            self._timed = frame.plan, frame.batch
+            self._edge_ms = self._encode_ms = math.inf
         sends = frame.plan.boundary < self._last
-        link = self._workers.pick() if sends and self._workers is not None else None
+        link = None
+        if sends and self._workers is not None:
+            link = self._workers.pick(needed=not self._can_finish)
         try:
             part = await self._compute(frame)
             if sends and link is None and self._can_finish:
@@ -99,12 +107,16 @@ class FramePath:
         except SplitpointError as error:
             return frame.failed(error)
         self._saw_compute(frame, part)
-        if self._hedge and self._can_finish and len(self._answers) >= FEWEST_ANSWERS:
-            return await self._ask_and_hedge(frame, part, link)
+        race = self._race(frame, part) if self._can_finish else None
         try:
-            return await self._ask(frame, part, link)
+            return await self._ask(frame, part, link, race)
         except (SplitpointError, FrameError) as error:
-            return await self._finish(frame, part, error)
+            if race is None or not race.begun:
+                return await self._finish(frame, part, error)
+            return await race.result()
+        finally:
+            if race is not None:
+                await race.end()
 
     @property
     def _can_finish(self) -> bool:
@@ -131,24 +143,29 @@ class FramePath:
             return work()
         return await asyncio.get_running_loop().run_in_executor(thread, work)
 
-    async def _ask(self, frame: Frame, part: EdgePart, link: WorkerLink) -> Result:
+    async def _ask(
+        self, frame: Frame, part: EdgePart, link: WorkerLink, race: Race | None
+    ) -> Result:
         """The worker's answer, or another's where that one is lost and there is another."""
-        why = frame.plan.why
+        why, asked = frame.plan.why, [link]
         self._asking += 1
         try:
             while True:
                 try:
-                    return await self._ask_one(frame, part, link, why)
+                    return await self._ask_one(frame, part, link, race, why)
                 except (UnreachableError, OverloadedError) as error:
                     assert self._workers is not None
-                    other = self._workers.pick(besides=link)
+                    other = self._workers.pick(besides=asked, needed=not self._can_finish)
                     if other is None:
                         raise
                     why, link = f"sent to {other.server} after: {error}", other
+                    asked.append(link)
         finally:
             self._asking -= 1
 
-    async def _ask_one(self, frame: Frame, part: EdgePart, link: WorkerLink, why: str) -> Result:
+    async def _ask_one(
+        self, frame: Frame, part: EdgePart, link: WorkerLink, race: Race | None, why: str
+    ) -> Result:
         def build(frame_id: int, budget_ms: int) -> bytes:
             return build_frame(
                 id=frame_id,
@@ -158,27 +175,37 @@ class FramePath:
                 budget_ms=budget_ms,
             )
 
+        def free_ms() -> float:
+            """Until the device begins to finish the frame: for what was not even sent by then."""
+            return frame.left_ms if race is None else min(frame.left_ms, race.begins_in_ms)
+
+        sent = None if race is None else race.against
         stream: FrameStream | None = None
+        if frame.left_ms < 1:
+            # No worker is to blame for that, and none is asked.
+            raise FrameExpiredError("the budget ran out on the device")
+        asked = time.perf_counter()
         try:
-            wait_ms = self._wait_ms(frame)
-            until = time.perf_counter() + wait_ms / 1e3
-            stream = await link.connection.live(max(wait_ms, 0.0) / 1e3)
+            stream = await link.connection.live(max(free_ms(), 0.0) / 1e3)
             asked = time.perf_counter()
             try:
-                answer = await stream.ask(build, 1e3 * (until - asked))
+                answer = await stream.ask(build, frame.left_ms, credit_ms=free_ms(), sent=sent)
             except KeyFrameNeededError:
                 part = await self._on(
                     self._threads.encode, False, lambda: self._half.as_key_frame(frame.plan, part)
                 )
-                answer = await stream.ask(build, 1e3 * (until - time.perf_counter()))
+                answer = await stream.ask(build, frame.left_ms, credit_ms=free_ms(), sent=sent)
             queued_here_ms = 1e3 * (time.perf_counter() - asked) - answer.answer_ms
             values = decode_reply(answer.reply, self._manifest.boundaries[-1].tensors, frame.batch)
         except (SplitpointError, FrameError) as error:
-            if isinstance(error, (UnreachableError, FrameExpiredError, RefusedError)):
+            if race is not None and race.won and race.hedged:
+                link.breaker.doubted()  # nobody else finds out that a worker is gone
+            elif isinstance(error, (UnreachableError, FrameExpiredError, RefusedError)):
                 link.breaker.failed()
             elif stream is not None:
                 link.breaker.answered()
-            self._saw_load(stream)
+            if stream is not None and stream.heard_s > asked:  # or it says what once was
+                self._saw_load(stream)
             raise
         link.breaker.answered()
         self._answers.append(answer.answer_ms)
@@ -192,37 +219,19 @@ class FramePath:
             why=why,
         )
 
-    def _wait_ms(self, frame: Frame) -> float:
-        """How long an answer is waited for: time for a finish is kept, where that is in time."""
+    def _race(self, frame: Frame, part: EdgePart) -> Race:
+        """The device's finish, to begin so early that it is in time, or when most answers came."""
+        assert self._local is not None
         left_ms = frame.left_ms
-        if self._local is None or not self._local.ready:
-            return left_ms
-        kept_ms = self._local.reserve_ms(frame.plan.boundary, self._asking)
+        kept_ms = self._local.reserve_ms(frame.plan.boundary, self._asking + 1)
         # Where a finish could not be in time any more, the cloud is given all that is left.
-        return left_ms - kept_ms if left_ms > kept_ms else left_ms
-
-    async def _ask_and_hedge(self, frame: Frame, part: EdgePart, link: WorkerLink) -> Result:
-        asking = asyncio.create_task(self._ask(frame, part, link))
-        finishing: asyncio.Task[Result] | None = None
-        try:
-            usual_s = float(np.percentile(self._answers, 95)) / 1e3
-            await asyncio.wait((asking,), timeout=usual_s)
-            if not asking.done():
-                slow = FrameExpiredError(f"no answer after {1e3 * usual_s:.0f} ms, 95 of 100 came")
-                finishing = asyncio.create_task(self._finish(frame, part, slow))
-                await asyncio.wait((asking, finishing), return_when=asyncio.FIRST_COMPLETED)
-            if asking.done() and asking.exception() is None:
-                return asking.result()
-            if finishing is not None:
-                return await finishing
-            error = asking.exception()
-            assert isinstance(error, (SplitpointError, FrameError))
-            return await self._finish(frame, part, error)
-        finally:
-            for task in (asking, finishing):
-                if task is not None and not task.done():
-                    task.cancel()
-                    await asyncio.gather(task, return_exceptions=True)
+        begin_ms = left_ms - kept_ms if left_ms > kept_ms else left_ms
+        hedged = False
+        if self._hedge and len(self._answers) >= FEWEST_ANSWERS:
+            usual_ms = float(np.percentile(self._answers, 95))
+            begin_ms, hedged = min(begin_ms, usual_ms), usual_ms < begin_ms
+        slow = FrameExpiredError(f"no answer within {max(begin_ms, 0.0):.0f} ms")
+        return Race(begin_ms, lambda: self._finish(frame, part, slow), hedged=hedged)
 
     async def _finish(
         self, frame: Frame, part: EdgePart, error: SplitpointError | FrameError
@@ -244,14 +253,14 @@ class FramePath:
 
     def _saw_compute(self, frame: Frame, part: EdgePart) -> None:
         if self._adapter is not None:
-            self._adapter.computed(frame.plan, part.edge_ms + part.encode_ms)
+            self._adapter.computed(frame.plan, (part.edge_ms + part.encode_ms) / frame.batch)
 
-    def _saw_load(self, stream: FrameStream | None) -> None:
-        if self._adapter is not None and stream is not None:
+    def _saw_load(self, stream: FrameStream) -> None:
+        if self._adapter is not None:
             self._adapter.load(stream.load)
 
     def _saw_answer(
         self, frame: Frame, part: EdgePart, stream: FrameStream, answer: Answer
     ) -> None:
         if self._adapter is not None:
-            self._adapter.answered(frame.plan, part.codec, answer, stream.round_trip_ms)
+            self._adapter.answered(frame.plan, part.codec, answer, stream, frame.batch)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections import deque
 from collections.abc import Callable
@@ -111,8 +112,18 @@ class FrameStream:
         """Whether no frame is under way."""
         return not self._waiting and not self._unanswered
 
-    async def ask(self, build: Callable[[int, int], bytes], budget_ms: float) -> Answer:
+    async def ask(
+        self,
+        build: Callable[[int, int], bytes],
+        budget_ms: float,
+        *,
+        credit_ms: float = math.inf,
+        sent: Callable[[Callable[[], None]], None] | None = None,
+    ) -> Answer:
         """Sends `build(frame id, remaining budget in ms)` and waits for its OK reply.
+
+        For a credit it waits no longer than `credit_ms`. Once it is sent, `sent` is given what ends
+        the wait as the budget's end does.
 
         Raises a `RemoteError` that says how the worker refused, `FrameExpiredError` when the budget
         ends first, after telling `on_late` how many bytes were not answered in which time, and
@@ -120,7 +131,7 @@ class FrameStream:
         """
         deadline = time.perf_counter() + budget_ms / 1e3
         loop = asyncio.get_running_loop()
-        await self._take_credit(budget_ms)
+        await self._take_credit(min(budget_ms, credit_ms))
         self._next_id += 1
         frame_id = self._next_id
         try:
@@ -137,15 +148,17 @@ class FrameStream:
             raise
         future: asyncio.Future[pb.Reply] = loop.create_future()
         self._waiting[frame_id] = future
-        sent = self.sent_s = time.perf_counter()
-        timer = loop.call_later(remaining_ms / 1e3, self._expire, frame_id, sent, len(data))
+        sent_s = self.sent_s = time.perf_counter()
+        timer = loop.call_later(remaining_ms / 1e3, self._expire, frame_id, sent_s, len(data))
         self._unsent[frame_id] = data
         self._post(frame_id)
+        if sent is not None:
+            sent(lambda: self._expire(frame_id, sent_s, len(data)))
         try:
             reply = await future
         except asyncio.CancelledError:
             # Whoever gives up has seen as much of the link as one whose budget ended.
-            self.on_late(len(data), 1e3 * (time.perf_counter() - sent))
+            self.on_late(len(data), 1e3 * (time.perf_counter() - sent_s))
             self._cancel(frame_id)
             raise
         finally:
@@ -155,7 +168,7 @@ class FrameStream:
                 self._credits.release()  # the worker never saw it
         if reply.status != pb.OK:
             raise error_of_reply(reply.status, reply.reason)
-        return self._answer(reply, sent, len(data))
+        return self._answer(reply, sent_s, len(data))
 
     def _answer(self, reply: pb.Reply, sent_s: float, nbytes: int) -> Answer:
         now_s = time.perf_counter()
@@ -199,7 +212,7 @@ class FrameStream:
             await self._credits.acquire()
             return
         try:
-            await asyncio.wait_for(self._credits.acquire(), budget_ms / 1e3)
+            await asyncio.wait_for(self._credits.acquire(), max(budget_ms, 0.0) / 1e3)
         except asyncio.TimeoutError:
             raise FrameExpiredError("the budget ran out before the link was free") from None
 

@@ -81,8 +81,8 @@ class _Waiting:
 class Newest:
     """The newest frame first, for a source that does not wait; results come as frames end.
 
-    A frame begins when nothing else waits for the compute thread and fewer than `window` are under
-    way. One that is still waiting when the next arrives is given to `expire`.
+    A frame begins when nothing waits for the compute thread, `busy` among it, and fewer are under
+    way than `window`. One that still waits when the next arrives is given to `expire`.
     """
 
     def __init__(
@@ -90,8 +90,9 @@ class Newest:
         take: Callable[[Given, float, Callable[[], None]], Coroutine[Any, Any, Result]],
         expire: Callable[[Given, float], Result],
         arrived: Callable[[float], None],
-        busy: Callable[[], bool],
         window: int,
+        *,
+        busy: Callable[[], bool] = lambda: False,
     ) -> None:
         self._take, self._expire, self._arrived, self._busy = take, expire, arrived, busy
         self._window = window
@@ -146,7 +147,7 @@ class Newest:
     def _begin(self) -> None:
         if self._waiting is None or self._computing or self._ending:
             return
-        if len(self._running) >= self._window:
+        if len(self._running) >= self._window or self._busy():
             return
         waiting, self._waiting = self._waiting, None
         self._computing = True

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from splitpoint.codec import SplitpointError
 
@@ -55,6 +55,12 @@ class WorkerLink:
         return not self.breaker.is_open and not drains
 
     @property
+    def lost(self) -> bool:
+        """Whether its stream broke, and nobody has opened another."""
+        stream = self.connection.stream
+        return stream is not None and stream.broken is not None
+
+    @property
     def wait_ms(self) -> float | None:
         """What a frame there waits beyond computing: round trip and queue; None if not known."""
         stream = self.connection.stream
@@ -87,18 +93,33 @@ class Workers:
             await asyncio.gather(self._watching, return_exceptions=True)
         for link in self._links:
             await link.breaker.close()
+        for link in self._links:  # frames that one of them loses shall not go to the next
             await link.connection.close()
 
-    def pick(self, besides: WorkerLink | None = None) -> WorkerLink | None:
-        """The worker for the next frame, another than `besides`; None where none may be asked."""
-        if self.current is not besides and self.current.usable and self.current.breaker.allows():
-            return self.current
-        others = [link for link in self._links if link not in (self.current, besides)]
-        for link in sorted(others, key=_wait_ms):
-            if link.usable and link.breaker.allows():
-                self._move(link, "which does not answer" if self.current is besides else "")
-                return link
-        return None
+    def pick(
+        self, besides: Collection[WorkerLink] = (), *, needed: bool = False
+    ) -> WorkerLink | None:
+        """The worker for the next frame, none of `besides`; None where none may be asked.
+
+        Where a worker is `needed`, because the device cannot finish the frame, one on trial will do
+        for every frame.
+        """
+        links = [self.current, *sorted(self._links, key=_wait_ms)]
+        usable = [link for link in links if link not in besides and link.usable]
+        chosen = next((link for link in usable if link.breaker.allows()), None)
+        if chosen is None and needed and usable:
+            chosen = usable[0]
+        if chosen is not None and chosen is not self.current:
+            self._move(chosen, "which lost or refused a frame" if besides else "")
+        return chosen
+
+    def look_for(self) -> None:
+        """Where the worker in use is lost, has it asked for until it echoes.
+
+        Frames do that by themselves; it is for when there are none.
+        """
+        if self.current.lost and not self.current.breaker.is_open:
+            self.current.breaker.open()
 
     @property
     def stream(self) -> FrameStream | None:

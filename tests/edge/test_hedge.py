@@ -1,0 +1,231 @@
+"""With hedging the device finishes what the cloud answers late, and the first to be done counts."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from splitpoint.cli.relay import Relay
+from splitpoint.cloud.worker import Worker
+from splitpoint.codec import Array, SplitpointError
+from splitpoint.edge import EdgeAgent, Outcome, Result
+from splitpoint.edge.frame_path import ANSWERS, FEWEST_ANSWERS
+from splitpoint.edge.local_finish import LocalFinish
+from splitpoint.partition.bundle import Bundle
+from splitpoint.partition.link import parse_link
+from splitpoint.partition.model_spec import ModelSpec
+from splitpoint.partition.verify import relative_error
+
+FAST = parse_link("1000mbps,0ms")
+BUDGET_MS = 30_000.0
+Run = Callable[..., Awaitable[tuple[dict[str, Array], float]]]
+
+
+@pytest.fixture
+async def worker(small_bundle: Bundle) -> AsyncIterator[Worker]:
+    async with Worker([small_bundle.folder], listen="127.0.0.1:0", device="cpu") as running:
+        yield running
+
+
+@pytest.fixture
+def expected(small: ModelSpec, pixels: np.ndarray) -> np.ndarray:
+    with torch.inference_mode():
+        return small.module(torch.tensor(pixels)).numpy()
+
+
+@asynccontextmanager
+async def hedging(
+    relay: Relay, cache: Path, usual_ms: float, budget_ms: float = BUDGET_MS
+) -> AsyncIterator[EdgeAgent]:
+    """An agent that takes answers to come within `usual_ms`; nothing of it may run at the end."""
+    async with EdgeAgent(
+        relay.address, split="1", codec="raw", cache=cache, budget_ms=budget_ms, hedge=True
+    ) as agent:
+        assert agent._local is not None
+        await agent._local.wait()
+        agent._path._answers.extend([usual_ms] * ANSWERS)
+        yield agent
+        running = {task.get_coro().__qualname__ for task in asyncio.all_tasks()}  # type: ignore[union-attr]
+        assert not {name for name in running if "FramePath" in name or "LocalFinish" in name}
+        assert agent._local.backlog_ms == 0
+
+
+def assert_right(result: Result, expected: np.ndarray, outcome: Outcome) -> None:
+    assert result.outcome is outcome, result.why
+    assert relative_error(result.outputs["output"], expected) < 1e-4
+
+
+async def assert_all_credits_are_there(agent: EdgeAgent, pixels: np.ndarray) -> None:
+    agent._path._hedge = False
+    results = await asyncio.gather(*(agent.infer({"pixels": pixels}) for _ in range(8)))
+    assert {one.outcome for one in results} == {Outcome.ANSWERED}
+
+
+def replace_run(monkeypatch: pytest.MonkeyPatch, run: Run) -> None:
+    monkeypatch.setattr(LocalFinish, "run", run)
+
+
+async def test_an_answer_in_the_usual_time_costs_no_finish(
+    worker: Worker,
+    pixels: np.ndarray,
+    expected: np.ndarray,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def never(self: LocalFinish, values: Mapping[str, Array], boundary: int) -> object:
+        pytest.fail("the device began to finish")
+
+    async with Relay(worker.address, FAST) as relay, hedging(relay, tmp_path, 20_000) as agent:
+        replace_run(monkeypatch, never)  # type: ignore[arg-type]
+        assert_right(await agent.infer({"pixels": pixels}), expected, Outcome.ANSWERED)
+
+
+async def test_the_device_is_first(
+    worker: Worker, pixels: np.ndarray, expected: np.ndarray, tmp_path: Path
+) -> None:
+    """Long before the budget's end, and what is left of the frame at the worker is ended."""
+    late: list[float] = []
+    async with Relay(worker.address, FAST) as relay, hedging(relay, tmp_path, 50) as agent:
+        assert agent._workers is not None
+        stream = agent._workers.stream
+        assert stream is not None
+        stream.on_late = lambda nbytes, waited_ms: late.append(waited_ms)
+        stalling = asyncio.create_task(relay.stall(0.8))
+        await asyncio.sleep(0.05)
+        result = await agent.infer({"pixels": pixels})
+        assert_right(result, expected, Outcome.LOCAL)
+        assert "no answer within 50 ms" in result.why
+        assert 50 <= result.total_ms < BUDGET_MS / 2
+        assert len(late) == 1  # who adapts hears of it
+        assert late[0] >= 50
+        await stalling
+        await assert_all_credits_are_there(agent, pixels)
+        assert agent._workers.stream is stream
+        assert stream.idle
+        assert sum(agent.outcomes.values()) == 9
+
+
+async def test_the_cloud_is_first_although_the_device_has_begun(
+    worker: Worker,
+    pixels: np.ndarray,
+    expected: np.ndarray,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ended: list[str] = []
+
+    async def slow(self: LocalFinish, values: Mapping[str, Array], boundary: int) -> object:
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            ended.append("cancelled")
+            raise
+
+    async with Relay(worker.address, FAST) as relay, hedging(relay, tmp_path, 10) as agent:
+        replace_run(monkeypatch, slow)  # type: ignore[arg-type]
+        stalling = asyncio.create_task(relay.stall(0.3))
+        await asyncio.sleep(0.05)
+        assert_right(await agent.infer({"pixels": pixels}), expected, Outcome.ANSWERED)
+        assert ended == ["cancelled"]
+        await stalling
+
+
+async def test_a_device_that_cannot_finish_leaves_the_frame_to_the_cloud(
+    worker: Worker,
+    pixels: np.ndarray,
+    expected: np.ndarray,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked: list[int] = []
+
+    async def broken(self: LocalFinish, values: Mapping[str, Array], boundary: int) -> object:
+        asked.append(boundary)
+        raise SplitpointError("no memory left")
+
+    async with Relay(worker.address, FAST) as relay, hedging(relay, tmp_path, 10) as agent:
+        replace_run(monkeypatch, broken)  # type: ignore[arg-type]
+        stalling = asyncio.create_task(relay.stall(0.3))
+        await asyncio.sleep(0.05)
+        assert_right(await agent.infer({"pixels": pixels}), expected, Outcome.ANSWERED)
+        assert asked == [1]
+        await stalling
+
+
+async def test_where_neither_can_the_frame_ends_with_the_devices_reason(
+    worker: Worker, pixels: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def broken(self: LocalFinish, values: Mapping[str, Array], boundary: int) -> object:
+        raise SplitpointError("no memory left")
+
+    async with Relay(worker.address, FAST) as relay, hedging(relay, tmp_path, 10, 700) as agent:
+        replace_run(monkeypatch, broken)  # type: ignore[arg-type]
+        stalling = asyncio.create_task(relay.stall(1.5))
+        await asyncio.sleep(0.05)
+        result = await agent.infer({"pixels": pixels})
+        assert result.outcome is Outcome.FAILED
+        assert "no memory left" in result.why
+        assert sum(agent.outcomes.values()) == 1
+        await stalling
+
+
+async def test_a_worker_that_is_gone_is_found_out_although_the_device_is_always_first(
+    worker: Worker, pixels: np.ndarray, expected: np.ndarray, tmp_path: Path
+) -> None:
+    """Else every frame would be sent into the void and wait for what usually suffices."""
+    async with Relay(worker.address, FAST) as relay, hedging(relay, tmp_path, 30) as agent:
+        swallowing = asyncio.create_task(relay.black_hole(60))
+        await asyncio.sleep(0.05)
+        for _ in range(600):
+            result = await agent.infer({"pixels": pixels})
+            assert_right(result, expected, Outcome.LOCAL)
+            if "has not answered lately" in result.why:
+                break
+            await asyncio.sleep(0.05)
+        else:
+            pytest.fail("frames go on waiting")
+        swallowing.cancel()
+        await asyncio.gather(swallowing, return_exceptions=True)
+
+
+async def test_without_answers_to_compare_with_there_is_no_hedge(
+    worker: Worker, pixels: np.ndarray, expected: np.ndarray, tmp_path: Path
+) -> None:
+    async with Relay(worker.address, FAST) as relay, hedging(relay, tmp_path, 1) as agent:
+        agent._path._answers.clear()
+        agent._path._answers.extend([1.0] * (FEWEST_ANSWERS - 1))
+        stalling = asyncio.create_task(relay.stall(0.5))
+        await asyncio.sleep(0.05)
+        assert_right(await agent.infer({"pixels": pixels}), expected, Outcome.ANSWERED)
+        await stalling
+
+
+async def test_a_frame_that_nobody_waits_for_ends_both(
+    worker: Worker, pixels: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, ended = asyncio.Event(), asyncio.Event()
+
+    async def slow(self: LocalFinish, values: Mapping[str, Array], boundary: int) -> object:
+        begun.set()
+        try:
+            await asyncio.sleep(60)
+        finally:
+            ended.set()
+
+    async with Relay(worker.address, FAST) as relay, hedging(relay, tmp_path, 10) as agent:
+        replace_run(monkeypatch, slow)  # type: ignore[arg-type]
+        stalling = asyncio.create_task(relay.stall(0.5))
+        await asyncio.sleep(0.05)
+        frame = asyncio.create_task(agent.infer({"pixels": pixels}))
+        await asyncio.wait_for(begun.wait(), 20)
+        frame.cancel()
+        await asyncio.gather(frame, return_exceptions=True)
+        assert ended.is_set()
+        assert agent._path._asking == 0
+        await stalling
+        await assert_all_credits_are_there(agent, pixels)
