@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -18,6 +19,7 @@ from splitpoint.edge.adapt import Adapter
 from splitpoint.edge.auto_plan import AutoPlan
 from splitpoint.edge.controller import Controller
 from splitpoint.edge.frame_stream import Answer, FrameStream
+from splitpoint.edge.uplink_estimate import UplinkEstimate
 from splitpoint.edge.workers import Workers
 from splitpoint.partition.bundle import Bundle
 from splitpoint.partition.link import Capacity, parse_link
@@ -47,12 +49,8 @@ async def following(
     relay: Relay, cache: Path, lines: list[str], **options: object
 ) -> AsyncIterator[EdgeAgent]:
     fields: dict[str, object] = {"slowdown": SLOWDOWN, "budget_ms": 20_000.0} | options
-    async with EdgeAgent(
-        relay.address,
-        cache=cache,
-        auto=AutoPlan(link=FAST),
-        **fields,  # type: ignore[arg-type]
-    ) as agent:
+    fields = {"auto": AutoPlan(link=FAST)} | fields
+    async with EdgeAgent(relay.address, cache=cache, **fields) as agent:  # type: ignore[arg-type]
         agent.on_switch = lines.append
         yield agent
 
@@ -135,6 +133,9 @@ async def test_a_stream_that_breaks_while_all_runs_here_is_opened_again(
         first, local = agent.plan, len(agent.manifest.segments)
         await agent.switch(Plan(boundary=local, codec="none", why="by hand"))
         assert agent._workers is not None
+        assert agent._adapter is not None
+        uplink = agent._adapter.controller.uplink = UplinkEstimate()
+        uplink.sent(time.perf_counter(), 1000, 16_000.0)  # all on the device is best, as it seems
         await relay.cut(0.2)
         for _ in range(100):
             if agent._workers.stream is None:
@@ -153,8 +154,9 @@ async def test_frames_without_an_answer_are_told_from_the_first_stream_on(
     monkeypatch.setattr(Controller, "late", lambda self, now_s, nbytes, ms: late.append(ms))
     async with (
         Relay(worker.address, FAST) as relay,
-        following(relay, cache, [], budget_ms=400.0) as agent,
+        following(relay, cache, [], budget_ms=400.0, auto=AutoPlan()) as agent,  # it probes
     ):
+        assert not agent.is_local
         assert (await agent.infer({"pixels": pixels[:1]})).outcome is Outcome.ANSWERED
         stalling = asyncio.create_task(relay.stall(0.6))
         await asyncio.sleep(0.05)

@@ -14,11 +14,12 @@ from calibrated import album, calibrated_bundle, pixels_of, vivid
 from splitpoint.cloud.worker import Worker
 from splitpoint.codec import Array, CodecError, TensorSpec
 from splitpoint.edge import EdgeAgent, Given, Outcome
+from splitpoint.edge.edge_half import EdgeHalf, EdgePart
 from splitpoint.edge.runtime import SegmentRunner
 from splitpoint.partition.bundle import Bundle
 from splitpoint.partition.codec_tables import codecs_of
 from splitpoint.partition.model_spec import ModelSpec
-from splitpoint.partition.plan import coarser
+from splitpoint.partition.plan import Plan, coarser
 from splitpoint.partition.runtimes import segment_files
 from splitpoint.partition.slowdown import Slowdown
 from splitpoint.partition.verify import relative_error
@@ -180,3 +181,12 @@ async def test_no_budget_forbids_what_sends_nothing(
     async with EdgeAgent(worker.address, split="local", cache=tmp_path, max_frame_bytes=1) as agent:
         result = await agent.infer({"pixels": frames[:1]})
     assert result.outcome is Outcome.LOCAL
+
+
+def test_a_key_frame_names_the_codec_that_it_is_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is larger than the difference that the worker refused, and may need a coarser codec."""
+    monkeypatch.setattr(EdgeHalf, "_encode", lambda self, plan, values: ("fkt-video@2", []))
+    half = object.__new__(EdgeHalf)
+    half._video = None
+    part = EdgePart({}, "fkt-video@4", 1.0)
+    assert half.as_key_frame(Plan(boundary=1, codec="fkt-video@4"), part).codec == "fkt-video@2"

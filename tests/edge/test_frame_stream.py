@@ -223,3 +223,36 @@ async def test_reply_to_a_frame_with_a_damaged_id_is_known_by_its_place() -> Non
         await stream.ask(frame, 5000)
     assert time.perf_counter() - start < 1
     await stream.close()
+
+
+async def test_who_waits_for_a_credit_hears_at_once_that_the_stream_is_lost() -> None:
+    """Not when its budget ends: there may be another worker, or the device."""
+
+    def answer(message: pb.ClientMessage, index: int) -> list[bytes]:
+        return manners(message)
+
+    stream = await opened(answer)
+    asking = [asyncio.create_task(stream.ask(frame, 60_000)) for _ in range(5)]
+    await asyncio.sleep(0.01)
+    stream._call._replies.put_nowait(b"")  # the worker ends the stream
+    results = await asyncio.wait_for(asyncio.gather(*asking, return_exceptions=True), 10)
+    assert {type(result) for result in results} == {UnreachableError}
+    await stream.close()
+
+
+async def test_who_gives_up_says_how_long_it_waited() -> None:
+    late: list[tuple[int, float]] = []
+
+    def answer(message: pb.ClientMessage, index: int) -> list[bytes]:
+        return manners(message)
+
+    stream = await opened(answer)
+    stream.on_late = lambda nbytes, waited_ms: late.append((nbytes, waited_ms))
+    asking = asyncio.create_task(stream.ask(frame, 60_000))
+    await asyncio.sleep(0.05)
+    asking.cancel()
+    await asyncio.gather(asking, return_exceptions=True)
+    assert len(late) == 1
+    assert late[0][0] == len(frame(4, 60_000))
+    assert 40 < late[0][1] < 60_000
+    await stream.close()
