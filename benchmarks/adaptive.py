@@ -10,8 +10,8 @@ rival have what they have in the papers: no finish on the device.
     python benchmarks/adaptive.py [--traces DIR] [--images DIR] [--calibrate DIR] [--slowdown 8]
 
 The oracle knows the trace and takes for each frame the plan that is in time and keeps the device
-busy for the shortest, with the link to itself. What it counts is modelled from the measured times of
-every stage.
+busy for the shortest, with the link to itself. What it counts is modelled from the measured times
+of every stage.
 """
 
 from __future__ import annotations

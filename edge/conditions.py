@@ -6,8 +6,8 @@ NEWEST = 0.25  # weight of the latest measurement in a mean
 # A worker that nobody asks empties its queue: what was seen of it is half as long after this.
 QUEUE_HALF_LIFE_S = 10.0
 LEAST_FACTOR, MOST_FACTOR = 0.1, 50.0
-# Of work that takes so little, the clock tells more than the machine.
-SMALL_MS = 0.5
+# Work that takes so little tells of calls and clocks; what was known of the machine is forgotten.
+TELLING_MS, FORGET = 0.2, 0.02
 
 
 class Conditions:
@@ -50,7 +50,7 @@ class Conditions:
 
 
 def _towards(factor: float, ms: float, expected_ms: float) -> float:
-    if expected_ms <= 0:
-        return factor
-    seen = min(max((ms + SMALL_MS) / (expected_ms + SMALL_MS), LEAST_FACTOR), MOST_FACTOR)
+    if expected_ms < TELLING_MS:
+        return factor + FORGET * (1 - factor)
+    seen = min(max(ms / expected_ms, LEAST_FACTOR), MOST_FACTOR)
     return factor + NEWEST * (seen - factor)
