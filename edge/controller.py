@@ -202,18 +202,19 @@ class Controller:
         saved = self.can_finish & (own_ms + rest_ms <= self._budget_ms) & (table.sends > 0)
         wait_until_ms = self._budget_ms - np.where(saved, rest_ms, 0.0)
         rates = np.array([mbps] if hoping else self.uplink.spread(now_s, SPREAD))
-        longer_ms = self._upload_ms_mbps * (1 / rates - 1 / mbps)[:, np.newaxis]
-        late = (metrics.latency_ms + longer_ms > wait_until_ms).mean(0)
-        in_time = np.where(saved, 1.0, 1 - late)
-        bottleneck_ms = np.maximum(
-            metrics.bottleneck_ms, own_ms + np.where(saved, late * rest_ms, 0)
-        )
+        upload_ms = self._upload_ms_mbps / rates[:, np.newaxis]  # [rates, n]
+        late = metrics.latency_ms + upload_ms - self._upload_ms_mbps / mbps > wait_until_ms
+        in_time = np.where(late, saved, 1.0)
+        if self.interval_ms is not None:
+            # Stages overlap; a frame that the device must finish keeps it busy to its end.
+            busy_ms = np.maximum(own_ms, np.maximum(upload_ms, metrics.server_ms))
+            busy_ms = np.where(late, own_ms + rest_ms, busy_ms)
+            in_time *= np.minimum(1.0, self.interval_ms / np.maximum(busy_ms, 1e-6))
+        in_time = in_time.mean(0)
         in_vain = saved & (metrics.latency_ms > wait_until_ms)
         metrics = replace(
             metrics, latency_ms=np.where(in_vain, self._budget_ms, metrics.latency_ms)
         )
-        if self.interval_ms is not None:
-            in_time = in_time * np.minimum(1.0, self.interval_ms / np.maximum(bottleneck_ms, 1e-6))
         scores = self._planner.scores(metrics, table.spread_ms)
         if not np.isfinite(scores).any():  # nothing keeps to the deadline: the quickest, then
             scores = np.where(self._planner.allowed, metrics.latency_ms, np.inf)
