@@ -6,7 +6,7 @@ black hole, flips bits; the worker is killed and started again, or drained. Each
 says how much memory it has, how many sockets, file descriptors and threads are open, and what
 became of its frames.
 
-    python benchmarks/soak.py [--minutes 15] [--quick]
+    python benchmarks/soak.py [--minutes 15] [--bundle NAME.split] [--quick]
 
 No frame may be lost, and memory and sockets after the first minute must not grow: a line is fitted
 to each.
@@ -124,14 +124,19 @@ class Faults:
         self.worker, _ = await asyncio.to_thread(start, self._serve)
 
 
-async def soak(seconds: float, fault_every_s: float, folder: Path) -> tuple[list[Any], Any, int]:
+def compiled(folder: Path) -> Path:
     bundle = folder / "small.split"
-    await asyncio.to_thread(
-        subprocess.run,
+    subprocess.run(
         [sys.executable, *MAIN, "compile", "torchvision:mobilenet_v3_small", "--weights", "none",
          "--boundaries", "4", "--out", str(bundle)],
-        check=True, stderr=subprocess.DEVNULL,
+        check=True, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
     )  # fmt: skip
+    return bundle
+
+
+async def soak(
+    bundle: Path, seconds: float, fault_every_s: float, folder: Path
+) -> tuple[list[Any], Any, int]:
     serve = [*MAIN, "serve", str(bundle), "--listen"]
     worker, address = start([*serve, "127.0.0.1:0"])
     serve.append(address)
@@ -202,6 +207,7 @@ def draw(samples: list[Any], path: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
     parser.add_argument("--minutes", type=float, default=15)
+    parser.add_argument("--bundle", type=Path, help="a compiled model")
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--agent", help=argparse.SUPPRESS)
     parser.add_argument("--cache", help=argparse.SUPPRESS)
@@ -215,7 +221,8 @@ def main() -> None:
         seconds = 16.0
     with tempfile.TemporaryDirectory() as name:
         every_s = 3.0 if options.quick else FAULT_EVERY_S
-        samples, last, faults = asyncio.run(soak(seconds, every_s, Path(name)))
+        bundle = options.bundle or compiled(Path(name))
+        samples, last, faults = asyncio.run(soak(bundle, seconds, every_s, Path(name)))
     lost = last["ended"] - last["outcomes"]["answered"] - last["outcomes"]["local"]
     after_s = 0.0 if options.quick else 60.0
     at = [s for s in samples if s["at_s"] > after_s]

@@ -4,7 +4,7 @@ One frame at a time shows how long every stage takes; a stream of the same frame
 than its slowest stage. Edge compute is slowed down and the link emulated, so that each in turn is
 the slowest, and so that two cores are enough for a device and a worker.
 
-    python benchmarks/throughput.py [--quick]
+    python benchmarks/throughput.py [--bundle NAME.split] [--quick]
 """
 
 from __future__ import annotations
@@ -102,13 +102,16 @@ COLUMNS = [
 ]  # fmt: skip
 
 
-async def run(folder: Path, *, quick: bool) -> tuple[Table, dict[str, Any]]:
+def compiled(folder: Path) -> Path:
     target = folder / "lite0.split"
-    await asyncio.to_thread(
-        subprocess.run,
+    subprocess.run(
         [sys.executable, *MAIN, "compile", "efficientnet-lite0", "--out", str(target)],
-        check=True, stderr=subprocess.DEVNULL,
+        check=True, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
     )  # fmt: skip
+    return target
+
+
+async def run(target: Path, folder: Path, *, quick: bool) -> tuple[Table, dict[str, Any]]:
     bundle = open_bundle(target)
     picture, spec = bundle.manifest.picture, bundle.manifest.boundaries[0].tensors[0]
     assert picture is not None
@@ -129,10 +132,13 @@ async def run(folder: Path, *, quick: bool) -> tuple[Table, dict[str, Any]]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
+    parser.add_argument("--bundle", type=Path, help="EfficientNet-Lite0, compiled already")
     parser.add_argument("--quick", action="store_true")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
-        table, summary = asyncio.run(run(Path(name), quick=options.quick))
+        folder = Path(name)
+        target = options.bundle or compiled(folder)
+        table, summary = asyncio.run(run(target, folder, quick=options.quick))
     write_report("throughput", str(__doc__).splitlines()[0], table, summary,
                  save=not options.quick)  # fmt: skip
 

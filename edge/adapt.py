@@ -12,7 +12,7 @@ from splitpoint.partition.costs import CostTable
 from splitpoint.partition.plan import Plan
 from splitpoint.proto import splitpoint_pb2 as pb
 
-from .controller import CAUTIOUS, Controller
+from .controller import CAUTIOUS, Controller, finish_ms
 from .frame_stream import Answer, FrameStream
 from .workers import Workers
 
@@ -53,6 +53,17 @@ class Adapter:
     def uplink_mbps(self) -> float | None:
         """The rate that decisions are made for, None before anything was seen of the link."""
         return self.controller.uplink.mbps(time.perf_counter(), CAUTIOUS)
+
+    @property
+    def usual_mbps(self) -> float | None:
+        """The rate in the middle of what was seen."""
+        return self.controller.uplink.mbps(time.perf_counter(), 50)
+
+    def finish_ms(self) -> dict[int, float]:
+        """What the device is predicted to take from each boundary to the end."""
+        return dict(
+            zip(map(int, self._table.boundary), map(float, finish_ms(self._table)), strict=True)
+        )
 
     def runs(self, plan: Plan) -> None:
         """This is the present plan, whoever has decided that."""

@@ -167,7 +167,10 @@ class EdgeAgent:
                     self.manifest, self._runners[ONNX].loaded, self._max_edge_mb
                 ):
                     self._local = LocalFinish(
-                        self._prepared, self._runners[ONNX], self._pools.compute
+                        self._prepared,
+                        self._runners[ONNX],
+                        self._pools.compute,
+                        None if self._adapter is None else self._adapter.finish_ms(),
                     )
                     self._local.start()
             self._path = FramePath(

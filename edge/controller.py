@@ -19,6 +19,7 @@ from .uplink_estimate import LONG_MS, UplinkEstimate
 
 CAUTIOUS = 20  # percentile of the uplink's rate that decisions are made for
 SPREAD = (10, 30, 50, 70, 90)  # percentiles that stand for the whole distribution
+WAITS = (0.5, 0.9, 0.1, 0.7, 0.3)  # of an interval, paired with them
 # A plan is left for one that is better by this share, and seen to be so in as many frames.
 MARGIN, LEAST_GAIN_MS, IN_A_ROW = 0.03, 0.5, 3
 # Plans within this share of the best are as good as it: the one that loses least is taken.
@@ -82,7 +83,7 @@ class Controller:
         self._then: Mapping[str, float] = {}  # the conditions at the last switch, or at first
         self._upload_ms_mbps = table.sends * table.nbytes * 8e-3  # ms at 1 Mbit/s
         self._loss = np.nan_to_num(table.loss)
-        self._finish_ms = _finish_ms(table)
+        self._finish_ms = finish_ms(table)
 
     def knows(self, now_s: float, mbps: Iterable[float]) -> None:
         """The link was measured before the first frame: equally likely rates."""
@@ -203,14 +204,22 @@ class Controller:
         wait_until_ms = self._budget_ms - np.where(saved, rest_ms, 0.0)
         rates = np.array([mbps] if hoping else self.uplink.spread(now_s, SPREAD))
         upload_ms = self._upload_ms_mbps / rates[:, np.newaxis]  # [rates, n]
-        late = metrics.latency_ms + upload_ms - self._upload_ms_mbps / mbps > wait_until_ms
-        in_time = np.where(late, saved, 1.0)
+        longer_ms = upload_ms - self._upload_ms_mbps / mbps
+        in_time = np.ones(upload_ms.shape)
         if self.interval_ms is not None:
-            # Stages overlap; a frame that the device must finish keeps it busy to its end.
-            busy_ms = np.maximum(own_ms, np.maximum(upload_ms, metrics.server_ms))
-            busy_ms = np.where(late, own_ms + rest_ms, busy_ms)
-            in_time *= np.minimum(1.0, self.interval_ms / np.maximum(busy_ms, 1e-6))
-        in_time = in_time.mean(0)
+            # Stages overlap. Where frames come faster than the device takes them, one waits for up
+            # to an interval before it begins.
+            edge_ms = np.maximum(table.edge_ms, table.encode_ms) * factor
+            waits = np.array(WAITS[: len(rates)])[:, np.newaxis] * self.interval_ms
+            longer_ms += np.where(edge_ms > self.interval_ms, waits, 0.0)
+            busy_ms = np.maximum(edge_ms, np.maximum(upload_ms, metrics.server_ms))
+            in_time = np.minimum(1.0, self.interval_ms / np.maximum(busy_ms, 1e-6))
+            alone_ms = table.edge_ms * factor + rest_ms
+            saved_share = np.minimum(1.0, self.interval_ms / np.maximum(alone_ms, 1e-6)) * saved
+        else:
+            saved_share = saved
+        late = metrics.latency_ms + longer_ms > wait_until_ms
+        in_time = np.where(late, saved_share, in_time).mean(0)
         in_vain = saved & (metrics.latency_ms > wait_until_ms)
         metrics = replace(
             metrics, latency_ms=np.where(in_vain, self._budget_ms, metrics.latency_ms)
@@ -284,7 +293,7 @@ class Controller:
         return f"{words}: {moved}, {brings}"
 
 
-def _finish_ms(table: CostTable) -> Floats:
+def finish_ms(table: CostTable) -> Floats:
     """What the device takes from each candidate's boundary to the end, `[n]`; 0 where it is there.
 
     It finishes in the runtime of the first candidate, which runs all on the device.

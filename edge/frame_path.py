@@ -184,6 +184,8 @@ class FramePath:
         if frame.left_ms < 1:
             # No worker is to blame for that, and none is asked.
             raise FrameExpiredError("the budget ran out on the device")
+        if race is not None and self._link_is_full(frame, part, link):
+            raise FrameExpiredError("the link is full of earlier frames")
         asked = time.perf_counter()
         try:
             stream = await link.connection.live(max(free_ms(), 0.0) / 1e3)
@@ -218,6 +220,18 @@ class FramePath:
             queued_here_ms=queued_here_ms,
             why=why,
         )
+
+    def _link_is_full(self, frame: Frame, part: EdgePart, link: WorkerLink) -> bool:
+        """Whether those before it would keep the frame from leaving in time.
+
+        What a modem has taken in leaves it before all that comes later, wanted or not: frames that
+        are sent to a link that has become slow would still fill it when it is fast again.
+        """
+        stream, mbps = link.connection.stream, self._adapter and self._adapter.usual_mbps
+        if stream is None or not stream.bytes_under_way or not mbps:
+            return False
+        nbytes = stream.bytes_under_way + sum(len(tensor.payload) for tensor in part.tensors)
+        return nbytes * 8e-3 / mbps + stream.round_trip_ms > frame.left_ms
 
     def _race(self, frame: Frame, part: EdgePart) -> Race:
         """The device's finish, to begin so early that it is in time, or when most answers came."""

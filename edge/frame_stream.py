@@ -57,6 +57,7 @@ class FrameStream:
         self._outbox: deque[bytes | int] = deque()
         self._unsent: dict[int, bytes] = {}  # frames in the outbox
         self._unanswered: set[int] = set()  # frames that the worker holds
+        self._sizes: dict[int, int] = {}  # bytes of the frames that are under way
         self._left_s = 0.0  # when the latest answered frame had left the device
         self._outbox_filled = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
@@ -112,6 +113,11 @@ class FrameStream:
         """Whether no frame is under way."""
         return not self._waiting and not self._unanswered
 
+    @property
+    def bytes_under_way(self) -> int:
+        """Of frames that the worker has not answered, whether anybody waits for them or not."""
+        return sum(self._sizes.values())
+
     async def ask(
         self,
         build: Callable[[int, int], bytes],
@@ -150,7 +156,7 @@ class FrameStream:
         self._waiting[frame_id] = future
         sent_s = self.sent_s = time.perf_counter()
         timer = loop.call_later(remaining_ms / 1e3, self._expire, frame_id, sent_s, len(data))
-        self._unsent[frame_id] = data
+        self._unsent[frame_id], self._sizes[frame_id] = data, len(data)
         self._post(frame_id)
         if sent is not None:
             sent(lambda: self._expire(frame_id, sent_s, len(data)))
@@ -165,6 +171,7 @@ class FrameStream:
             timer.cancel()
             self._waiting.pop(frame_id, None)
             if self._unsent.pop(frame_id, None) is not None:
+                del self._sizes[frame_id]
                 self._credits.release()  # the worker never saw it
         if reply.status != pb.OK:
             raise error_of_reply(reply.status, reply.reason)
@@ -294,6 +301,7 @@ class FrameStream:
         """The worker has answered: it holds the frame no longer, and neither does its credit."""
         if frame_id in self._unanswered:
             self._unanswered.discard(frame_id)
+            self._sizes.pop(frame_id, None)
             self._credits.release()
 
     def _expire(self, frame_id: int, sent_s: float, nbytes: int) -> None:

@@ -27,10 +27,17 @@ class LocalFinish:
     that no frame waits for more than one of them.
     """
 
-    def __init__(self, prepared: Prepared, runner: SegmentRunner, pool: Executor) -> None:
+    def __init__(
+        self,
+        prepared: Prepared,
+        runner: SegmentRunner,
+        pool: Executor,
+        expected_ms: Mapping[int, float] | None = None,
+    ) -> None:
         self._prepared, self._runner, self._pool = prepared, runner, pool
         self._loading: asyncio.Task[None] | None = None
-        self._ms: dict[int, float] = {}  # by boundary: the mean time of a finish from there
+        # By boundary: the mean time of a finish from there; before the first, what was predicted.
+        self._ms: dict[int, float] = dict(expected_ms or {})
         self._begun: list[float] = []  # expected milliseconds of each finish under way
         self.error: SplitpointError | None = None  # why the segments are not all here
 
