@@ -34,6 +34,7 @@ class Frame:
     may_expire: bool = False
     computed: Callable[[], None] = lambda: None
     start_s: float = field(default_factory=time.perf_counter)
+    bytes_up: int = 0  # of all that was sent for it
 
     @property
     def elapsed_ms(self) -> float:
@@ -53,6 +54,7 @@ class Frame:
             boundary=self.plan.boundary,
             codec=self.plan.codec,
             total_ms=self.elapsed_ms,
+            bytes_up=self.bytes_up,
             why=str(error),
             error=error,
             metadata=self.metadata,
@@ -78,6 +80,7 @@ class Frame:
                 uplink=for_link_ms,
             ),
             total_ms=total_ms,
+            bytes_up=self.bytes_up,
             why=why,
             metadata=self.metadata,
         )
@@ -113,7 +116,7 @@ class Frame:
                 downlink=downlink_ms,
             ),
             total_ms=self.elapsed_ms,
-            bytes_up=answer.bytes_up,
+            bytes_up=self.bytes_up,
             cloud_compute_ms=times.compute_us / 1e3,
             cloud_batch=times.batch,
             why=why,

@@ -167,13 +167,15 @@ class FramePath:
         self, frame: Frame, part: EdgePart, link: WorkerLink, race: Race | None, why: str
     ) -> Result:
         def build(frame_id: int, budget_ms: int) -> bytes:
-            return build_frame(
+            message = build_frame(
                 id=frame_id,
                 boundary=frame.plan.boundary,
                 codec=part.codec,
                 tensors=part.tensors,
                 budget_ms=budget_ms,
             )
+            frame.bytes_up += len(message)
+            return message
 
         def free_ms() -> float:
             """Until the device begins to finish the frame: for what was not even sent by then."""
