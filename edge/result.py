@@ -44,9 +44,8 @@ class Stages:
 class Result:
     """One frame's end. `outputs` bear the model's own names and are empty unless it has an answer.
 
-    `boundary` and `codec` are what was really used; `bytes_up` counts all that was sent for it, also
-    where the device then finished it.
-    `metadata` is what the caller gave with the frame.
+    `boundary` and `codec` are what was really used; `bytes_up` counts all that was sent for it,
+    where the device then finished it, too. `metadata` is what the caller gave with the frame.
     """
 
     id: int
