@@ -5,7 +5,7 @@ from __future__ import annotations
 NEWEST = 0.25  # weight of the latest measurement in a mean
 # A worker that nobody asks empties its queue: what was seen of it is half as long after this.
 QUEUE_HALF_LIFE_S = 10.0
-LEAST_FACTOR, MOST_FACTOR = 0.1, 50.0
+LEAST_FACTOR, MOST_FACTOR, AT_ONCE = 0.1, 50.0, 1.5
 # Work that takes so little tells of calls and clocks; what was known of the machine is forgotten.
 TELLING_MS, FORGET = 0.2, 0.02
 
@@ -53,4 +53,6 @@ def _towards(factor: float, ms: float, expected_ms: float) -> float:
     if expected_ms < TELLING_MS:
         return factor + FORGET * (1 - factor)
     seen = min(max(ms / expected_ms, LEAST_FACTOR), MOST_FACTOR)
+    # One frame of a device that did something else for a moment says little of the next.
+    seen = min(max(seen, factor / AT_ONCE), factor * AT_ONCE)
     return factor + NEWEST * (seen - factor)
