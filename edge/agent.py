@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-import time
 from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
@@ -14,7 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from splitpoint.codec import CodecSet, SpecError
+from splitpoint.codec import CodecSet
 from splitpoint.partition.bundle import Manifest
 from splitpoint.partition.codec_tables import codecs_of
 from splitpoint.partition.link import Link
@@ -23,7 +22,6 @@ from splitpoint.partition.planner import Report
 from splitpoint.partition.runtimes import ONNX, check_runtime
 from splitpoint.partition.slowdown import Slowdown
 from splitpoint.proto.limits import MAX_BATCH_PER_FRAME, max_frame_bytes
-from splitpoint.proto.status import FrameExpiredError
 
 from .adapt import Adapter
 from .auto_plan import AutoPlan
@@ -34,10 +32,10 @@ from .connection import Connection
 from .edge_half import EdgeHalf
 from .errors import AgentError
 from .first_plan import first_plan
-from .frame import Frame
 from .frame_path import FramePath, Threads
 from .frame_stream import FrameStream
-from .given import Given, Inputs, batch_of
+from .given import Given, Inputs
+from .intake import Intake
 from .local_finish import LocalFinish, fits
 from .prepare import Prepared, prepare
 from .result import Outcome, Result
@@ -48,7 +46,6 @@ from .workers import WorkerLink, Workers, parse_servers
 log = logging.getLogger("splitpoint.edge")
 
 DEFAULT_BUDGET_MS, DEFAULT_CACHE_MB = 10_000.0, 4_000.0
-_NEWEST = 0.1  # weight of the latest gap between two frames of a live source
 
 
 class EdgeAgent:
@@ -125,14 +122,13 @@ class EdgeAgent:
         self._workers: Workers | None = None
         self._local: LocalFinish | None = None
         self._adapter: Adapter | None = None
-        self._frames = 0
-        self._arrived_s = 0.0  # of a live source's latest frame
         self.outcomes: dict[Outcome, int] = dict.fromkeys(Outcome, 0)
         self.on_switch: Callable[[str], None] | None = None
         self._prepared: Prepared
         self._codecs: CodecSet
         self._half: EdgeHalf
         self._path: FramePath
+        self._intake: Intake
         self.manifest: Manifest
         self.digest: str
         self.labels: list[str] = []
@@ -182,6 +178,15 @@ class EdgeAgent:
                 adapter=self._adapter,
                 hedge=self._hedge,
             )
+            self._intake = Intake(
+                self.manifest,
+                self._path,
+                lambda: self.plan,
+                adapter=self._adapter,
+                local=self._local,
+                budget_ms=self._budget_ms,
+                outcomes=self.outcomes,
+            )
         except BaseException:
             await self._close()
             raise
@@ -222,7 +227,7 @@ class EdgeAgent:
 
     async def infer(self, inputs: Inputs, *, metadata: Any = None) -> Result:
         """Runs one frame to its outcome. Raises `SpecError` only for inputs that do not fit."""
-        return await self._infer(Given(inputs=inputs, metadata=metadata))
+        return await self._intake.infer(Given(inputs=inputs, metadata=metadata))
 
     async def stream(
         self,
@@ -238,16 +243,17 @@ class EdgeAgent:
         newest begins first, and those that could not begin before the next came have expired. A
         frame that has no inputs, or inputs that do not fit, becomes a failed result.
         """
+        intake = self._intake
         stream = None if self._workers is None else self._workers.stream
         credits = 1 if stream is None else stream.welcome.credits
         # One is computed and one encoded while the others are on their way.
         window = in_flight or credits + 2
         if not live:
-            results = in_order(frames, self._take, window)
+            results = in_order(frames, intake.take, window)
         else:
-            self._arrived_s = 0.0  # the pause since an earlier stream is no gap between frames
+            intake.begins()
             results = Newest(
-                self._take, self._expire, self._arrived, window, busy=self._finishing
+                intake.take, intake.expire, intake.arrived, window, busy=intake.finishing
             ).run(frames)
         # A caller that stops early ends, by closing this, all that is under way.
         async with aclosing(results):
@@ -275,81 +281,6 @@ class EdgeAgent:
 
     def _is_local(self, plan: Plan) -> bool:
         return plan.boundary == len(self.manifest.segments)
-
-    # Frames. --------------------------------------------------------------------------------
-
-    async def _infer(
-        self,
-        given: Given,
-        taken_s: float | None = None,
-        computed: Callable[[], None] | None = None,
-    ) -> Result:
-        batch = batch_of(given.inputs, self.manifest.boundaries[0].tensors)
-        self._frames += 1
-        frame = Frame(
-            id=self._frames,
-            plan=self.plan,
-            inputs=given.inputs,
-            batch=batch,
-            budget_ms=self._budget_ms,
-            metadata=given.metadata,
-            may_expire=taken_s is not None,
-            computed=computed or _nothing,
-            start_s=time.perf_counter() if taken_s is None else taken_s,
-        )
-        result = await self._path.run(frame)
-        self.outcomes[result.outcome] += 1
-        if self._adapter is not None:
-            self._adapter.controller.can_finish = self.can_finish
-            self._adapter.frame_ended()
-        return result
-
-    async def _take(
-        self,
-        given: Given,
-        taken_s: float | None = None,
-        computed: Callable[[], None] | None = None,
-    ) -> Result:
-        error = given.error
-        if error is None:
-            try:
-                return await self._infer(given, taken_s, computed)
-            except SpecError as misfit:
-                error = misfit
-        if computed is not None:
-            computed()
-        return self._ended(given, taken_s).failed(error)
-
-    def _finishing(self) -> bool:
-        return self._local is not None and self._local.busy
-
-    def _expire(self, given: Given, taken_s: float) -> Result:
-        late = FrameExpiredError("a newer frame came before this one could begin")
-        return self._ended(given, taken_s, Outcome.EXPIRED).failed(late, Outcome.EXPIRED)
-
-    def _ended(
-        self, given: Given, taken_s: float | None, outcome: Outcome = Outcome.FAILED
-    ) -> Frame:
-        """A frame that never began, and is counted."""
-        self._frames += 1
-        self.outcomes[outcome] += 1
-        return Frame(
-            id=self._frames,
-            plan=self.plan,
-            inputs={},
-            batch=0,
-            budget_ms=self._budget_ms,
-            metadata=given.metadata,
-            start_s=time.perf_counter() if taken_s is None else taken_s,
-        )
-
-    def _arrived(self, now_s: float) -> None:
-        """A live source gave a frame: plans must keep up with it."""
-        if self._adapter is not None and self._arrived_s:
-            controller, gap_ms = self._adapter.controller, 1e3 * (now_s - self._arrived_s)
-            known = controller.interval_ms
-            controller.interval_ms = gap_ms if known is None else known + _NEWEST * (gap_ms - known)
-        self._arrived_s = now_s
 
     # Starting and ending. -------------------------------------------------------------------
 
@@ -428,7 +359,3 @@ class EdgeAgent:
             self._cache_use.close()
         for pool in (self._pools.compute, self._pools.encode):
             await asyncio.to_thread(pool.shutdown)
-
-
-def _nothing() -> None:
-    pass

@@ -1,0 +1,128 @@
+"""Takes frames in: each gets a number and, at its end, is counted under its one outcome."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from splitpoint.codec import SpecError
+from splitpoint.partition.bundle import Manifest
+from splitpoint.partition.plan import Plan
+from splitpoint.proto.status import FrameExpiredError
+
+from .adapt import Adapter
+from .frame import Frame
+from .frame_path import FramePath
+from .given import Given, batch_of
+from .local_finish import LocalFinish
+from .result import Outcome, Result
+
+_NEWEST = 0.1  # weight of the latest gap between two frames of a live source
+
+
+class Intake:
+    """Frames of one agent. `plan` says which plan a frame begins with."""
+
+    def __init__(
+        self,
+        manifest: Manifest,
+        path: FramePath,
+        plan: Callable[[], Plan],
+        *,
+        adapter: Adapter | None,
+        local: LocalFinish | None,
+        budget_ms: float,
+        outcomes: dict[Outcome, int],
+    ) -> None:
+        self._manifest, self._path, self._plan = manifest, path, plan
+        self._adapter, self._local, self._budget_ms = adapter, local, budget_ms
+        self._frames, self._outcomes = 0, outcomes
+        self._arrived_s = 0.0  # of a live source's latest frame
+
+    async def infer(
+        self,
+        given: Given,
+        taken_s: float | None = None,
+        computed: Callable[[], None] | None = None,
+    ) -> Result:
+        """The frame's result; `SpecError` for inputs that do not fit.
+
+        A live source's was taken at `taken_s`; `computed` is called when the compute thread is done
+        with it.
+        """
+        batch = batch_of(given.inputs, self._manifest.boundaries[0].tensors)
+        self._frames += 1
+        frame = Frame(
+            id=self._frames,
+            plan=self._plan(),
+            inputs=given.inputs,
+            batch=batch,
+            budget_ms=self._budget_ms,
+            metadata=given.metadata,
+            may_expire=taken_s is not None,
+            computed=computed or _nothing,
+            start_s=time.perf_counter() if taken_s is None else taken_s,
+        )
+        result = await self._path.run(frame)
+        self._outcomes[result.outcome] += 1
+        if self._adapter is not None:
+            ready = self._local is not None and self._local.ready
+            self._adapter.controller.can_finish = ready
+            self._adapter.frame_ended()
+        return result
+
+    async def take(
+        self,
+        given: Given,
+        taken_s: float | None = None,
+        computed: Callable[[], None] | None = None,
+    ) -> Result:
+        """The same, with a failed result for a frame without inputs that fit."""
+        error = given.error
+        if error is None:
+            try:
+                return await self.infer(given, taken_s, computed)
+            except SpecError as misfit:
+                error = misfit
+        if computed is not None:
+            computed()
+        return self._never_began(given, taken_s, Outcome.FAILED).failed(error)
+
+    def expire(self, given: Given, taken_s: float) -> Result:
+        """The result of a frame that a newer one has overtaken."""
+        late = FrameExpiredError("a newer frame came before this one could begin")
+        frame = self._never_began(given, taken_s, Outcome.EXPIRED)
+        return frame.failed(late, Outcome.EXPIRED)
+
+    def begins(self) -> None:
+        """A live stream begins: the pause before it is no gap between frames."""
+        self._arrived_s = 0.0
+
+    def arrived(self, now_s: float) -> None:
+        """A live source gave a frame: plans must keep up with it."""
+        if self._adapter is not None and self._arrived_s:
+            controller, gap_ms = self._adapter.controller, 1e3 * (now_s - self._arrived_s)
+            known = controller.interval_ms
+            controller.interval_ms = gap_ms if known is None else known + _NEWEST * (gap_ms - known)
+        self._arrived_s = now_s
+
+    def finishing(self) -> bool:
+        """Whether the device finishes a frame that the cloud did not answer."""
+        return self._local is not None and self._local.busy
+
+    def _never_began(self, given: Given, taken_s: float | None, outcome: Outcome) -> Frame:
+        self._frames += 1
+        self._outcomes[outcome] += 1
+        return Frame(
+            id=self._frames,
+            plan=self._plan(),
+            inputs={},
+            batch=0,
+            budget_ms=self._budget_ms,
+            metadata=given.metadata,
+            start_s=time.perf_counter() if taken_s is None else taken_s,
+        )
+
+
+def _nothing() -> None:
+    pass
