@@ -47,6 +47,7 @@ async def agent(server: str, cache: str, seconds: float) -> None:
     async with EdgeAgent(
         server, split="2", codec="q8", cache=Path(cache), budget_ms=BUDGET_MS, threads=1
     ) as running:
+        await running.settled()
         spec = running.manifest.boundaries[0].tensors[0]
         pixels = np.random.default_rng(0).integers(
             0, 256, (1, *spec.shape_without_batch), dtype=np.uint8

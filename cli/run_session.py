@@ -70,7 +70,7 @@ class RunSession:
         boundary = agent.manifest.boundaries[agent.plan.boundary]
         say(
             f"{agent.manifest.name}: boundary {boundary.id} after {boundary.after or 'the input'}, "
-            f"codec {agent.plan.codec} ({agent.plan.why})"
+            f"codec {agent.plan.codec}, in {agent.plan.runtime} ({agent.plan.why})"
         )
         if agent.link is not None:
             say(

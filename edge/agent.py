@@ -274,6 +274,11 @@ class EdgeAgent:
         """Whether all segments are here, so that the device can finish what the cloud does not."""
         return self._local is not None and self._local.ready
 
+    async def settled(self) -> None:
+        """Until the segments for finishing frames on the device are here, or could not be had."""
+        if self._local is not None:
+            await self._local.wait()
+
     @property
     def uplink_mbps(self) -> float | None:
         """The uplink's rate that decisions are made for; None where nothing adapts to it."""

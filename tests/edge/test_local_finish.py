@@ -51,9 +51,8 @@ def assert_finished_here(result: Result, expected: np.ndarray, boundary: int) ->
 
 
 async def loaded(agent: EdgeAgent) -> None:
-    assert agent._local is not None
-    await agent._local.wait()
-    assert agent._local.ready
+    await agent.settled()
+    assert agent.can_finish
 
 
 @pytest.mark.parametrize("boundary", [0, 1, 2, 3])
