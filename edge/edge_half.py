@@ -79,10 +79,6 @@ class EdgeHalf:
         encode_ms = 1e3 * (time.perf_counter() - start)
         return replace(part, codec=codec, tensors=tuple(tensors), encode_ms=encode_ms)
 
-    def run(self, plan: Plan, inputs: Mapping[str, Array]) -> EdgePart:
-        """Both, one after the other."""
-        return self.encode(plan, self.compute(plan, inputs))
-
     def as_key_frame(self, plan: Plan, part: EdgePart) -> EdgePart:
         """The same frame once more, without what the worker lacks."""
         self.new_stream()
