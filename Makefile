@@ -32,8 +32,9 @@ demo: $(VENV)/.demo
 	$(BIN)/splitpoint demo
 
 # A file of tests stays in one process; the longest come first.
+# Two processes on two cores: a thread each, or torch's helpers wait for each other.
 test: lint
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 # ARGS may be --images DIR --bundle NAME.split: with a calibrated bundle it tries fkt, too.
 test-aarch64: $(VENV)/.dev

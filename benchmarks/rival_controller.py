@@ -2,8 +2,9 @@
 
 As in "reliability-aware split inference": the 20th percentile of the latest bandwidth samples, the
 plan that is quickest for it, and a change only for a gain of a tenth, at most once a second. Kinder
-to it than its authors: the server's time is taken out of the samples, and while all stays on the
-device, an 8 kB probe a second tells it what the link has become.
+to it than its authors: the server's time is taken out of the samples, a frame that was not answered
+counts as one that took until its deadline, and while all stays on the device, an 8 kB probe a
+second tells it what the link has become.
 """
 
 from __future__ import annotations
@@ -40,6 +41,11 @@ class Rival:
         now_s = time.perf_counter()
         if result.bytes_up and result.stages_ms.uplink > 0:
             away_ms = result.stages_ms.uplink + result.stages_ms.downlink - DEFAULT_ROUND_TRIP_MS
+            self._mbps.append(result.bytes_up * 8e-3 / max(away_ms, 1.0))
+        elif result.bytes_up and not result.outputs:
+            # It may not even have left: the rate is at most that.
+            stages = result.stages_ms
+            away_ms = result.total_ms - stages.edge - stages.encode
             self._mbps.append(result.bytes_up * 8e-3 / max(away_ms, 1.0))
         elif self._agent.is_local and now_s - self._probed_s > PROBE_EVERY_S:
             self._probed_s = now_s

@@ -198,7 +198,7 @@ def draw(samples: list[Any], path: Path) -> None:
     for axis, (name, label) in zip(axes, names, strict=True):
         axis.plot(minutes, [s[name] for s in samples], lw=1)
         axis.set_ylabel(label)
-        axis.set_ylim(bottom=0)
+        axis.set_ylim(0, 1.1 * max(s[name] for s in samples))
         axis.grid(alpha=0.3)
     axes[-1].set_xlabel("minutes; a fault each 20 s")
     figure.tight_layout()

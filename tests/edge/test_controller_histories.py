@@ -80,9 +80,10 @@ def play(table: CostTable, planner: OnlinePlanner, rng: random.Random) -> tuple[
     changes = rng.randint(1, 2)
     for change in range(changes):
         world = World.random(rng, round_trip_ms)
+        latencies_ms = world.latency_ms(table)
         for _ in range(rng.randint(3, 15) if change + 1 < changes else AFTER_CHANGE):
             index = controller.current
-            latency_ms = float(world.latency_ms(table)[index])
+            latency_ms = float(latencies_ms[index])
             own = table.edge_ms[index] + table.encode_ms[index]
             controller.computed(index, noisy(own * world.edge_factor))
             end_s = now_s + latency_ms / 1e3
@@ -112,9 +113,8 @@ def play(table: CostTable, planner: OnlinePlanner, rng: random.Random) -> tuple[
             now_s = max(now_s + interval_s, end_s)
     gaps = np.diff(switched)
     assert (gaps >= HOLD_S).all()
-    latency = world.latency_ms(table)
-    best = latency[allowed].min()
-    return max(latency[controller.current] - best - 1.0, 0.0) / best, len(switched)
+    best = latencies_ms[allowed].min()
+    return max(latencies_ms[controller.current] - best - 1.0, 0.0) / best, len(switched)
 
 
 @pytest.mark.parametrize("part", range(PARTS))
