@@ -199,9 +199,9 @@ class Controller:
         factor = conditions.edge_factor
         own_ms = (table.edge_ms + table.encode_ms) * factor
         rest_ms = self._finish_ms * factor
-        # Where the device can finish a frame in time, the cloud is given what that leaves.
+        # Where the device can finish a frame in time it begins to before it would be too late; an
+        # answer of the cloud still counts until the budget's end.
         saved = self.can_finish & (own_ms + rest_ms <= self._budget_ms) & (table.sends > 0)
-        wait_until_ms = self._budget_ms - np.where(saved, rest_ms, 0.0)
         rates = np.array([mbps] if hoping else self.uplink.spread(now_s, SPREAD))
         upload_ms = self._upload_ms_mbps / rates[:, np.newaxis]  # [rates, n]
         longer_ms = upload_ms - self._upload_ms_mbps / mbps
@@ -218,9 +218,9 @@ class Controller:
             saved_share = np.minimum(1.0, self.interval_ms / np.maximum(alone_ms, 1e-6)) * saved
         else:
             saved_share = saved
-        late = metrics.latency_ms + longer_ms > wait_until_ms
+        late = metrics.latency_ms + longer_ms > self._budget_ms
         in_time = np.where(late, saved_share, in_time).mean(0)
-        in_vain = saved & (metrics.latency_ms > wait_until_ms)
+        in_vain = saved & (metrics.latency_ms > self._budget_ms)
         metrics = replace(
             metrics, latency_ms=np.where(in_vain, self._budget_ms, metrics.latency_ms)
         )

@@ -290,6 +290,17 @@ def test_a_device_that_can_finish_may_go_on_asking() -> None:
         assert outlook.in_time[LOCAL] == 1.0
 
 
+def test_an_answer_after_the_device_has_begun_to_finish_is_still_in_time() -> None:
+    """200 ms for a finish leave the cloud 50 of 250; its answer after 115 counts all the same."""
+    table = table_of(edge_ms=(40.0, 160.0))
+    controller = controller_of(INPUT, 8.0, table, budget_ms=250.0)
+    controller.can_finish, controller.interval_ms = True, 150.0
+    assert controller._outlook(0.0, 8.0).in_time[INPUT] == 1.0
+    late = controller_of(INPUT, 2.0, table, budget_ms=250.0)
+    late.can_finish, late.interval_ms = True, 150.0
+    assert late._outlook(0.0, 2.0).in_time[INPUT] == pytest.approx(150 / 200)
+
+
 def test_a_live_source_needs_a_plan_that_keeps_up() -> None:
     """Sending takes 27 ms of the link, the device's first half 20 ms, and frames come in 22 ms."""
     table = table_of((20.0, 12.0), (1.0, 4.0))
