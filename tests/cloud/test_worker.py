@@ -62,23 +62,6 @@ async def test_what_cannot_be_served(small_bundle: Bundle) -> None:
         assert threading.active_count() <= threads + 1  # asyncio's own pool for loading
 
 
-class SlowRunner:
-    """Counts what runs together."""
-
-    def __init__(self) -> None:
-        self.batches: list[tuple[int, int]] = []
-
-    def run(self, boundary: int, values: Mapping[str, Array]) -> dict[str, Array]:
-        return self.run_together(boundary, [values])[0]
-
-    def run_together(
-        self, boundary: int, requests: list[Mapping[str, Array]]
-    ) -> list[dict[str, Array]]:
-        time.sleep(0.02)
-        self.batches.append((boundary, len(requests)))
-        return [{} for _ in requests]
-
-
 async def test_a_given_profile_is_announced(small_bundle: Bundle, tmp_path: Path) -> None:
     chain = TorchChain(small_bundle, torch.device("cpu"))
     samples = synthetic_samples(small_bundle.manifest)
@@ -100,108 +83,11 @@ async def test_a_given_profile_is_announced(small_bundle: Bundle, tmp_path: Path
                 pass
 
 
-class SlowModel:
-    def __init__(self) -> None:
-        self.runner = SlowRunner()
-        self.times = CloudTimes(segment_ms=(10.0, 10.0, 10.0))
-
-
-def job(model: SlowModel, boundary: int, answers: list[object], **over: object) -> Job:
-    fields = {
-        "model": model, "boundary": boundary, "batch": 1, "values": {},
-        "deadline": float("inf"), "answer": lambda job, result: answers.append(result),
-    }  # fmt: skip
-    return Job(**(fields | over))
-
-
-async def answered(answers: list[object], count: int) -> None:
-    for _ in range(1000):
-        if len(answers) >= count:
-            return
-        await asyncio.sleep(0.005)
-    raise AssertionError(f"{len(answers)} of {count} answers")
-
-
-async def test_what_waits_together_is_computed_together() -> None:
-    model, answers = SlowModel(), []
-    engine = Engine(max_batch=3, max_queued=100)
-    engine.start()
-    engine.submit(job(model, 0, answers))
-    await asyncio.sleep(0.005)  # it is being computed while these come
-    for boundary in (1, 0, 1, 1, 1, 0):
-        engine.submit(job(model, boundary, answers))
-    await answered(answers, 7)
-    await engine.stop()
-    # The oldest group first, the batch limit kept, boundaries never mixed.
-    assert model.runner.batches == [(0, 1), (1, 3), (0, 2), (1, 1)]
-    assert answers == [{}] * 7
-
-
-async def test_full_queue_refuses_and_stop_answers_the_rest() -> None:
-    model, answers = SlowModel(), []
-    engine = Engine(max_batch=1, max_queued=2)
-    engine.start()
-    engine.submit(job(model, 0, answers))
-    await asyncio.sleep(0.005)
-    engine.submit(job(model, 0, answers))
-    engine.submit(job(model, 0, answers))
-    with pytest.raises(FrameError) as caught:
-        engine.submit(job(model, 0, answers))
-    assert caught.value.status == pb.OVERLOADED
-    assert engine.load().queued == 2
-    await engine.stop()
-    assert answers[0] == {}
-    assert [error.status for error in answers[1:]] == [pb.STOPPING, pb.STOPPING]
-
-
-async def test_utilisation_rises_and_falls() -> None:
-    model, answers = SlowModel(), []
-    engine = Engine(max_batch=1, max_queued=100)
-    engine.start()
-    for _ in range(20):
-        engine.submit(job(model, 0, answers))
-    await answered(answers, 20)
-    busy = engine.load().utilisation
-    await asyncio.sleep(0.3)
-    assert 0.2 < busy <= 1
-    assert engine.load().utilisation < busy
-    await engine.stop()
-
-
-async def test_expired_while_waiting() -> None:
-    model, answers = SlowModel(), []
-    engine = Engine(max_batch=4, max_queued=100)
-    engine.start()
-    engine.submit(job(model, 0, answers, deadline=time.perf_counter() - 1))
-    engine.submit(job(model, 0, answers, cancelled=True))
-    engine.submit(job(model, 0, answers))
-    await answered(answers, 3)
-    await engine.stop()
-    assert [a.status if isinstance(a, FrameError) else pb.OK for a in answers] == [
-        pb.EXPIRED, pb.CANCELLED, pb.OK,
-    ]  # fmt: skip
-
-
 async def test_same_bundle_twice_is_served_once(small_bundle: Bundle, tmp_path: Path) -> None:
     async with Worker(
         [small_bundle.folder, small_bundle.folder], listen="127.0.0.1:0", device="cpu"
     ) as worker:
         assert list(worker.models) == [small_bundle.digest]
-
-
-async def test_answer_that_fails_does_not_stop_the_engine() -> None:
-    model, answers = SlowModel(), []
-    engine = Engine(max_batch=1, max_queued=100)
-    engine.start()
-
-    def broken(job: Job, result: object) -> None:
-        raise ValueError("a stream that is gone")
-
-    engine.submit(job(model, 0, answers, answer=broken))
-    engine.submit(job(model, 0, answers))
-    await answered(answers, 1)
-    await engine.stop()
-    assert answers == [{}]
 
 
 async def test_torch_runs_in_one_thread_only(
