@@ -45,7 +45,8 @@ async def main():
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    options = dict(listen="127.0.0.1:0", batching=Batching(sys.argv[2]), device=sys.argv[3])
+    options = dict(listen="127.0.0.1:0", batching=Batching(sys.argv[2]), device=sys.argv[3],
+                   max_batch=int(sys.argv[4]))
     async with Worker([sys.argv[1]], **options) as worker:
         print("listening on", worker.address, file=sys.stderr, flush=True)
         await stop.wait()
@@ -90,7 +91,8 @@ async def run(options: argparse.Namespace, folder: Path) -> tuple[Table, dict[st
     for model in options.models:
         bundle = open_bundle(compiled(model, folder))
         payloads = payloads_of(bundle)
-        workers = {policy: start(["-c", WORKER, str(bundle.folder), policy, options.device])
+        workers = {policy: start(["-c", WORKER, str(bundle.folder), policy, options.device,
+                           str(options.max_batch)])
                    for policy in POLICIES}  # fmt: skip
         try:
             for mix, shares in MIXES.items():
@@ -177,6 +179,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=6)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--max-batch", type=int, default=128)
     parser.add_argument("--quick", action="store_true")
     options = parser.parse_args()
     if options.quick:

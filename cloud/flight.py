@@ -33,7 +33,7 @@ class Flight:
         states = [self.state] if self.aboard else []
         if self.joining:
             states.append(runner.enter(segment, [request.values for request in self.joining]))
-        state = runner.step(segment, runner.join(segment, states))
+        state = runner.step(segment, runner.join(segment, states), self.samples)
         return Flight(state=state, aboard=self.requests)
 
     def halves(self, runner: Runner, boundary: int) -> tuple[Flight, Flight] | None:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from splitpoint.codec import Array
 from splitpoint.partition.bundle import Bundle, open_bundle
 from splitpoint.partition.chain import SegmentChain
 from splitpoint.partition.codec_tables import codecs_of
@@ -20,12 +21,13 @@ from splitpoint.partition.samples import synthetic_samples
 from splitpoint.partition.torch_chain import TorchChain
 
 from .errors import ServeError
+from .gpu_chain import GpuChain
 from .measure_batches import measure_batches
 from .memory import is_out_of_memory
+from .precision import AUTO, choose_precision
 from .request import ServedModel
 from .runner import Runner
 
-AUTO = "auto"
 TRIAL_BATCH, TRIAL_ROUNDS = 4, 3
 
 
@@ -34,6 +36,7 @@ def load_model(
     device: torch.device,
     *,
     runtime: str = AUTO,
+    precision: str = AUTO,
     max_batch: int,
     profiles: dict[str, Profile],
     progress: Callable[[str], None],
@@ -47,7 +50,9 @@ def load_model(
     progress(f"loading {manifest.name} ({bundle.digest[:12]})")
     boundaries = [boundary.tensors for boundary in manifest.boundaries]
     try:
-        chain = _chain(bundle, device, runtime)
+        chain, sizes = _chain(bundle, device, runtime), _sizes(device, max_batch)
+        if isinstance(chain, GpuChain):
+            _settle_precision(bundle, chain, precision, progress)
         codecs = codecs_of(manifest, bundle.folder)
         profile = profiles.pop(bundle.digest, None)
         if profile is None:
@@ -56,7 +61,7 @@ def load_model(
             _check(profile, manifest.name, chain.runtime)
             warm_up(bundle, chain)
             times = CloudTimes.from_profile(profile)
-        runner = Runner(chain, boundaries)
+        runner = Runner(chain, boundaries, sizes)
         batch_times = measure_batches(
             bundle,
             runner,
@@ -88,12 +93,52 @@ def load_model(
 
 def _chain(bundle: Bundle, device: torch.device, runtime: str) -> SegmentChain:
     """The segments in `runtime`, or in the faster one: on a GPU that is torch."""
-    if runtime == TORCH or device.type != "cpu":
+    if runtime not in (AUTO, TORCH, ONNX):
+        raise ServeError(f"unknown runtime {runtime!r}", f"use {AUTO}, {TORCH} or {ONNX}")
+    if device.type != "cpu":
+        if runtime == ONNX:
+            raise ServeError("onnxruntime serves on a CPU only", "use --runtime torch on a GPU")
+        return GpuChain(bundle, device)
+    if runtime == TORCH:
         return TorchChain(bundle, device)
     if runtime == ONNX:
         return OnnxChain(bundle)
     chains: list[SegmentChain] = [OnnxChain(bundle), TorchChain(bundle, device)]
     return min(chains, key=lambda chain: _trial_s(bundle, chain))
+
+
+def _sizes(device: torch.device, max_batch: int) -> list[int]:
+    """The batch sizes that are captured on a GPU; a CPU takes any."""
+    if device.type == "cpu":
+        return []
+    powers = [1 << power for power in range(max_batch.bit_length())]
+    return sorted({*(size for size in powers if size <= max_batch), max_batch})
+
+
+def _settle_precision(
+    bundle: Bundle, chain: GpuChain, precision: str, progress: Callable[[str], None]
+) -> None:
+    """What was asked for, or the fastest that is close enough, from a small batch."""
+    if precision != AUTO:
+        chain.use(precision)
+        return
+    boundaries = [boundary.tensors for boundary in bundle.manifest.boundaries]
+    runner, values = Runner(chain, boundaries), synthetic_samples(bundle.manifest).inputs[0]
+
+    def run(name: str) -> tuple[dict[str, Array], float]:
+        chain.use(name)
+        seconds = _trial_s(bundle, chain)
+        state = runner.enter(0, [values])
+        for segment in range(len(chain)):
+            state = runner.step(segment, state, 1)
+        return runner.answers(state, [1])[0], seconds
+
+    chosen, found = choose_precision(run)
+    chain.use(chosen)
+    progress(
+        f"{bundle.manifest.name}: precision {chosen}, off by {100 * found[chosen][0]:.2g} % of the "
+        "largest output"
+    )
 
 
 def _trial_s(bundle: Bundle, chain: SegmentChain) -> float:
@@ -107,7 +152,8 @@ def _trial_s(bundle: Bundle, chain: SegmentChain) -> float:
         start = time.perf_counter()
         state = runner.enter(0, [values] * TRIAL_BATCH)
         for segment in range(len(chain)):
-            state = runner.step(segment, state)
+            state = runner.step(segment, state, TRIAL_BATCH)
+        chain.wait()
         times.append(time.perf_counter() - start)
     return statistics.median(times[1:])
 

@@ -46,7 +46,7 @@ def measure_batches(
         if time.perf_counter() - began_s > LONGEST_ROUND_S * (1 + ROUNDS):
             break
         size *= 2
-    return BatchTimes(found, max_batch)
+    return BatchTimes(found, max_batch, padded=bool(runner.sizes))
 
 
 def _round(runner: Runner, segments: int, values: object, size: int) -> list[float]:
@@ -55,7 +55,7 @@ def _round(runner: Runner, segments: int, values: object, size: int) -> list[flo
     times = []
     for segment in range(segments):
         start = time.perf_counter()
-        state = runner.step(segment, state)
+        state = runner.step(segment, state, size)
         runner.chain.wait()
         times.append(1e3 * (time.perf_counter() - start))
     return times

@@ -12,10 +12,16 @@ from splitpoint.proto.frames import Boundaries
 
 
 class Runner:
-    """The segments of one bundle in one runtime. A state holds one boundary's tensors."""
+    """The segments of one bundle in one runtime. A state holds one boundary's tensors.
 
-    def __init__(self, chain: SegmentChain, boundaries: Boundaries) -> None:
-        self.chain, self._boundaries = chain, boundaries
+    With `sizes`, a segment only ever sees batches of these sizes: others are filled up with copies
+    of their first sample, whose results are thrown away.
+    """
+
+    def __init__(
+        self, chain: SegmentChain, boundaries: Boundaries, sizes: Sequence[int] = ()
+    ) -> None:
+        self.chain, self._boundaries, self.sizes = chain, boundaries, tuple(sorted(sizes))
 
     def enter(self, boundary: int, requests: Sequence[Mapping[str, Array]]) -> State:
         """The tensors of several requests at `boundary`, one after the other."""
@@ -40,10 +46,15 @@ class Runner:
             for spec in self._boundaries[boundary]
         }
 
-    def step(self, segment: int, state: State) -> State:
-        """The state at the next boundary."""
+    def step(self, segment: int, state: State, samples: int) -> State:
+        """The state at the next boundary, from one of so many `samples`."""
+        size = next((size for size in self.sizes if size >= samples), samples)
+        if size > samples:
+            first = self.part(segment, state, 0, 1)
+            state = self.join(segment, [state, *[first] * (size - samples)])
         after = state | self.chain.step(segment, state)
-        return {spec.name: after[spec.name] for spec in self._boundaries[segment + 1]}
+        after = {spec.name: after[spec.name] for spec in self._boundaries[segment + 1]}
+        return self.part(segment + 1, after, 0, samples) if size > samples else after
 
     def answers(self, state: State, samples: Sequence[int]) -> list[dict[str, Array]]:
         """The outputs of each request, from the state at the end; `SpecError` if they do not fit.

@@ -22,7 +22,8 @@ from splitpoint.proto.limits import (
 
 from .engine import Engine
 from .errors import ServeError
-from .load_model import AUTO, load_model
+from .load_model import load_model
+from .precision import AUTO, check_precision
 from .request import ServedModel
 from .schedule import Batching
 from .service import SplitService
@@ -47,6 +48,7 @@ class Worker:
         device: str = "auto",
         max_batch: int = 128,
         runtime: str = AUTO,
+        precision: str = AUTO,
         batching: Batching = Batching.SUFFIX,
         max_queued_bytes: int = 1 << 30,
         grace_s: float = 10.0,
@@ -56,7 +58,7 @@ class Worker:
     ) -> None:
         self._bundles, self._listen, self._device_name = bundles, listen, device
         self._max_batch, self._max_queued_bytes = max_batch, max_queued_bytes
-        self._runtime, self._batching = runtime, batching
+        self._runtime, self._precision, self._batching = runtime, precision, batching
         self._grace_s, self._reflection, self._progress = grace_s, reflection, progress
         self._profiles = profiles
         self.models: dict[str, ServedModel] = {}
@@ -65,6 +67,7 @@ class Worker:
     async def __aenter__(self) -> Worker:
         """Loads the bundles, starts the engine and listens."""
         self._device = pick_device(self._device_name)
+        check_precision(self._precision, self._device)
         self._given = {(found := load_profile(path)).digest: found for path in self._profiles}
         self._engine = Engine(
             max_batch=self._max_batch,
@@ -132,6 +135,7 @@ class Worker:
             folder,
             self._device,
             runtime=self._runtime,
+            precision=self._precision,
             max_batch=self._max_batch,
             profiles=self._given,
             progress=self._progress,

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import threading
-import time
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,18 +12,14 @@ import numpy as np
 import pytest
 import torch
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from splitpoint.cloud.engine import Engine, Job
 from splitpoint.cloud.errors import ServeError
+from splitpoint.cloud.request import Request
 from splitpoint.cloud.worker import Worker
-from splitpoint.codec import Array
 from splitpoint.partition.bundle import Bundle
-from splitpoint.partition.costs import CloudTimes
 from splitpoint.partition.errors import DeviceError
 from splitpoint.partition.measure import measure
 from splitpoint.partition.samples import synthetic_samples
 from splitpoint.partition.torch_chain import TorchChain
-from splitpoint.proto import splitpoint_pb2 as pb
-from splitpoint.proto.frames import FrameError
 from splitpoint.proto.limits import SERVICE
 
 
@@ -54,6 +48,9 @@ async def test_what_cannot_be_served(small_bundle: Bundle) -> None:
     for options, words in (
         ({"device": "abacus"}, "unknown device"),
         ({"listen": "256.0.0.1:1"}, "cannot listen"),
+        ({"runtime": "java"}, "unknown runtime"),
+        ({"precision": "fp8"}, "unknown precision"),
+        ({"precision": "bf16", "device": "cpu"}, "needs a GPU"),
     ):
         threads = threading.active_count()
         with pytest.raises((ServeError, DeviceError), match=words):
@@ -102,12 +99,16 @@ async def test_torch_runs_in_one_thread_only(
         return step(self, index, state)
 
     monkeypatch.setattr(TorchChain, "step", noted)
-    monkeypatch.setattr("splitpoint.cloud.engine.INLINE_MS", 0)
-    async with Worker([small_bundle.folder], listen="127.0.0.1:0", device="cpu") as worker:
+    monkeypatch.setattr("splitpoint.cloud.engine.INLINE_S", 0)
+    options = {"listen": "127.0.0.1:0", "device": "cpu", "runtime": "torch"}
+    async with Worker([small_bundle.folder], **options) as worker:
         model = worker.models[small_bundle.digest]
         spec = small_bundle.manifest.boundaries[0].tensors[0]
-        answers: list[object] = []
-        values = {spec.name: np.zeros(spec.shape_at(1), spec.numpy_dtype)}
-        worker._engine.submit(job(model, 0, answers, values=values))
-        await answered(answers, 1)
+        answer: asyncio.Future[object] = asyncio.get_running_loop().create_future()
+        worker._engine.submit(Request(
+            model=model, boundary=0, samples=1, deadline_s=float("inf"), client="",
+            values={spec.name: np.zeros(spec.shape_at(1), spec.numpy_dtype)},
+            answer=lambda request, result: answer.set_result(result), broke=lambda: None,
+        ))  # fmt: skip
+        assert isinstance(await asyncio.wait_for(answer, 10), dict)
     assert len(threads) == 1, threads
