@@ -1,9 +1,9 @@
 """Where everything is sent to the cloud, how does the worker compare with LitServe?
 
 The same JPEGs to both, from simulated clients that each wait for their answer; the same model, the
-same largest batch, each server a process of its own, in turn, several rounds; the best round of each
-counts. LitServe runs as its documentation sets it up (base64 in JSON, PIL, torch), with the best of
-one and two workers and of two batch timeouts; and once more with our runtime in it.
+same largest batch, each server a process of its own, in turn, several rounds. LitServe runs as its
+documentation sets it up (base64 in JSON, PIL, torch), with the best of one and two workers and of
+two batch timeouts; and once more with our runtime in it.
 
     python benchmarks/cloud_only.py [--models resnet18 efficientnet-lite0] [--clients 1 8 32]
 """
@@ -95,11 +95,8 @@ async def rival(
     for workers, timeout_s in SETUPS[: 1 if options.quick else None]:
         with socket.create_server(("127.0.0.1", 0)) as free:
             port = free.getsockname()[1]
-        process = subprocess.Popen(
-            [sys.executable, str(Path(__file__).with_name("rival_server.py")), source, weights,
-             runtime, str(bundle.folder), str(port), str(MAX_BATCH), str(timeout_s), str(workers)],
-            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
-        )  # fmt: skip
+        process = rival_process(source, weights, runtime, str(bundle.folder), str(port),
+                                str(MAX_BATCH), str(timeout_s), str(workers))  # fmt: skip
         try:
             await _until_it_answers(process, port)
             for count in clients:
@@ -113,6 +110,14 @@ async def rival(
             os.killpg(process.pid, signal.SIGTERM)
             process.wait(30)
     return best
+
+
+def rival_process(*arguments: str) -> subprocess.Popen[bytes]:
+    script = str(Path(__file__).with_name("rival_server.py"))
+    return subprocess.Popen(
+        [sys.executable, script, *arguments],
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
+    )  # fmt: skip
 
 
 async def _until_it_answers(process: subprocess.Popen[bytes], port: int) -> None:

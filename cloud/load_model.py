@@ -50,11 +50,13 @@ def load_model(
     progress(f"loading {manifest.name} ({bundle.digest[:12]})")
     boundaries = [boundary.tensors for boundary in manifest.boundaries]
     try:
+        profile = profiles.pop(bundle.digest, None)
+        if profile is not None and runtime == AUTO:
+            runtime = profile.runtime
         chain, sizes = _chain(bundle, device, runtime), _sizes(device, max_batch)
         if isinstance(chain, GpuChain):
             _settle_precision(bundle, chain, precision, progress)
         codecs = codecs_of(manifest, bundle.folder)
-        profile = profiles.pop(bundle.digest, None)
         if profile is None:
             times = measure_server(bundle, chain, codecs)
         else:

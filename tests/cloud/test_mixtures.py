@@ -65,7 +65,7 @@ async def test_random_arrivals_answer_as_the_unsplit_model(
     chance, rng = random.Random(4), np.random.default_rng(4)
     spec = model.boundaries[0][0]
     results: dict[int, tuple[Array, object, int]] = {}
-    count = 150
+    count, requests = 150, []
     for number in range(count):
         samples = chance.choice((1, 1, 1, 2, 5))
         picture = rng.integers(0, 256, spec.shape_at(samples)).astype(spec.numpy_dtype)
@@ -75,11 +75,13 @@ async def test_random_arrivals_answer_as_the_unsplit_model(
                  picture: Array = picture) -> None:  # fmt: skip
             results[number] = (picture, result, request.batch_computed)
 
-        engine.submit(Request(
+        requests.append(Request(
             model=model, boundary=boundary, samples=samples, deadline_s=float("inf"),
             client=str(number), values=states_of(model, picture)[boundary], answer=note,
             broke=lambda: None,
         ))  # fmt: skip
+    for request in requests:
+        engine.submit(request)
         if chance.random() < 0.2:
             await asyncio.sleep(chance.choice((0, 0.001, 0.005)))
     for _ in range(1000):

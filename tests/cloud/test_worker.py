@@ -72,7 +72,7 @@ async def test_a_given_profile_is_announced(small_bundle: Bundle, tmp_path: Path
     assert model.times.segment_ms == tuple(1000.0 + s.id for s in segments)
     for change, words in (
         ({"digest": "0" * 64}, "not served"),
-        ({"runtime": "x"}, "measured in x"),
+        ({"runtime": "onnxruntime-int8"}, "unknown runtime"),
     ):
         replace(found, **change).save(path)
         with pytest.raises(ServeError, match=words):
