@@ -122,7 +122,7 @@ async def undisturbed(worker: WorkerProcess, bundle: Bundle) -> AsyncIterator[li
         yield replies
         stop.set()
         await driving
-    assert len(replies) > 10
+    assert replies
     for reply in replies:
         assert reply.status == pb.OK, reply.reason
         got = np.frombuffer(reply.outputs[0].payload, np.float32)

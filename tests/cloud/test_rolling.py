@@ -34,7 +34,7 @@ async def test_rolling_restart_under_load(
                           budget_ms=BUDGET_MS),
                 pixels, expected,
             ))
-            for split in (0, 1, 2)
+            for split in (1, 2, 3)
         ]  # fmt: skip
         for worker in workers:
             assert await asyncio.to_thread(worker.end) == 0  # drained
