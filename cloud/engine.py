@@ -1,83 +1,68 @@
-"""Queues, batches and computes: one engine, one compute thread, all models and streams.
+"""Runs what the schedule says on one device, in a thread of its own. Every request is answered.
 
-Requests that wait at the same boundary of the same model are computed together, in the order in
-which the oldest of each group came. There is no artificial delay: a batch is whatever waited while
-the one before it ran. Every job gets exactly one answer.
+Requests of many clients run together from where they meet (see `schedule`). What one request
+breaks, it alone pays for: a batch that fails is run again in halves, and a kernel that does not
+come back is left behind with its thread.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import math
+import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from collections.abc import Callable
 from typing import Any, TypeVar
 
-from splitpoint.codec import Array, CodecSource
-from splitpoint.partition.bundle import Bundle
-from splitpoint.partition.costs import CloudTimes
+from splitpoint.codec import Array
 from splitpoint.proto import splitpoint_pb2 as pb
-from splitpoint.proto.frames import Boundaries, FrameError
+from splitpoint.proto.frames import FrameError
 
-from .torch_runner import TorchRunner
+from .batch import Batch
+from .flight import Flight, reunited
+from .isolate import run_isolated
+from .job import Job
+from .memory import is_out_of_memory
+from .request import Request, ServedModel
+from .schedule import Batching, Refused, Schedule, Step
 
 log = logging.getLogger("splitpoint.cloud")
 _T = TypeVar("_T")
 
 # The way to the compute thread and back takes longer than this: shorter work is done in place.
-INLINE_MS = 0.3
-_NEWEST = 0.3  # weight of the latest batch in a mean
-_LOAD_MEMORY_S = 1.0  # what happened this long ago counts 1/e in the utilisation
-
-
-@dataclass(frozen=True, kw_only=True)
-class ServedModel:
-    """A bundle that is loaded and timed."""
-
-    bundle: Bundle
-    runner: TorchRunner
-    times: CloudTimes
-    boundaries: Boundaries
-    codecs: CodecSource
-
-
-@dataclass(kw_only=True, eq=False)
-class Job:
-    """One checked and decoded frame on its way through the engine.
-
-    `answer` is called once, on the event loop, with the outputs or the error. Times are of
-    `time.perf_counter`; `deadline` is infinite for a frame without budget.
-    """
-
-    model: ServedModel
-    boundary: int
-    batch: int
-    values: Mapping[str, Array]
-    deadline: float
-    answer: Callable[[Job, dict[str, Array] | FrameError], None]
-    cancelled: bool = False
-    queued_at: float = 0.0
-    started_at: float = 0.0
-    finished_at: float = 0.0
-    batch_computed: int = 0
+INLINE_S = 3e-4
+# A step that takes longer than this, and so many times what it should, does not come back.
+HUNG_S, HUNG_TIMES = 10.0, 20.0
+WATCH_S = 0.25
+LOAD_EVERY_S = 0.003  # is what is said of the load worked out again
 
 
 class Engine:
-    """Runs jobs until it is stopped. Use it from one event loop; `start` before `submit`."""
+    """Runs requests until it is stopped. Use it from one event loop; `start` before `submit`."""
 
-    def __init__(self, *, max_batch: int, max_queued: int) -> None:
-        self._max_batch, self._max_queued = max_batch, max_queued
-        self._queues: dict[tuple[int, int], deque[Job]] = {}
-        self._queued = 0
-        self._wake = asyncio.Event()
-        self._pool = ThreadPoolExecutor(1, thread_name_prefix="splitpoint-compute")
-        self._task: asyncio.Task[None] | None = None
-        self._utilisation = _Utilisation()
-        self._recent = _Recent()
+    def __init__(
+        self,
+        *,
+        max_batch: int,
+        max_queued_bytes: int,
+        batching: Batching = Batching.SUFFIX,
+        hung_s: float = HUNG_S,
+    ) -> None:
+        self._schedule = Schedule[Request](max_batch, batching)
+        self._max_queued_bytes, self._hung_s = max_queued_bytes, hung_s
+        self._lock = threading.Lock()  # of the schedule
+        self._computing = threading.Lock()
+        self._wake = threading.Condition()
+        self._calls: deque[Callable[[], None]] = deque()
+        self._loads: dict[ServedModel | None, tuple[float, pb.Load]] = {}
+        self._flights: dict[Batch[Request], Flight] = {}
+        self._began_s: float | None = None  # the step that runs now, and what it should take
+        self._planned_s = 0.0
+        self._stopping = False
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._watch: asyncio.Task[None] | None = None
+        self._thread = self._new_thread()
 
     async def on_compute_thread(self, function: Callable[..., _T], *args: Any) -> _T:
         """The result of `function`, from the thread that computes every batch.
@@ -85,164 +70,231 @@ class Engine:
         A model is loaded and timed there too: each thread that has run torch keeps helpers of its
         own, and with two sets on few cores every batch after a pause takes up to twice as long.
         """
-        return await asyncio.get_running_loop().run_in_executor(self._pool, function, *args)
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[_T] = loop.create_future()
+
+        def call() -> None:
+            try:
+                result = function(*args)
+            except BaseException as error:  # noqa: BLE001 - it is the caller's
+                loop.call_soon_threadsafe(_settle, future, None, error)
+            else:
+                loop.call_soon_threadsafe(_settle, future, result, None)
+
+        self._calls.append(call)
+        self._notify()
+        return await future
 
     def start(self) -> None:
-        """Starts the scheduling loop on the running event loop."""
-        self._task = asyncio.create_task(self._run(), name="engine")
+        """Begins to compute; answers are given on the running event loop."""
+        self._loop = asyncio.get_running_loop()
+        self._watch = asyncio.create_task(self._watchdog(), name="watchdog")
 
     async def stop(self) -> None:
-        """Ends the loop after the batch that is being computed; what waits gets STOPPING."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
-        for queue in self._queues.values():
-            for job in queue:
-                _tell(job, FrameError(pb.STOPPING, "the worker is stopping"))
-        self._queues.clear()
-        self._queued = 0
-        await asyncio.to_thread(self._pool.shutdown)
+        """Ends after the step that is being computed; what waits gets STOPPING."""
+        self._stopping = True
+        self._notify()
+        if self._watch is not None:
+            self._watch.cancel()
+            await asyncio.gather(self._watch, return_exceptions=True)
+        await asyncio.to_thread(self._thread.join, self._hung_s)
+        with self._lock:
+            left = self._schedule.clear()
+        stopping = FrameError(pb.STOPPING, "the worker is stopping")
+        _tell([(request, stopping) for request in left])
 
-    def submit(self, job: Job) -> None:
-        """Queues a job; `FrameError` (OVERLOADED) when the queue is full."""
-        if self._queued >= self._max_queued:
-            raise FrameError(pb.OVERLOADED, f"{self._queued} frames wait already")
-        job.queued_at = time.perf_counter()
-        key = (id(job.model), job.boundary)
-        self._queues.setdefault(key, deque()).append(job)
-        self._queued += 1
-        self._wake.set()
-
-    def load(self) -> pb.Load:
-        """How busy the engine is now."""
-        now = time.perf_counter()
-        queue_ms, slowdown = self._recent.at(now)
-        return pb.Load(
-            queued=self._queued,
-            queue_ms=queue_ms,
-            utilisation=self._utilisation.at(now),
-            slowdown=slowdown,
-        )
-
-    async def _run(self) -> None:
-        loop = asyncio.get_running_loop()
-        while True:
-            group = self._next_group()
-            if not group:
-                self._wake.clear()
-                await self._wake.wait()
-                continue
-            started = time.perf_counter()
-            if sum(group[0].model.times.segment_ms[group[0].boundary :]) * len(group) < INLINE_MS:
-                self._answer(group, _compute(group), started)
-                await asyncio.sleep(0)
-                continue
-            computing = loop.run_in_executor(self._pool, _compute, group)
+    def submit(self, request: Request) -> None:
+        """Takes a request; `FrameError` (OVERLOADED) at once when it could not be kept."""
+        with self._lock:
+            waiting = self._schedule.nbytes
+            if waiting and waiting + request.nbytes > self._max_queued_bytes:
+                raise FrameError(pb.OVERLOADED, f"{waiting / 1e6:.0f} MB wait already")
             try:
-                results = await asyncio.shield(computing)
-            except asyncio.CancelledError:
-                self._answer(group, await computing, started)
-                raise
-            self._answer(group, results, started)
+                self._schedule.offer(time.perf_counter(), request)
+            except Refused as refused:
+                raise FrameError(pb.OVERLOADED, str(refused)) from refused
+            alone = self._schedule.queued == 1
+        short = request.model.batch_times.suffix_s(request.boundary, request.samples) < INLINE_S
+        if alone and short and self._computing.acquire(blocking=False):
+            try:
+                while self._work():
+                    pass
+            finally:
+                self._computing.release()
+        else:
+            self._notify()
 
-    def _answer(
-        self, group: list[Job], results: list[dict[str, Array] | FrameError], started: float
-    ) -> None:
-        finished = time.perf_counter()
-        self._utilisation.add(started, finished)
-        announced_ms = sum(group[0].model.times.segment_ms[group[0].boundary :])
-        self._recent.add(
-            finished,
-            queue_ms=1e3 * (started - group[0].queued_at),
-            slowdown=1e3 * (finished - started) / announced_ms if announced_ms > 0 else 1.0,
-        )
-        samples = sum(job.batch for job in group)
-        for job, result in zip(group, results, strict=True):
-            job.started_at, job.finished_at, job.batch_computed = started, finished, samples
-            _tell(job, result)
-
-    def _next_group(self) -> list[Job]:
-        """The jobs to compute next: the group whose head waits longest, up to the batch limit."""
-        while self._queued:
-            key = min(
-                (key for key, queue in self._queues.items() if queue),
-                key=lambda key: self._queues[key][0].queued_at,
+    def load(self, model: ServedModel | None = None) -> pb.Load:
+        """How busy the device is now, and how long a frame of `model` would wait."""
+        now_s = time.perf_counter()
+        known = self._loads.get(model)
+        if known is not None and now_s - known[0] < LOAD_EVERY_S:
+            return known[1]
+        with self._lock:
+            schedule = self._schedule
+            found = pb.Load(
+                queued=schedule.queued,
+                utilisation=schedule.rates.busy(now_s),
+                slowdown=schedule.rates.slowdown,
             )
-            queue, samples = self._queues[key], 0
-            group: list[Job] = []
-            now = time.perf_counter()
-            while queue and (not group or samples + queue[0].batch <= self._max_batch):
-                job = queue.popleft()
-                self._queued -= 1
-                if job.cancelled:
-                    _tell(job, FrameError(pb.CANCELLED, "cancelled by its sender"))
-                elif now >= job.deadline:
-                    _tell(job, FrameError(pb.EXPIRED, "its budget ran out in the queue"))
-                else:
-                    group.append(job)
-                    samples += job.batch
-            if not queue:
-                del self._queues[key]
-            if group:
-                return group
-        return []
+            if model is not None:
+                waits = [
+                    1e3 * schedule.wait_s(now_s, model, boundary)
+                    for boundary in range(len(model.boundaries) - 1)
+                ]
+                found.wait_ms.extend(waits)
+                found.queue_ms = max(waits)
+        self._loads[model] = now_s, found
+        return found
+
+    # The compute thread. --------------------------------------------------------------------
+
+    def _new_thread(self) -> threading.Thread:
+        thread = threading.Thread(target=self._run, name="splitpoint-compute", daemon=True)
+        thread.start()
+        return thread
+
+    def _notify(self) -> None:
+        with self._wake:
+            self._wake.notify_all()
+
+    def _run(self) -> None:
+        computing = self._computing
+        while not self._stopping and computing is self._computing:
+            worked = False
+            with computing:
+                if self._calls:
+                    self._calls.popleft()()
+                    worked = True
+                elif self._loop is not None:
+                    worked = self._work()
+            if not worked:
+                with self._wake:
+                    if not (self._calls or self._schedule.queued or self._stopping):
+                        self._wake.wait()
+
+    def _work(self) -> bool:
+        """Runs one step of the plan; False where there is none."""
+        computing = self._computing
+        with self._lock:
+            step, dropped = self._schedule.next(time.perf_counter())
+        self._give([(job, _why_dropped(job)) for job in dropped])
+        if step is None:
+            return False
+        self._planned_s, self._began_s = step.planned_s, time.perf_counter()
+        began_s = self._began_s
+        flight, failed, too_many = self._advance(step)
+        now_s = time.perf_counter()
+        with self._lock:
+            if computing is not self._computing:
+                return False  # it was given up while it ran: nobody waits for it any more
+            self._began_s = None
+            if too_many:
+                self._schedule.shrink(step.batch.model, too_many // 2)
+            ended = self._schedule.done(now_s, now_s - began_s, list(failed))
+        self._give(list(failed.items()))
+        if ended:
+            self._answer(flight, now_s)
+        elif flight.aboard:
+            self._flights[step.batch] = flight
+        return True
+
+    def _advance(self, step: Step[Request]) -> tuple[Flight, dict[Request, FrameError], int]:
+        """A batch after one segment, who failed in it, and how many samples were too many."""
+        model = step.batch.jobs[0].model
+        runner, segment = model.runner, step.segment
+        flight = self._flights.pop(step.batch, None) or Flight()
+        flight.joining = step.joining
+        for request in flight.joining:
+            request.started_s = self._began_s or 0.0
+        too_many = 0
+
+        def run(part: Flight) -> Flight:
+            nonlocal too_many
+            try:
+                return part.run(runner, segment)
+            except Exception as error:
+                if is_out_of_memory(error):
+                    too_many = max(too_many, part.samples)
+                raise
+
+        flights, failures = run_isolated(run, lambda part: part.halves(runner, segment), flight)
+        try:
+            after = reunited(runner, segment + 1, flights)
+        except Exception as error:  # noqa: BLE001 - they fit alone, but not together
+            failures += [(part, error) for part in flights]
+            after = Flight()
+        failed = {
+            request: _why_failed(model, error)
+            for part, error in failures
+            for request in part.requests
+        }
+        if len(failed) < len(flight.requests) or len(failed) == 1:
+            for part, error in failures:
+                if not is_out_of_memory(error):
+                    for request in part.requests:
+                        request.broke()
+        return after, failed, too_many
+
+    def _answer(self, flight: Flight, now_s: float) -> None:
+        """The batch is at the end: to each its own."""
+        requests, runner = flight.aboard, flight.aboard[0].model.runner
+        for request in requests:
+            request.finished_s, request.batch_computed = now_s, flight.samples
+        try:
+            results: list[Any] = runner.answers(flight.state, [r.samples for r in requests])
+        except Exception as error:  # noqa: BLE001 - a device can fail here too
+            results = [_why_failed(requests[0].model, error)] * len(requests)
+        self._give(list(zip(requests, results, strict=True)))
+
+    def _give(self, answers: list[tuple[Request, dict[str, Array] | FrameError]]) -> None:
+        """On the event loop; one that has ended has no one who waits."""
+        if answers and self._loop is not None and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(_tell, answers)
+
+    async def _watchdog(self) -> None:
+        """Leaves a kernel that does not come back behind, with its thread."""
+        while True:
+            await asyncio.sleep(WATCH_S)
+            began_s, limit_s = self._began_s, max(self._hung_s, HUNG_TIMES * self._planned_s)
+            if began_s is None or time.perf_counter() - began_s < limit_s:
+                continue
+            with self._lock:
+                hung = self._schedule.give_up()
+                self._computing, self._began_s = threading.Lock(), None
+            log.error("a batch of %d did not come back in %.0f s", len(hung), limit_s)
+            for request in hung:
+                request.broke()
+            error = FrameError(pb.INTERNAL, f"computing did not come back in {limit_s:.0f} s")
+            self._give([(request, error) for request in hung])
+            self._thread = self._new_thread()
 
 
-def _tell(job: Job, result: dict[str, Array] | FrameError) -> None:
-    """Answers a job; a stream that cannot take its answer is no reason to stop for the others."""
-    try:
-        job.answer(job, result)
-    except Exception:
-        log.exception("an answer could not be given")
+def _settle(future: asyncio.Future[Any], result: Any, error: BaseException | None) -> None:
+    if future.done():  # its caller did not wait
+        return
+    if error is None:
+        future.set_result(result)
+    else:
+        future.set_exception(error)
 
 
-class _Utilisation:
-    """Share of recent time that was busy, forgotten exponentially."""
-
-    def __init__(self) -> None:
-        self._share, self._at = 0.0, time.perf_counter()
-
-    def add(self, start: float, end: float) -> None:
-        """Idle until `start`, then busy until `end`."""
-        start = max(start, self._at)
-        self._share = 1 - (1 - self.at(start)) * math.exp((start - end) / _LOAD_MEMORY_S)
-        self._at = end
-
-    def at(self, now: float) -> float:
-        return self._share * math.exp(min(self._at - now, 0.0) / _LOAD_MEMORY_S)
+def _why_dropped(job: Job) -> FrameError:
+    if job.cancelled:
+        return FrameError(pb.CANCELLED, "cancelled by its sender")
+    return FrameError(pb.EXPIRED, "its budget ran out in the queue")
 
 
-class _Recent:
-    """How long the latest batches waited, and how they compare with the announced times.
-
-    Where none comes for a while the engine is idle, and a new one would not wait.
-    """
-
-    def __init__(self) -> None:
-        self._queue_ms, self._slowdown, self._at = 0.0, 1.0, time.perf_counter()
-
-    def add(self, now: float, *, queue_ms: float, slowdown: float) -> None:
-        known_ms, known = self.at(now)
-        self._queue_ms = known_ms + _NEWEST * (queue_ms - known_ms)
-        self._slowdown = known + _NEWEST * (slowdown - known)
-        self._at = now
-
-    def at(self, now: float) -> tuple[float, float]:
-        """Milliseconds in the queue, and the factor on the announced times."""
-        left = math.exp(min(self._at + _LOAD_MEMORY_S - now, 0.0) / _LOAD_MEMORY_S)
-        return self._queue_ms * left, self._slowdown**left
+def _why_failed(model: ServedModel, error: Exception) -> FrameError:
+    log.warning("%s: a frame failed: %r", model.bundle.manifest.name, error)
+    reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
+    return FrameError(pb.INTERNAL, f"computing failed ({reason})")
 
 
-def _compute(group: list[Job]) -> list[dict[str, Array] | FrameError]:
-    """Results in the order of the group; one job's failure is its own."""
-    model, boundary = group[0].model, group[0].boundary
-    try:
-        if len(group) == 1:
-            return [model.runner.run(boundary, group[0].values)]
-        return list(model.runner.run_together(boundary, [job.values for job in group]))
-    except Exception as error:  # noqa: BLE001 - whatever a kernel raises must not end the engine
-        if len(group) == 1:
-            log.warning("%s: a frame failed: %r", model.bundle.manifest.name, error)
-            reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
-            return [FrameError(pb.INTERNAL, f"computing failed ({reason})")]
-    return [result for job in group for result in _compute([job])]
+def _tell(answers: list[tuple[Request, dict[str, Array] | FrameError]]) -> None:
+    """Answers requests; one that cannot take its answer is no reason to stop for the others."""
+    for request, result in answers:
+        try:
+            request.answer(request, result)
+        except Exception:
+            log.exception("an answer could not be given")

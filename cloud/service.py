@@ -14,7 +14,9 @@ from splitpoint.partition.bundle import MANIFEST
 from splitpoint.proto import splitpoint_pb2 as pb
 from splitpoint.proto.limits import CHUNK_BYTES, PROTOCOL, SERVICE
 
-from .engine import Engine, ServedModel
+from .engine import Engine
+from .quarantine import Quarantine
+from .request import ServedModel
 from .stream import InferStream
 
 
@@ -30,6 +32,7 @@ class SplitService:
     ) -> None:
         self._models, self._engine, self._decoders = models, engine, decoders
         self._device = device
+        self._quarantine = Quarantine()
         self._draining = False
         self._streams: set[InferStream] = set()
 
@@ -106,7 +109,12 @@ class SplitService:
         if self._draining:
             await context.abort(grpc.StatusCode.UNAVAILABLE, "the worker is stopping")
         stream = InferStream(
-            context, self._models, self._engine, self._decoders, lambda: self._draining
+            context,
+            self._models,
+            self._engine,
+            self._decoders,
+            self._quarantine,
+            lambda: self._draining,
         )
         self._streams.add(stream)
         try:

@@ -26,7 +26,9 @@ from splitpoint.proto.frames import (
 )
 from splitpoint.proto.limits import MAX_BATCH_PER_FRAME, MAX_CREDITS, PROTOCOL, max_frame_bytes
 
-from .engine import Engine, Job, ServedModel
+from .engine import Engine
+from .quarantine import Quarantine
+from .request import Request, ServedModel
 
 log = logging.getLogger("splitpoint.cloud")
 
@@ -46,14 +48,16 @@ class InferStream:
         models: Mapping[str, ServedModel],
         engine: Engine,
         decoders: Executor,
+        quarantine: Quarantine,
         is_draining: Callable[[], bool],
     ) -> None:
         self._context, self._models, self._engine = context, models, engine
         self._decoders, self._is_draining = decoders, is_draining
+        self._quarantine, self._client = quarantine, context.peer()
         self._outbox: deque[bytes] = deque()
         self._outbox_changed = asyncio.Event()
         self._space = asyncio.Event()
-        self._jobs: dict[int, Job | None] = {}  # by frame id; None while it is decoded
+        self._jobs: dict[int, Request | None] = {}  # by frame id; None while it is decoded
         self._cancelled_early: set[int] = set()  # while they were being decoded
         self._tasks: set[asyncio.Task[None]] = set()
         self._video: tuple[tuple[int, str], VideoStream] | None = None
@@ -133,7 +137,7 @@ class InferStream:
             max_batch=MAX_BATCH_PER_FRAME,
             max_frame_bytes=max_frame_bytes(model.boundaries, MAX_BATCH_PER_FRAME),
             segment_ms=model.times.segment_ms,
-            load=self._engine.load(),
+            load=self._engine.load(model),
         )
         await self._context.write(pb.ServerMessage(welcome=welcome).SerializeToString())
         return model
@@ -160,7 +164,7 @@ class InferStream:
             elif kind == "cancel":
                 self._cancel(message.cancel.id)
             elif kind == "probe":
-                reply = pb.ProbeReply(id=message.probe.id, load=self._engine.load())
+                reply = pb.ProbeReply(id=message.probe.id, load=self._engine.load(model))
                 self._send(pb.ServerMessage(probe=reply).SerializeToString())
             else:
                 raise FrameError(pb.MALFORMED, "Hello may be said once")
@@ -175,6 +179,8 @@ class InferStream:
             raise FrameError(pb.MALFORMED, f"frame id {checked.id} is still unanswered")
         if len(self._jobs) >= MAX_CREDITS:
             raise FrameError(pb.OVERLOADED, f"{MAX_CREDITS} frames of this stream are unanswered")
+        if self._quarantine.holds(checked.boundary, checked.payloads):
+            raise FrameError(pb.INTERNAL, "the same frame broke a batch a moment ago")
         in_order = isinstance(checked.codec, FktVideo)
         if isinstance(checked.codec, FktVideo):
             checked = replace(checked, codec=self._video_stream(checked.boundary, checked.codec))
@@ -222,7 +228,7 @@ class InferStream:
     ) -> None:
         decode_us = int(1e6 * (time.perf_counter() - decode_started))
 
-        def answer(job: Job, result: dict[str, Array] | FrameError) -> None:
+        def answer(job: Request, result: dict[str, Array] | FrameError) -> None:
             self._untrack(frame.id)
             try:
                 if not isinstance(result, FrameError):
@@ -232,13 +238,16 @@ class InferStream:
                 result = FrameError(pb.INTERNAL, f"the outputs do not fit the bundle ({misfit})")
             self._reply_error(frame.id, index, result, arrived)
 
-        job = Job(
+        job = Request(
             model=model,
             boundary=frame.boundary,
-            batch=frame.batch,
+            samples=frame.batch,
+            deadline_s=arrived + frame.budget_ms / 1e3 if frame.budget_ms else float("inf"),
+            client=self._client,
+            nbytes=sum(array.nbytes for array in values.values()),
             values=values,
-            deadline=arrived + frame.budget_ms / 1e3 if frame.budget_ms else float("inf"),
             answer=answer,
+            broke=lambda: self._quarantine.add(frame.boundary, frame.payloads),
         )
         job.cancelled = frame.id in self._cancelled_early
         self._engine.submit(job)
@@ -253,7 +262,7 @@ class InferStream:
         else:
             job.cancelled = True
 
-    def _track(self, frame_id: int, job: Job | None) -> None:
+    def _track(self, frame_id: int, job: Request | None) -> None:
         self._jobs[frame_id] = job
         self._settled.clear()
 
@@ -267,7 +276,7 @@ class InferStream:
         self,
         frame_id: int,
         index: int,
-        job: Job,
+        job: Request,
         outputs: dict[str, Array],
         arrived: float,
         decode_us: int,
@@ -278,13 +287,13 @@ class InferStream:
             status=pb.OK,
             outputs=encode_tensors(outputs, job.model.boundaries[-1], _RAW),
             times=pb.Times(
-                queue_us=int(1e6 * (job.started_at - job.queued_at)),
+                queue_us=int(1e6 * (job.started_s - job.queued_s)),
                 decode_us=decode_us,
-                compute_us=int(1e6 * (job.finished_at - job.started_at)),
+                compute_us=int(1e6 * (job.finished_s - job.started_s)),
                 total_us=int(1e6 * (time.perf_counter() - arrived)),
                 batch=job.batch_computed,
             ),
-            load=self._engine.load(),
+            load=self._engine.load(job.model),
         )
         self._send(build_reply(reply))
 

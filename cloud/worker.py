@@ -10,15 +10,9 @@ from pathlib import Path
 from types import TracebackType
 
 import grpc
-import torch
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-from splitpoint.codec import CodecSource
-from splitpoint.partition.bundle import Bundle, open_bundle
-from splitpoint.partition.codec_tables import codecs_of
-from splitpoint.partition.costs import CloudTimes
-from splitpoint.partition.measure import measure_server, warm_up
 from splitpoint.partition.profile import load_profile
-from splitpoint.partition.torch_chain import TorchChain, describe_device, pick_device
+from splitpoint.partition.torch_chain import describe_device, pick_device
 from splitpoint.proto.limits import (
     MAX_BATCH_PER_FRAME,
     SERVICE,
@@ -26,10 +20,13 @@ from splitpoint.proto.limits import (
     server_options,
 )
 
-from .engine import Engine, ServedModel
+from .engine import Engine
 from .errors import ServeError
+from .load_model import load_model
+from .precision import AUTO, check_precision
+from .request import ServedModel
+from .schedule import Batching
 from .service import SplitService
-from .torch_runner import TorchRunner
 
 log = logging.getLogger("splitpoint.cloud")
 
@@ -49,15 +46,19 @@ class Worker:
         *,
         listen: str = DEFAULT_LISTEN,
         device: str = "auto",
-        max_batch: int = 32,
-        max_queued: int = 256,
+        max_batch: int = 128,
+        runtime: str = AUTO,
+        precision: str = AUTO,
+        batching: Batching = Batching.SUFFIX,
+        max_queued_bytes: int = 1 << 30,
         grace_s: float = 10.0,
         reflection: bool = False,
         profiles: Sequence[Path] = (),
         progress: Callable[[str], None] = lambda line: None,
     ) -> None:
         self._bundles, self._listen, self._device_name = bundles, listen, device
-        self._max_batch, self._max_queued = max_batch, max_queued
+        self._max_batch, self._max_queued_bytes = max_batch, max_queued_bytes
+        self._runtime, self._precision, self._batching = runtime, precision, batching
         self._grace_s, self._reflection, self._progress = grace_s, reflection, progress
         self._profiles = profiles
         self.models: dict[str, ServedModel] = {}
@@ -66,8 +67,13 @@ class Worker:
     async def __aenter__(self) -> Worker:
         """Loads the bundles, starts the engine and listens."""
         self._device = pick_device(self._device_name)
+        check_precision(self._precision, self._device)
         self._given = {(found := load_profile(path)).digest: found for path in self._profiles}
-        self._engine = Engine(max_batch=self._max_batch, max_queued=self._max_queued)
+        self._engine = Engine(
+            max_batch=self._max_batch,
+            max_queued_bytes=self._max_queued_bytes,
+            batching=self._batching,
+        )
         try:
             await self._start()
         except BaseException:
@@ -125,41 +131,16 @@ class Worker:
         self._decoders.shutdown()
 
     def _load(self, folder: Path) -> None:
-        bundle = open_bundle(folder)
-        self._progress(f"loading {bundle.manifest.name} ({bundle.digest[:12]})")
-        boundaries = [boundary.tensors for boundary in bundle.manifest.boundaries]
-        try:
-            chain = TorchChain(bundle, self._device)
-            codecs = codecs_of(bundle.manifest, bundle.folder)
-            times = self._times(bundle, chain, codecs)
-        except torch.OutOfMemoryError as error:
-            raise ServeError(
-                f"{bundle.manifest.name} does not fit into the memory of {self._device}",
-                "serve fewer models, or use --device cpu",
-            ) from error
-        self._progress(
-            f"{bundle.manifest.name}: {sum(times.segment_ms):.1f} ms a frame on {chain.device}"
+        model = load_model(
+            folder,
+            self._device,
+            runtime=self._runtime,
+            precision=self._precision,
+            max_batch=self._max_batch,
+            profiles=self._given,
+            progress=self._progress,
         )
-        self.models[bundle.digest] = ServedModel(
-            bundle=bundle,
-            runner=TorchRunner(chain, boundaries),
-            times=times,
-            boundaries=boundaries,
-            codecs=codecs,
-        )
-
-    def _times(self, bundle: Bundle, chain: TorchChain, codecs: CodecSource) -> CloudTimes:
-        """Those of a given profile, or measured now; either way every segment has run by then."""
-        profile = self._given.pop(bundle.digest, None)
-        if profile is None:
-            return measure_server(bundle, chain, codecs)
-        if profile.runtime != chain.runtime:
-            raise ServeError(
-                f"the profile of {bundle.manifest.name} was measured in {profile.runtime}",
-                f"measure it with `splitpoint profile --runtime {chain.runtime}`",
-            )
-        warm_up(bundle, chain)
-        return CloudTimes.from_profile(profile)
+        self.models[model.bundle.digest] = model
 
     def _add_reflection(self) -> None:
         from grpc_reflection.v1alpha import reflection  # only the cloud extra brings it

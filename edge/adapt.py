@@ -104,7 +104,10 @@ class Adapter:
 
     def load(self, load: pb.Load) -> None:
         """A worker said how busy it is."""
-        self.controller.load(time.perf_counter(), load.queue_ms, load.slowdown or 1.0)
+        boundaries = int(self._table.boundary.max()) + 1
+        waits = list(load.wait_ms)[:boundaries]
+        waits += [load.queue_ms] * (boundaries - len(waits))
+        self.controller.load(time.perf_counter(), waits, load.slowdown or 1.0)
 
     def frame_ended(self) -> None:
         """Decides, and begins what is due. Call it after each frame."""

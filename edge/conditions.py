@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from splitpoint.partition.costs import Floats
+
 NEWEST = 0.25  # weight of the latest measurement in a mean
 # A worker that nobody asks empties its queue: what was seen of it is half as long after this.
 QUEUE_HALF_LIFE_S = 10.0
@@ -16,7 +18,8 @@ class Conditions:
     def __init__(self, round_trip_ms: float) -> None:
         self.edge_factor, self.server_factor = 1.0, 1.0
         self.round_trip_ms = round_trip_ms
-        self._queue_ms, self._queue_at_s = 0.0, 0.0
+        self._queue_ms: Floats | float = 0.0
+        self._queue_at_s = 0.0
 
     def edge_took(self, ms: float, expected_ms: float) -> None:
         """The device computed and encoded in `ms` what its profile says takes `expected_ms`."""
@@ -28,18 +31,18 @@ class Conditions:
 
     def queued(self, now_s: float, ms: float) -> None:
         """A frame waited so long at the worker."""
-        self._queue_ms += NEWEST * (ms - self._queue_ms)
+        self._queue_ms = self._queue_ms + NEWEST * (ms - self._queue_ms)
         self._queue_at_s = now_s
 
-    def load(self, now_s: float, queue_ms: float, server_factor: float) -> None:
-        """What the worker itself says, of all that it serves."""
+    def load(self, now_s: float, queue_ms: Floats | float, server_factor: float) -> None:
+        """What the worker itself says; its queue may be longer for some candidates than others."""
         self._queue_ms, self._queue_at_s = queue_ms, now_s
         self.server_factor = min(max(server_factor, LEAST_FACTOR), MOST_FACTOR)
 
-    def queue_ms(self, now_s: float) -> float:
-        """How long a frame is expected to wait at the worker."""
+    def queue_ms(self, now_s: float) -> Floats | float:
+        """How long a frame is expected to wait at the worker, as whichever candidate."""
         silent_s = max(now_s - self._queue_at_s, 0.0)
-        return float(self._queue_ms * 0.5 ** (silent_s / QUEUE_HALF_LIFE_S))
+        return self._queue_ms * float(0.5 ** (silent_s / QUEUE_HALF_LIFE_S))
 
     def round_trip(self, ms: float) -> None:
         """An empty message went there and back in `ms`; a shorter time than known is believed."""

@@ -7,7 +7,7 @@ each frame.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -33,6 +33,7 @@ HOLD_S = 0.5  # at least, between two switches
 PROBE_EVERY_S, PROBE_MS = 1.0, 20.0
 FIRST_PROBE_BYTES, LEAST_PROBE_BYTES, MOST_PROBE_BYTES = 4 << 10, 1 << 10, 16 << 10
 HOPED_MBPS = 1e4
+MOST_WAIT_MS = 1e6  # that a worker is believed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,13 +115,19 @@ class Controller:
         """A frame was not answered within `waited_ms` of its sending."""
         conditions = self.conditions
         server_ms = float(self._table.server_ms[self.current]) * conditions.server_factor
-        known_ms = conditions.round_trip_ms + conditions.queue_ms(now_s) + server_ms
+        known_ms = conditions.round_trip_ms + self._queue_ms(now_s) + server_ms
         if waited_ms > known_ms:  # or it could not have been answered yet
             self.uplink.unanswered(now_s, nbytes, waited_ms - known_ms)
 
-    def load(self, now_s: float, queue_ms: float, server_factor: float) -> None:
-        """The worker says how long frames wait, and how its times compare with its profile."""
-        self.conditions.load(now_s, queue_ms, server_factor)
+    def load(self, now_s: float, wait_ms: Sequence[float], server_factor: float) -> None:
+        """The worker says how long frames wait, and how its times compare with its profile.
+
+        `wait_ms` is by boundary; frames may wait less long where others come by on their way.
+        """
+        waits, sends = np.zeros(len(self._table)), self._table.sends > 0
+        said = np.clip(np.nan_to_num(np.asarray(wait_ms, np.float64)), 0.0, MOST_WAIT_MS)
+        waits[sends] = said[self._table.boundary[sends]]
+        self.conditions.load(now_s, waits, server_factor)
 
     def echoed(self, now_s: float, nbytes: float, ms: float) -> None:
         """A probe with `nbytes` of padding came back after `ms`."""
@@ -256,11 +263,16 @@ class Controller:
             now > (1 + MARGIN) * then and (not aims_at_latency or sooner_ms > LEAST_GAIN_MS)
         )
 
+    def _queue_ms(self, now_s: float) -> float:
+        """For a frame of the present plan."""
+        waits = self.conditions.queue_ms(now_s)
+        return float(np.broadcast_to(waits, (len(self._table),))[self.current])
+
     def _state(self, now_s: float, mbps: float) -> dict[str, float]:
         conditions = self.conditions
         return {
             "uplink": mbps,
-            "queue": conditions.queue_ms(now_s),
+            "queue": self._queue_ms(now_s),
             "server": conditions.server_factor,
             "device": conditions.edge_factor,
             "round trip": conditions.round_trip_ms,

@@ -148,7 +148,8 @@ class FrameStream:
             remaining_ms = 1e3 * (deadline - time.perf_counter())
             if remaining_ms < 1:
                 raise FrameExpiredError("the budget ran out before the frame was sent")
-            data = build(frame_id, int(remaining_ms))
+            # Of no use is what the worker has ready later than a trip before the end.
+            data = build(frame_id, max(int(remaining_ms - self.round_trip_ms), 1))
         except BaseException:
             self._credits.release()
             raise

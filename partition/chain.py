@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from splitpoint.codec import Array
@@ -41,6 +41,14 @@ class SegmentChain(Protocol):
 
     def fetch(self, value: Any) -> Array:
         """One tensor as an array."""
+        ...
+
+    def join(self, values: Sequence[Any], dim: int) -> Any:
+        """The runtime's tensors, one after the other along `dim`."""
+        ...
+
+    def part(self, value: Any, dim: int, first: int, count: int) -> Any:
+        """`count` indices of a tensor along `dim`, from `first` on."""
         ...
 
     def wait(self) -> None:

@@ -104,15 +104,15 @@ class CostTable:
         upload_ms: Floats,
         *,
         round_trip_ms: float,
-        queue_ms: float,
+        queue_ms: Floats | float,
         server_factor: float,
         edge_factor: float = 1.0,
     ) -> Metrics:
         """What each candidate costs when pushing its bytes takes `upload_ms`, `[n]`.
 
-        `queue_ms` is how long a frame waits at the worker, whose own times are multiplied by
-        `server_factor`, the device's by `edge_factor`. Energy is what the board draws from the
-        frame's start to its end, the radio included, without the radio's tail.
+        `queue_ms` is how long a frame waits at the worker, the same for all or `[n]`. The worker's
+        own times are multiplied by `server_factor`, the device's by `edge_factor`. Energy is what
+        the board draws from the frame's start to its end, the radio included, without its tail.
         """
         server_ms = self.server_ms * server_factor
         away_ms = self.sends * (upload_ms + (round_trip_ms + queue_ms + OWN_MS)) + server_ms

@@ -10,6 +10,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
 from splitpoint.codec import Array
 
 from .bundle import Bundle
@@ -75,6 +76,14 @@ class OnnxChain:
     def fetch(self, value: Array) -> Array:
         """The array itself."""
         return value
+
+    def join(self, values: Sequence[Array], dim: int) -> Array:
+        """A new array."""
+        return np.concatenate(values, dim)
+
+    def part(self, value: Array, dim: int, first: int, count: int) -> Array:
+        """A view."""
+        return value[(slice(None),) * dim + (slice(first, first + count),)]
 
     def wait(self) -> None:
         """Nothing to wait for: a step returns when it is done."""

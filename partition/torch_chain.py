@@ -115,6 +115,14 @@ class TorchChain:
         array: Array = value.cpu().numpy()
         return array
 
+    def join(self, values: Sequence[torch.Tensor], dim: int) -> torch.Tensor:
+        """A new tensor on the device."""
+        return torch.cat(list(values), dim)
+
+    def part(self, value: torch.Tensor, dim: int, first: int, count: int) -> torch.Tensor:
+        """A view."""
+        return value.narrow(dim, first, count)
+
     def wait(self) -> None:
         """Waits for the GPU, if it is one."""
         if self._device.type == "cuda":

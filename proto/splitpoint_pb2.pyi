@@ -213,16 +213,18 @@ class Draining(_message.Message):
     def __init__(self, grace_ms: _Optional[int] = ...) -> None: ...
 
 class Load(_message.Message):
-    __slots__ = ("queued", "queue_ms", "utilisation", "slowdown")
+    __slots__ = ("queued", "queue_ms", "utilisation", "slowdown", "wait_ms")
     QUEUED_FIELD_NUMBER: _ClassVar[int]
     QUEUE_MS_FIELD_NUMBER: _ClassVar[int]
     UTILISATION_FIELD_NUMBER: _ClassVar[int]
     SLOWDOWN_FIELD_NUMBER: _ClassVar[int]
+    WAIT_MS_FIELD_NUMBER: _ClassVar[int]
     queued: int
     queue_ms: float
     utilisation: float
     slowdown: float
-    def __init__(self, queued: _Optional[int] = ..., queue_ms: _Optional[float] = ..., utilisation: _Optional[float] = ..., slowdown: _Optional[float] = ...) -> None: ...
+    wait_ms: _containers.RepeatedScalarFieldContainer[float]
+    def __init__(self, queued: _Optional[int] = ..., queue_ms: _Optional[float] = ..., utilisation: _Optional[float] = ..., slowdown: _Optional[float] = ..., wait_ms: _Optional[_Iterable[float]] = ...) -> None: ...
 
 class Times(_message.Message):
     __slots__ = ("queue_us", "decode_us", "compute_us", "total_us", "batch")

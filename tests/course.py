@@ -42,6 +42,12 @@ class WorkerProcess:
                 return
         raise AssertionError("the worker ended before it listened")
 
+    @property
+    def pid(self) -> int:
+        """Of the process."""
+        assert self._process is not None
+        return self._process.pid
+
     def end(self, number: signal.Signals = signal.SIGTERM) -> int:
         """Returns its exit code."""
         assert self._process is not None

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
 from collections.abc import AsyncIterator
 from dataclasses import replace
 
 import grpc
 import numpy as np
 import pytest
+from splitpoint.cloud.batch_times import BatchTimes
 from splitpoint.cloud.worker import Worker
 from splitpoint.codec import codec_named
 from splitpoint.partition.bundle import Bundle
@@ -23,8 +25,8 @@ async def worker(small_bundle: Bundle) -> AsyncIterator[Worker]:
     async with Worker([small_bundle.folder], listen="127.0.0.1:0", device="cpu") as running:
         # As slow as a real model, so that its work is done on the compute thread.
         for digest, model in running.models.items():
-            slow = replace(model.times, segment_ms=(10.0,) * len(model.times.segment_ms))
-            running.models[digest] = replace(model, times=slow)
+            slow = BatchTimes([{1: 10.0, 64: 10.0}] * len(model.batch_times), 64)
+            running.models[digest] = replace(model, batch_times=slow)
         yield running
 
 
@@ -163,82 +165,67 @@ async def test_frame_before_hello(worker: Worker) -> None:
         assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
 
 
-async def test_expired_and_cancelled_frames_get_their_answers(worker: Worker) -> None:
+async def test_late_and_cancelled_frames_get_their_answers(worker: Worker) -> None:
     async with RawClient(worker) as client:
         await client.hello()
-        runner = client.model.runner
-        original = runner.run
+        chain = client.model.runner.chain
+        step = chain.step
 
-        def slow(boundary: int, values: dict) -> dict:
-            import time
+        def slow(segment: int, state: dict) -> dict:
+            time.sleep(0.1)
+            return step(segment, state)
 
-            time.sleep(0.2)
-            return original(boundary, values)
-
-        runner.run = slow  # type: ignore[method-assign]
+        chain.step = slow  # type: ignore[method-assign]
         try:
             await client.call.write(client.frame(1, 1))
             await asyncio.sleep(0.05)  # the first is being computed
-            await client.call.write(client.frame(2, 2, budget_ms=20))
-            await client.call.write(client.frame(3, 3))
+            await client.call.write(client.frame(2, 0, budget_ms=30))
+            await client.call.write(client.frame(3, 0))
             cancel = pb.ClientMessage(cancel=pb.Cancel(id=3))
             await client.call.write(cancel.SerializeToString())
             statuses = {r.id: r.status for r in [await client.reply() for _ in range(3)]}
         finally:
-            runner.run = original  # type: ignore[method-assign]
-        assert statuses == {1: pb.OK, 2: pb.EXPIRED, 3: pb.CANCELLED}
+            chain.step = step  # type: ignore[method-assign]
+        assert statuses == {1: pb.OK, 2: pb.OVERLOADED, 3: pb.CANCELLED}
 
 
-async def test_one_poisoned_frame_fails_alone(worker: Worker) -> None:
-    """A request that makes the kernel raise does not take its batch with it."""
+async def test_a_frame_that_breaks_a_batch_fails_alone_and_is_known_again(worker: Worker) -> None:
     async with RawClient(worker) as a, RawClient(worker) as b:
         await a.hello()
         await b.hello()
-        runner = a.model.runner
-        together, alone = runner.run_together, runner.run
+        chain = a.model.runner.chain
+        step = chain.step
 
-        def poisoned(values: dict) -> bool:
-            return any(v.max() > 1 for v in values.values())
-
-        def run(boundary: int, values: dict) -> dict:
-            import time
-
-            time.sleep(0.05)
-            if poisoned(values):
+        def poisoned(segment: int, state: dict) -> dict:
+            time.sleep(0.02)
+            if segment == 0 and any((value == 9).any() for value in state.values()):
                 raise RuntimeError("poison")
-            return alone(boundary, values)
+            return step(segment, state)
 
-        runner.run = run  # type: ignore[method-assign]
+        chain.step = poisoned  # type: ignore[method-assign]
+        specs = a.model.boundaries[0]
+        poison = {s.name: np.full(s.shape, 9, s.numpy_dtype) for s in specs}
+        tensors = encode_tensors(poison, specs, codec_named("raw"))
+
+        def bad(frame_id: int) -> bytes:
+            return build_frame(id=frame_id, boundary=0, codec="raw", tensors=tensors, budget_ms=0)
+
         try:
-            specs = a.model.boundaries[0]
-            poison = {s.name: np.full(s.shape, 9, s.numpy_dtype) for s in specs}
-            tensors = encode_tensors(poison, specs, codec_named("raw"))
             await a.call.write(a.frame(1))  # occupies the engine while the others queue up
-            await asyncio.sleep(0.02)
-            await a.call.write(
-                build_frame(id=2, boundary=0, codec="raw", tensors=tensors, budget_ms=0)
-            )
+            await asyncio.sleep(0.01)
+            await a.call.write(bad(2))
             await b.call.write(b.frame(1))
             await b.call.write(b.frame(2))
-            mine = {r.id: r.status for r in [await a.reply(), await a.reply()]}
+            mine = {r.id: r for r in [await a.reply(), await a.reply()]}
             theirs = [(await b.reply()).status for _ in range(2)]
+            await b.call.write(bad(3))
+            again = await b.reply()
         finally:
-            runner.run = alone  # type: ignore[method-assign]
-        assert mine == {1: pb.OK, 2: pb.INTERNAL}
+            chain.step = step  # type: ignore[method-assign]
+        assert {number: reply.status for number, reply in mine.items()} == {
+            1: pb.OK, 2: pb.INTERNAL,
+        }  # fmt: skip
+        assert "computing failed (poison)" in mine[2].reason
         assert theirs == [pb.OK, pb.OK]
-        assert together == runner.run_together
-
-
-async def test_batches_equal_single_runs(worker: Worker) -> None:
-    """Requests of different sizes that are computed together answer as they would alone."""
-    model = next(iter(worker.models.values()))
-    rng = np.random.default_rng(0)
-    for boundary, specs in enumerate(model.boundaries[:-1]):
-        requests = [
-            {s.name: rng.uniform(0, 200, s.shape_at(batch)).astype(s.numpy_dtype) for s in specs}
-            for batch in (1, 3, 2)
-        ]
-        joined = model.runner.run_together(boundary, requests)
-        for request, together in zip(requests, joined, strict=True):
-            for name, expected in model.runner.run(boundary, request).items():
-                np.testing.assert_allclose(together[name], expected, rtol=1e-4, atol=1e-4)
+        assert again.status == pb.INTERNAL
+        assert "broke a batch" in again.reason

@@ -118,15 +118,15 @@ def test_it_takes_several_frames_in_a_row() -> None:
     wavering = controller_of(LOCAL, 100.0)
     for _ in range(5):
         assert decided(wavering, frames=IN_A_ROW - 1) is None
-        wavering.load(0.0, 1000.0, 1.0)  # a busy worker: staying is right
+        wavering.load(0.0, [1000.0] * 99, 1.0)  # a busy worker: staying is right
         assert wavering.decide(0.0) is None
-        wavering.load(0.0, 0.0, 1.0)
+        wavering.load(0.0, [0.0] * 99, 1.0)
 
 
 def test_it_holds_a_plan_for_a_while() -> None:
     controller = controller_of(LOCAL, 100.0)
     assert decided(controller, 0.0) is not None
-    controller.load(0.0, 1000.0, 1.0)
+    controller.load(0.0, [1000.0] * 99, 1.0)
     assert decided(controller, 0.9 * HOLD_S, frames=20) is None
     assert controller.current != LOCAL
     assert controller.decide(HOLD_S) is not None
@@ -232,9 +232,9 @@ def test_a_slow_device_sends_more_and_a_slow_worker_less() -> None:
 
 def test_what_the_worker_says_of_itself_counts_at_once() -> None:
     controller = controller_of(INPUT, 1000.0)
-    controller.load(0.0, 300.0, 1.0)
+    controller.load(0.0, [300.0] * 99, 1.0)
     assert controller.conditions.queue_ms(0.0) == 300.0
-    controller.load(0.0, 0.0, 1e9)
+    controller.load(0.0, [0.0] * 99, 1e9)
     assert controller.conditions.server_factor == MOST_FACTOR
 
 
@@ -248,7 +248,7 @@ def test_frames_without_an_answer_drive_the_plan_from_the_link() -> None:
 
 def test_a_frame_that_could_not_have_been_answered_yet_says_nothing_of_the_link() -> None:
     controller = controller_of(SPLIT, 30.0)
-    controller.load(0.0, 80.0, 5.0)  # 80 ms of queue, 5 x 4 ms of computing, 10 ms of delay
+    controller.load(0.0, [80.0] * 99, 5.0)  # 80 ms of queue, 5 x 4 ms of computing, 10 ms of delay
     for _ in range(5):
         controller.late(0.0, RAW1, 109.0)
     assert controller.uplink.mbps(0.0, 0) == pytest.approx(30.0)
@@ -373,7 +373,7 @@ def test_a_probe_that_is_too_short_to_tell_is_followed_by_longer_ones() -> None:
 
 def test_silence_costs_nothing_even_after_a_day() -> None:
     controller = controller_of(LOCAL, 0.5)
-    controller.load(0.0, 100.0, 3.0)
+    controller.load(0.0, [100.0] * 99, 3.0)
     assert controller.decide(1e5) is None
     assert controller.probe_bytes(1e5) is not None
     assert controller.conditions.queue_ms(1e9) == 0.0
@@ -399,7 +399,7 @@ def test_the_line_says_what_changed_and_what_it_brings() -> None:
 
     queue = controller_of(INPUT, 1000.0)
     queue.decide(0.0)
-    queue.load(0.0, 700.0, 1.0)
+    queue.load(0.0, [700.0] * 99, 1.0)
     switch = decided(queue)
     assert switch is not None
     assert switch.why.startswith("the worker's queue 700 ms: boundary 0 as raw -> local, ")

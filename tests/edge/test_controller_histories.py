@@ -101,7 +101,7 @@ def play(table: CostTable, planner: OnlinePlanner, rng: random.Random) -> tuple[
                 took_ms = noisy(padding * 8e-3 / world.mbps) + world.round_trip_ms
                 end_s += took_ms / 1e3
                 controller.echoed(end_s, padding, took_ms)
-                controller.load(end_s, world.queue_ms, world.server_factor)
+                controller.load(end_s, [world.queue_ms] * 99, world.server_factor)
             before = controller.current
             switch = controller.decide(end_s)
             if switch is not None:

@@ -1,0 +1,80 @@
+"""A planned batch: jobs of one model that enter at their own boundaries and end together."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Generic, TypeVar
+
+from .job import Job, Timed
+
+J = TypeVar("J", bound=Job)
+
+
+class Batch(Generic[J]):
+    """Starts at the lowest boundary of its jobs and takes in the others on its way.
+
+    `at` is the segment that runs next. `counts[s]` is how many samples segment `s` will have.
+    """
+
+    def __init__(self, job: J) -> None:
+        self.model: Timed = job.model
+        self.times = job.model.batch_times
+        self.jobs: list[J] = []
+        self.counts = [0] * len(self.times)
+        self.at = job.boundary
+        self.started = False
+        self.deadline_s = math.inf
+        self.remaining_s = 0.0
+        self.add(job)
+
+    @property
+    def samples(self) -> int:
+        """At the end, where all are together."""
+        return self.counts[-1]
+
+    def can_take(self, job: J, max_batch: int) -> bool:
+        """Whether the job's boundary still lies ahead, and there is room from there on."""
+        return (
+            job.model is self.model
+            and (not self.started or job.boundary >= self.at)
+            and self.samples + job.samples <= max_batch
+        )
+
+    def added_s(self, job: J) -> float:
+        """By how much later the batch ends with `job` in it."""
+        counts, more, rows = self.counts, job.samples, self.times.seconds
+        return sum(
+            rows[s][counts[s] + more] - rows[s][counts[s]] for s in range(job.boundary, len(counts))
+        )
+
+    def add(self, job: J) -> None:
+        """Takes a job in."""
+        self.remaining_s += self.added_s(job)
+        for s in range(job.boundary, len(self.counts)):
+            self.counts[s] += job.samples
+        self.jobs.append(job)
+        self.at = min(self.at, job.boundary) if not self.started else self.at
+        self.deadline_s = min(self.deadline_s, job.deadline_s)
+
+    def remove(self, gone: Sequence[J]) -> None:
+        """Lets jobs go; a batch without any has nothing left to do."""
+        self.jobs = [job for job in self.jobs if job not in gone]
+        self._recount()
+
+    def advance(self) -> None:
+        """The segment at `at` begins: no one can board before it any more."""
+        self.remaining_s -= self.times.seconds[self.at][self.counts[self.at]]
+        self.started = True
+        self.at += 1
+
+    def _recount(self) -> None:
+        self.counts = [0] * len(self.counts)
+        for job in self.jobs:
+            for s in range(job.boundary, len(self.counts)):
+                self.counts[s] += job.samples
+        if not self.started and self.jobs:
+            self.at = min(job.boundary for job in self.jobs)
+        rows = self.times.seconds
+        self.remaining_s = sum(rows[s][self.counts[s]] for s in range(self.at, len(rows)))
+        self.deadline_s = min((job.deadline_s for job in self.jobs), default=math.inf)

@@ -1,0 +1,103 @@
+"""A bundle's segments on a GPU: captured once per batch size, then replayed as a whole.
+
+A small segment's kernels take less time than Python needs to launch them; a replayed graph is
+launched at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from splitpoint.codec import Array
+from splitpoint.partition.bundle import Bundle
+from splitpoint.partition.chain import State
+from splitpoint.partition.torch_chain import TorchChain
+
+from .precision import FP32, computing_in
+
+_WARM_UP_ROUNDS = 3
+
+
+@dataclass(frozen=True)
+class _Captured:
+    """A segment for one batch size, between buffers of its own."""
+
+    graph: torch.cuda.CUDAGraph
+    inputs: State
+    outputs: State
+
+
+class GpuChain(TorchChain):
+    """See `SegmentChain`. Batches must come in few sizes: each is captured when it first comes.
+
+    `precision` is what is computed in; at boundaries tensors have the types of the bundle.
+    """
+
+    def __init__(self, bundle: Bundle, device: torch.device) -> None:
+        super().__init__(bundle, device)
+        self.precision = FP32
+        self._captured: dict[tuple[int, int], _Captured] = {}
+        self._pool = torch.cuda.graph_pool_handle()
+        self._copying = torch.cuda.Stream(device)
+
+    def load(self, index: int) -> None:
+        """As any chain does; convolutions are faster with the channels last."""
+        super().load(index)
+        self._segments[index][2].to(memory_format=torch.channels_last)
+
+    def use(self, precision: str) -> None:
+        """Computes in `precision` from now on."""
+        self.precision = precision
+        self._captured.clear()
+
+    def place(self, values: Mapping[str, Array]) -> State:
+        """Through page-locked memory and a stream of its own: copies run beside kernels."""
+        with torch.cuda.stream(self._copying):
+            placed = {
+                name: torch.tensor(array).pin_memory().to(self._device, non_blocking=True)
+                for name, array in values.items()
+            }
+            copied = torch.cuda.Event()
+            copied.record(self._copying)
+        computing = torch.cuda.current_stream(self._device)
+        computing.wait_event(copied)
+        for tensor in placed.values():
+            tensor.record_stream(computing)  # or its memory may be given to the next copy
+        return placed
+
+    def step(self, index: int, state: State) -> State:
+        """What segment `index` adds to `state`; it is only started."""
+        names = self._segments[index][0]
+        given = {name: state[name] for name in names}
+        key = (index, tuple(tuple(value.shape) for value in given.values()))
+        captured = self._captured.get(key) or self._capture(index, given, key)
+        for name, buffer in captured.inputs.items():
+            buffer.copy_(given[name])
+        captured.graph.replay()
+        # The buffers belong to the next batch of this size.
+        return {name: value.clone() for name, value in captured.outputs.items()}
+
+    def _capture(self, index: int, given: State, key: Any) -> _Captured:
+        inputs = {name: value.clone() for name, value in given.items()}
+        beside = torch.cuda.Stream(self._device)
+        beside.wait_stream(torch.cuda.current_stream(self._device))
+        with torch.inference_mode(), computing_in(self.precision, self._device):
+            with torch.cuda.stream(beside):
+                for _ in range(_WARM_UP_ROUNDS):
+                    self._typed(index, inputs)
+            torch.cuda.current_stream(self._device).wait_stream(beside)
+            graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(graph, pool=self._pool):
+                outputs = self._typed(index, inputs)
+        self._captured[key] = _Captured(graph, inputs, outputs)
+        return self._captured[key]
+
+    def _typed(self, index: int, inputs: State) -> State:
+        """The segment's outputs in the types of the bundle, whatever they were computed in."""
+        specs = self._bundle.manifest.boundaries[index + 1].tensors
+        types = {spec.name: getattr(torch, spec.dtype) for spec in specs}
+        outputs = self.forward(index, inputs)
+        return {name: value.to(types.get(name, value.dtype)) for name, value in outputs.items()}

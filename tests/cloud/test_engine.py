@@ -1,0 +1,235 @@
+"""One engine: what runs together, what each request gets, and what one may do to the others."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import AsyncIterator
+
+import numpy as np
+import pytest
+from slow_model import SlowModel
+from splitpoint.cloud.engine import Engine
+from splitpoint.cloud.request import Request
+from splitpoint.cloud.schedule import Batching
+from splitpoint.proto import splitpoint_pb2 as pb
+from splitpoint.proto.frames import FrameError
+
+NEVER = 1 << 40
+
+
+@pytest.fixture
+async def engine() -> AsyncIterator[Engine]:
+    running = Engine(max_batch=64, max_queued_bytes=NEVER, hung_s=0.4)
+    running.start()
+    yield running
+    await running.stop()
+
+
+async def answered(answers: list[object], count: int) -> None:
+    for _ in range(2000):
+        if len(answers) >= count:
+            return
+        await asyncio.sleep(0.005)
+    raise AssertionError(f"{len(answers)} of {count} answers")
+
+
+def statuses(answers: list[object]) -> list[int]:
+    return [answer.status if isinstance(answer, FrameError) else pb.OK for answer in answers]
+
+
+async def test_frames_that_entered_apart_go_on_together(engine: Engine) -> None:
+    model, answers = SlowModel(3, ms=30), []
+    engine.submit(model.request(0, answers))
+    await asyncio.sleep(0.01)  # its first segment is being computed
+    for boundary in (1, 1, 2, 0):
+        engine.submit(model.request(boundary, answers))
+    await answered(answers, 5)
+    assert model.chain.runs == [(0, 1), (1, 3), (2, 4), (0, 1), (1, 1), (2, 1)]
+
+
+async def test_batching_by_boundary_keeps_them_apart() -> None:
+    engine = Engine(max_batch=3, max_queued_bytes=NEVER, batching=Batching.BOUNDARY)
+    engine.start()
+    model, answers = SlowModel(2, ms=20), []
+    engine.submit(model.request(0, answers))
+    await asyncio.sleep(0.005)
+    for boundary in (1, 0, 1, 1, 1, 0):
+        engine.submit(model.request(boundary, answers))
+    await answered(answers, 7)
+    await engine.stop()
+    assert model.chain.runs == [(0, 1), (1, 1), (1, 3), (0, 2), (1, 2), (1, 1)]
+
+
+async def test_every_answer_is_its_own(engine: Engine) -> None:
+    """Random arrivals at random boundaries, several samples in some: nobody's rows are swapped."""
+    models = [SlowModel(5, ms=1), SlowModel(2, ms=2)]
+    chance, results = random.Random(0), {}
+    for number in range(300):
+        model = chance.choice(models)
+        boundary, samples = chance.randrange(len(model.chain)), chance.choice((1, 1, 3))
+
+        def note(request: Request, result: object, number: int = number) -> None:
+            results[number] = (request, result)
+
+        engine.submit(model.request(boundary, [], number, samples=samples, answer=note,
+                                    client=str(number)))  # fmt: skip
+        if chance.random() < 0.3:
+            await asyncio.sleep(chance.choice((0, 0.002, 0.01)))
+    for _ in range(1000):
+        if len(results) == 300:
+            break
+        await asyncio.sleep(0.01)
+    assert max(size for model in models for _, size in model.chain.runs) > 8
+    for number, (request, result) in results.items():
+        model, before = request.model, np.full((request.samples, 4), number, np.float32)
+        assert isinstance(result, dict), result
+        (got,) = result.values()
+        np.testing.assert_array_equal(got, model.expected(request.boundary, before))
+        assert request.queued_s <= request.started_s <= request.finished_s
+
+
+async def test_a_late_frame_is_refused_at_once_with_its_wait(engine: Engine) -> None:
+    model, answers = SlowModel(1, ms=100), []
+    engine.submit(model.request(0, answers, client="first"))
+    await asyncio.sleep(0.01)
+    with pytest.raises(FrameError, match=r"would wait \d+ ms and compute 100 ms") as caught:
+        engine.submit(model.request(0, answers, deadline_s=time.perf_counter() + 0.12))
+    assert caught.value.status == pb.OVERLOADED
+    await answered(answers, 1)
+
+
+async def test_memory_for_waiting_frames_is_bounded() -> None:
+    engine = Engine(max_batch=1, max_queued_bytes=100)
+    engine.start()
+    model, answers = SlowModel(1, ms=20), []
+    engine.submit(model.request(0, answers, nbytes=1000))  # alone, any frame may
+    with pytest.raises(FrameError, match="wait already"):
+        engine.submit(model.request(0, answers, nbytes=1))
+    await answered(answers, 1)
+    engine.submit(model.request(0, answers, nbytes=60))
+    await engine.stop()
+
+
+async def test_stop_answers_what_waits(engine: Engine) -> None:
+    model, answers = SlowModel(2, ms=50), []
+    engine.submit(model.request(0, answers))
+    await asyncio.sleep(0.01)
+    engine.submit(model.request(0, answers))
+    await engine.stop()
+    assert statuses(answers) == [pb.STOPPING, pb.STOPPING]
+
+
+async def test_expired_and_cancelled_while_they_wait(engine: Engine) -> None:
+    model, answers = SlowModel(1, ms=30), []
+    engine.submit(model.request(0, answers))
+    await asyncio.sleep(0.005)
+    gone = model.request(0, answers, 2.0)
+    engine.submit(gone)
+    gone.cancelled = True
+    late = model.request(0, answers, 3.0)
+    engine.submit(late)
+    late.deadline_s = time.perf_counter()
+    await answered(answers, 3)
+    assert sorted(statuses(answers)) == [pb.OK, pb.EXPIRED, pb.CANCELLED]
+
+
+async def test_a_poisoned_frame_fails_alone(engine: Engine) -> None:
+    model, answers, broke = SlowModel(3, ms=20), [], []
+    model.chain.poison = 2 * 7.0  # as the second segment sees it
+    results: dict[int, object] = {}
+    engine.submit(model.request(0, answers, 0.0))
+    await asyncio.sleep(0.005)
+    for value in range(5, 11):
+        engine.submit(model.request(
+            0, answers, value, broke=lambda value=value: broke.append(value),
+            answer=lambda request, result, value=value: results.__setitem__(value, result),
+        ))  # fmt: skip
+    await answered(answers, 1)
+    for _ in range(400):
+        if len(results) == 6:
+            break
+        await asyncio.sleep(0.01)
+    assert broke == [7]
+    error = results.pop(7)
+    assert isinstance(error, FrameError)
+    assert error.status == pb.INTERNAL
+    assert "a poisoned value" in str(error)
+    for value, result in results.items():
+        (got,) = result.values()
+        np.testing.assert_array_equal(got, model.expected(0, np.full((1, 4), value, np.float32)))
+
+
+async def test_too_large_for_memory_is_halved_and_remembered(engine: Engine) -> None:
+    model, answers = SlowModel(2, ms=10), []
+    model.chain.room = 3
+    for round_ in range(2):
+        engine.submit(model.request(0, answers, client="first"))
+        await asyncio.sleep(0.003)
+        for number in range(8):
+            engine.submit(model.request(0, answers, client=str(number)))
+        await answered(answers, 9 * (round_ + 1))
+        if round_ == 0:
+            model.chain.runs.clear()
+    assert statuses(answers) == [pb.OK] * 18
+    # Eight were too many, then four; two fit. The second time nobody tries more.
+    assert [size for segment, size in model.chain.runs if segment == 0] == [1, 2, 2, 2, 2]
+
+
+async def test_a_kernel_that_hangs_is_left_behind(engine: Engine) -> None:
+    model, answers, broke = SlowModel(1, ms=5), [], []
+    model.chain.hangs.set()
+    engine.submit(model.request(0, answers, broke=lambda: broke.append(1)))
+    await asyncio.sleep(0.05)
+    stuck = engine._thread
+    queued: list[object] = []
+    engine.submit(model.request(0, queued))
+    await answered(answers, 1)
+    model.chain.hangs.clear()
+    assert statuses(answers) == [pb.INTERNAL]
+    assert "did not come back" in str(answers[0])
+    assert broke == [1]
+    await answered(queued, 1)  # what waited is computed by the next thread
+    assert statuses(queued) == [pb.OK]
+    await asyncio.to_thread(stuck.join, 5)
+    assert not stuck.is_alive()
+    assert len(answers) == 1  # and what came of it in the end is told to nobody
+
+
+async def test_an_answer_that_cannot_be_given_does_not_stop_the_engine(engine: Engine) -> None:
+    model, answers = SlowModel(1, ms=1), []
+
+    def broken(request: Request, result: object) -> None:
+        raise ValueError("a stream that is gone")
+
+    engine.submit(model.request(0, answers, answer=broken))
+    engine.submit(model.request(0, answers))
+    await answered(answers, 1)
+    assert statuses(answers) == [pb.OK]
+
+
+async def test_load_says_how_long_a_frame_would_wait_at_each_boundary(engine: Engine) -> None:
+    model, answers = SlowModel(3, ms=50), []
+    idle = engine.load(model)
+    assert list(idle.wait_ms) == pytest.approx([0, 0, 0], abs=1e-6)
+    assert idle.utilisation == 0
+    engine.submit(model.request(0, answers))
+    await asyncio.sleep(0.01)
+    busy = engine.load(model)
+    assert busy.queued == 1
+    assert busy.wait_ms[0] > 100  # behind all of it
+    assert busy.wait_ms[2] < 100  # together with it
+    await answered(answers, 1)
+    assert 0 < engine.load().utilisation <= 1
+
+
+async def test_short_work_is_done_in_place(engine: Engine) -> None:
+    model, answers = SlowModel(1, ms=0.01), []
+    threads = []
+    import threading
+
+    model.chain.on_step = lambda segment: threads.append(threading.current_thread())
+    engine.submit(model.request(0, answers))
+    await answered(answers, 1)
+    assert threads == [threading.main_thread()]
