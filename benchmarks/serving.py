@@ -183,7 +183,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true")
     options = parser.parse_args()
     if options.quick:
-        options.models, options.edges = ["efficientnet-lite0"], [4]
+        options.models, options.edges = options.models[-1:], [4]
         options.seconds, options.rounds = 1, 1
     os.environ.setdefault("OMP_NUM_THREADS", str(os.cpu_count()))
     with tempfile.TemporaryDirectory() as name:

@@ -33,7 +33,7 @@ class Batch(Generic[J]):
         """At the end, where all are together."""
         return self.counts[-1]
 
-    def can_take(self, job: J, max_batch: int) -> bool:
+    def can_take(self, job: Job, max_batch: int) -> bool:
         """Whether the job's boundary still lies ahead, and there is room from there on."""
         return (
             job.model is self.model
@@ -41,7 +41,7 @@ class Batch(Generic[J]):
             and self.samples + job.samples <= max_batch
         )
 
-    def added_s(self, job: J) -> float:
+    def added_s(self, job: Job) -> float:
         """By how much later the batch ends with `job` in it."""
         counts, more, rows = self.counts, job.samples, self.times.seconds
         return sum(

@@ -230,8 +230,8 @@ class Engine:
             for request in part.requests
         }
         if len(failed) < len(flight.requests) or len(failed) == 1:
-            for part, error in failures:
-                if not is_out_of_memory(error):
+            for part, cause in failures:
+                if not is_out_of_memory(cause):
                     for request in part.requests:
                         request.broke()
         return after, failed, too_many

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from splitpoint.codec import Array
@@ -19,6 +18,7 @@ from splitpoint.partition.torch_chain import TorchChain
 from .precision import FP32, computing_in
 
 _WARM_UP_ROUNDS = 3
+_Key = tuple[int, tuple[tuple[int, ...], ...]]
 
 
 @dataclass(frozen=True)
@@ -39,14 +39,15 @@ class GpuChain(TorchChain):
     def __init__(self, bundle: Bundle, device: torch.device) -> None:
         super().__init__(bundle, device)
         self.precision = FP32
-        self._captured: dict[tuple[int, int], _Captured] = {}
+        self._captured: dict[_Key, _Captured] = {}
         self._pool = torch.cuda.graph_pool_handle()
-        self._copying = torch.cuda.Stream(device)
+        self._copying = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
 
     def load(self, index: int) -> None:
         """As any chain does; convolutions are faster with the channels last."""
         super().load(index)
-        self._segments[index][2].to(memory_format=torch.channels_last)
+        module: torch.nn.Module = self._segments[index][2]
+        module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def use(self, precision: str) -> None:
         """Computes in `precision` from now on."""
@@ -60,7 +61,7 @@ class GpuChain(TorchChain):
                 name: torch.tensor(array).pin_memory().to(self._device, non_blocking=True)
                 for name, array in values.items()
             }
-            copied = torch.cuda.Event()
+            copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
             copied.record(self._copying)
         computing = torch.cuda.current_stream(self._device)
         computing.wait_event(copied)
@@ -72,7 +73,7 @@ class GpuChain(TorchChain):
         """What segment `index` adds to `state`; it is only started."""
         names = self._segments[index][0]
         given = {name: state[name] for name in names}
-        key = (index, tuple(tuple(value.shape) for value in given.values()))
+        key: _Key = (index, tuple(tuple(value.shape) for value in given.values()))
         captured = self._captured.get(key) or self._capture(index, given, key)
         for name, buffer in captured.inputs.items():
             buffer.copy_(given[name])
@@ -80,9 +81,9 @@ class GpuChain(TorchChain):
         # The buffers belong to the next batch of this size.
         return {name: value.clone() for name, value in captured.outputs.items()}
 
-    def _capture(self, index: int, given: State, key: Any) -> _Captured:
+    def _capture(self, index: int, given: State, key: _Key) -> _Captured:
         inputs = {name: value.clone() for name, value in given.items()}
-        beside = torch.cuda.Stream(self._device)
+        beside = torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]
         beside.wait_stream(torch.cuda.current_stream(self._device))
         with torch.inference_mode(), computing_in(self.precision, self._device):
             with torch.cuda.stream(beside):

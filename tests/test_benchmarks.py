@@ -28,6 +28,12 @@ def test_benchmarks_that_take_a_bundle(name: str, lite0_folder: Path) -> None:
     run_quickly(name, "--bundle", str(lite0_folder))
 
 
+@pytest.mark.parametrize(("name", "option"), [("serving", "--models"), ("overload", "--model")])
+def test_benchmarks_of_the_worker(name: str, option: str, lite0_folder: Path) -> None:
+    assert f"python benchmarks/{name}.py" in README
+    run_quickly(name, option, str(lite0_folder))
+
+
 @pytest.mark.parametrize(
     "name",
     [

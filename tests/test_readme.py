@@ -118,7 +118,8 @@ def test_quoted_figures_stand_in_results() -> None:
     quoted = [table for table in tables if "compile, s" in table or "bare echo" in table
               or "planner against" in table
               or "sum of layers" in table or "than the prototype" in table
-              or "INT8, ms" in table or "a fitted line" in table or "in time" in table or "fps streamed" in table
+              or "INT8, ms" in table or "a fitted line" in table
+              or "in time" in table or "fps streamed" in table
               or "first answer, s (of CPU)" in table]  # fmt: skip
     assert len(quoted) == 10
     for table in quoted:
