@@ -82,7 +82,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true")
     options = parser.parse_args()
     if options.quick:
-        options.seconds, options.edges = 1.5, 8
+        options.seconds, options.edges = 1, 8
     with tempfile.TemporaryDirectory() as name:
         table, summary = asyncio.run(run(options, Path(name)))
     write_report("overload", str(__doc__).splitlines()[0], table, summary, save=not options.quick)

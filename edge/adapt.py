@@ -104,7 +104,7 @@ class Adapter:
 
     def load(self, load: pb.Load) -> None:
         """A worker said how busy it is."""
-        boundaries = int(self._table.boundary.max()) + 1
+        boundaries = int(max(self._table.boundary)) + 1
         waits = list(load.wait_ms)[:boundaries]
         waits += [load.queue_ms] * (boundaries - len(waits))
         self.controller.load(time.perf_counter(), waits, load.slowdown or 1.0)

@@ -233,9 +233,20 @@ def test_a_slow_device_sends_more_and_a_slow_worker_less() -> None:
 def test_what_the_worker_says_of_itself_counts_at_once() -> None:
     controller = controller_of(INPUT, 1000.0)
     controller.load(0.0, [300.0] * 99, 1.0)
-    assert controller.conditions.queue_ms(0.0) == 300.0
+    assert controller.conditions.queue_ms(0.0) == pytest.approx([0.0, 300.0, 300.0, 300.0])
     controller.load(0.0, [0.0] * 99, 1e9)
     assert controller.conditions.server_factor == MOST_FACTOR
+
+
+def test_a_shorter_wait_further_on_moves_the_cut_there() -> None:
+    """Frames at boundary 1 are taken in on the way; those at the input wait for all of it."""
+    controller = controller_of(INPUT, 100.0)
+    assert decided(controller) is None
+    controller.load(0.0, [300.0, 5.0, 0.0], 1.0)
+    switch = decided(controller)
+    assert switch is not None
+    assert switch.after in (SPLIT, SMALL)
+    assert "the worker's queue 300 ms" in switch.why
 
 
 def test_frames_without_an_answer_drive_the_plan_from_the_link() -> None:
@@ -376,7 +387,7 @@ def test_silence_costs_nothing_even_after_a_day() -> None:
     controller.load(0.0, [100.0] * 99, 3.0)
     assert controller.decide(1e5) is None
     assert controller.probe_bytes(1e5) is not None
-    assert controller.conditions.queue_ms(1e9) == 0.0
+    assert controller.conditions.queue_ms(1e9) == pytest.approx(0.0)
 
 
 # The line. ------------------------------------------------------------------------------------
