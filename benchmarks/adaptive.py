@@ -242,7 +242,7 @@ async def run(options: argparse.Namespace, folder: Path) -> tuple[Table, dict[st
             best = oracle(setting, part)
             arms = [Arm("adaptive"), Arm(RIVAL), *static_plans(setting)]
             if options.quick:
-                arms = arms[:3]
+                arms = arms[:2]
             for arm in arms:
                 await play(arm, setting, worker, part)
                 say(f"{trace.stem}: {arm.name}: {arm.in_time(setting.deadline_ms)} in time "

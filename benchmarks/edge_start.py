@@ -82,12 +82,12 @@ def agent(address: str, split: str, folder: str) -> dict[str, float]:
     return found
 
 
-def run(address: str, photo: str, folder: str) -> dict[str, float]:
+def run(address: str, photo: str, folder: str, split: str) -> dict[str, float]:
     """One `splitpoint run`, from the start of its process to the first frame's line."""
     begin = time.perf_counter()
     with subprocess.Popen(
         [sys.executable, "-c", BLOCK + RUN, "run", "--server", address, "--source", photo,
-         "--cache", f"{folder}/cache", "--json"],
+         "--cache", f"{folder}/cache", "--split", split, "--json"],
         stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=environment(folder),
     ) as process:  # fmt: skip
         assert process.stdout is not None
@@ -126,7 +126,9 @@ def main() -> None:
              "serve", str(bundle.folder), "--listen", "127.0.0.1:0", "--device", "cpu"]
         )  # fmt: skip
         try:
-            for split in ("auto", str(len(bundle.manifest.segments) // 2)):
+            # With auto the device measures itself first, which takes most of a minute.
+            splits = ["auto"] * (not args.quick) + [str(len(bundle.manifest.segments) // 2)]
+            for split in splits:
                 agent(address, split, folder)  # fills the cache
                 found = medians([agent(address, split, folder) for _ in range(times)])
                 beyond = found["mb"] - weights
@@ -138,10 +140,11 @@ def main() -> None:
                      f"{found['import_s'] + found['first_s']:.2f}",
                      f"{found['mb']:.0f}", f"{beyond:.0f}"]
                 )  # fmt: skip
-            run(address, photo, folder)
-            found = medians([run(address, photo, folder) for _ in range(times)])
-            summary["splitpoint run, auto"] = found
-            rows.append(["splitpoint run, split auto", "", "", f"{found['first_s']:.2f}", "", ""])
+            run(address, photo, folder, splits[0])
+            found = medians([run(address, photo, folder, splits[0]) for _ in range(times)])
+            summary[f"splitpoint run, {splits[0]}"] = found
+            name = f"splitpoint run, split {splits[0]}"
+            rows.append([name, "", "", f"{found['first_s']:.2f}", "", ""])
         finally:
             worker.terminate()
             worker.communicate(timeout=20)
