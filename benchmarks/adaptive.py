@@ -33,6 +33,7 @@ from typing import Any
 import numpy as np
 from overhead import start
 from photos import own_photos
+from quick_model import QUICK, compiled
 from report import Table, write_report
 from rival_controller import Rival
 from splitpoint.edge import AutoPlan, EdgeAgent, Given, Outcome, Result
@@ -224,7 +225,7 @@ COLUMNS = [
 
 
 async def run(options: argparse.Namespace, folder: Path) -> tuple[Table, dict[str, Any]]:
-    target = options.bundle or compiled(options, folder)
+    target = options.bundle or bundle_of(options, folder)
     bundle = open_bundle(target)
     assert bundle.manifest.picture is not None
     paths = find_pictures(options.images or own_photos(folder / "photos", 0))[
@@ -293,14 +294,11 @@ async def settle(
     )  # fmt: skip
 
 
-def compiled(options: argparse.Namespace, folder: Path) -> Path:
-    target = folder / "lite0.split"
-    say("compiling efficientnet-lite0")
+def bundle_of(options: argparse.Namespace, folder: Path) -> Path:
+    if options.quick:
+        return compiled(QUICK, folder / "quick.split")
     photos = options.calibrate or own_photos(folder / "calibration", 1)
-    extra = ["--calibrate", str(photos)] if not options.quick else []
-    subprocess.run([sys.executable, *MAIN, "compile", "efficientnet-lite0", "--out", str(target),
-                    *extra], check=True, stderr=subprocess.DEVNULL)  # fmt: skip
-    return target
+    return compiled("efficientnet-lite0", folder / "lite0.split", "--calibrate", str(photos))
 
 
 def profile_of(

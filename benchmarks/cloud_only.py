@@ -27,8 +27,9 @@ from typing import Any
 
 import numpy as np
 from overhead import start
+from quick_model import QUICK
 from report import Table, write_report
-from serving import WORKER, compiled
+from serving import WORKER, bundle_of, source_of
 from simulated_edges import Load, Payload, closed_loop
 from splitpoint.codec import codec_named
 from splitpoint.partition.bundle import Bundle, open_bundle
@@ -37,6 +38,7 @@ from splitpoint.partition.samples import synthetic_samples
 from splitpoint.proto.frames import encode_tensors
 
 MAX_BATCH = 32
+PREFIX_BYTES = 4  # of our codec, before the JPEG file
 # LitServe: workers on the device, and how long a batch may wait for more, in seconds.
 SETUPS = ((1, 0.0), (1, 0.01), (2, 0.0))
 
@@ -100,8 +102,8 @@ async def rival(
         try:
             await _until_it_answers(process, port)
             for count in clients:
-                load = await http_loop(port, payload.tensors[0].payload, payload.top, count,
-                                       options.seconds)  # fmt: skip
+                jpeg = payload.tensors[0].payload[PREFIX_BYTES:]
+                load = await http_loop(port, jpeg, payload.top, count, options.seconds)
                 assert not load.wrong, "the rival's answers differ"
                 name = f"{workers} workers, {1e3 * timeout_s:g} ms"
                 if count not in best or load.per_s > best[count][1].per_s:
@@ -140,10 +142,8 @@ async def _until_it_answers(process: subprocess.Popen[bytes], port: int) -> None
 async def run(options: argparse.Namespace, folder: Path) -> tuple[Table, dict[str, Any]]:
     rows, summary = [], {}
     for model in options.models:
-        bundle = open_bundle(compiled(model, folder))
-        lite = model.startswith("efficientnet-lite")
-        source = model if lite else f"torchvision:{model}"
-        weights = "default" if lite else "none"
+        bundle = open_bundle(bundle_of(model, folder))
+        source, weights = source_of(model)
         payload = jpeg_payload(bundle)
         for number in range(options.rounds):
             print(f"{model}: round {number + 1}", file=sys.stderr, flush=True)
@@ -205,7 +205,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true")
     options = parser.parse_args()
     if options.quick:
-        options.models, options.clients = ["efficientnet-lite0"], [4]
+        options.models, options.clients = [QUICK], [4]
         options.seconds, options.rounds = 1, 1
     with tempfile.TemporaryDirectory() as name:
         table, summary = asyncio.run(run(options, Path(name)))

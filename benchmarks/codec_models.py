@@ -25,6 +25,7 @@ import numpy as np
 import torch
 from models import settle_batch_norms
 from photos import own_photos
+from quick_model import QUICK
 from report import Table, write_report
 from splitpoint.codec.codec_set import FKT
 from splitpoint.partition.calibration_inputs import Calibration, calibration_inputs
@@ -36,7 +37,6 @@ from splitpoint.partition.samples import find_pictures
 from splitpoint.partition.torch_chain import TorchChain
 
 MODELS = ("torchvision:vit_b_16", "torchvision:resnet50")
-QUICK = ("torchvision:resnet18",)
 LEVELS = (2, 5, 8)
 BOUNDARIES = 5
 SCORES = 2.0  # standard deviation over photos, in nats
@@ -59,7 +59,7 @@ def make_decisive(spec: ModelSpec, photos: list[Path]) -> None:
 
 
 def rows_of(name: str, images: str, calibration: str, temporary: Path) -> list[list[str]]:
-    spec = load_model(name, "none")
+    spec = load_model(name, "default" if name == QUICK else "none")
     settle_batch_norms(spec)
     make_decisive(spec, find_pictures(calibration))
     start = time.perf_counter()
@@ -121,7 +121,7 @@ def main() -> None:
         temporary = Path(folder)
         images = own_photos(temporary / "images", 0)
         calibration = own_photos(temporary / "calibrate", 1)
-        for name in QUICK if args.quick else MODELS:
+        for name in [QUICK] if args.quick else MODELS:
             rows += rows_of(name, images, calibration, temporary)
     write_report(
         "codec_models",

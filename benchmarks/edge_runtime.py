@@ -24,6 +24,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from photos import own_photos
+from quick_model import QUICK
 from report import Table, write_report
 from splitpoint.codec import Array
 from splitpoint.edge.runtime import SegmentRunner
@@ -115,7 +116,7 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(THREADS)
     rows, summary = [], {}
-    for source in MODELS[:1] if args.quick else MODELS:
+    for source in [QUICK] if args.quick else MODELS:
         name = source.rpartition(":")[2]
         real = name == source
         with tempfile.TemporaryDirectory() as folder:

@@ -23,6 +23,7 @@ from pathlib import Path
 
 from overhead import start
 from photos import own_photos
+from quick_model import QUICK
 from report import Table, write_report
 from splitpoint.partition.bundle import Bundle
 from splitpoint.partition.compile import compile_model
@@ -117,7 +118,9 @@ def main() -> None:
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         bundle = compile_model(
-            load_model(args.model), Path(folder) / "m.split", boundaries=boundaries
+            load_model(QUICK if args.quick else args.model),
+            Path(folder) / "m.split",
+            boundaries=boundaries,
         )
         photo = str(sorted(Path(own_photos(Path(folder) / "photos", 0)).iterdir())[0])
         weights = weights_mb(bundle)

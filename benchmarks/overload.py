@@ -18,8 +18,9 @@ from typing import Any
 
 import numpy as np
 from overhead import start
+from quick_model import QUICK
 from report import Table, write_report
-from serving import WORKER, compiled, payloads_of
+from serving import WORKER, bundle_of, payloads_of
 from simulated_edges import Load, closed_loop, open_loop
 from splitpoint.partition.bundle import open_bundle
 
@@ -28,7 +29,7 @@ TARGET, REFUSED_MS = 0.9, 20.0
 
 
 async def run(options: argparse.Namespace, folder: Path) -> tuple[Table, dict[str, Any]]:
-    bundle = open_bundle(compiled(options.model, folder))
+    bundle = open_bundle(bundle_of(options.model, folder))
     payloads = payloads_of(bundle)
     process, address = start(
         ["-c", WORKER, str(bundle.folder), "suffix", options.device, str(options.max_batch)]
@@ -82,7 +83,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true")
     options = parser.parse_args()
     if options.quick:
-        options.seconds, options.edges = 1, 8
+        options.model, options.seconds, options.edges = QUICK, 1, 8
     with tempfile.TemporaryDirectory() as name:
         table, summary = asyncio.run(run(options, Path(name)))
     write_report("overload", str(__doc__).splitlines()[0], table, summary, save=not options.quick)

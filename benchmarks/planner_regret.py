@@ -30,6 +30,7 @@ import numpy as np
 from layer_regression import LayerRegression
 from models import settle_batch_norms
 from overhead import start
+from quick_model import QUICK
 from report import Table, write_report
 from splitpoint.codec import codec_named
 from splitpoint.edge import AutoPlan, EdgeAgent, Result
@@ -85,8 +86,8 @@ def say(line: str) -> None:
 
 
 def prepare(name: str, folder: Path, photos: Path, seconds: int) -> Subject:
-    spec = load_model(name, "default" if ":" not in name else "none")
-    if ":" in name:
+    spec = load_model(name, "none" if name.startswith("torchvision:") else "default")
+    if name.startswith("torchvision:"):
         settle_batch_norms(spec)
     bundle = compile_model(spec, folder / f"{name.rpartition(':')[2]}.split")
     edge = profile_of(bundle, photos, folder, seconds, "--runtime", "onnxruntime")
@@ -290,7 +291,7 @@ def main() -> None:
     parser.add_argument("--models", nargs="*", default=MODELS)
     parser.add_argument("--quick", action="store_true", help="one model, one link")
     args = parser.parse_args()
-    names = args.models[:1] if args.quick else args.models
+    names = [QUICK] if args.quick else args.models
     slowdowns, links = ((8,), (18.88,)) if args.quick else (SLOWDOWNS, LINKS_MBPS)
     seconds = 2 if args.quick else 8
     cells: dict[tuple[str, int, float], list[Measured]] = {}

@@ -29,6 +29,7 @@ import numpy as np
 import torch
 from photos import own_photos
 from prototype_codec import Fixed, Prototype, ThreeBits, basis_of, fisher_of_sampled_labels
+from quick_model import QUICK
 from report import RESULTS, Table, write_report
 from splitpoint.codec import Array
 from splitpoint.codec.codec_set import FKT
@@ -48,6 +49,7 @@ PROTOTYPE_STEPS = (0.35, 0.5, 0.6, 0.7, 0.85, 1.0, 1.2)  # of the coefficients' 
 LOSS_RANGE = (0.013, 0.05)
 # 80x14x14, 40x28x28, 112x14x14 and 192x7x7 cross there.
 AFTER = ("_blocks.7.add", "_blocks.4.add", "_blocks.10.add", "_blocks.12.add")
+QUICK_AFTER = ("relu#4",)
 MAX_TENSOR_BYTES = 4 * 24 * 56 * 56  # wider boundaries are no place for a cut
 COLUMNS = [
     "boundary", "codec", "bytes", "p95", "bits/value", "loss, nats", "agreement", "95 %", "top-1",
@@ -264,12 +266,12 @@ def main() -> None:
         if args.bundle:
             bundle = open_bundle(args.bundle)
         else:
-            spec = load_model("efficientnet-lite0", "default")
+            spec = load_model(QUICK if args.quick else "efficientnet-lite0", "default")
             start = time.perf_counter()
             bundle = compile_model(
                 spec,
                 Path(temporary) / "lite0.split",
-                after=AFTER[:1] if args.quick else AFTER,
+                after=QUICK_AFTER if args.quick else AFTER,
                 calibration=Calibration(source=args.calibrate),
             )
             say(f"compiled and calibrated in {time.perf_counter() - start:.0f} s")

@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import io
 import sys
+from pathlib import Path
 from typing import Any
 
 import litserve
@@ -33,7 +34,7 @@ class Classifier(litserve.LitAPI):
             from splitpoint.partition.bundle import open_bundle
             from splitpoint.partition.onnx_chain import OnnxChain
 
-            opened = open_bundle(bundle)
+            opened = open_bundle(Path(bundle))
             chain = OnnxChain(opened)
             for segment in range(len(chain)):
                 chain.load(segment)

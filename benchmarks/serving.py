@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import os
-import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -24,6 +23,7 @@ from typing import Any
 
 import numpy as np
 from overhead import start
+from quick_model import QUICK, compiled
 from report import Table, write_report
 from simulated_edges import Load, Payload, closed_loop, open_loop
 from splitpoint.codec import codec_named
@@ -90,7 +90,7 @@ def mixed(payloads: Sequence[Payload], shares: Sequence[int]) -> list[Payload]:
 async def run(options: argparse.Namespace, folder: Path) -> tuple[Table, dict[str, Any]]:
     rows, ratios = [], []
     for model in options.models:
-        bundle = open_bundle(compiled(model, folder))
+        bundle = open_bundle(bundle_of(model, folder))
         payloads = payloads_of(bundle)
         workers = {policy: start(["-c", WORKER, str(bundle.folder), policy, options.device,
                            str(options.max_batch)])
@@ -161,16 +161,19 @@ async def in_turn(
     return best
 
 
-def compiled(model: str, folder: Path) -> Path:
+def bundle_of(model: str, folder: Path) -> Path:
+    """`model` is a bundle, a name of torchvision's, or another that `splitpoint compile` knows."""
     if Path(model).is_dir():
         return Path(model)
-    target = folder / f"{model}.split"
-    name = model if model.startswith("efficientnet") else f"torchvision:{model}"
-    weights = [] if model.startswith("efficientnet-lite") else ["--weights", "none"]
-    print(f"compiling {model}", file=sys.stderr)
-    subprocess.run([sys.executable, *MAIN, "compile", name, "--out", str(target), *weights],
-                   check=True, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)  # fmt: skip
-    return target
+    source, weights = source_of(model)
+    return compiled(source, folder / f"{model.partition(':')[0]}.split", "--weights", weights)
+
+
+def source_of(model: str) -> tuple[str, str]:
+    """What the compiler calls it, and its weights: trained ones where they need no download."""
+    if model == QUICK or model.startswith("efficientnet-lite"):
+        return model, "default"
+    return f"torchvision:{model}", "none"
 
 
 def main() -> None:
@@ -184,7 +187,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true")
     options = parser.parse_args()
     if options.quick:
-        options.models, options.edges = options.models[-1:], [4]
+        options.models, options.edges = [QUICK], [4]
         options.seconds, options.rounds = 1, 1
     os.environ.setdefault("OMP_NUM_THREADS", str(os.cpu_count()))
     with tempfile.TemporaryDirectory() as name:

@@ -31,6 +31,7 @@ from typing import Any
 import numpy as np
 import psutil
 from overhead import start
+from quick_model import QUICK, compiled
 from report import RESULTS, Table, write_report
 from splitpoint.cli.relay import Relay
 from splitpoint.edge import EdgeAgent, Given
@@ -125,14 +126,11 @@ class Faults:
         self.worker, _ = await asyncio.to_thread(start, self._serve)
 
 
-def compiled(folder: Path) -> Path:
-    bundle = folder / "small.split"
-    subprocess.run(
-        [sys.executable, *MAIN, "compile", "torchvision:mobilenet_v3_small", "--weights", "none",
-         "--boundaries", "4", "--out", str(bundle)],
-        check=True, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
-    )  # fmt: skip
-    return bundle
+def bundle_of(folder: Path, *, quick: bool) -> Path:
+    if quick:
+        return compiled(QUICK, folder / "quick.split")
+    weights = ("--weights", "none", "--boundaries", "4")
+    return compiled("torchvision:mobilenet_v3_small", folder / "small.split", *weights)
 
 
 async def soak(
@@ -219,10 +217,10 @@ def main() -> None:
         return
     os.environ.setdefault("GOMP_SPINCOUNT", "60000")
     if options.quick:
-        seconds = 16.0
+        seconds = 9.0
     with tempfile.TemporaryDirectory() as name:
-        every_s = 3.0 if options.quick else FAULT_EVERY_S
-        bundle = options.bundle or compiled(Path(name))
+        every_s = 2.5 if options.quick else FAULT_EVERY_S
+        bundle = options.bundle or bundle_of(Path(name), quick=options.quick)
         samples, last, faults = asyncio.run(soak(bundle, seconds, every_s, Path(name)))
     lost = last["ended"] - last["outcomes"]["answered"] - last["outcomes"]["local"]
     after_s = 0.0 if options.quick else 60.0

@@ -13,8 +13,6 @@ import argparse
 import asyncio
 import signal
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
 from dataclasses import dataclass
@@ -24,6 +22,7 @@ from typing import Any
 import numpy as np
 from overhead import start
 from photos import own_photos
+from quick_model import QUICK, compiled
 from report import Table, write_report
 from splitpoint.edge import EdgeAgent, Given, Outcome
 from splitpoint.partition.bundle import Bundle, open_bundle
@@ -102,15 +101,6 @@ COLUMNS = [
 ]  # fmt: skip
 
 
-def compiled(folder: Path) -> Path:
-    target = folder / "lite0.split"
-    subprocess.run(
-        [sys.executable, *MAIN, "compile", "efficientnet-lite0", "--out", str(target)],
-        check=True, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
-    )  # fmt: skip
-    return target
-
-
 async def run(target: Path, folder: Path, *, quick: bool) -> tuple[Table, dict[str, Any]]:
     bundle = open_bundle(target)
     picture, spec = bundle.manifest.picture, bundle.manifest.boundaries[0].tensors[0]
@@ -137,7 +127,9 @@ def main() -> None:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        target = options.bundle or compiled(folder)
+        target = options.bundle or compiled(
+            QUICK if options.quick else "efficientnet-lite0", folder / "m.split"
+        )
         table, summary = asyncio.run(run(target, folder, quick=options.quick))
     write_report("throughput", str(__doc__).splitlines()[0], table, summary,
                  save=not options.quick)  # fmt: skip

@@ -22,6 +22,7 @@ import numpy as np
 import torch
 from photos import own_photos
 from PIL import Image
+from quick_model import QUICK
 from report import Table, write_report
 from splitpoint.codec import Array
 from splitpoint.codec.codec_set import FKT, FKT_VIDEO
@@ -34,6 +35,7 @@ from splitpoint.partition.samples import find_pictures
 from splitpoint.partition.torch_chain import TorchChain
 
 AFTER = ("_blocks.7.add", "_blocks.4.add")
+QUICK_AFTER = ("relu#4",)
 SIDE_PX, CROP_PX = 300, 224  # a photo's shorter side, and the camera's picture
 LEVEL = 5
 COLUMNS = [
@@ -138,9 +140,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         images = args.images or own_photos(Path(temporary) / "images", 0)
         bundle = compile_model(
-            load_model("efficientnet-lite0", "default"),
+            load_model(QUICK if args.quick else "efficientnet-lite0", "default"),
             Path(temporary) / "lite0.split",
-            after=AFTER[:1] if args.quick else AFTER,
+            after=QUICK_AFTER if args.quick else AFTER,
             calibration=Calibration(
                 source=args.calibrate or own_photos(Path(temporary) / "calibrate", 1)
             ),
