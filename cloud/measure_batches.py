@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 import time
 from collections.abc import Callable
@@ -14,8 +15,9 @@ from .memory import is_out_of_memory
 from .runner import Runner
 
 ROUNDS = 3
-# Larger sizes are left out when one round of them takes longer; they cost what samples cost there.
-LONGEST_ROUND_S = 0.5
+# Larger sizes are left out, and cost what samples cost here, when a round takes longer; and sooner
+# when samples cost no less than in the size before.
+LONGEST_ROUND_S, LONG_ROUND_S, LESS = 0.5, 0.1, 0.97
 
 
 def measure_batches(
@@ -30,10 +32,9 @@ def measure_batches(
     """
     values = synthetic_samples(bundle.manifest).inputs[0]
     found: list[dict[int, float]] = [{} for _ in bundle.manifest.segments]
-    size = 1
+    size, before_s = 1, math.inf
     while size <= max_batch:
         progress(size)
-        began_s = time.perf_counter()
         try:
             times = [_round(runner, len(found), values, size) for _ in range(1 + ROUNDS)]
         except Exception as error:
@@ -43,8 +44,11 @@ def measure_batches(
             break
         for segment, ms in enumerate(zip(*times[1:], strict=True)):
             found[segment][size] = statistics.median(ms)
-        if time.perf_counter() - began_s > LONGEST_ROUND_S * (1 + ROUNDS):
+        round_s = 1e-3 * statistics.median(map(sum, times[1:]))
+        longest_s = LONGEST_ROUND_S if round_s / size < LESS * before_s else LONG_ROUND_S
+        if round_s > longest_s:
             break
+        before_s = round_s / size
         size *= 2
     return BatchTimes(found, max_batch, padded=bool(runner.sizes))
 

@@ -73,6 +73,8 @@ def test_splitpoint_commands(photos: Path, tmp_path: Path) -> None:
                 continue
             if arguments[0] == "run":
                 arguments += ["--cache", str(tmp_path / "cache")]
+            if arguments[0] == "profile":
+                arguments += ["--max-seconds", "3"]
             done = splitpoint(*arguments, cwd=tmp_path)
             assert done.returncode == 0, (command, done.stderr)
             assert done.stdout

@@ -14,8 +14,9 @@ import torch
 from splitpoint.partition.bundle import MANIFEST, Bundle, open_bundle
 from splitpoint.partition.compile import compile_model
 from splitpoint.partition.errors import BundleError, CaptureError
-from splitpoint.partition.model_source import load_model
+from splitpoint.partition.model_source import import_torchvision, load_model
 from splitpoint.partition.model_spec import ModelSpec
+from splitpoint.partition.picture import PictureInput
 from splitpoint.partition.verify import worst_relative_error
 
 TOLERANCE = 1e-4
@@ -81,9 +82,21 @@ def test_toy(form: str, names: list[str], tmp_path: Path) -> None:
     assert worst_relative_error(bundle.manifest, bundle.folder, spec) < TOLERANCE
 
 
-@pytest.mark.parametrize("name", ["resnet18", "vit_b_16"])
+def small_transformer() -> ModelSpec:
+    """vit_b_16 with a sixth of its layers, and narrow: the same operators."""
+    transformer = import_torchvision().models.VisionTransformer(
+        image_size=64, patch_size=16, num_layers=2, num_heads=4, hidden_dim=64, mlp_dim=128
+    )
+    torch.nn.init.normal_(transformer.heads.head.weight)  # torchvision begins with zeros
+    picture = PictureInput(resize_px=64, height_px=64, width_px=64)
+    return ModelSpec.of_picture_model(
+        "vit", transformer.eval(), picture, mean=(0.5,) * 3, std=(0.5,) * 3
+    )
+
+
+@pytest.mark.parametrize("name", ["resnet18", "vit"])
 def test_torchvision(name: str, tmp_path: Path) -> None:
-    spec = load_model(f"torchvision:{name}", "none")
+    spec = small_transformer() if name == "vit" else load_model(f"torchvision:{name}", "none")
     bundle = compile_model(spec, tmp_path / f"{name}.split")
     assert worst_relative_error(bundle.manifest, bundle.folder, spec) < TOLERANCE
     assert len(bundle.manifest.boundaries) == 8
