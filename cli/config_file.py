@@ -38,9 +38,10 @@ _ACCEPTED: Mapping[type, tuple[tuple[type, ...], str]] = {
 def load_config(path: Path, command: Callable[..., object]) -> dict[str, Any]:
     """The file's values by the names of the command's parameters.
 
-    The file is a flat table: each key is the long name of an option without its dashes, the words
-    joined by `_` or `-`. Where an option takes text, a list of texts is joined by commas. Raises
-    `ConfigError` for anything else.
+    The file is a flat table: each key is the long name of an option without its dashes, or the name
+    of an argument, the words joined by `_` or `-`. Where an option takes text, a list of texts is
+    joined by commas; where it may be given several times, a list gives them. Raises `ConfigError`
+    for anything else.
     """
     options = _options(command)
     found: dict[str, Any] = {}
@@ -53,7 +54,13 @@ def load_config(path: Path, command: Callable[..., object]) -> dict[str, Any]:
         parameter, kind, bounds = options[name]
         if parameter in found:
             raise ConfigError(f"{path} has {name} twice", "leave out one of the two spellings")
-        found[parameter] = _checked(path, key, value, kind, bounds)
+        if get_origin(kind) is list:
+            if not isinstance(value, list):
+                raise ConfigError(f"{path}: {key} = {_toml(value)}", "give a list")
+            (each,) = get_args(kind)
+            found[parameter] = [_checked(path, key, part, each, bounds) for part in value]
+        else:
+            found[parameter] = _checked(path, key, value, kind, bounds)
     return found
 
 

@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 from splitpoint.codec import SplitpointError
 
+from .certs_cmd import certs
 from .compile_cmd import compile_
 from .demo_cmd import demo
 from .doctor_cmd import doctor
@@ -29,7 +30,7 @@ app = typer.Typer(
     help="Split inference: the early layers on the device, the rest on a GPU server.",
 )
 app.command("compile")(compile_)
-for command in (inspect, profile, plan, serve, run, emulate, demo, doctor):
+for command in (inspect, profile, plan, serve, run, certs, emulate, demo, doctor):
     app.command()(command)
 
 # The extra that brings a module; the others are of the extra `cloud`.
@@ -39,6 +40,8 @@ _EXTRA = {
     "safetensors": "torch",
     "cv2": "video",
     "prometheus_client": "metrics",
+    "ray": "ray",
+    "opentelemetry": "otel",
 }
 
 
@@ -81,7 +84,7 @@ def main() -> None:
     except ModuleNotFoundError as error:
         if error.name is None or error.name.startswith("splitpoint"):
             raise
-        extra = _EXTRA.get(error.name, "cloud")
+        extra = _EXTRA.get(error.name.partition(".")[0], "cloud")
         say(f'error: {error.name} is not installed: pip install "splitpoint[{extra}]"')
         sys.exit(1)
     except KeyboardInterrupt:

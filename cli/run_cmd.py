@@ -23,6 +23,7 @@ from splitpoint.partition.objective import Constraints, Objective
 from splitpoint.partition.power_model import PowerModel
 
 from .config_file import config_option
+from .credentials_options import Insecure, TlsCa, TlsCert, TlsKey, TokenFile, credentials_of
 from .live_table import LiveTable
 from .output import err, say, setup_logging
 from .profile_cmd import names_in, power_model_of
@@ -52,6 +53,11 @@ def run(
         str,
         typer.Option(help="The worker, HOST:PORT; several with commas.", show_default=False),
     ] = "",
+    tls_ca: TlsCa = None,
+    tls_cert: TlsCert = None,
+    tls_key: TlsKey = None,
+    token_file: TokenFile = None,
+    insecure: Insecure = False,
     bundle: Annotated[
         Path | None,
         typer.Option(help="A local bundle instead of fetching from the worker."),
@@ -168,6 +174,7 @@ def run(
     finishes the frames that are under way; a second one ends at once.
     """
     setup_logging(verbose)
+    credentials = credentials_of(tls_ca, tls_cert, tls_key, token_file, insecure)
     aim = Objective.parse(objective)
     power = power_model_of(power_model)
     constraints = Constraints(
@@ -189,6 +196,7 @@ def run(
     )
     agent = EdgeAgent(
         server or None,
+        credentials=credentials,
         bundle=bundle,
         model=model,
         split=split,

@@ -12,11 +12,11 @@ from splitpoint.edge import EdgeAgent
 from splitpoint.edge.run_energy import RunEnergy
 from splitpoint.edge.sink import Sink
 from splitpoint.edge.source import PictureFeed, Source
-from splitpoint.edge.systemd import Systemd
 
 from .live_table import LiveTable
 from .output import say
 from .stop_signals import Stopped, StopSignals
+from .systemd import Systemd
 
 if TYPE_CHECKING:
     from splitpoint.edge.metrics import MetricsSink

@@ -5,16 +5,36 @@ from __future__ import annotations
 import asyncio
 import importlib.util
 import signal
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .output import say, setup_logging
+from .config_file import config_option
+from .log_lines import setup_log_lines
+from .systemd import Systemd
+
+if TYPE_CHECKING:
+    from splitpoint.cloud.tracing import FrameTraces
+
+
+RAY_STREAM_S = 600.0  # else no load would ever move to a replica that is new
+
+
+def _command() -> Callable[..., object]:
+    return serve
 
 
 def serve(
-    bundles: Annotated[list[Path], typer.Argument(help="NAME.split …", show_default=False)],
+    bundles: Annotated[
+        list[Path] | None, typer.Argument(help="NAME.split …", show_default=False)
+    ] = None,
+    config: Annotated[Path | None, config_option(_command)] = None,
+    watch: Annotated[
+        Path | None,
+        typer.Option(help="Serve the bundles of this folder as they come and go, too."),
+    ] = None,
     listen: Annotated[
         str, typer.Option(help="HOST:PORT; port 0 takes any free one and prints it.")
     ] = "127.0.0.1:7070",
@@ -40,7 +60,54 @@ def serve(
         list[Path] | None,
         typer.Option(help="Announce the times of this profile instead of measuring at start."),
     ] = None,
+    tls_cert: Annotated[
+        Path | None, typer.Option(help="The worker's certificate (PEM).", show_default=False)
+    ] = None,
+    tls_key: Annotated[
+        Path | None, typer.Option(help="The key of that certificate (PEM).", show_default=False)
+    ] = None,
+    client_ca: Annotated[
+        Path | None,
+        typer.Option(help="Demand a certificate of this CA from every client.", show_default=False),
+    ] = None,
+    tokens: Annotated[
+        Path | None,
+        typer.Option(help="The clients, their tokens' digests and limits.", show_default=False),
+    ] = None,
+    insecure: Annotated[
+        bool,
+        typer.Option("--insecure", help="Let anybody come who can reach the address, unencrypted."),
+    ] = False,
+    max_streams: Annotated[int, typer.Option(help="Most streams at a time.", min=1)] = 4096,
+    max_streams_per_client: Annotated[
+        int, typer.Option(help="Most streams of one client.", min=1)
+    ] = 1024,
+    idle_s: Annotated[
+        float, typer.Option(help="End a stream that was silent for so long.", min=1)
+    ] = 600.0,
+    max_age_s: Annotated[
+        float, typer.Option(help="Have clients connect anew so often, 0: never.", min=0)
+    ] = 0.0,
+    metrics: Annotated[
+        str, typer.Option(help="Serve Prometheus metrics at HOST:PORT.", show_default="nowhere")
+    ] = "",
+    traces: Annotated[
+        str,
+        typer.Option(
+            help="Send OpenTelemetry spans of frames to the OTLP collector at HOST:PORT.",
+            show_default="nowhere",
+        ),
+    ] = "",
+    log_format: Annotated[str, typer.Option(help="text, or json: one object a line.")] = "text",
     reflection: Annotated[bool, typer.Option(help="Offer gRPC server reflection.")] = False,
+    ray: Annotated[
+        bool, typer.Option("--ray", help="Serve as replicas on Ray (docs/scale-out.md).")
+    ] = False,
+    replicas: Annotated[str, typer.Option(help="With --ray: how many, or auto.")] = "1",
+    max_replicas: Annotated[int, typer.Option(help="With --replicas auto: the most.", min=1)] = 8,
+    http_port: Annotated[
+        int, typer.Option(help="With --ray: port of Ray's HTTP proxy, on loopback.", min=1)
+    ] = 8000,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log every client.")] = False,
 ) -> None:
     """Run the cloud worker: finish the inference of many edges.
@@ -48,9 +115,32 @@ def serve(
     Prints "listening on HOST:PORT" when it is ready. SIGTERM and Ctrl-C drain: what was taken is
     answered, then it exits 0.
     """
-    setup_logging(verbose)
+    from splitpoint.cloud.lifetime import StreamLimits
+    from splitpoint.cloud.security import Security
+
+    tell = setup_log_lines(log_format, verbose)
+    if ray:
+        from .serve_on_ray import serve_on_ray
+
+        plain = {
+            "--profile": profile, "--reflection": reflection, "--watch": watch,
+            "--tls-cert": tls_cert, "--client-ca": client_ca, "--metrics": metrics,
+            "--traces": traces,
+        }  # fmt: skip
+        if any(plain.values()):
+            names = ", ".join(name for name, given in plain.items() if given)
+            raise typer.BadParameter(f"not for --ray: {names}")
+        serve_on_ray(
+            listen, tell, http_port=http_port, replicas=replicas, max_replicas=max_replicas,
+            insecure=insecure, bundles=[str(bundle.resolve()) for bundle in bundles or []],
+            device=device, runtime=runtime, precision=precision, max_batch=max_batch,
+            max_queued_mb=max_queued_mb, grace_s=grace, max_streams=max_streams,
+            max_stream_s=max_age_s or RAY_STREAM_S, tokens=str(tokens.resolve()) if tokens else "",
+        )  # fmt: skip
+        return
     main = _serve(
-        bundles,
+        bundles or [],
+        tell,
         listen=listen,
         device=device,
         runtime=runtime,
@@ -60,6 +150,22 @@ def serve(
         grace_s=grace,
         reflection=reflection,
         profiles=profile or [],
+        security=Security(
+            tls_cert=tls_cert,
+            tls_key=tls_key,
+            client_ca=client_ca,
+            tokens=tokens,
+            insecure=insecure,
+        ),
+        limits=StreamLimits(
+            max_streams=max_streams,
+            max_streams_per_client=max_streams_per_client,
+            idle_s=idle_s,
+            max_age_s=max_age_s,
+        ),
+        watch=watch,
+        metrics=metrics,
+        traces=_traces(traces) if traces else None,
     )
     if importlib.util.find_spec("uvloop") is not None:  # faster, but not made for every platform
         import uvloop
@@ -69,15 +175,28 @@ def serve(
         asyncio.run(main)
 
 
-async def _serve(bundles: list[Path], **options: Any) -> None:
+def _traces(endpoint: str) -> FrameTraces:
+    from splitpoint.cloud.tracing import otlp_traces  # the extra otel
+
+    return otlp_traces(endpoint)
+
+
+async def _serve(bundles: list[Path], tell: Callable[[str], None], **options: Any) -> None:
     from splitpoint.cloud.worker import Worker
 
+    systemd = Systemd()
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    async with Worker(bundles, progress=say, **options) as worker:
-        say(f"listening on {worker.address}")
+    async with Worker(bundles, progress=tell, **options) as worker:
+        if worker.metrics_address:
+            tell(f"metrics on http://{worker.metrics_address}/metrics")
+        tell(f"listening on {worker.address}")
+        systemd.ready()
+        alive = asyncio.create_task(systemd.keep_alive())
         await stop.wait()
-        say("draining")
-    say("stopped")
+        alive.cancel()
+        systemd.stopping()
+        tell("draining")
+    tell("stopped")

@@ -59,6 +59,7 @@ class Engine:
         self._flights: dict[Batch[Request], Flight] = {}
         self._began_s: float | None = None  # the step that runs now, and what it should take
         self._planned_s = 0.0
+        self.restarts = 0  # of the compute thread, each after a step that did not come back
         self._stopping = False
         self._loop: asyncio.AbstractEventLoop | None = None
         self._watch: asyncio.Task[None] | None = None
@@ -147,6 +148,17 @@ class Engine:
         self._loads[model] = now_s, found
         return found
 
+    @property
+    def queued_bytes(self) -> int:
+        """Of the tensors of all frames that were taken and are not answered."""
+        return self._schedule.nbytes
+
+    def forget(self, model: ServedModel) -> None:
+        """The model is served no longer: nothing here keeps it in memory."""
+        with self._lock:
+            self._schedule.forget(model)
+            self._loads.pop(model, None)
+
     # The compute thread. --------------------------------------------------------------------
 
     def _new_thread(self) -> threading.Thread:
@@ -170,7 +182,9 @@ class Engine:
                     worked = self._work()
             if not worked:
                 with self._wake:
-                    if not (self._calls or self._schedule.queued or self._stopping):
+                    is_left_behind = computing is not self._computing
+                    to_do = self._calls or self._schedule.queued
+                    if not (to_do or self._stopping or is_left_behind):
                         self._wake.wait()
 
     def _work(self) -> bool:
@@ -262,6 +276,7 @@ class Engine:
             with self._lock:
                 hung = self._schedule.give_up()
                 self._computing, self._began_s = threading.Lock(), None
+            self.restarts += 1
             log.error("a batch of %d did not come back in %.0f s", len(hung), limit_s)
             for request in hung:
                 request.broke()
@@ -286,7 +301,8 @@ def _why_dropped(job: Job) -> FrameError:
 
 
 def _why_failed(model: ServedModel, error: Exception) -> FrameError:
-    log.warning("%s: a frame failed: %r", model.bundle.manifest.name, error)
+    name = model.bundle.manifest.name
+    log.warning("%s: a frame failed: %r", name, error, extra={"model": name})
     reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
     return FrameError(pb.INTERNAL, f"computing failed ({reason})")
 

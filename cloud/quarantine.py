@@ -16,9 +16,11 @@ class Quarantine:
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._until_s: OrderedDict[bytes, float] = OrderedDict()
+        self.added = 0  # in all
 
     def add(self, boundary: int, payloads: Iterable[bytes]) -> None:
         """These broke a batch just now."""
+        self.added += 1
         digest = _digest(boundary, payloads)
         self._until_s.pop(digest, None)
         self._until_s[digest] = self._clock() + HELD_S

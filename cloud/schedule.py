@@ -153,6 +153,10 @@ class Schedule(Generic[J]):
         """Batches of `model` may have so many samples at most from now on."""
         self._room[model] = max(min(samples, self._room.get(model, self._max_batch)), 1)
 
+    def forget(self, model: Timed) -> None:
+        """No more jobs of `model` will come."""
+        self._room.pop(model, None)
+
     def clear(self) -> list[J]:
         """All jobs, which leave the plan."""
         jobs = [job for batch in self._plan for job in batch.jobs]

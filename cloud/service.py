@@ -3,21 +3,37 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+import logging
+import os
+from collections.abc import Callable, Mapping
 from concurrent.futures import Executor
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import grpc
 from splitpoint.partition.bundle import MANIFEST
 from splitpoint.proto import splitpoint_pb2 as pb
 from splitpoint.proto.limits import CHUNK_BYTES, PROTOCOL, SERVICE
 
+from .abort import abort
+from .access import Access, AccessError
+from .client_use import ClientUses, Places
 from .engine import Engine
+from .figures import Figures
+from .lifetime import StreamLimits
 from .quarantine import Quarantine
+from .refusals import Refusal
 from .request import ServedModel
 from .stream import InferStream
+from .tokens import Client
+
+if TYPE_CHECKING:
+    from .tracing import FrameTraces
+
+log = logging.getLogger("splitpoint.cloud")
+
+PAUSE_S = 0.01
 
 
 class SplitService:
@@ -29,11 +45,24 @@ class SplitService:
         engine: Engine,
         decoders: Executor,
         device: str,
+        *,
+        access: Access,
+        limits: StreamLimits,
+        figures: Figures,
+        traces: FrameTraces | None = None,
     ) -> None:
         self._models, self._engine, self._decoders = models, engine, decoders
-        self._device = device
-        self._quarantine = Quarantine()
+        self._device, self._access = device, access
+        self._limits, self._figures, self._traces = limits, figures, traces
+        self._refusals = figures.refusals
+        self._uses = ClientUses(self._refusals)
+        self._stream_places, self._fetch_places = [
+            Places(limits.max_streams, limits.max_streams_per_client) for _ in range(2)
+        ]
+        self.quarantine = Quarantine()
+        self.open = False  # until then the models are being loaded
         self._draining = False
+        self._leaving: set[ServedModel] = set()
         self._streams: set[InferStream] = set()
 
     def handler(self) -> grpc.GenericRpcHandler:
@@ -60,7 +89,8 @@ class SplitService:
         )
 
     async def describe(self, request: pb.DescribeRequest, context: Any) -> pb.DescribeReply:
-        """What is served; the protocol version is in the answer, so any client may ask."""
+        """What this client may use; any version of the protocol may ask, to learn of ours."""
+        client = await self._admit(context)
         return pb.DescribeReply(
             protocol=PROTOCOL,
             server=f"splitpoint {version('splitpoint')}",
@@ -78,60 +108,139 @@ class SplitService:
                     ],
                 )
                 for digest, model in self._models.items()
+                if client.may_use(model.bundle.manifest.name, digest)
             ],
             load=self._engine.load(),
         )
 
-    async def fetch(self, request: pb.FetchRequest, context: Any) -> AsyncIterator[pb.Chunk]:
+    async def fetch(self, request: pb.FetchRequest, context: Any) -> None:
         """One file of a bundle in chunks, from the requested offset on."""
+        client = await self._admit(context)
+        model = self._models.get(request.digest)
+        if model is not None and not client.may_use(model.bundle.manifest.name, request.digest):
+            self._refusals.count(Refusal.MODEL)
+            await abort(
+                context,
+                grpc.StatusCode.PERMISSION_DENIED,
+                f"{client.name} may not use the model {model.bundle.manifest.name}",
+            )
         path = self._file(request)
         if path is None:
-            await context.abort(
+            await abort(
+                context,
                 grpc.StatusCode.NOT_FOUND,
                 f"no file {request.sha256[:12]} in a bundle {request.digest[:12]} here",
             )
-            raise AssertionError  # abort does not return
+        try:
+            with self._fetch_places.taken(client):
+                await self._send_file(path, request.offset, context)
+        except AccessError as error:
+            await self._refuse(context, error)
+
+    async def _send_file(self, path: Path, offset: int, context: Any) -> None:
         with path.open("rb") as stream:
-            total = path.stat().st_size
-            offset = request.offset
+            total = os.fstat(stream.fileno()).st_size
             if offset > total:
-                await context.abort(
+                await abort(
+                    context,
                     grpc.StatusCode.INVALID_ARGUMENT,
                     f"offset {offset} lies beyond the file's {total} bytes",
                 )
             stream.seek(offset)
             while data := await asyncio.to_thread(stream.read, CHUNK_BYTES):
-                yield pb.Chunk(offset=offset, total=total, data=data)
+                chunk = pb.Chunk(offset=offset, total=total, data=data)
+                try:
+                    await asyncio.wait_for(context.write(chunk), self._limits.idle_s)
+                except asyncio.TimeoutError:
+                    self._refusals.count(Refusal.STALLED_FETCH)
+                    await abort(
+                        context,
+                        grpc.StatusCode.DEADLINE_EXCEEDED,
+                        f"nothing was read for {self._limits.idle_s:g} s",
+                    )
                 offset += len(data)
 
     async def infer(self, _requests: Any, context: Any) -> None:
         """One stream of frames."""
+        client = await self._admit(context)
         if self._draining:
-            await context.abort(grpc.StatusCode.UNAVAILABLE, "the worker is stopping")
+            self._refusals.count(Refusal.STOPPING)
+            await abort(context, grpc.StatusCode.UNAVAILABLE, "the worker is stopping")
+        try:
+            with self._stream_places.taken(client):
+                await self._serve_stream(client, context)
+        except AccessError as error:
+            await self._refuse(context, error)
+
+    async def _serve_stream(self, client: Client, context: Any) -> None:
         stream = InferStream(
             context,
             self._models,
             self._engine,
             self._decoders,
-            self._quarantine,
-            lambda: self._draining,
+            self.quarantine,
+            self._figures,
+            self._traces,
+            self._is_draining,
+            self._uses.of(client),
+            self._limits,
         )
         self._streams.add(stream)
         try:
-            await stream.serve()
+            end = await stream.serve()
         finally:
             self._streams.discard(stream)
+            del stream
+        if end is not None:
+            await abort(context, *end)
 
-    async def drain(self, grace_s: float) -> None:
-        """Takes nothing new, tells every client, and waits until all frames are answered."""
+    async def _admit(self, context: Any) -> Client:
+        """Who is calling; the call ends here for who is not let in, or comes too early."""
+        if not self.open:
+            await abort(context, grpc.StatusCode.UNAVAILABLE, "the worker is loading its models")
+        try:
+            return self._access.client(
+                context.invocation_metadata() or (), context.auth_context(), context.peer()
+            )
+        except AccessError as error:
+            await self._refuse(context, error)
+
+    async def _refuse(self, context: Any, error: AccessError) -> NoReturn:
+        self._refusals.count(error.reason)
+        log.info("%s is refused: %s", context.peer(), error)
+        await abort(context, error.status, str(error))
+
+    async def drain(self, grace_s: float, *, reopen: bool = False) -> None:
+        """Takes nothing new, tells every client, and waits until all frames are answered.
+
+        With `reopen`, another worker is to be had at the same address.
+        """
         self._draining = True
-        for stream in self._streams:
-            stream.send_draining(int(1e3 * grace_s))
+        await self._drained(lambda stream: True, grace_s, reopen=reopen)
+
+    async def withdraw(self, model: ServedModel, grace_s: float) -> None:
+        """The same for the streams of one model, which are then ended."""
+        self._leaving.add(model)
+        await self._drained(lambda stream: stream.model is model, grace_s)
+        while streams := [stream for stream in self._streams if stream.model is model]:
+            for stream in streams:
+                stream.end()
+            await asyncio.sleep(PAUSE_S)
+        self._leaving.discard(model)
+
+    async def _drained(
+        self, concerned: Callable[[InferStream], bool], grace_s: float, *, reopen: bool = False
+    ) -> None:
+        for stream in filter(concerned, self._streams):
+            stream.send_draining(int(1e3 * grace_s), reopen=reopen)
         deadline = asyncio.get_running_loop().time() + grace_s
-        while any(stream.unanswered for stream in self._streams):
+        while any(stream.unanswered for stream in filter(concerned, self._streams)):
             if asyncio.get_running_loop().time() > deadline:
                 break
-            await asyncio.sleep(0.01)
+            await asyncio.sleep(PAUSE_S)
+
+    def _is_draining(self, model: ServedModel) -> bool:
+        return self._draining or model in self._leaving
 
     def _file(self, request: pb.FetchRequest) -> Path | None:
         model = self._models.get(request.digest)

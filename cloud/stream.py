@@ -1,4 +1,4 @@
-"""One client's `Infer` stream: handshake, checks, answers, and nothing that outlives it."""
+"""One client's `Infer` stream: checks, limits, answers, and nothing that outlives it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from concurrent.futures import Executor
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import grpc
 from splitpoint.codec import Array, SplitpointError, codec_named
@@ -24,11 +24,20 @@ from splitpoint.proto.frames import (
     encode_tensors,
     parse_client,
 )
-from splitpoint.proto.limits import MAX_BATCH_PER_FRAME, MAX_CREDITS, PROTOCOL, max_frame_bytes
+from splitpoint.proto.limits import MAX_BATCH_PER_FRAME, MAX_CREDITS
 
+from .arrival import Arrival
+from .client_use import ClientUse
 from .engine import Engine
+from .figures import Figures, ModelFigures
+from .handshake import shake_hands
+from .lifetime import Ending, Lifetime, StreamLimits
 from .quarantine import Quarantine
+from .refusals import Refusal
 from .request import Request, ServedModel
+
+if TYPE_CHECKING:
+    from .tracing import FrameTraces
 
 log = logging.getLogger("splitpoint.cloud")
 
@@ -36,7 +45,6 @@ _RAW = codec_named("raw")
 # Answers that a client has not read. A client with credits never gets near it; one that sends
 # without reading is not read from any further.
 _MAX_UNREAD = 4 * MAX_CREDITS
-HANDSHAKE_TIMEOUT_S = 10.0
 
 
 class InferStream:
@@ -49,15 +57,25 @@ class InferStream:
         engine: Engine,
         decoders: Executor,
         quarantine: Quarantine,
-        is_draining: Callable[[], bool],
+        figures: Figures,
+        traces: FrameTraces | None,
+        is_draining: Callable[[ServedModel], bool],
+        use: ClientUse,
+        limits: StreamLimits,
     ) -> None:
         self._context, self._models, self._engine = context, models, engine
         self._decoders, self._is_draining = decoders, is_draining
-        self._quarantine, self._client = quarantine, context.peer()
+        self._quarantine, self._use, self._limits = quarantine, use, limits
+        # Who shares an address need not share a client's part of the engine.
+        self._client = context.peer() if use.client.is_address else use.client.name
+        self._figures, self._traces = figures, traces
+        self.model: ServedModel | None = None  # once the client has named it
+        self._withdrawn = asyncio.Event()  # the model is served no longer
         self._outbox: deque[bytes] = deque()
         self._outbox_changed = asyncio.Event()
         self._space = asyncio.Event()
         self._jobs: dict[int, Request | None] = {}  # by frame id; None while it is decoded
+        self._held: dict[int, int] = {}  # bytes by frame id
         self._cancelled_early: set[int] = set()  # while they were being decoded
         self._tasks: set[asyncio.Task[None]] = set()
         self._video: tuple[tuple[int, str], VideoStream] | None = None
@@ -66,101 +84,112 @@ class InferStream:
         self._closing = False
         self._settled = asyncio.Event()
         self._settled.set()
+        self._lifetime = Lifetime(limits.spread())
 
     @property
     def unanswered(self) -> int:
         """Frames that the client still waits for."""
         return len(self._jobs) + len(self._outbox)
 
-    def send_draining(self, grace_ms: int) -> None:
-        """Tells the client to take its frames elsewhere."""
+    @property
+    def computing(self) -> bool:
+        """Whether frames are being worked on, so that the client is right to be silent."""
+        return bool(self._jobs)
+
+    def send_draining(self, grace_ms: int, *, reopen: bool = False) -> None:
+        """Tells the client to take its frames elsewhere, or with `reopen` to another stream."""
         if not self._welcomed:
             return
-        self._send(pb.ServerMessage(draining=pb.Draining(grace_ms=grace_ms)).SerializeToString())
+        draining = pb.Draining(grace_ms=grace_ms, reopen=reopen)
+        self._send(pb.ServerMessage(draining=draining).SerializeToString())
 
-    async def serve(self) -> None:
-        """Runs the stream to its end; a refused handshake ends it with a status."""
-        model = await self._handshake()
+    def end(self) -> None:
+        """Ends the stream from here, whatever the client still waits for."""
+        self._withdrawn.set()
+
+    async def serve(self) -> tuple[grpc.StatusCode, str] | None:
+        """Runs the stream to its end, and tells the status to end it with if it is not OK.
+
+        It does not end it so by itself: that raises, and what is raised would keep the model in
+        memory with all that is known here.
+        """
+        model = self.model = await shake_hands(self._context, self._models, self._engine, self._use)
         self._welcomed = True
+        if model.bundle.digest not in self._models:
+            self.end()
+        figures = self._figures.of(model)
+        figures.streams += 1
+        self._lifetime.touch()
+        work = asyncio.create_task(self._work(model, figures))
+        ending = asyncio.create_task(self._lifetime.end(self))
+        withdrawn = asyncio.create_task(self._withdrawn.wait())
+        tasks = (work, ending, withdrawn)
+        try:
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            is_done, is_idle = work.done(), ending.done() and ending.result() is Ending.IDLE
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            figures.streams -= 1
+        if is_done:
+            work.result()
+        elif self._withdrawn.is_set():
+            name = model.bundle.manifest.name
+            return grpc.StatusCode.UNAVAILABLE, f"{name} is not served any more"
+        elif is_idle:
+            self._use.count_refused(Refusal.IDLE)
+            return (
+                grpc.StatusCode.DEADLINE_EXCEEDED,
+                f"the stream was idle for {self._limits.idle_s:g} s",
+            )
+        return None
+
+    async def _work(self, model: ServedModel, figures: ModelFigures) -> None:
+        """Reads and answers, until the client has sent its last and has all its answers."""
         writer = asyncio.create_task(self._write())
         try:
-            await self._read(model)
-            await self._settled.wait()  # the client has sent its last, and still reads
+            await self._read(model, figures)
+            await self._settled.wait()
+            self._closing = True
+            self._outbox_changed.set()
+            await writer
         finally:
+            self._closing = True
             for job in self._jobs.values():
                 if job is not None:
                     job.cancelled = True
-            for task in self._tasks:
+            for task in (writer, *self._tasks):
                 task.cancel()
-            self._closing = True
-            self._outbox_changed.set()
-            if self._context.cancelled() or self._context.done():
-                writer.cancel()
             await asyncio.gather(writer, *self._tasks, return_exceptions=True)
+            self._use.release(sum(self._held.values()))
+            self._held.clear()
 
-    async def _handshake(self) -> ServedModel:
-        abort = self._context.abort
-        try:
-            data = await asyncio.wait_for(self._context.read(), HANDSHAKE_TIMEOUT_S)
-        except asyncio.TimeoutError:
-            await abort(grpc.StatusCode.DEADLINE_EXCEEDED, "no Hello came")
-            raise AssertionError from None  # abort does not return
-        try:
-            message = parse_client(b"" if data is grpc.aio.EOF else data)
-        except FrameError as error:
-            await abort(grpc.StatusCode.INVALID_ARGUMENT, f"{error}; say Hello first")
-        if message.WhichOneof("kind") != "hello":
-            await abort(grpc.StatusCode.INVALID_ARGUMENT, "the first message must be Hello")
-        hello = message.hello
-        if hello.protocol != PROTOCOL:
-            await abort(
-                grpc.StatusCode.FAILED_PRECONDITION,
-                f"this worker speaks protocol {PROTOCOL}, the client {hello.protocol}: "
-                "install the same version of splitpoint at both ends",
-            )
-        model = self._models.get(hello.digest)
-        if model is None:
-            known = ", ".join(
-                f"{m.bundle.manifest.name} ({digest[:12]})" for digest, m in self._models.items()
-            )
-            name = f"{hello.model[:80]!r} " if hello.model else ""
-            await abort(
-                grpc.StatusCode.FAILED_PRECONDITION,
-                f"the model {name}with digest {hello.digest[:12]} is not served here; "
-                f"served: {known}; give both ends the same bundle",
-            )
-            raise AssertionError  # abort does not return
-        log.info("%s uses %s", hello.client[:80] or "a client", model.bundle.manifest.name)
-        welcome = pb.Welcome(
-            protocol=PROTOCOL,
-            credits=MAX_CREDITS,
-            max_batch=MAX_BATCH_PER_FRAME,
-            max_frame_bytes=max_frame_bytes(model.boundaries, MAX_BATCH_PER_FRAME),
-            segment_ms=model.times.segment_ms,
-            load=self._engine.load(model),
-        )
-        await self._context.write(pb.ServerMessage(welcome=welcome).SerializeToString())
-        return model
-
-    async def _read(self, model: ServedModel) -> None:
+    async def _read(self, model: ServedModel, figures: ModelFigures) -> None:
         index = 1  # Hello was the first message
         while (data := await self._context.read()) is not grpc.aio.EOF:
             index += 1
-            self._receive(data, index, model)
+            self._lifetime.touch()
+            self._receive(data, index, model, figures)
             while self.unanswered > _MAX_UNREAD:
                 self._space.clear()
                 await self._space.wait()
 
-    def _receive(self, data: bytes, index: int, model: ServedModel) -> None:
+    def _receive(self, data: bytes, index: int, model: ServedModel, figures: ModelFigures) -> None:
         """Takes one message; whatever is wrong with it becomes its own error reply."""
-        arrived = time.perf_counter()
-        frame_id = 0
+        arrival = Arrival(
+            index=index, arrived_s=time.perf_counter(), model=model, at=figures.elsewhere
+        )
         try:
             message = parse_client(data)
             kind = message.WhichOneof("kind")
             if kind == "frame":
-                frame_id = message.frame.id
-                self._accept(message.frame, index, arrived, model)
+                arrival.frame_id = message.frame.id
+                arrival.at = figures.at(message.frame.boundary)
+                if self._traces is not None:
+                    arrival.traceparent = message.frame.traceparent
+                self._use.request()  # before anything that costs more than this
+                self._accept(message.frame, arrival)
             elif kind == "cancel":
                 self._cancel(message.cancel.id)
             elif kind == "probe":
@@ -169,11 +198,15 @@ class InferStream:
             else:
                 raise FrameError(pb.MALFORMED, "Hello may be said once")
         except FrameError as error:
-            self._reply_error(frame_id, index, error, arrived)
+            self._reply_error(arrival, error)
+        arrival.at.bytes_received += len(data)
 
-    def _accept(self, frame: pb.Frame, index: int, arrived: float, model: ServedModel) -> None:
-        if self._is_draining():
+    def _accept(self, frame: pb.Frame, arrival: Arrival) -> None:
+        model = arrival.model
+        if self._is_draining(model):
             raise FrameError(pb.STOPPING, "the worker is stopping")
+        if self._lifetime.is_over:
+            raise FrameError(pb.STOPPING, "this stream is as old as it may be; open another")
         checked = check_frame(frame, model.boundaries, MAX_BATCH_PER_FRAME, model.codecs)
         if checked.id in self._jobs:
             raise FrameError(pb.MALFORMED, f"frame id {checked.id} is still unanswered")
@@ -184,12 +217,20 @@ class InferStream:
         in_order = isinstance(checked.codec, FktVideo)
         if isinstance(checked.codec, FktVideo):
             checked = replace(checked, codec=self._video_stream(checked.boundary, checked.codec))
+        nbytes = sum(spec.nbytes_at(checked.batch) for spec in checked.specs)
+        self._use.hold(nbytes)
+        self._held[checked.id] = nbytes
+        self._track(checked.id, None)
         if checked.codec is _RAW:
-            self._submit(checked, checked.decode(), index, arrived, arrived, model)
+            arrival.decode_began_s = time.perf_counter()
+            try:
+                self._submit(checked, checked.decode(), arrival)
+            except FrameError:
+                self._untrack(checked.id)
+                raise
             return
         # Everything else takes long enough to be worth another thread.
-        self._track(checked.id, None)
-        task = asyncio.create_task(self._decode(checked, index, arrived, model, in_order))
+        task = asyncio.create_task(self._decode(checked, arrival, in_order))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
@@ -199,50 +240,44 @@ class InferStream:
             self._video = ((boundary, codec.name), codec.new_stream())
         return self._video[1]
 
-    async def _decode(
-        self, frame: CheckedFrame, index: int, arrived: float, model: ServedModel, in_order: bool
-    ) -> None:
-        started = time.perf_counter()
+    async def _decode(self, frame: CheckedFrame, arrival: Arrival, in_order: bool) -> None:
+        arrival.decode_began_s = time.perf_counter()
         try:
             loop = asyncio.get_running_loop()
             async with self._turn if in_order else contextlib.nullcontext():
                 values = await loop.run_in_executor(self._decoders, frame.decode)
-            self._submit(frame, values, index, arrived, started, model)
+            self._submit(frame, values, arrival)
         except FrameError as error:
             self._untrack(frame.id)
-            self._reply_error(frame.id, index, error, arrived)
+            self._reply_error(arrival, error)
         except Exception as error:
-            log.exception("decoding failed")
+            name = arrival.model.bundle.manifest.name
+            about = {"client": self._client, "model": name, "frame": frame.id}
+            log.exception("decoding failed", extra=about)
             self._untrack(frame.id)
-            failed = FrameError(pb.INTERNAL, f"decoding failed ({type(error).__name__})")
-            self._reply_error(frame.id, index, failed, arrived)
+            self._reply_error(
+                arrival, FrameError(pb.INTERNAL, f"decoding failed ({type(error).__name__})")
+            )
 
-    def _submit(
-        self,
-        frame: CheckedFrame,
-        values: dict[str, Array],
-        index: int,
-        arrived: float,
-        decode_started: float,
-        model: ServedModel,
-    ) -> None:
-        decode_us = int(1e6 * (time.perf_counter() - decode_started))
+    def _submit(self, frame: CheckedFrame, values: dict[str, Array], arrival: Arrival) -> None:
+        arrival.decoded_s = time.perf_counter()
 
         def answer(job: Request, result: dict[str, Array] | FrameError) -> None:
             self._untrack(frame.id)
             try:
                 if not isinstance(result, FrameError):
-                    self._reply_ok(frame.id, index, job, result, arrived, decode_us)
+                    self._reply_ok(arrival, job, result)
                     return
             except SplitpointError as misfit:
                 result = FrameError(pb.INTERNAL, f"the outputs do not fit the bundle ({misfit})")
-            self._reply_error(frame.id, index, result, arrived)
+            self._reply_error(arrival, result, job)
 
+        arrived_s = arrival.arrived_s
         job = Request(
-            model=model,
+            model=arrival.model,
             boundary=frame.boundary,
             samples=frame.batch,
-            deadline_s=arrived + frame.budget_ms / 1e3 if frame.budget_ms else float("inf"),
+            deadline_s=arrived_s + frame.budget_ms / 1e3 if frame.budget_ms else float("inf"),
             client=self._client,
             nbytes=sum(array.nbytes for array in values.values()),
             values=values,
@@ -269,55 +304,59 @@ class InferStream:
     def _untrack(self, frame_id: int) -> None:
         self._jobs.pop(frame_id, None)
         self._cancelled_early.discard(frame_id)
+        self._use.release(self._held.pop(frame_id, 0))
         if not self._jobs:
             self._settled.set()
 
-    def _reply_ok(
-        self,
-        frame_id: int,
-        index: int,
-        job: Request,
-        outputs: dict[str, Array],
-        arrived: float,
-        decode_us: int,
-    ) -> None:
+    def _reply_ok(self, arrival: Arrival, job: Request, outputs: dict[str, Array]) -> None:
+        times = pb.Times(
+            queue_us=int(1e6 * (job.started_s - job.queued_s)),
+            decode_us=int(1e6 * (arrival.decoded_s - arrival.decode_began_s)),
+            compute_us=int(1e6 * (job.finished_s - job.started_s)),
+            total_us=int(1e6 * (time.perf_counter() - arrival.arrived_s)),
+            batch=job.batch_computed,
+        )
         reply = pb.Reply(
-            id=frame_id,
-            message_index=index,
+            id=arrival.frame_id,
+            message_index=arrival.index,
             status=pb.OK,
             outputs=encode_tensors(outputs, job.model.boundaries[-1], _RAW),
-            times=pb.Times(
-                queue_us=int(1e6 * (job.started_s - job.queued_s)),
-                decode_us=decode_us,
-                compute_us=int(1e6 * (job.finished_s - job.started_s)),
-                total_us=int(1e6 * (time.perf_counter() - arrived)),
-                batch=job.batch_computed,
-            ),
+            times=times,
             load=self._engine.load(job.model),
         )
-        self._send(build_reply(reply))
+        arrival.at.answered(times.queue_us, times.decode_us, times.compute_us, times.batch)
+        arrival.at.bytes_sent += self._send(build_reply(reply))
+        if self._traces is not None:
+            self._traces.answered(arrival, job, pb.OK)
 
-    def _reply_error(self, frame_id: int, index: int, error: FrameError, arrived: float) -> None:
+    def _reply_error(self, arrival: Arrival, error: FrameError, job: Request | None = None) -> None:
         reply = pb.Reply(
-            id=frame_id,
-            message_index=index,
+            id=arrival.frame_id,
+            message_index=arrival.index,
             status=error.status,
             reason=str(error)[:500],
-            times=pb.Times(total_us=int(1e6 * (time.perf_counter() - arrived))),
+            times=pb.Times(total_us=int(1e6 * (time.perf_counter() - arrival.arrived_s))),
             load=self._engine.load(),
         )
-        self._send(build_reply(reply))
+        arrival.at.statuses[error.status] += 1
+        arrival.at.bytes_sent += self._send(build_reply(reply))
+        if self._traces is not None and arrival.frame_id:
+            self._traces.answered(arrival, job, error.status, str(error))
 
-    def _send(self, message: bytes) -> None:
-        if not self._closing:
-            self._outbox.append(message)
-            self._outbox_changed.set()
+    def _send(self, message: bytes) -> int:
+        """The bytes that will be written: none once the stream has ended."""
+        if self._closing:
+            return 0
+        self._outbox.append(message)
+        self._outbox_changed.set()
+        return len(message)
 
     async def _write(self) -> None:
         while not self._closing or self._outbox:
             while self._outbox:
                 await self._context.write(self._outbox[0])
                 self._outbox.popleft()
+                self._lifetime.touch()
                 self._space.set()
             if not self._closing:
                 self._outbox_changed.clear()

@@ -2,42 +2,64 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
+from typing import TYPE_CHECKING
 
 import grpc
+import torch
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from splitpoint.partition.bundle import Bundle, open_bundle
+from splitpoint.partition.gpu_state import GpuState, open_gpu_state
 from splitpoint.partition.profile import load_profile
 from splitpoint.partition.torch_chain import describe_device, pick_device
-from splitpoint.proto.limits import (
-    MAX_BATCH_PER_FRAME,
-    SERVICE,
-    max_frame_bytes,
-    server_options,
-)
+from splitpoint.proto.limits import SERVICE, server_options
 
+from .bundle_watch import BundleWatch
 from .engine import Engine
 from .errors import ServeError
+from .figures import Figures
+from .lifetime import StreamLimits
 from .load_model import load_model
+from .model_set import ModelSet, frame_bytes
 from .precision import AUTO, check_precision
+from .refusals import Refusals
 from .request import ServedModel
 from .schedule import Batching
+from .security import Security
 from .service import SplitService
 
 log = logging.getLogger("splitpoint.cloud")
 
+if TYPE_CHECKING:
+    from .metrics import MetricsServer
+    from .tracing import FrameTraces
+
 DEFAULT_LISTEN = "127.0.0.1:7070"
+# Besides streams and downloads: those who ask what is served, and those not yet let in.
+MORE_CALLS = 256
+# gRPC's limit is set before it listens: room for the models that a watched folder may bring.
+WATCHED_FRAME_BYTES = 256 << 20
+_SERVING, _NOT_SERVING = (
+    health_pb2.HealthCheckResponse.SERVING,
+    health_pb2.HealthCheckResponse.NOT_SERVING,
+)
 
 
 class Worker:
     """Serves bundles at `listen` ("HOST:PORT", port 0 for any free one) until it is drained.
 
-    `async with Worker([...]) as worker` loads, warms up and listens; leaving it drains. Raises
-    `BundleError` or `ServeError` for what cannot be served, with nothing left half-started.
+    `async with Worker([...]) as worker` listens, loads and warms up, and its health is NOT_SERVING
+    until then; leaving it drains. Bundles in the folder `watch` come and go while it runs.
+    `metrics` is where Prometheus may ask, "" for nowhere; `traces` makes spans of frames. Beyond
+    loopback it needs `security`, which says whom it lets in; `limits` bounds what each may do.
+    Raises `BundleError`, `TlsError` or `ServeError` for what cannot be served, with nothing left
+    half-started.
     """
 
     def __init__(
@@ -54,68 +76,128 @@ class Worker:
         grace_s: float = 10.0,
         reflection: bool = False,
         profiles: Sequence[Path] = (),
+        watch: Path | None = None,
+        metrics: str = "",
+        traces: FrameTraces | None = None,
+        security: Security | None = None,
+        limits: StreamLimits | None = None,
         progress: Callable[[str], None] = lambda line: None,
     ) -> None:
         self._bundles, self._listen, self._device_name = bundles, listen, device
         self._max_batch, self._max_queued_bytes = max_batch, max_queued_bytes
         self._runtime, self._precision, self._batching = runtime, precision, batching
         self._grace_s, self._reflection, self._progress = grace_s, reflection, progress
-        self._profiles = profiles
+        self._profiles, self._watch_folder, self._metrics_listen = profiles, watch, metrics
+        self._watching: asyncio.Task[None] | None = None
+        self._metrics: MetricsServer | None = None
+        self._traces = traces
+        self._security, self._limits = security or Security(), limits or StreamLimits()
         self.models: dict[str, ServedModel] = {}
-        self.address = ""
+        self.figures = Figures()
+        self.address = self.metrics_address = ""
 
     async def __aenter__(self) -> Worker:
-        """Loads the bundles, starts the engine and listens."""
+        """Starts the engine, listens and loads the bundles."""
+        self._security.check_listen(self._listen)
+        self._credentials, access = self._security.server_credentials(), self._security.access()
         self._device = pick_device(self._device_name)
         check_precision(self._precision, self._device)
         self._given = {(found := load_profile(path)).digest: found for path in self._profiles}
+        opened = [
+            await asyncio.to_thread(open_bundle, folder, verify_files=False)
+            for folder in self._bundles
+        ]
+        sizes = [frame_bytes(bundle) for bundle in opened]
+        if self._watch_folder is not None:
+            sizes.append(WATCHED_FRAME_BYTES)
+        if not sizes:
+            raise ServeError("there is nothing to serve", "name a bundle, or a folder to --watch")
         self._engine = Engine(
             max_batch=self._max_batch,
             max_queued_bytes=self._max_queued_bytes,
             batching=self._batching,
         )
-        try:
-            await self._start()
-        except BaseException:
-            await self._engine.stop()
-            raise
-        return self
-
-    async def _start(self) -> None:
-        for folder in self._bundles:
-            await self._engine.on_compute_thread(self._load, folder)
-        for digest in self._given:
-            raise ServeError(
-                f"a profile is of the bundle {digest[:12]}, which is not served",
-                "give profiles of the bundles that are",
-            )
         self._decoders = ThreadPoolExecutor(
             max(2, (os.cpu_count() or 2) // 2), thread_name_prefix="splitpoint-decode"
         )
         self._service = SplitService(
-            self.models, self._engine, self._decoders, describe_device(self._device)
+            self.models,
+            self._engine,
+            self._decoders,
+            describe_device(self._device),
+            access=access,
+            limits=self._limits,
+            figures=self.figures,
+            traces=self._traces,
         )
-        largest = max(
-            max_frame_bytes(model.boundaries, MAX_BATCH_PER_FRAME) for model in self.models.values()
+        self._server = grpc.aio.server(
+            options=server_options(max(sizes)),
+            maximum_concurrent_rpcs=2 * self._limits.max_streams + MORE_CALLS,
         )
-        self._server = grpc.aio.server(options=server_options(largest))
+        try:
+            await self._listen_for_clients()
+            await self._load_all(opened, max(sizes))
+        except BaseException:
+            await self._stop(0.0)
+            raise
+        return self
+
+    @property
+    def refusals(self) -> Refusals:
+        """Who was sent away, and why."""
+        return self.figures.refusals
+
+    async def _listen_for_clients(self) -> None:
+        """They are told that the worker is not ready yet."""
         self._server.add_generic_rpc_handlers((self._service.handler(),))
         self._health = health.aio.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         if self._reflection:
             self._add_reflection()
         try:
-            port = self._server.add_insecure_port(self._listen)
+            if self._credentials is None:
+                port = self._server.add_insecure_port(self._listen)
+            else:
+                port = self._server.add_secure_port(self._listen, self._credentials)
         except RuntimeError as error:
             raise ServeError(
                 f"cannot listen on {self._listen}",
                 "is the port in use? choose another with --listen HOST:PORT",
             ) from error
         self.address = f"{self._listen.rpartition(':')[0]}:{port}"
+        await self._set_health(_NOT_SERVING)
         self._engine.start()
         await self._server.start()
-        for name in ("", SERVICE):
-            await self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
+        if self._metrics_listen:
+            self._serve_metrics()
+
+    async def _load_all(self, bundles: Sequence[Bundle], max_frame_bytes: int) -> None:
+        model_set = self._model_set = ModelSet(
+            self.models,
+            load=self._load,
+            engine=self._engine,
+            service=self._service,
+            figures=self.figures,
+            max_frame_bytes=max_frame_bytes,
+            changed=self._changed,
+        )
+        for bundle in bundles:
+            await model_set.add(bundle.folder, keep=True)
+        if self._watch_folder is not None:
+            watch = BundleWatch(
+                self._watch_folder,
+                model_set.add,
+                lambda digest: model_set.remove(digest, self._grace_s),
+            )
+            await watch.look(first=True)
+            self._watching = asyncio.create_task(watch.run(), name="watch-bundles")
+        for digest in self._given:
+            raise ServeError(
+                f"a profile is of the bundle {digest[:12]}, which is not served",
+                "give profiles of the bundles that are",
+            )
+        self._service.open = True
+        await self._set_health(_SERVING if self.models else _NOT_SERVING)
 
     async def __aexit__(
         self,
@@ -126,12 +208,22 @@ class Worker:
         """Answers what it has taken, then stops."""
         await self._health.enter_graceful_shutdown()
         await self._service.drain(self._grace_s)
+        await self._stop(1.0)
+
+    async def _stop(self, grace_s: float) -> None:
+        if self._watching is not None:
+            self._watching.cancel()
+            await asyncio.gather(self._watching, return_exceptions=True)
         await self._engine.stop()
-        await self._server.stop(1.0)
+        await self._server.stop(grace_s)
+        if self._metrics is not None:
+            await asyncio.to_thread(self._metrics.close)
+        if self._traces is not None:
+            await asyncio.to_thread(self._traces.close)
         self._decoders.shutdown()
 
-    def _load(self, folder: Path) -> None:
-        model = load_model(
+    def _load(self, folder: Path) -> ServedModel:
+        return load_model(
             folder,
             self._device,
             runtime=self._runtime,
@@ -140,7 +232,30 @@ class Worker:
             profiles=self._given,
             progress=self._progress,
         )
-        self.models[model.bundle.digest] = model
+
+    async def _changed(self, what: str) -> None:
+        """Without any model, others should be asked."""
+        if self._service.open:
+            self._progress(what)
+            await self._set_health(_SERVING if self.models else _NOT_SERVING)
+
+    async def _set_health(self, status: int) -> None:
+        for name in ("", SERVICE):
+            await self._health.set(name, status)
+
+    def _serve_metrics(self) -> None:
+        from .metrics import MetricsServer, WorkerCollector  # prometheus-client
+
+        collector = WorkerCollector(
+            self.figures, self.models, self._engine, self._service.quarantine, self._gpu()
+        )
+        self._metrics = MetricsServer(self._metrics_listen, collector)
+        self.metrics_address = self._metrics.address
+
+    def _gpu(self) -> GpuState | None:
+        if self._device.type != "cuda":
+            return None
+        return open_gpu_state(f"GPU-{torch.cuda.get_device_properties(self._device).uuid}")
 
     def _add_reflection(self) -> None:
         from grpc_reflection.v1alpha import reflection  # only the cloud extra brings it

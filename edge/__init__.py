@@ -5,6 +5,7 @@ Nothing in this package needs torch.
 
 from .agent import EdgeAgent
 from .auto_plan import AutoPlan
+from .credentials import Credentials
 from .errors import AgentError, CacheError, SourceError
 from .find_source import find_source
 from .given import Given
@@ -17,6 +18,7 @@ __all__ = [
     "AutoPlan",
     "CacheError",
     "CallbackSink",
+    "Credentials",
     "EdgeAgent",
     "Given",
     "Outcome",

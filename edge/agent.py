@@ -29,6 +29,7 @@ from .cache import default_cache
 from .cache_size import CacheUse, shrink
 from .channel import WorkerChannel
 from .connection import Connection
+from .credentials import Credentials
 from .edge_half import EdgeHalf
 from .errors import AgentError
 from .first_plan import first_plan
@@ -55,22 +56,21 @@ class EdgeAgent:
             result = await agent.infer({"pixels": pixels})
 
     `server` is HOST:PORT, several of them with commas or as a list, or None to run all on the
-    device from a local `bundle`. The model is the workers' only one, the one called `model`, or
-    that of `bundle`. The split `auto` measures this device and the link and takes the best plan, as
-    `auto` says; with `adapt` it follows the link, the worker's load and the device from then on,
-    and tells `on_switch` of each change in one line. Otherwise `split` and `codec` name one. A
-    frame whose payload would exceed `max_frame_bytes` goes in the next coarser codec of the plan's
-    kind that was calibrated, and its result names that. `runtime` is what runs the segments on this
-    device, one of `RUNTIMES`; auto leaves the choice to the plan, and is onnxruntime where `split`
-    names one. `providers` are what onnxruntime computes with. `slowdown` stretches edge compute to
-    play a slower device, and is to be reported as emulated. What the cloud refuses, loses or does
-    not answer in time, the device finishes from the tensors that it still holds, in float32, once
-    all segments are here, unless `finish_locally` says otherwise or they need more than
-    `max_edge_mb`; with `hedge` it does not wait for the budget's end, but for 95 of 100 answers'
-    time. Of fetched bundles that nobody uses, the oldest go where the cache has more than
-    `max_cache_mb`. Raises
-    `AgentError`, `PlanError`, or what the wire and the cache raise, on entering; afterwards every
-    frame has a `Result`.
+    device from a local `bundle`. `credentials` are for all of them. The model is the workers' only
+    one, the one called `model`, or that of `bundle`. The split `auto` measures this device and the
+    link and takes the best plan, as `auto` says; with `adapt` it follows the link, the worker's
+    load and the device from then on, and tells `on_switch` of each change in one line. Otherwise
+    `split` and `codec` name one. A frame whose payload would exceed `max_frame_bytes` goes in the
+    next coarser codec of the plan's kind that was calibrated, and its result names that. `runtime`
+    is what runs the segments on this device, one of `RUNTIMES`; auto leaves the choice to the plan,
+    and is onnxruntime where `split` names one. `providers` are what onnxruntime computes with.
+    `slowdown` stretches edge compute to play a slower device, and is to be reported as emulated.
+    What the cloud refuses, loses or does not answer in time, the device finishes from the tensors
+    that it still holds, in float32, once all segments are here, unless `finish_locally` says
+    otherwise or they need more than `max_edge_mb`; with `hedge` it does not wait for the budget's
+    end, but for 95 of 100 answers' time. Of fetched bundles that nobody uses, the oldest go where
+    the cache has more than `max_cache_mb`. Raises `AgentError`, `PlanError`, or what the wire and
+    the cache raise, on entering; afterwards every frame has a `Result`.
     """
 
     def __init__(
@@ -94,6 +94,7 @@ class EdgeAgent:
         max_edge_mb: float | None = None,
         finish_locally: bool = True,
         hedge: bool = False,
+        credentials: Credentials | None = None,
     ) -> None:
         if slowdown < 1:
             raise AgentError(f"a slowdown of {slowdown} is below 1")
@@ -103,6 +104,7 @@ class EdgeAgent:
             raise AgentError("neither a server nor a bundle", "give --server or --bundle")
         names = server if server is None or isinstance(server, str) else ",".join(server)
         self._servers = [] if names is None else parse_servers(names)
+        self._credentials = credentials
         self._bundle_path, self._model = bundle, model
         self._split, self._codec, self._auto = split, codec, auto or AutoPlan()
         self._adapt, self._hedge = adapt, hedge
@@ -139,7 +141,9 @@ class EdgeAgent:
     async def __aenter__(self) -> EdgeAgent:
         """Connects, plans, fetches the segments that the plan needs, and loads them."""
         try:
-            self._files = [WorkerChannel(server) for server in self._servers]
+            self._files = [
+                WorkerChannel(server, credentials=self._credentials) for server in self._servers
+            ]
             self._prepared = await prepare(
                 self._files, bundle=self._bundle_path, model=self._model, cache=self._cache
             )
@@ -225,9 +229,11 @@ class EdgeAgent:
         if self._adapter is not None:
             self._adapter.runs(plan)
 
-    async def infer(self, inputs: Inputs, *, metadata: Any = None) -> Result:
+    async def infer(self, inputs: Inputs, *, metadata: Any = None, traceparent: str = "") -> Result:
         """Runs one frame to its outcome. Raises `SpecError` only for inputs that do not fit."""
-        return await self._intake.infer(Given(inputs=inputs, metadata=metadata))
+        return await self._intake.infer(
+            Given(inputs=inputs, metadata=metadata, traceparent=traceparent)
+        )
 
     async def stream(
         self,
@@ -297,7 +303,10 @@ class EdgeAgent:
         links = [
             WorkerLink(
                 Connection(
-                    WorkerChannel(server, limit), self.manifest.name, self.digest, self._opened
+                    WorkerChannel(server, limit, self._credentials),
+                    self.manifest.name,
+                    self.digest,
+                    self._opened,
                 )
             )
             for server in sorted(self._servers, key=lambda server: server != first)

@@ -31,6 +31,7 @@ class Frame:
     batch: int
     budget_ms: float
     metadata: Any = None
+    traceparent: str = ""
     may_expire: bool = False
     computed: Callable[[], None] = lambda: None
     start_s: float = field(default_factory=time.perf_counter)

@@ -173,6 +173,7 @@ class FramePath:
                 codec=part.codec,
                 tensors=part.tensors,
                 budget_ms=budget_ms,
+                traceparent=frame.traceparent,
             )
             frame.bytes_up += len(message)
             return message

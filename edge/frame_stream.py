@@ -67,6 +67,7 @@ class FrameStream:
         self.load = pb.Load()  # what the worker said last
         self.heard_s, self.sent_s = 0.0, 0.0  # when anything came last, and a frame went
         self.on_late: Callable[[int, float], None] = lambda nbytes, waited_ms: None
+        self.on_reopen: Callable[[], None] = lambda: None
         self.broken: Exception | None = None
         self.draining = False
 
@@ -276,6 +277,8 @@ class FrameStream:
             probing = self._probing.get(message.probe.id)
             if probing is not None and not probing.done():
                 probing.set_result(None)
+        elif kind == "draining" and message.draining.reopen:
+            self.on_reopen()  # it takes frames until another stream is there
         elif kind == "draining":
             self.draining = True
 

@@ -59,6 +59,7 @@ class Intake:
             batch=batch,
             budget_ms=self._budget_ms,
             metadata=given.metadata,
+            traceparent=given.traceparent,
             may_expire=taken_s is not None,
             computed=computed or _nothing,
             start_s=time.perf_counter() if taken_s is None else taken_s,

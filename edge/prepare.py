@@ -152,6 +152,8 @@ def _pick_model(models: Iterable[pb.ModelInfo], name: str, server: str) -> pb.Mo
     if len(found) == 1:
         return found[0]
     names = ", ".join(sorted(model.name for model in models))
+    if not names:
+        raise AgentError(f"{server} has no model that this client may use")
     if not found:
         raise AgentError(f"{server} does not serve {name!r}", f"it serves {names}")
     raise AgentError(f"{server} serves several models", f"name one with --model: {names}")

@@ -83,7 +83,13 @@ def encode_tensors(
 
 
 def build_frame(
-    *, id: int, boundary: int, codec: str, tensors: Sequence[pb.Tensor], budget_ms: int
+    *,
+    id: int,
+    boundary: int,
+    codec: str,
+    tensors: Sequence[pb.Tensor],
+    budget_ms: int,
+    traceparent: str = "",
 ) -> bytes:
     """A sealed `ClientMessage` with one frame."""
     message = pb.ClientMessage()
@@ -91,6 +97,8 @@ def build_frame(
     frame.id, frame.boundary, frame.codec, frame.budget_ms = id, boundary, codec, budget_ms
     frame.tensors.extend(tensors)
     frame.crc32 = frame_crc32(frame)
+    if traceparent:
+        frame.traceparent = traceparent
     return message.SerializeToString()
 
 

@@ -18,6 +18,9 @@ ENVELOPE_BYTES, TENSOR_ENVELOPE_BYTES = 4096, 128
 # gRPC's own ceiling is a signed 32-bit length.
 MESSAGE_CEILING_BYTES = (1 << 31) - 1
 
+# A client's token travels in a call's metadata, as in HTTP (RFC 6750).
+TOKEN_KEY, TOKEN_SCHEME = "authorization", "Bearer"
+
 RECONNECT_MS, CONNECT_MS = 100, 2_000  # the first pause, and the time for a connection
 # Both ends must agree, or the server answers a client's pings with `too_many_pings` and hangs up.
 KEEPALIVE_MS, KEEPALIVE_TIMEOUT_MS = 10_000, 5_000
@@ -66,7 +69,8 @@ def server_options(max_message_bytes: int) -> list[tuple[str, int]]:
     """Options of a worker's server."""
     return [
         ("grpc.max_receive_message_length", max_message_bytes),
-        ("grpc.max_send_message_length", max_message_bytes),
+        # Its models and the pieces of their files may be larger than any frame of a small model.
+        ("grpc.max_send_message_length", max(max_message_bytes, DESCRIBE_BYTES)),
         ("grpc.keepalive_time_ms", KEEPALIVE_MS),
         ("grpc.keepalive_timeout_ms", KEEPALIVE_TIMEOUT_MS),
         ("grpc.keepalive_permit_without_calls", 1),

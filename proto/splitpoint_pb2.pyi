@@ -169,20 +169,22 @@ class Tensor(_message.Message):
     def __init__(self, dtype: _Optional[int] = ..., shape: _Optional[_Iterable[int]] = ..., payload: _Optional[bytes] = ...) -> None: ...
 
 class Frame(_message.Message):
-    __slots__ = ("id", "boundary", "codec", "tensors", "budget_ms", "crc32")
+    __slots__ = ("id", "boundary", "codec", "tensors", "budget_ms", "crc32", "traceparent")
     ID_FIELD_NUMBER: _ClassVar[int]
     BOUNDARY_FIELD_NUMBER: _ClassVar[int]
     CODEC_FIELD_NUMBER: _ClassVar[int]
     TENSORS_FIELD_NUMBER: _ClassVar[int]
     BUDGET_MS_FIELD_NUMBER: _ClassVar[int]
     CRC32_FIELD_NUMBER: _ClassVar[int]
+    TRACEPARENT_FIELD_NUMBER: _ClassVar[int]
     id: int
     boundary: int
     codec: str
     tensors: _containers.RepeatedCompositeFieldContainer[Tensor]
     budget_ms: int
     crc32: int
-    def __init__(self, id: _Optional[int] = ..., boundary: _Optional[int] = ..., codec: _Optional[str] = ..., tensors: _Optional[_Iterable[_Union[Tensor, _Mapping]]] = ..., budget_ms: _Optional[int] = ..., crc32: _Optional[int] = ...) -> None: ...
+    traceparent: str
+    def __init__(self, id: _Optional[int] = ..., boundary: _Optional[int] = ..., codec: _Optional[str] = ..., tensors: _Optional[_Iterable[_Union[Tensor, _Mapping]]] = ..., budget_ms: _Optional[int] = ..., crc32: _Optional[int] = ..., traceparent: _Optional[str] = ...) -> None: ...
 
 class Cancel(_message.Message):
     __slots__ = ("id",)
@@ -207,10 +209,12 @@ class ProbeReply(_message.Message):
     def __init__(self, id: _Optional[int] = ..., load: _Optional[_Union[Load, _Mapping]] = ...) -> None: ...
 
 class Draining(_message.Message):
-    __slots__ = ("grace_ms",)
+    __slots__ = ("grace_ms", "reopen")
     GRACE_MS_FIELD_NUMBER: _ClassVar[int]
+    REOPEN_FIELD_NUMBER: _ClassVar[int]
     grace_ms: int
-    def __init__(self, grace_ms: _Optional[int] = ...) -> None: ...
+    reopen: bool
+    def __init__(self, grace_ms: _Optional[int] = ..., reopen: _Optional[bool] = ...) -> None: ...
 
 class Load(_message.Message):
     __slots__ = ("queued", "queue_ms", "utilisation", "slowdown", "wait_ms")

@@ -2,7 +2,8 @@
 
 A caller never sees gRPC's types. `RemoteError` means that this frame was refused or failed at the
 worker; `UnreachableError` that no answer can come; `RefusedError` that the worker will not talk to
-this client at all; `ProtocolError` that the peer broke the protocol.
+this client at all, or this client must not talk to it; `ProtocolError` that the peer broke the
+protocol.
 """
 
 from __future__ import annotations
@@ -23,6 +24,17 @@ class UnreachableError(WireError):
 
 class RefusedError(WireError):
     """The worker refuses this client: another protocol version, an unknown model or digest."""
+
+
+class UnauthenticatedError(RefusedError):
+    """One end cannot prove to the other who it is: a token or a certificate that is not accepted.
+
+    Trying again changes nothing until somebody changes a file.
+    """
+
+
+class PermissionDeniedError(RefusedError):
+    """The worker knows this client, and does not let it use the model."""
 
 
 class ProtocolError(WireError):
@@ -73,6 +85,10 @@ class FrameFailedError(RemoteError):
     """Computing this frame failed at the worker."""
 
 
+# How a worker begins to say that it has too many streams. gRPC has the same status for a message
+# that is too large, which no later time makes smaller.
+NO_ROOM = "no room"
+
 EXCEPTIONS: dict[pb.Status, type[RemoteError]] = {
     pb.MALFORMED: FrameRejectedError,
     pb.CORRUPT: FrameCorruptError,
@@ -100,14 +116,42 @@ def error_of_reply(status: pb.Status, reason: str) -> RemoteError:
     return error
 
 
-_REFUSED = {
-    grpc.StatusCode.FAILED_PRECONDITION,
-    grpc.StatusCode.NOT_FOUND,
-    grpc.StatusCode.UNAUTHENTICATED,
-    grpc.StatusCode.PERMISSION_DENIED,
-    grpc.StatusCode.UNIMPLEMENTED,
-    grpc.StatusCode.INVALID_ARGUMENT,
+_REFUSED: dict[grpc.StatusCode, tuple[type[RefusedError], str]] = {
+    grpc.StatusCode.FAILED_PRECONDITION: (RefusedError, ""),
+    grpc.StatusCode.NOT_FOUND: (RefusedError, ""),
+    grpc.StatusCode.UNAUTHENTICATED: (UnauthenticatedError, ""),
+    grpc.StatusCode.PERMISSION_DENIED: (PermissionDeniedError, ""),
+    grpc.StatusCode.UNIMPLEMENTED: (
+        RefusedError,
+        "is it a splitpoint worker? start one with `splitpoint serve`",
+    ),
+    grpc.StatusCode.INVALID_ARGUMENT: (RefusedError, ""),
 }
+
+# A handshake that fails is UNAVAILABLE to gRPC, as a lost network is. These words of BoringSSL and
+# gRPC tell them apart; where they change, the error is the general one, with its remedy.
+_TLS_FAILURES: tuple[tuple[str, str, str], ...] = (
+    (
+        "CERTIFICATE_VERIFY_FAILED",
+        "its certificate is not from the authority in --tls-ca, or has expired",
+        "give the CA that signed the worker's certificate",
+    ),
+    (
+        "Hostname Verification Check failed",
+        "its certificate is for other names than this address",
+        "use a name that the certificate holds, or make one with this address",
+    ),
+    (
+        "WRONG_VERSION_NUMBER",
+        "it does not speak TLS",
+        "start it with --tls-cert and --tls-key, or leave out --tls-ca",
+    ),
+    (
+        "ALERT",
+        "it does not accept this device's certificate",
+        "give --tls-cert and --tls-key from the worker's --client-ca",
+    ),
+)
 
 
 def error_of_call(error: grpc.RpcError, server: str) -> WireError:
@@ -115,14 +159,24 @@ def error_of_call(error: grpc.RpcError, server: str) -> WireError:
     code = error.code() if hasattr(error, "code") else grpc.StatusCode.UNKNOWN
     details = (error.details() if hasattr(error, "details") else None) or ""
     if code in _REFUSED:
-        remedy = ""
-        if code is grpc.StatusCode.UNIMPLEMENTED:
-            remedy = "is it a splitpoint worker? start one with `splitpoint serve`"
-        return RefusedError(f"{server} refuses: {details[:400]}", remedy)
+        kind, remedy = _REFUSED[code]
+        return kind(f"{server} refuses: {details[:400]}", remedy)
     if code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED):
+        for words, what, remedy in _TLS_FAILURES:
+            if words in details:
+                why = f"no trust between {server} and this end: {what}"
+                return UnauthenticatedError(why, remedy)
+        if "Socket closed" in details:  # one that demands TLS, or a certificate, says no more
+            return UnreachableError(
+                f"{server} closes the connection",
+                "where it demands TLS or a certificate, give --tls-ca, --tls-cert and --tls-key; "
+                "else check --server and the worker",
+            )
         reason = details.splitlines()[0][:200] if details else code.name.lower()
         return UnreachableError(
             f"no worker answers at {server} ({reason})",
             "start one with `splitpoint serve NAME.split`, or check --server and the network",
         )
+    if code is grpc.StatusCode.RESOURCE_EXHAUSTED and details.startswith(NO_ROOM):
+        return UnreachableError(f"{server} takes no more: {details[:200]}", "try again later")
     return ProtocolError(f"the call to {server} ended with {code.name}: {details[:200]}")

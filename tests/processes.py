@@ -33,7 +33,7 @@ def background(arguments: Sequence[str], cwd: Path | None = None) -> Iterator[st
     try:
         for line in process.stderr:
             said.append(line)
-            match = re.search(r"listening on (\S+)", line)
+            match = re.search(r"listening on ([\w.:\[\]]+)", line)
             if match is not None:
                 yield match[1]
                 break

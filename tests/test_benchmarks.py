@@ -12,8 +12,8 @@ ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 # What the others are made of.
 PARTS = {
-    "layer_regression", "photos", "prototype_codec", "quick_model", "report", "rival_controller",
-    "rival_server", "simulated_edges",
+    "hostile_frames", "layer_regression", "photos", "prototype_codec", "quick_model", "report",
+    "rival_controller", "rival_server", "simulated_edges", "virtual_worker",
 }  # fmt: skip
 NAMES = sorted({path.stem for path in (ROOT / "benchmarks").glob("*.py")} - PARTS)
 

@@ -75,6 +75,7 @@ BLOCKED = (
     "skimage",
     "cv2",
     "prometheus_client",
+    "opentelemetry",
 )
 
 

@@ -16,6 +16,7 @@ from processes import background, free_port, splitpoint
 from videos import write_video
 
 ROOT = Path(__file__).parents[1]
+PORTS = ("7070", "7071", "7072", "7443", "9464", "9465")
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
@@ -35,6 +36,7 @@ def test_every_command_is_of_a_kind_that_is_tested() -> None:
             command[0] == "splitpoint"
             or (command[0] == "make" and command[1] in ("demo", "test", "test-aarch64"))
             or command[:2] == ["pip", "install"]
+            or command[0] in ("sudo", "podman")
             or (command[0] == "python" and command[1].startswith("benchmarks/"))
         )
         assert known, command
@@ -44,25 +46,26 @@ def test_every_command_is_of_a_kind_that_is_tested() -> None:
 def test_splitpoint_commands(photos: Path, tmp_path: Path) -> None:
     """Compile, inspect, serve, run, emulate and the Python example, in the README's order."""
     shutil.copytree(photos, tmp_path / "photos")
-    (tmp_path / "typical").mkdir()
+    for folder in ("typical", "models"):
+        (tmp_path / folder).mkdir()
     for path in photos.iterdir():
         with Image.open(path) as photo:
             for left in (0, 60, 120):
                 crop = photo.crop((left, 0, left + 250, 250)).convert("RGB")
                 crop.save(tmp_path / "typical" / f"{path.stem}{left}.png")
     write_video(tmp_path / "clip.mp4", 5, "mp4v")
-    ports = {port: str(free_port()) for port in ("7070", "7071", "9464")}
+    ports = {port: str(free_port()) for port in PORTS}
 
     def local(word: str) -> str:
-        return re.sub("7070|7071|9464", lambda match: ports[match[0]], word)
+        return re.sub("|".join(PORTS), lambda match: ports[match[0]], word)
 
     (example,) = blocks("toml")
     (tmp_path / "agent.toml").write_text(local(example), encoding="utf-8")
     ran = set()
     with ExitStack() as stack:
         for command in commands():
-            if command[0] != "splitpoint" or command[1] == "demo" or len(command) < 2:
-                continue
+            if command[0] != "splitpoint" or command[1] == "demo" or "--ray" in command:
+                continue  # Ray's is run by tests/cloud/test_ray.py
             arguments = [local(word) for word in command[1:]]
             if len(arguments) == 1 and arguments[0] not in ("doctor",):
                 assert splitpoint(arguments[0], "--help").returncode == 0  # named in passing
@@ -77,7 +80,7 @@ def test_splitpoint_commands(photos: Path, tmp_path: Path) -> None:
                 arguments += ["--max-seconds", "3"]
             done = splitpoint(*arguments, cwd=tmp_path)
             assert done.returncode == 0, (command, done.stderr)
-            assert done.stdout
+            assert done.stdout or arguments[0] == "certs"
         for block in blocks("python"):
             done = subprocess.run(
                 [sys.executable, "-c", local(block)],
@@ -86,7 +89,17 @@ def test_splitpoint_commands(photos: Path, tmp_path: Path) -> None:
             )  # fmt: skip
             assert done.returncode == 0, done.stderr
             assert done.stdout.startswith("answered (1, 1000)")
-    assert ran == {"compile", "inspect", "profile", "plan", "serve", "run", "emulate", "doctor"}
+    assert ran == {
+        "compile",
+        "inspect",
+        "profile",
+        "plan",
+        "serve",
+        "run",
+        "emulate",
+        "doctor",
+        "certs",
+    }
     assert "<svg" in (tmp_path / "plan.html").read_text(encoding="utf-8")
 
 
@@ -99,6 +112,23 @@ def test_make_targets() -> None:
             ["make", "-n", target], cwd=ROOT, capture_output=True, text=True, check=True
         )
         assert must in done.stdout
+
+
+def test_what_needs_root_or_podman_names_what_is_here() -> None:
+    """The unit and the container file have tests of their own: tests/test_deploy_worker.py."""
+    for command in commands():
+        if command[:2] == ["sudo", "cp"]:
+            assert (ROOT / command[2]).is_file()
+        elif command[:2] == ["sudo", "systemctl"]:
+            assert (ROOT / "docs" / f"{command[-1]}.service").is_file()
+        elif command[:2] == ["podman", "build"]:
+            assert (ROOT / command[command.index("-f") + 1]).is_file()
+        elif command[:2] == ["podman", "run"]:
+            container = (ROOT / "docs" / "Containerfile").read_text(encoding="utf-8")
+            assert "VOLUME /models\n" in container
+            assert "EXPOSE 7070 " in container
+        elif command[0] == "sudo":
+            assert command[1] == "mkdir"
 
 
 def test_pip_commands_name_extras_that_exist() -> None:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import random
+import sys
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
-from typing import Any
+from pathlib import Path
 
 import grpc
 import numpy as np
@@ -21,8 +21,12 @@ from processes import free_port
 from splitpoint.codec import CODECS, codec_named
 from splitpoint.partition.bundle import Bundle
 from splitpoint.proto import splitpoint_pb2 as pb
-from splitpoint.proto.frames import build_frame, encode_tensors, frame_crc32, parse_server
+from splitpoint.proto.frames import build_frame, encode_tensors, parse_server
 from splitpoint.proto.limits import MAX_CREDITS, PROTOCOL, SERVICE
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
+
+from hostile_frames import hostile_frames, resealed
 
 LIMITS = [("grpc.use_local_subchannel_pool", 1)]
 HOSTILE, MEMORY_MB = 10_000, 60
@@ -69,42 +73,9 @@ def good_frame(bundle: Bundle, frame_id: int, boundary: int, codec: str = "raw")
     return build_frame(id=frame_id, boundary=boundary, codec=codec, tensors=tensors, budget_ms=0)
 
 
-def resealed(data: bytes, change: Any) -> bytes:
-    """A frame with a field changed, and a CRC that fits."""
-    message = pb.ClientMessage.FromString(data)
-    change(message.frame)
-    message.frame.crc32 = frame_crc32(message.frame)
-    return message.SerializeToString()
-
-
-def hostile_frames(bundle: Bundle, count: int) -> Iterator[bytes]:
-    """Half are good frames with damaged bytes, half are well formed and lie about something."""
-    rng = random.Random(7)
+def own_good_frames(bundle: Bundle) -> list[bytes]:
     kinds = ((0, "raw"), (1, "q8"), (2, "q4"), (0, "jpeg"), (1, "fp16"))
-    good = [good_frame(bundle, 1, boundary, codec) for boundary, codec in kinds]
-    lies = [
-        lambda f: setattr(f, "boundary", rng.randrange(1 << 32)),
-        lambda f: setattr(f, "codec", rng.choice(["fkt@9", "x" * 1000, "raw", "q8", "jpeg@101"])),
-        lambda f: setattr(f, "id", rng.choice([0, 1, (1 << 64) - 1])),
-        lambda f: setattr(f.tensors[0], "dtype", rng.randrange(1 << 32)),
-        lambda f: f.tensors[0].shape.append(rng.randrange(1 << 32)),
-        lambda f: f.tensors[0].shape.__setitem__(0, rng.choice([0, 2, 17, (1 << 32) - 1])),
-        lambda f: setattr(f.tensors[0], "payload", rng.randbytes(rng.randrange(4000))),
-        lambda f: setattr(f.tensors[0], "payload", f.tensors[0].payload[: rng.randrange(99)]),
-        lambda f: f.tensors.append(f.tensors[0]),
-        lambda f: f.ClearField("tensors"),
-        lambda f: setattr(f.tensors[0], "payload", zstandard.compress(bytes(1 << 24))),
-    ]
-    for number in range(count):
-        data = rng.choice(good)
-        if number % 2:
-            yield resealed(data, rng.choice(lies))
-            continue
-        damaged = bytearray(data)
-        for _ in range(rng.randint(1, 4)):
-            damaged[rng.randrange(len(damaged))] = rng.randrange(256)
-        del damaged[rng.randrange(len(damaged)) + 1 :]
-        yield bytes(damaged)
+    return [good_frame(bundle, 1, boundary, codec) for boundary, codec in kinds]
 
 
 @asynccontextmanager
@@ -135,7 +106,7 @@ async def test_ten_thousand_hostile_frames(worker: WorkerProcess, small_bundle: 
     async with undisturbed(worker, small_bundle), Client(worker.address, small_bundle) as client:
         before_mb = 0.0
         answered, under_way = 0, 0
-        for number, data in enumerate(hostile_frames(small_bundle, HOSTILE)):
+        for number, data in enumerate(hostile_frames(own_good_frames(small_bundle), HOSTILE)):
             if number == HOSTILE // 5:
                 before_mb = process.memory_info().rss / 1e6
             await client.call.write(data)

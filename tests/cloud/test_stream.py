@@ -11,13 +11,14 @@ from dataclasses import replace
 import grpc
 import numpy as np
 import pytest
+from raw_client import RawClient
 from splitpoint.cloud.batch_times import BatchTimes
 from splitpoint.cloud.worker import Worker
 from splitpoint.codec import codec_named
 from splitpoint.partition.bundle import Bundle
 from splitpoint.proto import splitpoint_pb2 as pb
-from splitpoint.proto.frames import build_frame, decode_reply, encode_tensors, parse_server
-from splitpoint.proto.limits import MAX_CREDITS, PROTOCOL, SERVICE
+from splitpoint.proto.frames import build_frame, decode_reply, encode_tensors
+from splitpoint.proto.limits import MAX_CREDITS, PROTOCOL
 
 
 @pytest.fixture
@@ -28,38 +29,6 @@ async def worker(small_bundle: Bundle) -> AsyncIterator[Worker]:
             slow = BatchTimes([{1: 10.0, 64: 10.0}] * len(model.batch_times), 64)
             running.models[digest] = replace(model, batch_times=slow)
         yield running
-
-
-class RawClient:
-    """The wire without the edge's manners."""
-
-    def __init__(self, worker: Worker) -> None:
-        self.digest, self.model = next(iter(worker.models.items()))
-        self.channel = grpc.aio.insecure_channel(worker.address)
-
-    async def __aenter__(self) -> RawClient:
-        self.call = self.channel.stream_stream(f"/{SERVICE}/Infer")()
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        self.call.cancel()
-        await self.channel.close()
-
-    async def hello(self, **fields: object) -> pb.Welcome:
-        values = {"protocol": PROTOCOL, "digest": self.digest} | fields
-        await self.call.write(pb.ClientMessage(hello=pb.Hello(**values)).SerializeToString())
-        return parse_server(await self.call.read()).welcome
-
-    async def reply(self) -> pb.Reply:
-        data = await asyncio.wait_for(self.call.read(), 10)
-        return parse_server(data).reply
-
-    def frame(self, frame_id: int = 1, boundary: int = 0, codec: str = "raw", **over: int) -> bytes:
-        specs = self.model.boundaries[boundary]
-        values = {s.name: np.ones(s.shape, s.numpy_dtype) for s in specs}
-        tensors = encode_tensors(values, specs, codec_named(codec))
-        fields = {"budget_ms": 0} | over
-        return build_frame(id=frame_id, boundary=boundary, codec=codec, tensors=tensors, **fields)
 
 
 async def test_good_frames_between_bad_ones(worker: Worker) -> None:

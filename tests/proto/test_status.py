@@ -6,15 +6,18 @@ from splitpoint.codec import SplitpointError
 from splitpoint.proto import splitpoint_pb2 as pb
 from splitpoint.proto.status import (
     EXCEPTIONS,
+    NO_ROOM,
     CancelledError,
     FrameCorruptError,
     FrameExpiredError,
     FrameFailedError,
     FrameRejectedError,
     OverloadedError,
+    PermissionDeniedError,
     ProtocolError,
     RefusedError,
     RemoteError,
+    UnauthenticatedError,
     UnreachableError,
     WireError,
     error_of_call,
@@ -23,12 +26,12 @@ from splitpoint.proto.status import (
 
 SERVER = "cloud.example:50051"
 REFUSED = {
-    "FAILED_PRECONDITION",
-    "NOT_FOUND",
-    "UNAUTHENTICATED",
-    "PERMISSION_DENIED",
-    "UNIMPLEMENTED",
-    "INVALID_ARGUMENT",
+    "FAILED_PRECONDITION": RefusedError,
+    "NOT_FOUND": RefusedError,
+    "UNAUTHENTICATED": UnauthenticatedError,
+    "PERMISSION_DENIED": PermissionDeniedError,
+    "UNIMPLEMENTED": RefusedError,
+    "INVALID_ARGUMENT": RefusedError,
 }
 UNREACHABLE = {"UNAVAILABLE", "DEADLINE_EXCEEDED"}
 
@@ -97,7 +100,7 @@ def test_long_reasons_are_cut():
 def test_error_of_call(code):
     expected = ProtocolError
     if code.name in REFUSED:
-        expected = RefusedError
+        expected = REFUSED[code.name]
     elif code.name in UNREACHABLE:
         expected = UnreachableError
     for details in (None, "", "why", "why\nand where", "\n", "x" * 9999):
@@ -129,3 +132,27 @@ def test_call_error_without_a_code():
     error = error_of_call(grpc.RpcError(), SERVER)
     assert type(error) is ProtocolError
     assert "UNKNOWN" in str(error)
+
+
+def test_no_room_is_told_apart_from_a_message_that_is_too_large():
+    full = failed_call(grpc.StatusCode.RESOURCE_EXHAUSTED, f"{NO_ROOM}: the worker has 9 streams")
+    assert type(error_of_call(full, SERVER)) is UnreachableError
+    assert "the worker has 9 streams" in str(error_of_call(full, SERVER))
+    large = failed_call(grpc.StatusCode.RESOURCE_EXHAUSTED, "Received message larger than max")
+    assert type(error_of_call(large, SERVER)) is ProtocolError
+
+
+@pytest.mark.parametrize(
+    ("details", "remedy"),
+    [
+        ("... CERTIFICATE_VERIFY_FAILED: self signed certificate in chain", "--tls-ca"),
+        ("Hostname Verification Check failed.", "its certificate is for other names"),
+        ("SSL routines:OPENSSL_internal:WRONG_VERSION_NUMBER", "does not speak TLS"),
+        ("SSL_ERROR_SSL: TLSV1_ALERT_UNKNOWN_CA", "--tls-cert"),
+    ],
+)
+def test_failed_handshakes_of_tls(details, remedy):
+    error = error_of_call(failed_call(grpc.StatusCode.UNAVAILABLE, details), SERVER)
+    assert type(error) is UnauthenticatedError
+    assert remedy in str(error)
+    assert SERVER in str(error)

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from splitpoint.edge.systemd import Systemd
+from splitpoint.cli.systemd import Systemd
 
 
 @pytest.fixture

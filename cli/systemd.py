@@ -1,4 +1,4 @@
-"""Tells systemd that the agent is up, alive and stopping (sd_notify), where systemd asks for it."""
+"""Tells systemd that a command is up, alive and stopping (sd_notify), where systemd asks for it."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ class Systemd:
         self.watchdog_s = int(microseconds) / 1e6 if wanted else 0.0  # 0: nobody watches
 
     def ready(self) -> None:
-        """The agent takes frames from now on."""
+        """The agent or the worker takes frames from now on."""
         self._tell("READY=1")
 
     def stopping(self) -> None:
-        """The agent is ending what it began."""
+        """It is ending what it began."""
         self._tell("STOPPING=1")
 
     async def keep_alive(self) -> None:

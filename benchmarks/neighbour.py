@@ -1,0 +1,161 @@
+"""What does a hostile client cost the one beside it?
+
+One simulated edge sends a frame now and then, alone and, in turn, beside another process that sends
+damaged and lying frames as fast as it gets their answers; for scale also beside one that sends good
+frames as fast. Median of the rounds.
+
+    python benchmarks/neighbour.py [--model efficientnet-lite0] [--per-s 20] [--seconds 10]
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import itertools
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import grpc
+from hostile_frames import hostile_frames
+from overhead import start
+from quick_model import QUICK
+from report import Table, write_report
+from serving import WORKER, bundle_of, payloads_of
+from simulated_edges import Load, Payload, open_loop
+from splitpoint.partition.bundle import open_bundle
+from splitpoint.proto import splitpoint_pb2 as pb
+from splitpoint.proto.frames import build_frame
+from splitpoint.proto.limits import MAX_CREDITS, PROTOCOL, SERVICE
+
+ALONE, HOSTILE, GOOD = "alone", "hostile frames", "good frames"
+TARGET = 2.0
+
+
+def frame_of(payload: Payload, frame_id: int) -> bytes:
+    return build_frame(
+        id=frame_id, boundary=payload.boundary, codec=payload.codec,
+        tensors=payload.tensors, budget_ms=0,
+    )  # fmt: skip
+
+
+def frames(kind: str, payloads: list[Payload]) -> Iterator[bytes]:
+    if kind == GOOD:
+        for number in itertools.count(1):
+            yield frame_of(payloads[number % len(payloads)], number)
+    good = [frame_of(payload, 1) for payload in payloads]
+    for seed in itertools.count():
+        yield from hostile_frames(good, 1000, seed)
+
+
+async def flood(address: str, kind: str, folder: str) -> None:
+    """Sends until it is ended, and prints how many frames were answered so far, each second."""
+    bundle = open_bundle(Path(folder))
+    loop, answered, said_s = asyncio.get_running_loop(), 0, 0.0
+    async with grpc.aio.insecure_channel(address) as channel:
+        call = channel.stream_stream(f"/{SERVICE}/Infer")()
+        hello = pb.Hello(protocol=PROTOCOL, digest=bundle.digest)
+        await call.write(pb.ClientMessage(hello=hello).SerializeToString())
+        await call.read()
+        for number, data in enumerate(frames(kind, payloads_of(bundle))):
+            await call.write(data)
+            if number >= MAX_CREDITS - 1:
+                await call.read()
+                answered += 1
+            if loop.time() > said_s + 1:
+                said_s = loop.time()
+                print(answered, flush=True)
+
+
+def flooding(address: str, kind: str, folder: Path) -> subprocess.Popen[str]:
+    """The other process, once its first frames were answered."""
+    process = subprocess.Popen(
+        [sys.executable, __file__, "--flood", json.dumps([address, kind, str(folder)])],
+        stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert process.stdout is not None
+    process.stdout.readline()
+    return process
+
+
+async def measure(
+    kind: str, address: str, folder: Path, payloads: list[Payload], options: argparse.Namespace
+) -> tuple[Load, float]:
+    """The edge's answers beside `kind`, and frames a second of the other."""
+    bundle = open_bundle(folder)
+    process = None if kind == ALONE else flooding(address, kind, folder)
+    try:
+        load = await open_loop(
+            address, bundle.digest, payloads, 1, options.per_s, options.seconds, 0.5
+        )
+    finally:
+        if process is not None:
+            process.terminate()
+            said, _ = process.communicate()
+    per_s = int(said.split()[-1]) / (options.seconds + 0.5) if process is not None else 0.0
+    assert not load.failed, "the neighbour lost a frame"
+    assert not load.wrong, "the neighbour got a wrong answer"
+    assert not load.refused_ms or kind == GOOD, "the neighbour was refused"
+    return load, per_s
+
+
+async def run(options: argparse.Namespace, folder: Path) -> tuple[Table, dict[str, Any]]:
+    bundle = open_bundle(bundle_of(options.model, folder))
+    payloads = payloads_of(bundle)
+    process, address = start(["-c", WORKER, str(bundle.folder), "suffix", "cpu", "128"])
+    found: dict[str, list[tuple[Load, float]]] = {ALONE: [], HOSTILE: [], GOOD: []}
+    try:
+        for number in range(options.rounds):
+            for kind, loads in found.items():
+                loads.append(await measure(kind, address, bundle.folder, payloads, options))
+                print(f"round {number + 1}, {kind}: p99 {loads[-1][0].percentile(99):.1f} ms",
+                      file=sys.stderr, flush=True)  # fmt: skip
+    finally:
+        process.terminate()
+        process.wait(30)
+
+    def ms(kind: str, percent: float) -> float:
+        return statistics.median(load.percentile(percent) for load, _ in found[kind])
+
+    rows = [
+        [kind, f"{statistics.median(per_s for _, per_s in loads):.0f}",
+         str(sum(len(load.ms) for load, _ in loads)),
+         str(sum(len(load.refused_ms) for load, _ in loads)), f"{ms(kind, 50):.1f}",
+         f"{ms(kind, 99):.1f}", f"{ms(kind, 99) / ms(ALONE, 99):.2f}"]
+        for kind, loads in found.items()
+    ]  # fmt: skip
+    summary = {"p99_over_alone": round(ms(HOSTILE, 99) / ms(ALONE, 99), 3), "target": TARGET}
+    return Table(COLUMNS, rows), summary
+
+
+COLUMNS = ["beside it", "its frames/s", "answers of the edge", "refused", "p50 ms", "p99 ms",
+           "p99 over alone"]  # fmt: skip
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
+    parser.add_argument("--model", default="efficientnet-lite0")
+    parser.add_argument("--per-s", type=float, default=20, help="frames a second of the edge")
+    parser.add_argument("--seconds", type=float, default=10)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--flood", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.flood:
+        asyncio.run(flood(*json.loads(options.flood)))
+        return
+    if options.quick:
+        options.model, options.seconds, options.rounds = QUICK, 2, 1
+    with tempfile.TemporaryDirectory() as name:
+        table, summary = asyncio.run(run(options, Path(name)))
+    write_report("neighbour", str(__doc__).splitlines()[0], table, summary,
+                 save=not options.quick)  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()

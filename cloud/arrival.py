@@ -1,0 +1,25 @@
+"""A client's message, from the moment it came to its answer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from .figures import BoundaryFigures
+from .request import ServedModel
+
+
+@dataclass(slots=True, kw_only=True)
+class Arrival:
+    """Message number `index` of a stream. Times are seconds of `time.perf_counter`.
+
+    `frame_id` is 0 and `at` counts for no boundary as long as it is not known to be a frame.
+    """
+
+    index: int
+    arrived_s: float
+    model: ServedModel
+    at: BoundaryFigures
+    frame_id: int = 0
+    traceparent: str = ""
+    decode_began_s: float = 0.0
+    decoded_s: float = 0.0

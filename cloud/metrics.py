@@ -1,0 +1,182 @@
+"""A worker's figures for Prometheus. Everything is put together when it is asked for.
+
+Models and boundaries are labels because there are only as many as are served; nothing that a
+client sends becomes one.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Iterator, Mapping
+
+from prometheus_client import CollectorRegistry, ProcessCollector, start_http_server
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
+from prometheus_client.metrics_core import Metric
+from prometheus_client.registry import Collector
+from splitpoint.partition.gpu_state import GpuState
+from splitpoint.proto import splitpoint_pb2 as pb
+
+from .engine import Engine
+from .errors import ServeError
+from .figures import BoundaryFigures, Figures, ModelFigures, Spread
+from .quarantine import Quarantine
+from .refusals import Refusal
+from .request import ServedModel
+
+PREFIX = "splitpoint_worker_"
+MODEL = ("model", "digest")
+AT = (*MODEL, "boundary")
+# The statuses that an answer can have, as labels.
+STATUSES = {
+    number: name.lower() for name, number in pb.Status.items() if number != pb.STATUS_UNSPECIFIED
+}
+
+
+class WorkerCollector(Collector):
+    """Reads the figures, the engine and the GPU, in whatever thread asks."""
+
+    def __init__(
+        self,
+        figures: Figures,
+        models: Mapping[str, ServedModel],
+        engine: Engine,
+        quarantine: Quarantine,
+        gpu: GpuState | None = None,
+    ) -> None:
+        self._figures, self._models, self._engine = figures, models, engine
+        self._quarantine, self._gpu = quarantine, gpu
+
+    def collect(self) -> Iterator[Metric]:
+        """All families, those without samples too."""
+        found = list(self._figures.models.values())
+        yield from _frame_metrics(found)
+        yield from self._engine_metrics()
+        streams = _gauge("open_streams", "Clients' streams that are open.", MODEL)
+        for figures in found:
+            streams.add_metric(_model(figures), figures.streams)
+        yield streams
+        refusals = _counter("refusals", "Who was sent away, by reason.", ("reason",))
+        counts = self._figures.refusals.counts
+        for reason in Refusal:
+            refusals.add_metric([reason.value], counts[reason])
+        yield refusals
+        if self._gpu is not None:
+            yield from _gpu_metrics(self._gpu)
+
+    def _engine_metrics(self) -> Iterator[Metric]:
+        load = self._engine.load()
+        for name, value, what in (
+            ("queued_frames", load.queued, "Frames that wait or are being computed."),
+            ("queued_bytes", self._engine.queued_bytes, "Bytes of their tensors."),
+            ("utilisation", load.utilisation, "Share of the last second spent computing, 0 to 1."),
+            ("slowdown", load.slowdown, "What computing takes, over what was measured before."),
+            ("quarantine", len(self._quarantine), "Broken frames that are remembered."),
+        ):
+            gauge = _gauge(name, what)
+            gauge.add_metric([], value)
+            yield gauge
+        for name, count, what in (
+            ("quarantined_frames", self._quarantine.added, "Frames that broke a batch."),
+            ("engine_restarts", self._engine.restarts, "Computing that did not come back."),
+        ):
+            counter = _counter(name, what)
+            counter.add_metric([], count)
+            yield counter
+        waits = _gauge("predicted_wait_seconds", "What a frame that came now would wait.", AT)
+        for digest, model in list(self._models.items()):
+            for boundary, ms in enumerate(self._engine.load(model).wait_ms):
+                name = model.bundle.manifest.name
+                waits.add_metric([name, digest[:12], str(boundary)], ms / 1e3)
+        yield waits
+
+
+def _frame_metrics(models: Iterable[ModelFigures]) -> Iterator[Metric]:
+    frames = _counter("frames", "Frames by the status of their answers.", (*AT, "status"))
+    received = _counter("received_bytes", "Bytes of clients' messages.", AT)
+    sent = _counter("sent_bytes", "Bytes of answers.", AT)
+    batches = _histogram("batch_samples", "Samples computed together with a frame.", AT)
+    stages = _histogram("stage_seconds", "Stages of frames that were answered.", (*AT, "stage"))
+    for model in models:
+        places: list[tuple[str, BoundaryFigures]] = [("none", model.elsewhere)]
+        places += [(str(number), at) for number, at in enumerate(model.boundaries)]
+        for name, at in places:
+            labels = [*_model(model), name]
+            for status, word in STATUSES.items():  # a rate needs the zero before the first one
+                frames.add_metric([*labels, word], at.statuses[status])
+            received.add_metric(labels, at.bytes_received)
+            sent.add_metric(labels, at.bytes_sent)
+            if at is model.elsewhere:
+                continue
+            _add_spread(batches, labels, at.batches)
+            for stage, spread in (
+                ("queue", at.queue_s), ("decode", at.decode_s), ("compute", at.compute_s),
+            ):  # fmt: skip
+                _add_spread(stages, [*labels, stage], spread)
+    yield from (frames, received, sent, batches, stages)
+
+
+def _gpu_metrics(gpu: GpuState) -> Iterator[Metric]:
+    reading = gpu.read()
+    if reading is None:
+        return
+    for name, value, what in (
+        ("gpu_memory_used_bytes", reading.memory_used_bytes, "Of the GPU, by all processes."),
+        ("gpu_memory_bytes", reading.memory_total_bytes, "The GPU's memory."),
+        ("gpu_utilisation", reading.utilisation, "Share of the time with a kernel running."),
+    ):
+        gauge = _gauge(name, what)
+        gauge.add_metric([], value)
+        yield gauge
+
+
+def _add_spread(family: HistogramMetricFamily, labels: list[str], spread: Spread) -> None:
+    counts = list(itertools.accumulate(spread.counts.copy()))
+    bounds = [*(str(float(bound)) for bound in spread.bounds), "+Inf"]
+    family.add_metric(labels, list(zip(bounds, counts, strict=True)), spread.total)
+
+
+def _model(figures: ModelFigures) -> list[str]:
+    return [figures.name, figures.digest[:12]]
+
+
+def _gauge(name: str, what: str, labels: tuple[str, ...] = ()) -> GaugeMetricFamily:
+    return GaugeMetricFamily(PREFIX + name, what, labels=labels)
+
+
+def _counter(name: str, what: str, labels: tuple[str, ...] = ()) -> CounterMetricFamily:
+    return CounterMetricFamily(PREFIX + name, what, labels=labels)
+
+
+def _histogram(name: str, what: str, labels: tuple[str, ...]) -> HistogramMetricFamily:
+    return HistogramMetricFamily(PREFIX + name, what, labels=labels)
+
+
+class MetricsServer:
+    """Serves `http://HOST:PORT/metrics` from a thread of its own until it is closed.
+
+    Port 0 takes any free one; `address` says which. Raises `ServeError` for one that is in use.
+    """
+
+    def __init__(self, listen: str, collector: Collector) -> None:
+        host, _, port = listen.rpartition(":")
+        if not port.isdecimal() or int(port) > 65535:
+            raise ServeError(f"--metrics {listen} is no HOST:PORT", "as in 127.0.0.1:9464")
+        registry = CollectorRegistry()
+        registry.register(collector)
+        ProcessCollector(registry=registry)
+        try:
+            self._server, self._thread = start_http_server(
+                int(port), host.strip("[]") or "127.0.0.1", registry
+            )
+        except OSError as error:
+            why = error.strerror or str(error)
+            raise ServeError(
+                f"metrics cannot listen on {listen}: {why}", "give another --metrics HOST:PORT"
+            ) from error
+        self.address = f"{host or '127.0.0.1'}:{self._server.server_port}"
+
+    def close(self) -> None:
+        """Stops listening."""
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()

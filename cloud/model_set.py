@@ -1,0 +1,90 @@
+"""The models that a worker serves, which may come and go while it runs."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import torch
+from splitpoint.partition.bundle import Bundle, open_bundle
+from splitpoint.proto.limits import MAX_BATCH_PER_FRAME, max_frame_bytes
+
+from .engine import Engine
+from .errors import ServeError
+from .figures import Figures
+from .request import ServedModel
+from .service import SplitService
+
+
+def frame_bytes(bundle: Bundle) -> int:
+    """The largest message that a frame or an answer of this model can be."""
+    boundaries = [boundary.tensors for boundary in bundle.manifest.boundaries]
+    return max_frame_bytes(boundaries, MAX_BATCH_PER_FRAME)
+
+
+class ModelSet:
+    """Loads models into `models`, by digest, and lets them go again.
+
+    Loading and timing a model is the compute thread's work, and frames of the others wait for it.
+    `changed` is called after each change of `models`.
+    """
+
+    def __init__(
+        self,
+        models: dict[str, ServedModel],
+        *,
+        load: Callable[[Path], ServedModel],
+        engine: Engine,
+        service: SplitService,
+        figures: Figures,
+        max_frame_bytes: int,
+        changed: Callable[[str], Awaitable[None]],
+    ) -> None:
+        self._models, self._load, self._engine = models, load, engine
+        self._service, self._figures = service, figures
+        self._max_frame_bytes, self._changed = max_frame_bytes, changed
+        self._kept: set[str] = set()
+
+    async def add(self, folder: Path, *, keep: bool = False) -> str:
+        """Serves the bundle in `folder` and tells its digest; with `keep` it is never removed.
+
+        Raises `BundleError` or `ServeError` for one that cannot be served.
+        """
+        bundle = await asyncio.to_thread(open_bundle, folder, verify_files=False)
+        if keep:
+            self._kept.add(bundle.digest)
+        if bundle.digest in self._models:
+            return bundle.digest
+        if frame_bytes(bundle) > self._max_frame_bytes:
+            raise ServeError(
+                f"frames of {bundle.manifest.name} take up to {frame_bytes(bundle) / 1e6:.0f} MB, "
+                f"and the worker was started for {self._max_frame_bytes / 1e6:.0f} MB",
+                "start it again with this bundle on the command line",
+            )
+        model = await self._engine.on_compute_thread(self._load, folder)
+        self._models[model.bundle.digest] = model
+        self._figures.of(model)
+        await self._changed(f"{model.bundle.manifest.name} is served from {folder}")
+        return model.bundle.digest
+
+    async def remove(self, digest: str, grace_s: float) -> None:
+        """Drains the model's streams, ends them, and frees its memory."""
+        if digest in self._kept or digest not in self._models:
+            return
+        model = self._models.pop(digest)
+        name = model.bundle.manifest.name
+        await self._changed(f"{name} ({digest[:12]}) is not served any more")
+        await self._service.withdraw(model, grace_s)
+        self._engine.forget(model)
+        self._figures.forget(digest)
+        del model
+        await self._engine.on_compute_thread(_free_memory)
+
+
+def _free_memory() -> None:
+    """Modules and streams refer to themselves; and torch keeps what it had from the GPU."""
+    gc.collect()
+    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+        torch.cuda.empty_cache()

@@ -1,0 +1,77 @@
+"""What a worker says while it is not ready yet, and when it is."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from pathlib import Path
+
+import grpc
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from splitpoint.cloud.errors import ServeError
+from splitpoint.cloud.request import ServedModel
+from splitpoint.cloud.worker import Worker
+from splitpoint.partition.bundle import Bundle
+from splitpoint.proto import splitpoint_pb2 as pb
+from splitpoint.proto.limits import SERVICE
+
+HEALTH = health_pb2.HealthCheckResponse
+
+
+async def test_not_serving_until_it_is_warm(
+    small_bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    warm, loading = threading.Event(), threading.Event()
+    load = Worker._load
+
+    def slowly(self: Worker, folder: Path) -> ServedModel:
+        loading.set()
+        warm.wait(10)
+        return load(self, folder)
+
+    monkeypatch.setattr(Worker, "_load", slowly)
+    worker = Worker([small_bundle.folder], listen="127.0.0.1:0", device="cpu")
+    starting = asyncio.create_task(worker.__aenter__())
+    await asyncio.to_thread(loading.wait, 10)
+    async with grpc.aio.insecure_channel(worker.address) as channel:
+        stub = health_pb2_grpc.HealthStub(channel)
+        names = ("", SERVICE)
+        watches = [stub.Watch(health_pb2.HealthCheckRequest(service=name)) for name in names]
+        assert [(await each.read()).status for each in watches] == [HEALTH.NOT_SERVING] * 2
+        describe = channel.unary_unary(f"/{SERVICE}/Describe")
+        for call in (describe(b""), channel.stream_stream(f"/{SERVICE}/Infer")().read()):
+            with pytest.raises(grpc.aio.AioRpcError, match="is loading its models") as caught:
+                await call
+            assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+        warm.set()
+        await starting
+        assert [(await each.read()).status for each in watches] == [HEALTH.SERVING] * 2
+        assert len(pb.DescribeReply.FromString(await describe(b"")).models) == 1
+        leaving = asyncio.create_task(worker.__aexit__(None, None, None))
+        assert [(await each.read()).status for each in watches] == [HEALTH.NOT_SERVING] * 2
+        for each in watches:
+            each.cancel()
+        await leaving
+
+
+async def test_nothing_is_left_when_loading_fails(
+    small_bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(self: Worker, folder: Path) -> ServedModel:
+        raise ServeError("it does not fit")
+
+    monkeypatch.setattr(Worker, "_load", fails)
+    worker = Worker([small_bundle.folder], listen="127.0.0.1:0", metrics="127.0.0.1:0")
+    with pytest.raises(ServeError, match="does not fit"):
+        await worker.__aenter__()
+    for address in (worker.address, worker.metrics_address):
+        host, _, port = address.rpartition(":")
+        with pytest.raises(ConnectionRefusedError):
+            await asyncio.open_connection(host, int(port))
+
+
+async def test_nothing_to_serve() -> None:
+    with pytest.raises(ServeError, match="nothing to serve"):
+        async with Worker([], listen="127.0.0.1:0"):
+            pass

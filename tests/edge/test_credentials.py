@@ -1,0 +1,114 @@
+"""What a device proves itself with, and how often it knocks where it is not let in."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from splitpoint.edge import AgentError, Credentials
+from splitpoint.edge.connection import Connection
+from splitpoint.edge.credentials import read_token
+from splitpoint.edge.turned_away import LONGEST_PAUSE_S, MOST_ATTEMPTS, TurnedAway
+from splitpoint.proto.status import PermissionDeniedError, UnauthenticatedError
+from splitpoint.proto.tls import TlsError
+
+
+def test_what_does_not_go_together(tmp_path: Path) -> None:
+    path = tmp_path / "x.pem"
+    for fields, words in (
+        ({"tls_cert": path}, "--tls-cert without --tls-key"),
+        ({"tls_key": path}, "--tls-key without --tls-cert"),
+        ({"tls_cert": path, "tls_key": path}, "--tls-cert without --tls-ca"),
+        ({"token": "two words"}, "characters other than"),
+        ({"token": "line\n"}, "characters other than"),
+        ({"token": "tökén"}, "characters other than"),
+    ):
+        with pytest.raises(AgentError, match=words) as caught:
+            Credentials(**fields)
+        assert "line" not in str(caught.value)
+
+
+def test_a_token_is_not_shown() -> None:
+    credentials = Credentials(token="secret")
+    assert "secret" not in repr(credentials)
+    assert credentials.metadata == (("authorization", "Bearer secret"),)
+    assert Credentials().metadata == ()
+
+
+async def test_a_token_goes_nowhere_in_clear(tmp_path: Path) -> None:
+    for server in ("192.0.2.1:7070", "worker.example:7070", "0.0.0.0:7070"):
+        with pytest.raises(AgentError, match="without TLS: give --tls-ca, or say --insecure"):
+            Credentials(token="secret").open_channel(server, [])
+        await Credentials().open_channel(server, []).close()
+        await Credentials(token="secret", insecure=True).open_channel(server, []).close()
+    await Credentials(token="secret").open_channel("127.0.0.1:1", []).close()
+    with pytest.raises(TlsError, match="No such file"):
+        Credentials(tls_ca=tmp_path / "ca.pem").open_channel("127.0.0.1:1", [])
+
+
+def test_token_files(tmp_path: Path) -> None:
+    path = tmp_path / "token"
+    path.write_text("secret\n")
+    assert read_token(path) == "secret"
+    path.write_text("\n")
+    with pytest.raises(AgentError, match="is empty"):
+        read_token(path)
+    path.write_bytes(b"\xff\xfe")
+    with pytest.raises(AgentError, match="holds no token"):
+        read_token(path)
+    with pytest.raises(AgentError, match="No such file"):
+        read_token(tmp_path / "nothing")
+
+
+def test_pauses_grow_and_end(caplog: pytest.LogCaptureFixture) -> None:
+    now_s = 0.0
+    away = TurnedAway("worker:7070", lambda: now_s)
+    away.check()
+    error = UnauthenticatedError("worker:7070 refuses: no")
+    pauses = []
+    for _ in range(MOST_ATTEMPTS - 1):
+        away.again(error)
+        began_s = now_s
+        while True:
+            try:
+                away.check()
+                break
+            except UnauthenticatedError:
+                now_s += 0.5
+        pauses.append(now_s - began_s)
+    assert pauses[:4] == [1.0, 2.0, 4.0, 8.0]
+    assert max(pauses) == LONGEST_PAUSE_S
+    assert "not asked any more" not in caplog.text
+    away.again(error)
+    assert "not asked any more" in caplog.text
+    now_s += 1e9
+    with pytest.raises(UnauthenticatedError):
+        away.check()
+    away.let_in()
+    away.check()
+
+
+class Bouncer:
+    """Stands in for a channel to a worker that lets nobody in."""
+
+    server = "worker:7070"
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+    async def open_stream(self, *_: str) -> None:
+        self.asked += 1
+        raise PermissionDeniedError(f"{self.server} refuses: no")
+
+    async def close(self) -> None:
+        pass
+
+
+async def test_frames_do_not_knock_one_by_one() -> None:
+    bouncer = Bouncer()
+    connection = Connection(bouncer, "small", "0" * 64, lambda stream: None)  # type: ignore[arg-type]
+    for _ in range(20):
+        with pytest.raises(PermissionDeniedError, match="refuses: no"):
+            await connection.live()
+    assert bouncer.asked == 1
+    await connection.close()

@@ -1,0 +1,43 @@
+"""Which addresses are this machine's own; whatever is doubtful is not."""
+
+from __future__ import annotations
+
+import pytest
+from splitpoint.proto.address import host_of, is_loopback
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "127.0.0.1:7070", "127.8.9.10:0", "localhost:7070", "[::1]:7070", "[::ffff:127.0.0.1]:1",
+        "ipv4:127.0.0.1:4242", "ipv6:%5B::1%5D:4242", "dns:///localhost:1", "unix:/run/s.sock",
+        "unix-abstract:name",
+    ],
+)  # fmt: skip
+def test_loopback(address: str) -> None:
+    assert is_loopback(address)
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "", ":", "0.0.0.0:7070", "[::]:7070", ":7070", "*:7070", "10.0.0.1:7070", "7070",
+        "256.0.0.1:1", "worker.example:7070", "localhost.example:1", "unix.example:7070",
+        "127.0.0.1", "127.0.0.1.example:1", "ipv4:10.0.0.1:4242", "ipv6:%5B2001:db8::1%5D:4242",
+        # gRPC takes several addresses in one.
+        "ipv4:127.0.0.1:1,0.0.0.0:2", "ipv4:0.0.0.0:1,127.0.0.1:2", "[::ffff:10.0.0.1]:1",
+    ],
+)  # fmt: skip
+def test_not_loopback(address: str) -> None:
+    assert not is_loopback(address)
+
+
+@pytest.mark.parametrize(
+    ("address", "host"),
+    [
+        ("a:7070", "a"), ("ipv4:10.0.0.1:4242", "10.0.0.1"), ("[::1]:1", "::1"),
+        ("ipv6:%5B2001:db8::1%5D:4242", "2001:db8::1"), ("unix:/run/s.sock", ""),
+    ],
+)  # fmt: skip
+def test_host(address: str, host: str) -> None:
+    assert host_of(address) == host
