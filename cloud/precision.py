@@ -74,5 +74,6 @@ def _tf32(allowed: bool) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _cast(dtype: torch.dtype, device: torch.device) -> Iterator[None]:
-    with torch.autocast(device.type, dtype):
+    # Without its cache: what a graph was captured with must not be freed when this ends.
+    with torch.autocast(device.type, dtype, cache_enabled=False):
         yield

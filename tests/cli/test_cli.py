@@ -129,13 +129,14 @@ def test_errors_are_one_line_with_a_remedy(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    good = str(small_bundle.folder)
+    good, broken = str(small_bundle.folder), str(damaged(small_bundle, tmp_path))
     source = ["--source", str(pictures)]
     nobody = f"127.0.0.1:{free_port()}"
     cases = {
         ("inspect", "nothing.split"): "there is no bundle",
-        ("inspect", str(damaged(small_bundle, tmp_path))): "damaged",
+        ("inspect", broken): "damaged",
         ("serve", "nothing.split"): "there is no bundle",
+        ("serve", broken): "damaged",
         ("serve", good, "--device", "cuda"): "CUDA",
         ("serve", good, "--device", "tpu9"): "unknown device",
         ("compile", "torchvision:nothing", "--out", "x.split"): "no model",

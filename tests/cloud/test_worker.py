@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+from splitpoint.cloud import load_model
 from splitpoint.cloud.errors import ServeError
 from splitpoint.cloud.request import Request
 from splitpoint.cloud.worker import Worker
@@ -57,6 +58,18 @@ async def test_what_cannot_be_served(small_bundle: Bundle) -> None:
             async with Worker([small_bundle.folder], **options):
                 pass
         assert threading.active_count() <= threads + 1  # asyncio's own pool for loading
+
+
+async def test_a_model_that_does_not_fit_into_memory(
+    small_bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def too_large(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.")
+
+    monkeypatch.setattr(load_model, "measure_server", too_large)
+    with pytest.raises(ServeError, match="small does not fit into the memory of cpu"):
+        async with Worker([small_bundle.folder], listen="127.0.0.1:0", device="cpu"):
+            pass
 
 
 async def test_a_given_profile_is_announced(small_bundle: Bundle, tmp_path: Path) -> None:
