@@ -5,12 +5,13 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 SOURCES := pyproject.toml $(shell git ls-files codec partition proto edge cloud cli 2>/dev/null)
 
-.PHONY: help demo test test-aarch64 lint proto clean
+.PHONY: help demo test test-aarch64 test-ray lint proto clean
 
 help:
 	@echo "make demo   environment, install, and a real model split over an emulated LTE link"
 	@echo "make test   environment, install, linters, types and all tests"
 	@echo "make test-aarch64  the edge as emulated 64-bit Arm code, against x86; installs an emulator"
+	@echo "make test-ray  two replicas on Ray under load; installs Ray"
 	@echo "make lint   ruff and mypy alone"
 	@echo "make proto  generate proto/*_pb2* again after a change of splitpoint.proto"
 	@echo "make clean  remove the environment and everything built"
@@ -39,6 +40,11 @@ test: lint
 # ARGS may be --images DIR --bundle NAME.split: with a calibrated bundle it tries fkt, too.
 test-aarch64: $(VENV)/.dev
 	$(BIN)/python tests/aarch64/run.py $(ARGS)
+
+# Ray's own processes leave two cores little for anything else, and frames have deadlines.
+test-ray: $(VENV)/.dev
+	$(PIP) install ".[dev,ray]"
+	$(BIN)/python -m pytest -m ray tests/cloud/test_ray.py
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

@@ -139,7 +139,7 @@ COLUMNS = ["beside it", "its frames/s", "answers of the edge", "refused", "p50 m
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
-    parser.add_argument("--model", default="efficientnet-lite0")
+    parser.add_argument("--model", help="a name, or a bundle")
     parser.add_argument("--per-s", type=float, default=20, help="frames a second of the edge")
     parser.add_argument("--seconds", type=float, default=10)
     parser.add_argument("--rounds", type=int, default=3)
@@ -150,7 +150,8 @@ def main() -> None:
         asyncio.run(flood(*json.loads(options.flood)))
         return
     if options.quick:
-        options.model, options.seconds, options.rounds = QUICK, 2, 1
+        options.seconds, options.rounds = 1, 1
+    options.model = options.model or (QUICK if options.quick else "efficientnet-lite0")
     with tempfile.TemporaryDirectory() as name:
         table, summary = asyncio.run(run(options, Path(name)))
     write_report("neighbour", str(__doc__).splitlines()[0], table, summary,

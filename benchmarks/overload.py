@@ -74,7 +74,7 @@ COLUMNS = ["load, of capacity", "offered/s", "in time/s", "of the peak", "p50 ms
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
-    parser.add_argument("--model", default="efficientnet-lite0")
+    parser.add_argument("--model", help="a name, or a bundle")
     parser.add_argument("--edges", type=int, default=32)
     parser.add_argument("--budget-ms", type=float, default=500)
     parser.add_argument("--seconds", type=float, default=10)
@@ -83,7 +83,8 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true")
     options = parser.parse_args()
     if options.quick:
-        options.model, options.seconds, options.edges = QUICK, 1, 8
+        options.seconds, options.edges = 1, 8
+    options.model = options.model or (QUICK if options.quick else "efficientnet-lite0")
     with tempfile.TemporaryDirectory() as name:
         table, summary = asyncio.run(run(options, Path(name)))
     write_report("overload", str(__doc__).splitlines()[0], table, summary, save=not options.quick)

@@ -33,6 +33,7 @@ from splitpoint.partition.samples import synthetic_samples
 from splitpoint.proto.frames import encode_tensors
 
 MAIN = ["-c", "from splitpoint.cli.main import main; main()"]
+MODELS = ["resnet18", "efficientnet-lite0"]
 POLICIES = ("none", "boundary", "suffix")
 # Shares of the four boundaries, from the input on.
 MIXES = {"uniform": (1, 1, 1, 1), "skewed": (5, 1, 1, 1)}
@@ -178,7 +179,7 @@ def source_of(model: str) -> tuple[str, str]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
-    parser.add_argument("--models", nargs="+", default=["resnet18", "efficientnet-lite0"])
+    parser.add_argument("--models", nargs="+", help="names, or bundles")
     parser.add_argument("--edges", nargs="+", type=int, default=[1, 8, 32, 128])
     parser.add_argument("--seconds", type=float, default=6)
     parser.add_argument("--rounds", type=int, default=3)
@@ -187,8 +188,8 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true")
     options = parser.parse_args()
     if options.quick:
-        options.models, options.edges = [QUICK], [4]
-        options.seconds, options.rounds = 1, 1
+        options.edges, options.seconds, options.rounds = [4], 1, 1
+    options.models = options.models or ([QUICK] if options.quick else MODELS)
     os.environ.setdefault("OMP_NUM_THREADS", str(os.cpu_count()))
     with tempfile.TemporaryDirectory() as name:
         table, summary = asyncio.run(run(options, Path(name)))

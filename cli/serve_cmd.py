@@ -38,7 +38,7 @@ def serve(
     listen: Annotated[
         str, typer.Option(help="HOST:PORT; port 0 takes any free one and prints it.")
     ] = "127.0.0.1:7070",
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda")] = "auto",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda (every GPU) or cuda:N")] = "auto",
     max_batch: Annotated[int, typer.Option(help="Most samples computed together.", min=1)] = 128,
     runtime: Annotated[
         str, typer.Option(help="auto (the faster one), torch or onnxruntime (CPU only).")

@@ -148,6 +148,16 @@ class Engine:
         self._loads[model] = now_s, found
         return found
 
+    def wait_s(self, model: ServedModel, boundary: int) -> float:
+        """How long a frame that came now would wait."""
+        with self._lock:
+            return self._schedule.wait_s(time.perf_counter(), model, boundary)
+
+    @property
+    def queued(self) -> int:
+        """Frames that were taken and are not answered."""
+        return self._schedule.queued
+
     @property
     def queued_bytes(self) -> int:
         """Of the tensors of all frames that were taken and are not answered."""

@@ -56,7 +56,7 @@ class GpuChain(TorchChain):
 
     def place(self, values: Mapping[str, Array]) -> State:
         """Through page-locked memory and a stream of its own: copies run beside kernels."""
-        with torch.cuda.stream(self._copying):
+        with torch.cuda.device(self._device), torch.cuda.stream(self._copying):
             placed = {
                 name: torch.tensor(array).pin_memory().to(self._device, non_blocking=True)
                 for name, array in values.items()
@@ -74,12 +74,13 @@ class GpuChain(TorchChain):
         names = self._segments[index][0]
         given = {name: state[name] for name in names}
         key: _Key = (index, tuple(tuple(value.shape) for value in given.values()))
-        captured = self._captured.get(key) or self._capture(index, given, key)
-        for name, buffer in captured.inputs.items():
-            buffer.copy_(given[name])
-        captured.graph.replay()
-        # The buffers belong to the next batch of this size.
-        return {name: value.clone() for name, value in captured.outputs.items()}
+        with torch.cuda.device(self._device):  # streams are those of the current one
+            captured = self._captured.get(key) or self._capture(index, given, key)
+            for name, buffer in captured.inputs.items():
+                buffer.copy_(given[name])
+            captured.graph.replay()
+            # The buffers belong to the next batch of this size.
+            return {name: value.clone() for name, value in captured.outputs.items()}
 
     def _capture(self, index: int, given: State, key: _Key) -> _Captured:
         inputs = {name: value.clone() for name, value in given.items()}

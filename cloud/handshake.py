@@ -14,7 +14,7 @@ from splitpoint.proto.limits import MAX_BATCH_PER_FRAME, MAX_CREDITS, PROTOCOL, 
 
 from .abort import abort
 from .client_use import ClientUse
-from .engine import Engine
+from .engines import Engines
 from .refusals import Refusal
 from .request import ServedModel
 
@@ -24,7 +24,7 @@ HANDSHAKE_TIMEOUT_S = 10.0
 
 
 async def shake_hands(
-    context: Any, models: Mapping[str, ServedModel], engine: Engine, use: ClientUse
+    context: Any, models: Mapping[str, ServedModel], engine: Engines, use: ClientUse
 ) -> ServedModel:
     """The model that the client asks for, after Welcome; a refusal ends the call with a status."""
     try:

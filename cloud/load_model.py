@@ -50,7 +50,7 @@ def load_model(
     progress(f"loading {manifest.name} ({bundle.digest[:12]})")
     boundaries = [boundary.tensors for boundary in manifest.boundaries]
     try:
-        profile = profiles.pop(bundle.digest, None)
+        profile = profiles.get(bundle.digest)
         if profile is not None and runtime == AUTO:
             runtime = profile.runtime
         chain, sizes = _chain(bundle, device, runtime), _sizes(device, max_batch)

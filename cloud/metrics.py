@@ -7,7 +7,7 @@ client sends becomes one.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from prometheus_client import CollectorRegistry, ProcessCollector, start_http_server
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
@@ -16,7 +16,7 @@ from prometheus_client.registry import Collector
 from splitpoint.partition.gpu_state import GpuState
 from splitpoint.proto import splitpoint_pb2 as pb
 
-from .engine import Engine
+from .engines import Engines
 from .errors import ServeError
 from .figures import BoundaryFigures, Figures, ModelFigures, Spread
 from .quarantine import Quarantine
@@ -39,12 +39,12 @@ class WorkerCollector(Collector):
         self,
         figures: Figures,
         models: Mapping[str, ServedModel],
-        engine: Engine,
+        engine: Engines,
         quarantine: Quarantine,
-        gpu: GpuState | None = None,
+        gpus: Sequence[GpuState] = (),
     ) -> None:
         self._figures, self._models, self._engine = figures, models, engine
-        self._quarantine, self._gpu = quarantine, gpu
+        self._quarantine, self._gpus = quarantine, gpus
 
     def collect(self) -> Iterator[Metric]:
         """All families, those without samples too."""
@@ -60,8 +60,8 @@ class WorkerCollector(Collector):
         for reason in Refusal:
             refusals.add_metric([reason.value], counts[reason])
         yield refusals
-        if self._gpu is not None:
-            yield from _gpu_metrics(self._gpu)
+        if self._gpus:
+            yield from _gpu_metrics(self._gpus)
 
     def _engine_metrics(self) -> Iterator[Metric]:
         load = self._engine.load()
@@ -115,18 +115,17 @@ def _frame_metrics(models: Iterable[ModelFigures]) -> Iterator[Metric]:
     yield from (frames, received, sent, batches, stages)
 
 
-def _gpu_metrics(gpu: GpuState) -> Iterator[Metric]:
-    reading = gpu.read()
-    if reading is None:
-        return
-    for name, value, what in (
-        ("gpu_memory_used_bytes", reading.memory_used_bytes, "Of the GPU, by all processes."),
-        ("gpu_memory_bytes", reading.memory_total_bytes, "The GPU's memory."),
-        ("gpu_utilisation", reading.utilisation, "Share of the time with a kernel running."),
-    ):
-        gauge = _gauge(name, what)
-        gauge.add_metric([], value)
-        yield gauge
+def _gpu_metrics(gpus: Sequence[GpuState]) -> Iterator[Metric]:
+    used = _gauge("gpu_memory_used_bytes", "Of the GPU, by all processes.", ("gpu",))
+    total = _gauge("gpu_memory_bytes", "The GPU's memory.", ("gpu",))
+    busy = _gauge("gpu_utilisation", "Share of the time with a kernel running.", ("gpu",))
+    for number, gpu in enumerate(gpus):
+        reading = gpu.read()
+        if reading is not None:
+            used.add_metric([str(number)], reading.memory_used_bytes)
+            total.add_metric([str(number)], reading.memory_total_bytes)
+            busy.add_metric([str(number)], reading.utilisation)
+    yield from (used, total, busy)
 
 
 def _add_spread(family: HistogramMetricFamily, labels: list[str], spread: Spread) -> None:

@@ -11,7 +11,7 @@ import torch
 from splitpoint.partition.bundle import Bundle, open_bundle
 from splitpoint.proto.limits import MAX_BATCH_PER_FRAME, max_frame_bytes
 
-from .engine import Engine
+from .engines import Engines
 from .errors import ServeError
 from .figures import Figures
 from .request import ServedModel
@@ -27,6 +27,7 @@ def frame_bytes(bundle: Bundle) -> int:
 class ModelSet:
     """Loads models into `models`, by digest, and lets them go again.
 
+    `load` gives a bundle's model on the device of that number.
     Loading and timing a model is the compute thread's work, and frames of the others wait for it.
     `changed` is called after each change of `models`.
     """
@@ -35,8 +36,8 @@ class ModelSet:
         self,
         models: dict[str, ServedModel],
         *,
-        load: Callable[[Path], ServedModel],
-        engine: Engine,
+        load: Callable[[Path, int], ServedModel],
+        engine: Engines,
         service: SplitService,
         figures: Figures,
         max_frame_bytes: int,
@@ -63,7 +64,7 @@ class ModelSet:
                 f"and the worker was started for {self._max_frame_bytes / 1e6:.0f} MB",
                 "start it again with this bundle on the command line",
             )
-        model = await self._engine.on_compute_thread(self._load, folder)
+        model = await self._engine.load_model(lambda number: self._load(folder, number))
         self._models[model.bundle.digest] = model
         self._figures.of(model)
         await self._changed(f"{model.bundle.manifest.name} is served from {folder}")
@@ -80,7 +81,7 @@ class ModelSet:
         self._engine.forget(model)
         self._figures.forget(digest)
         del model
-        await self._engine.on_compute_thread(_free_memory)
+        await asyncio.to_thread(_free_memory)
 
 
 def _free_memory() -> None:

@@ -7,6 +7,7 @@ waits until its calls have ended, which streams do not by themselves; see `_stop
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 import os
 import time
@@ -22,6 +23,7 @@ from splitpoint.proto import splitpoint_pb2 as pb
 from threadpoolctl import threadpool_limits
 
 from .engine import Engine
+from .engines import Engines
 from .figures import Figures
 from .lifetime import StreamLimits
 from .load_model import load_model
@@ -51,12 +53,12 @@ class SplitReplica:
         self._options = options
         self._device = pick_device(options.device)
         check_precision(options.precision, self._device)
-        self._engine = Engine(
-            max_batch=options.max_batch, max_queued_bytes=options.max_queued_mb << 20
-        )
+        engine = Engine(max_batch=options.max_batch, max_queued_bytes=options.max_queued_mb << 20)
+        self._engine = Engines([engine])
         self._models: dict[str, ServedModel] = {}
         for folder in options.bundles:
-            await self._engine.on_compute_thread(self._load, Path(folder))
+            model = await self._engine.load_model(functools.partial(self._load, Path(folder)))
+            self._models[model.bundle.digest] = model
         self._service = SplitService(
             self._models,
             self._engine,
@@ -79,9 +81,9 @@ class SplitReplica:
         self._asked_s = time.monotonic()
         self._watch = asyncio.create_task(self._drain_when_stopped())
 
-    def _load(self, folder: Path) -> None:
+    def _load(self, folder: Path, _number: int) -> ServedModel:
         options = self._options
-        model = load_model(
+        return load_model(
             folder,
             self._device,
             runtime=options.runtime,
@@ -90,7 +92,6 @@ class SplitReplica:
             profiles={},
             progress=log.info,
         )
-        self._models[model.bundle.digest] = model
 
     # What is called over the wire. ----------------------------------------------------------
 

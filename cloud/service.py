@@ -19,7 +19,7 @@ from splitpoint.proto.limits import CHUNK_BYTES, PROTOCOL, SERVICE
 from .abort import abort
 from .access import Access, AccessError
 from .client_use import ClientUses, Places
-from .engine import Engine
+from .engines import Engines
 from .figures import Figures
 from .lifetime import StreamLimits
 from .quarantine import Quarantine
@@ -42,7 +42,7 @@ class SplitService:
     def __init__(
         self,
         models: Mapping[str, ServedModel],
-        engine: Engine,
+        engine: Engines,
         decoders: Executor,
         device: str,
         *,

@@ -28,7 +28,7 @@ from splitpoint.proto.limits import MAX_BATCH_PER_FRAME, MAX_CREDITS
 
 from .arrival import Arrival
 from .client_use import ClientUse
-from .engine import Engine
+from .engines import Engines
 from .figures import Figures, ModelFigures
 from .handshake import shake_hands
 from .lifetime import Ending, Lifetime, StreamLimits
@@ -54,7 +54,7 @@ class InferStream:
         self,
         context: Any,
         models: Mapping[str, ServedModel],
-        engine: Engine,
+        engine: Engines,
         decoders: Executor,
         quarantine: Quarantine,
         figures: Figures,
@@ -322,7 +322,7 @@ class InferStream:
             status=pb.OK,
             outputs=encode_tensors(outputs, job.model.boundaries[-1], _RAW),
             times=times,
-            load=self._engine.load(job.model),
+            load=self._engine.load(arrival.model),
         )
         arrival.at.answered(times.queue_us, times.decode_us, times.compute_us, times.batch)
         arrival.at.bytes_sent += self._send(build_reply(reply))

@@ -17,11 +17,12 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from splitpoint.partition.bundle import Bundle, open_bundle
 from splitpoint.partition.gpu_state import GpuState, open_gpu_state
 from splitpoint.partition.profile import load_profile
-from splitpoint.partition.torch_chain import describe_device, pick_device
+from splitpoint.partition.torch_chain import describe_device, pick_devices
 from splitpoint.proto.limits import SERVICE, server_options
 
 from .bundle_watch import BundleWatch
 from .engine import Engine
+from .engines import Engines
 from .errors import ServeError
 from .figures import Figures
 from .lifetime import StreamLimits
@@ -100,8 +101,8 @@ class Worker:
         """Starts the engine, listens and loads the bundles."""
         self._security.check_listen(self._listen)
         self._credentials, access = self._security.server_credentials(), self._security.access()
-        self._device = pick_device(self._device_name)
-        check_precision(self._precision, self._device)
+        self._devices = pick_devices(self._device_name)
+        check_precision(self._precision, self._devices[0])
         self._given = {(found := load_profile(path)).digest: found for path in self._profiles}
         opened = [
             await asyncio.to_thread(open_bundle, folder, verify_files=False)
@@ -112,11 +113,14 @@ class Worker:
             sizes.append(WATCHED_FRAME_BYTES)
         if not sizes:
             raise ServeError("there is nothing to serve", "name a bundle, or a folder to --watch")
-        self._engine = Engine(
-            max_batch=self._max_batch,
-            max_queued_bytes=self._max_queued_bytes,
-            batching=self._batching,
-        )
+        self._engine = Engines([
+            Engine(
+                max_batch=self._max_batch,
+                max_queued_bytes=self._max_queued_bytes // len(self._devices),
+                batching=self._batching,
+            )
+            for _ in self._devices
+        ])  # fmt: skip
         self._decoders = ThreadPoolExecutor(
             max(2, (os.cpu_count() or 2) // 2), thread_name_prefix="splitpoint-decode"
         )
@@ -124,7 +128,7 @@ class Worker:
             self.models,
             self._engine,
             self._decoders,
-            describe_device(self._device),
+            _describe(self._devices),
             access=access,
             limits=self._limits,
             figures=self.figures,
@@ -191,7 +195,7 @@ class Worker:
             )
             await watch.look(first=True)
             self._watching = asyncio.create_task(watch.run(), name="watch-bundles")
-        for digest in self._given:
+        for digest in self._given.keys() - self.models.keys():
             raise ServeError(
                 f"a profile is of the bundle {digest[:12]}, which is not served",
                 "give profiles of the bundles that are",
@@ -222,10 +226,10 @@ class Worker:
             await asyncio.to_thread(self._traces.close)
         self._decoders.shutdown()
 
-    def _load(self, folder: Path) -> ServedModel:
+    def _load(self, folder: Path, number: int) -> ServedModel:
         return load_model(
             folder,
-            self._device,
+            self._devices[number],
             runtime=self._runtime,
             precision=self._precision,
             max_batch=self._max_batch,
@@ -247,18 +251,26 @@ class Worker:
         from .metrics import MetricsServer, WorkerCollector  # prometheus-client
 
         collector = WorkerCollector(
-            self.figures, self.models, self._engine, self._service.quarantine, self._gpu()
+            self.figures, self.models, self._engine, self._service.quarantine, self._gpus()
         )
         self._metrics = MetricsServer(self._metrics_listen, collector)
         self.metrics_address = self._metrics.address
 
-    def _gpu(self) -> GpuState | None:
-        if self._device.type != "cuda":
-            return None
-        return open_gpu_state(f"GPU-{torch.cuda.get_device_properties(self._device).uuid}")
+    def _gpus(self) -> list[GpuState]:
+        if self._devices[0].type != "cuda":
+            return []
+        uuids = [torch.cuda.get_device_properties(device).uuid for device in self._devices]
+        states = [open_gpu_state(f"GPU-{uuid}") for uuid in uuids]
+        return [state for state in states if state is not None]
 
     def _add_reflection(self) -> None:
         from grpc_reflection.v1alpha import reflection  # only the cloud extra brings it
 
         names = (SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME)
         reflection.enable_server_reflection(names, self._server)
+
+
+def _describe(devices: Sequence[torch.device]) -> str:
+    """As edges and people are told."""
+    one = describe_device(devices[0])
+    return one if len(devices) == 1 else f"{len(devices)} x {one}"

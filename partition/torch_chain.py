@@ -40,6 +40,14 @@ def pick_device(name: str) -> torch.device:
     return device
 
 
+def pick_devices(name: str) -> list[torch.device]:
+    """As `pick_device`; where that is `cuda` without a number, every GPU of this machine."""
+    device = pick_device(name)
+    if device == torch.device("cuda"):  # none in particular
+        return [torch.device("cuda", number) for number in range(torch.cuda.device_count())]
+    return [device]
+
+
 def describe_device(device: torch.device) -> str:
     """`cpu`, or `cuda (NVIDIA L4)`."""
     if device.type != "cuda":

@@ -16,13 +16,28 @@ PARTS = {
     "rival_controller", "rival_server", "simulated_edges", "virtual_worker",
 }  # fmt: skip
 NAMES = sorted({path.stem for path in (ROOT / "benchmarks").glob("*.py")} - PARTS)
+# Who takes a bundle that is compiled already, and under which option.
+OPTIONS = {
+    "adaptive": "--bundle", "throughput": "--bundle", "soak": "--bundle", "serving": "--models",
+    "overload": "--model", "neighbour": "--model",
+}  # fmt: skip
+
+sys.path.insert(0, str(ROOT / "benchmarks"))
+
+from quick_model import QUICK, compiled  # noqa: E402
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return compiled(QUICK, tmp_path_factory.mktemp("bundles") / "quick.split")
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_benchmarks(name: str) -> None:
+def test_benchmarks(name: str, bundle: Path) -> None:
     assert f"python benchmarks/{name}.py" in README
+    extra = [OPTIONS[name], str(bundle)] if name in OPTIONS else []
     done = subprocess.run(
-        [sys.executable, f"benchmarks/{name}.py", "--quick"],
+        [sys.executable, f"benchmarks/{name}.py", "--quick", *extra],
         cwd=ROOT, capture_output=True, text=True, timeout=170, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr

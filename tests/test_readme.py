@@ -34,7 +34,7 @@ def test_every_command_is_of_a_kind_that_is_tested() -> None:
     for command in commands():
         known = (
             command[0] == "splitpoint"
-            or (command[0] == "make" and command[1] in ("demo", "test", "test-aarch64"))
+            or (command[0] == "make" and command[1] in ("demo", "test", "test-aarch64", "test-ray"))
             or command[:2] == ["pip", "install"]
             or command[0] in ("sudo", "podman")
             or (command[0] == "python" and command[1].startswith("benchmarks/"))
@@ -65,7 +65,7 @@ def test_splitpoint_commands(photos: Path, tmp_path: Path) -> None:
     with ExitStack() as stack:
         for command in commands():
             if command[0] != "splitpoint" or command[1] == "demo" or "--ray" in command:
-                continue  # Ray's is run by tests/cloud/test_ray.py
+                continue  # Ray's is run by tests/cloud/test_ray.py, in make test-ray
             arguments = [local(word) for word in command[1:]]
             if len(arguments) == 1 and arguments[0] not in ("doctor",):
                 assert splitpoint(arguments[0], "--help").returncode == 0  # named in passing
@@ -107,6 +107,7 @@ def test_splitpoint_commands(photos: Path, tmp_path: Path) -> None:
 def test_make_targets() -> None:
     for target, must in (
         ("demo", "splitpoint demo"), ("test", "pytest"), ("test-aarch64", "tests/aarch64/run.py"),
+        ("test-ray", "-m ray"),
     ):  # fmt: skip
         done = subprocess.run(
             ["make", "-n", target], cwd=ROOT, capture_output=True, text=True, check=True

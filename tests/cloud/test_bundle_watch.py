@@ -217,11 +217,11 @@ async def test_loading_does_not_hold_up_the_event_loop(
     loading, go_on, load = threading.Event(), threading.Event(), worker._load
     threads: list[str] = []
 
-    def held(folder: Path) -> ServedModel:
+    def held(folder: Path, number: int) -> ServedModel:
         threads.append(threading.current_thread().name)
         loading.set()
         go_on.wait(10)
-        return load(folder)
+        return load(folder, number)
 
     monkeypatch.setattr(worker._model_set, "_load", held)
     shutil.copytree(other_bundle.folder, tmp_path / "other.split")

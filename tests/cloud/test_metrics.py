@@ -31,7 +31,7 @@ class FakeGpu:
 
 @pytest.fixture
 async def worker(small_bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Worker]:
-    monkeypatch.setattr(Worker, "_gpu", lambda self: FakeGpu())
+    monkeypatch.setattr(Worker, "_gpus", lambda self: [FakeGpu(), FakeGpu()])
     async with Worker(
         [small_bundle.folder], listen="127.0.0.1:0", device="cpu", metrics="127.0.0.1:0"
     ) as running:
@@ -124,7 +124,7 @@ async def test_figures_after_traffic(worker: Worker, small_bundle: Bundle) -> No
     waits = [has for each, has in samples(text) if each == PREFIX + "predicted_wait_seconds"]
     assert len(waits) == boundaries - 1
     assert value(text, "engine_restarts_total") == 0
-    assert value(text, "gpu_utilisation") == 0.4
+    assert value(text, "gpu_utilisation", gpu="1") == 0.4
     assert value(text, "queued_bytes") == value(text, "queued_frames") == 0
 
 

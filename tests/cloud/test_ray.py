@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -21,12 +20,7 @@ from splitpoint.edge.channel import WorkerChannel
 from splitpoint.partition.bundle import Bundle
 from splitpoint.partition.model_spec import ModelSpec
 
-pytestmark = [
-    pytest.mark.timeout(400),
-    pytest.mark.skipif(
-        find_spec("ray") is None, reason='Ray is not installed: pip install "splitpoint[ray]"'
-    ),
-]
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(400)]  # make test-ray
 
 SPLITS = (1, 2, 3)
 

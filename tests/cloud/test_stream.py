@@ -27,7 +27,8 @@ async def worker(small_bundle: Bundle) -> AsyncIterator[Worker]:
         # As slow as a real model, so that its work is done on the compute thread.
         for digest, model in running.models.items():
             slow = BatchTimes([{1: 10.0, 64: 10.0}] * len(model.batch_times), 64)
-            running.models[digest] = replace(model, batch_times=slow)
+            slower = running.models[digest] = replace(model, batch_times=slow)
+            running._engine._copies[slower] = [slower]
         yield running
 
 

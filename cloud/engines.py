@@ -1,0 +1,83 @@
+"""Several devices of one machine, with an engine each, as if they were one."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+
+from splitpoint.proto import splitpoint_pb2 as pb
+
+from .engine import Engine
+from .request import Request, ServedModel
+
+
+class Engines:
+    """Gives each frame to the engine where it would wait least. Use it from one event loop.
+
+    Every model is loaded for each device. The first of these copies is the one that streams and
+    figures know.
+    """
+
+    def __init__(self, engines: Sequence[Engine]) -> None:
+        self._engines = list(engines)
+        self._copies: dict[ServedModel, list[ServedModel]] = {}
+
+    async def load_model(self, load: Callable[[int], ServedModel]) -> ServedModel:
+        """`load(number)` for every device, on its engine's compute thread, one after the other."""
+        copies = [
+            await engine.on_compute_thread(load, number)
+            for number, engine in enumerate(self._engines)
+        ]
+        self._copies[copies[0]] = copies
+        return copies[0]
+
+    def start(self) -> None:
+        """Begins to compute; answers are given on the running event loop."""
+        for engine in self._engines:
+            engine.start()
+
+    async def stop(self) -> None:
+        """Ends after the steps that are being computed; what waits gets STOPPING."""
+        await asyncio.gather(*(engine.stop() for engine in self._engines))
+
+    def submit(self, request: Request) -> None:
+        """Takes a request; `FrameError` (OVERLOADED) at once when it could not be kept."""
+        copies, number = self._copies[request.model], 0
+        if len(copies) > 1:
+            waits = [
+                (engine.wait_s(model, request.boundary), engine.queued, n)
+                for n, (engine, model) in enumerate(zip(self._engines, copies, strict=True))
+            ]
+            number = min(waits)[2]
+            request.model = copies[number]
+        self._engines[number].submit(request)
+
+    def load(self, model: ServedModel | None = None) -> pb.Load:
+        """How busy the devices are now, and how long a frame of `model` would wait."""
+        copies = [None] * len(self._engines) if model is None else self._copies[model]
+        loads = [engine.load(copy) for engine, copy in zip(self._engines, copies, strict=True)]
+        if len(loads) == 1:
+            return loads[0]
+        waits = [min(wait) for wait in zip(*(load.wait_ms for load in loads), strict=True)]
+        return pb.Load(
+            queued=sum(load.queued for load in loads),
+            utilisation=sum(load.utilisation for load in loads) / len(loads),
+            slowdown=sum(load.slowdown for load in loads) / len(loads),
+            wait_ms=waits,
+            queue_ms=max(waits, default=0.0),
+        )
+
+    @property
+    def queued_bytes(self) -> int:
+        """Of the tensors of all frames that were taken and are not answered."""
+        return sum(engine.queued_bytes for engine in self._engines)
+
+    @property
+    def restarts(self) -> int:
+        """Of compute threads, each after a step that did not come back."""
+        return sum(engine.restarts for engine in self._engines)
+
+    def forget(self, model: ServedModel) -> None:
+        """The model is served no longer: nothing here keeps it in memory."""
+        for engine, copy in zip(self._engines, self._copies.pop(model), strict=True):
+            engine.forget(copy)
