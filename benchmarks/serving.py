@@ -47,8 +47,10 @@ async def main():
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    # The same runtime for all: which is taken at start depends on a few runs.
+    runtime = "onnxruntime" if sys.argv[3] == "cpu" else "auto"
     options = dict(listen="127.0.0.1:0", batching=Batching(sys.argv[2]), device=sys.argv[3],
-                   max_batch=int(sys.argv[4]))
+                   max_batch=int(sys.argv[4]), runtime=runtime)
     async with Worker([Path(sys.argv[1])], **options) as worker:
         print("listening on", worker.address, file=sys.stderr, flush=True)
         await stop.wait()
@@ -132,6 +134,21 @@ def row(model: str, mix: str, loop: str, policy: str, load: Load) -> list[str]:
             str(len(load.refused_ms))]  # fmt: skip
 
 
+def in_short(table: Table) -> Table:
+    """Frames a second of the closed loops, a line for each load."""
+    rows = []
+    closed = [row for row in table.rows if row[2].startswith("closed")]
+    for first in range(0, len(closed), len(POLICIES)):
+        group = closed[first : first + len(POLICIES)]
+        none, boundary, suffix = (row[4] for row in group)
+        ratio = float(suffix) / float(boundary)
+        edges = group[0][2].split()[-1]
+        rows.append([*group[0][:2], edges, none, boundary, suffix, f"{ratio:.2f}", group[-1][7]])
+    columns = ["model", "cuts", "edges", "no batches, frames/s", "per boundary", "across cuts",
+               "over per boundary", "mean batch"]  # fmt: skip
+    return Table(columns, rows)
+
+
 async def in_turn(
     workers: dict[str, Any], bundle: Bundle, payloads: Sequence[Payload], edges: int,
     per_s: float | None, options: argparse.Namespace,
@@ -193,7 +210,10 @@ def main() -> None:
     os.environ.setdefault("OMP_NUM_THREADS", str(os.cpu_count()))
     with tempfile.TemporaryDirectory() as name:
         table, summary = asyncio.run(run(options, Path(name)))
-    write_report("serving", str(__doc__).splitlines()[0], table, summary, save=not options.quick)
+    write_report(
+        "serving", str(__doc__).splitlines()[0], table, summary,
+        save=not options.quick, in_short=in_short(table),
+    )  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -307,7 +307,7 @@ def _settle(future: asyncio.Future[Any], result: Any, error: BaseException | Non
 def _why_dropped(job: Job) -> FrameError:
     if job.cancelled:
         return FrameError(pb.CANCELLED, "cancelled by its sender")
-    return FrameError(pb.EXPIRED, "its budget ran out in the queue")
+    return FrameError(pb.EXPIRED, "its budget would run out before it is done")
 
 
 def _why_failed(model: ServedModel, error: Exception) -> FrameError:

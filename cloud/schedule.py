@@ -26,6 +26,10 @@ from .rates import Rates
 SHARE = 2.0
 # Frames without a budget, and none longer, are promised an answer within this.
 MOST_WAIT_S = 10.0
+# Of the time until a frame is to be done, what is kept for plans that take longer than planned. A
+# device that is filled to the last moment of every deadline keeps none of them.
+RESERVE = 0.1
+_ROUNDING_S = 1e-6
 
 
 class Batching(str, Enum):
@@ -74,6 +78,7 @@ class Schedule(Generic[J]):
         self._plan: list[Batch[J]] = []
         self._step: Step[J] | None = None
         self._busy_until_s = -math.inf
+        self._going_since_s: float | None = None  # the last step's end, if it had a next one
         self._cost_s: defaultdict[str, float] = defaultdict(float)  # by client
         self.rates = Rates()
         self.queued = 0  # jobs in the plan
@@ -82,6 +87,8 @@ class Schedule(Generic[J]):
     def offer(self, now_s: float, job: J) -> float:
         """Takes `job` and tells by when it will be done; `Refused` if that cannot be kept."""
         self.rates.arrived(now_s)
+        if not self._plan:  # the device was idle
+            self._going_since_s = None
         job.deadline_s = min(job.deadline_s, now_s + MOST_WAIT_S)
         ends, slack = self._outlook(now_s)
         place = self._join(now_s, job, ends, slack) or self._stand_alone(now_s, job, ends, slack)
@@ -97,7 +104,7 @@ class Schedule(Generic[J]):
         return place.end_s
 
     def next(self, now_s: float) -> tuple[Step[J] | None, list[J]]:
-        """What to run now, and who is dropped because it was cancelled or is late already.
+        """What to run now, and who is dropped because it was cancelled or is bound to be late.
 
         Not to be asked again before `done` or `give_up`.
         """
@@ -105,7 +112,8 @@ class Schedule(Generic[J]):
         dropped: list[J] = []
         while self._plan:
             batch = self._plan[0]
-            gone = [job for job in batch.jobs if job.cancelled or now_s >= job.deadline_s]
+            end_s = now_s + batch.remaining_s * self.rates.slowdown - _ROUNDING_S
+            gone = [job for job in batch.jobs if job.cancelled or end_s > job.deadline_s]
             if len(gone) < len(batch.jobs):  # rows that are being computed stay with the others
                 gone = [job for job in gone if not _inside(batch, job)]
             if gone:
@@ -126,10 +134,16 @@ class Schedule(Generic[J]):
         return None, dropped
 
     def done(self, now_s: float, took_s: float, failed: Sequence[J] = ()) -> list[J]:
-        """The step has been run for all but `failed`; the jobs that came to the end with it."""
+        """The step has been run for all but `failed`; the jobs that came to the end with it.
+
+        What passed between two steps is part of the second: it is not there for frames either.
+        """
         step, self._step = self._step, None
         assert step is not None
         batch = step.batch
+        if self._going_since_s is not None:
+            took_s = now_s - self._going_since_s
+        self._going_since_s = now_s
         self.rates.ran(now_s, took_s, step.planned_s)
         if failed:
             batch.remove(failed)
@@ -142,7 +156,7 @@ class Schedule(Generic[J]):
 
     def give_up(self) -> list[J]:
         """The step that runs will never be done: its batch leaves the plan."""
-        step, self._step = self._step, None
+        step, self._step, self._going_since_s = self._step, None, None
         if step is None:
             return []
         self._plan.remove(step.batch)
@@ -191,7 +205,8 @@ class Schedule(Generic[J]):
             ends.append(end_s)
         slack, least = [math.inf] * (len(ends) + 1), math.inf
         for index in range(len(ends) - 1, -1, -1):
-            least = min(least, self._plan[index].deadline_s - ends[index])
+            late_s = _with_reserve(now_s, ends[index])
+            least = min(least, self._plan[index].deadline_s - late_s)
             slack[index] = least
         return ends, slack
 
@@ -219,7 +234,7 @@ class Schedule(Generic[J]):
                 continue
             added_s = batch.added_s(job) * slowdown
             end_s = ends[index] + added_s
-            if added_s > slack[index] or end_s > job.deadline_s:
+            if added_s > slack[index] or _with_reserve(now_s, end_s) > job.deadline_s:
                 continue
             lost_s = (len(batch.jobs) + behind) * added_s + end_s
             apart_s = ends[-1] + alone_s
@@ -239,7 +254,8 @@ class Schedule(Generic[J]):
         for index in self._positions(job):
             start_s = ends[index - 1] if index else self._free_s(now_s)
             end_s, wait_s = start_s + own_s, start_s - now_s
-            if end_s <= job.deadline_s and own_s <= slack[index]:
+            late_s = own_s + _with_reserve(now_s, start_s)  # alone, it needs no reserve
+            if late_s <= job.deadline_s and own_s <= slack[index]:
                 return _Place(index, False, own_s, end_s)
         raise Refused(
             f"it would wait {1e3 * wait_s:.0f} ms and compute {1e3 * own_s:.0f} ms", wait_s
@@ -281,6 +297,11 @@ class Schedule(Generic[J]):
                 self._cost_s[job.client] = left_s
             else:
                 del self._cost_s[job.client]
+
+
+def _with_reserve(now_s: float, end_s: float) -> float:
+    """By when something that is planned to end at `end_s` will have ended."""
+    return end_s + RESERVE * (end_s - now_s)
 
 
 def _inside(batch: Batch[J], job: J) -> bool:
