@@ -29,6 +29,7 @@ from .schedule import Batching, Refused, Schedule, Step
 
 log = logging.getLogger("splitpoint.cloud")
 _T = TypeVar("_T")
+_J = TypeVar("_J", bound=Job)
 
 # The way to the compute thread and back takes longer than this: shorter work is done in place.
 INLINE_S = 3e-4
@@ -106,15 +107,8 @@ class Engine:
 
     def submit(self, request: Request) -> None:
         """Takes a request; `FrameError` (OVERLOADED) at once when it could not be kept."""
-        with self._lock:
-            waiting = self._schedule.nbytes
-            if waiting and waiting + request.nbytes > self._max_queued_bytes:
-                raise FrameError(pb.OVERLOADED, f"{waiting / 1e6:.0f} MB wait already")
-            try:
-                self._schedule.offer(time.perf_counter(), request)
-            except Refused as refused:
-                raise FrameError(pb.OVERLOADED, str(refused)) from refused
-            alone = self._schedule.queued == 1
+        self._plan(request, self._schedule.offer)
+        alone = self._schedule.queued == 1
         short = request.model.batch_times.suffix_s(request.boundary, request.samples) < INLINE_S
         if alone and short and self._computing.acquire(blocking=False):
             try:
@@ -124,6 +118,20 @@ class Engine:
                 self._computing.release()
         else:
             self._notify()
+
+    def check(self, job: Job) -> None:
+        """`FrameError` (OVERLOADED) for what `submit` would not take: decoding is in vain."""
+        self._plan(job, self._schedule.check)
+
+    def _plan(self, job: _J, plan: Callable[[float, _J], object]) -> None:
+        with self._lock:
+            waiting = self._schedule.nbytes
+            if waiting and waiting + job.nbytes > self._max_queued_bytes:
+                raise FrameError(pb.OVERLOADED, f"{waiting / 1e6:.0f} MB wait already")
+            try:
+                plan(time.perf_counter(), job)
+            except Refused as refused:
+                raise FrameError(pb.OVERLOADED, str(refused)) from refused
 
     def load(self, model: ServedModel | None = None) -> pb.Load:
         """How busy the device is now, and how long a frame of `model` would wait."""

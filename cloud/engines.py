@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from splitpoint.proto import splitpoint_pb2 as pb
 
 from .engine import Engine
+from .job import Job
 from .request import Request, ServedModel
 
 
@@ -42,15 +43,25 @@ class Engines:
 
     def submit(self, request: Request) -> None:
         """Takes a request; `FrameError` (OVERLOADED) at once when it could not be kept."""
-        copies, number = self._copies[request.model], 0
-        if len(copies) > 1:
-            waits = [
-                (engine.wait_s(model, request.boundary), engine.queued, n)
-                for n, (engine, model) in enumerate(zip(self._engines, copies, strict=True))
-            ]
-            number = min(waits)[2]
-            request.model = copies[number]
-        self._engines[number].submit(request)
+        engine, request.model = self._idlest(request.model, request.boundary)
+        engine.submit(request)
+
+    def check(self, model: ServedModel, job: Job) -> None:
+        """`FrameError` (OVERLOADED) for what `submit` would not take: decoding is in vain."""
+        engine, job.model = self._idlest(model, job.boundary)
+        engine.check(job)
+
+    def _idlest(self, model: ServedModel, boundary: int) -> tuple[Engine, ServedModel]:
+        """Where a frame would wait least, and the model's copy there."""
+        copies = self._copies[model]
+        if len(copies) == 1:
+            return self._engines[0], model
+        waits = [
+            (engine.wait_s(copy, boundary), engine.queued, number)
+            for number, (engine, copy) in enumerate(zip(self._engines, copies, strict=True))
+        ]
+        number = min(waits)[2]
+        return self._engines[number], copies[number]
 
     def load(self, model: ServedModel | None = None) -> pb.Load:
         """How busy the devices are now, and how long a frame of `model` would wait."""

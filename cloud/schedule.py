@@ -84,15 +84,20 @@ class Schedule(Generic[J]):
         self.queued = 0  # jobs in the plan
         self.nbytes = 0  # of theirs
 
+    def check(self, now_s: float, job: Job) -> None:
+        """`Refused` for a job that `offer` would not take now; it takes nothing itself."""
+        try:
+            self._find_place(now_s, job)
+        except Refused:
+            self.rates.arrived(now_s)
+            raise
+
     def offer(self, now_s: float, job: J) -> float:
         """Takes `job` and tells by when it will be done; `Refused` if that cannot be kept."""
         self.rates.arrived(now_s)
         if not self._plan:  # the device was idle
             self._going_since_s = None
-        job.deadline_s = min(job.deadline_s, now_s + MOST_WAIT_S)
-        ends, slack = self._outlook(now_s)
-        place = self._join(now_s, job, ends, slack) or self._stand_alone(now_s, job, ends, slack)
-        self._check_share(now_s, job, place, ends)
+        place = self._find_place(now_s, job)
         if place.joins:
             self._plan[place.index].add(job)
         else:
@@ -213,6 +218,13 @@ class Schedule(Generic[J]):
     def _free_s(self, now_s: float) -> float:
         """When the segment that runs now is done."""
         return now_s if self._step is None else max(now_s, self._busy_until_s)
+
+    def _find_place(self, now_s: float, job: Job) -> _Place:
+        job.deadline_s = min(job.deadline_s, now_s + MOST_WAIT_S)
+        ends, slack = self._outlook(now_s)
+        place = self._join(now_s, job, ends, slack) or self._stand_alone(now_s, job, ends, slack)
+        self._check_share(now_s, job, place, ends)
+        return place
 
     def _join(self, now_s: float, job: Job, ends: list[float], slack: list[float]) -> _Place | None:
         """The first batch that does better with the job than without it.

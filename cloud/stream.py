@@ -31,6 +31,7 @@ from .client_use import ClientUse
 from .engines import Engines
 from .figures import Figures, ModelFigures
 from .handshake import shake_hands
+from .job import Job
 from .lifetime import Ending, Lifetime, StreamLimits
 from .quarantine import Quarantine
 from .refusals import Refusal
@@ -218,6 +219,11 @@ class InferStream:
         if isinstance(checked.codec, FktVideo):
             checked = replace(checked, codec=self._video_stream(checked.boundary, checked.codec))
         nbytes = sum(spec.nbytes_at(checked.batch) for spec in checked.specs)
+        if checked.codec is not _RAW:
+            self._engine.check(model, Job(
+                model=model, boundary=checked.boundary, samples=checked.batch, nbytes=nbytes,
+                deadline_s=_deadline_s(arrival, checked), client=self._client,
+            ))  # fmt: skip
         self._use.hold(nbytes)
         self._held[checked.id] = nbytes
         self._track(checked.id, None)
@@ -272,12 +278,11 @@ class InferStream:
                 result = FrameError(pb.INTERNAL, f"the outputs do not fit the bundle ({misfit})")
             self._reply_error(arrival, result, job)
 
-        arrived_s = arrival.arrived_s
         job = Request(
             model=arrival.model,
             boundary=frame.boundary,
             samples=frame.batch,
-            deadline_s=arrived_s + frame.budget_ms / 1e3 if frame.budget_ms else float("inf"),
+            deadline_s=_deadline_s(arrival, frame),
             client=self._client,
             nbytes=sum(array.nbytes for array in values.values()),
             values=values,
@@ -361,3 +366,8 @@ class InferStream:
             if not self._closing:
                 self._outbox_changed.clear()
                 await self._outbox_changed.wait()
+
+
+def _deadline_s(arrival: Arrival, frame: CheckedFrame) -> float:
+    """When the frame's budget ends; infinite without one."""
+    return arrival.arrived_s + frame.budget_ms / 1e3 if frame.budget_ms else float("inf")

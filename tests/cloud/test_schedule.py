@@ -235,3 +235,16 @@ def test_rates_follow_a_slower_device() -> None:
         schedule.done(number + 0.03, 0.03)
     assert schedule.rates.slowdown == pytest.approx(3.0, rel=0.05)
     assert schedule.wait_s(60.0, model, 0) == pytest.approx(0.0)
+
+
+def test_a_check_takes_nothing_and_says_what_an_offer_would() -> None:
+    model = Model([100.0], 1.0)
+    schedule: Schedule[Job] = Schedule(8)
+    late = Job(model=model, boundary=0, samples=1, deadline_s=0.05, client="x")
+    good = Job(model=model, boundary=0, samples=1, deadline_s=0.5, client="x")
+    schedule.check(0.0, good)
+    with pytest.raises(Refused):
+        schedule.check(0.0, late)
+    assert schedule.queued == 0
+    schedule.offer(0.0, good)
+    assert schedule.queued == 1

@@ -17,7 +17,7 @@ from splitpoint.cloud.worker import Worker
 from splitpoint.codec import codec_named
 from splitpoint.partition.bundle import Bundle
 from splitpoint.proto import splitpoint_pb2 as pb
-from splitpoint.proto.frames import build_frame, decode_reply, encode_tensors
+from splitpoint.proto.frames import CheckedFrame, build_frame, decode_reply, encode_tensors
 from splitpoint.proto.limits import MAX_CREDITS, PROTOCOL
 
 
@@ -199,3 +199,19 @@ async def test_a_frame_that_breaks_a_batch_fails_alone_and_is_known_again(worker
         assert theirs == [pb.OK, pb.OK]
         assert again.status == pb.INTERNAL
         assert "broke a batch" in again.reason
+
+
+async def test_what_would_be_late_is_refused_before_it_is_decoded(
+    worker: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def in_vain(self: CheckedFrame) -> None:
+        raise AssertionError("decoded")
+
+    async with RawClient(worker) as client:
+        await client.hello()
+        monkeypatch.setattr(CheckedFrame, "decode", in_vain)
+        reply = await client.ask(client.frame(1, boundary=1, codec="q8", budget_ms=5))
+        assert reply.status == pb.OVERLOADED
+        assert "compute" in reply.reason
+        reply = await client.ask(client.frame(2, boundary=1, codec="q8"))
+        assert reply.status == pb.INTERNAL  # this one it would have taken
