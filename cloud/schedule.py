@@ -27,7 +27,7 @@ SHARE = 2.0
 # Frames without a budget, and none longer, are promised an answer within this.
 MOST_WAIT_S = 10.0
 # Of the time until a frame is to be done, what is kept for plans that take longer than planned. A
-# device that is filled to the last moment of every deadline keeps none of them.
+# device that is filled to the last moment of every deadline keeps few of them.
 RESERVE = 0.1
 _ROUNDING_S = 1e-6
 

@@ -25,10 +25,10 @@ async def test_not_serving_until_it_is_warm(
     warm, loading = threading.Event(), threading.Event()
     load = Worker._load
 
-    def slowly(self: Worker, folder: Path) -> ServedModel:
+    def slowly(self: Worker, folder: Path, number: int) -> ServedModel:
         loading.set()
         warm.wait(10)
-        return load(self, folder)
+        return load(self, folder, number)
 
     monkeypatch.setattr(Worker, "_load", slowly)
     worker = Worker([small_bundle.folder], listen="127.0.0.1:0", device="cpu")
@@ -58,7 +58,7 @@ async def test_not_serving_until_it_is_warm(
 async def test_nothing_is_left_when_loading_fails(
     small_bundle: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fails(self: Worker, folder: Path) -> ServedModel:
+    def fails(self: Worker, folder: Path, number: int) -> ServedModel:
         raise ServeError("it does not fit")
 
     monkeypatch.setattr(Worker, "_load", fails)

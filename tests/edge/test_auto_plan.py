@@ -67,7 +67,8 @@ async def test_choice_follows_link_and_constraints(worker: Worker, tmp_path: Pat
     """A worker that computes at once wins over a fast link, and never over a hopeless one."""
     digest, model = next(iter(worker.models.items()))
     times = replace(model.times, segment_ms=(0.0,) * len(model.times.segment_ms))
-    worker.models[digest] = replace(model, times=times)
+    changed = worker.models[digest] = replace(model, times=times)
+    worker._engine._copies[changed] = [changed]
     last = len(model.boundaries) - 1
     chosen = {}
     for text in ("100000mbps,0.001ms", "0.01mbps,1000ms"):

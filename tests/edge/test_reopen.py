@@ -54,10 +54,12 @@ async def test_an_idle_stream_is_opened_again_for_the_next_frame(
     ):
         for _ in range(2):
             assert (await agent.infer({"pixels": pixels})).outcome is Outcome.ANSWERED
+            stream = agent._workers.current.connection.stream  # type: ignore[union-attr]
             for _ in range(1500):
-                if not worker._service._streams:
+                if stream.broken is not None:
                     break
                 await asyncio.sleep(0.02)
+            assert stream.broken is not None
             assert not worker._service._streams
         assert (await agent.infer({"pixels": pixels})).outcome is Outcome.ANSWERED
         assert not agent._workers.current.breaker.is_open  # type: ignore[union-attr]
