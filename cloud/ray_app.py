@@ -10,7 +10,7 @@ import logging
 import os
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -22,6 +22,8 @@ from .errors import ServeError
 from .ray_options import APP, AUTO_REPLICAS, DEPLOYMENT, ROUTE, RayOptions
 from .ray_replica import HEALTH_S, SILENT_S, SplitReplica
 from .ray_servicer import SERVICER_FUNCTION
+
+log = logging.getLogger("splitpoint.cloud")
 
 POLICY = "splitpoint.cloud.ray_policy:replicas_for_wait"
 # What a process needs before it loads torch or onnxruntime; `splitpoint` itself sets the same.
@@ -105,8 +107,10 @@ def serving_on_ray(options: RayOptions, port: int, http_port: int) -> Iterator[N
             ) from error
         yield
     finally:
-        with suppress(Exception):  # the cluster may be gone already
+        try:
             serve.delete(APP)
+        except Exception as error:  # noqa: BLE001 - the cluster may be gone already
+            log.warning("the application could not be ended: %r", error)
         ray.shutdown()
 
 
