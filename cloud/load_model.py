@@ -64,7 +64,7 @@ def load_model(
             warm_up(bundle, chain)
             times = CloudTimes.from_profile(profile)
         runner = Runner(chain, boundaries, sizes)
-        batch_times = measure_batches(
+        measured = measure_batches(
             bundle,
             runner,
             max_batch,
@@ -77,17 +77,17 @@ def load_model(
             f"{manifest.name} does not fit into the memory of {device}",
             "serve fewer models, or use --device cpu",
         ) from error
-    most = batch_times.max_batch
-    each_ms = 1e3 * batch_times.suffix_s(0, most) / most
+    most = max(measured.round_s)
+    each_ms = 1e3 * measured.round_s[most] / most
     progress(
-        f"{manifest.name}: {1e3 * batch_times.suffix_s(0, 1):.1f} ms a frame, {each_ms:.1f} ms in "
+        f"{manifest.name}: {1e3 * measured.round_s[1]:.1f} ms a frame, {each_ms:.1f} ms in "
         f"batches of {most}, in {chain.runtime} on {chain.device}"
     )
     return ServedModel(
         bundle=bundle,
         runner=runner,
         times=times,
-        batch_times=batch_times,
+        batch_times=measured.times,
         boundaries=boundaries,
         codecs=codecs,
     )

@@ -1,0 +1,101 @@
+"""What is planned with follows what was measured, and larger batches never lose their worth."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from splitpoint.cloud import measure_batches as module
+from splitpoint.cloud.measure_batches import LONGEST_ROUND_S, SAVED, Measured
+from splitpoint.partition.bundle import Bundle
+
+
+class _Runner:
+    """A device with a clock of its own; `ms` of a segment for so many samples."""
+
+    sizes = ()
+
+    def __init__(self, ms: Callable[[int], float]) -> None:
+        self.ms, self.asked = ms, []  # type: ignore[var-annotated]
+
+
+@pytest.fixture
+def measure(
+    monkeypatch: pytest.MonkeyPatch, small_bundle: Bundle
+) -> Callable[[Callable[[int], float], int], tuple[Measured, list[int]]]:
+    def run(ms: Callable[[int], float], max_batch: int) -> tuple[Measured, list[int]]:
+        runner: Any = _Runner(ms)
+
+        def once(runner: Any, segments: int, values: object, size: int) -> list[float]:
+            runner.asked.append(size)
+            return [runner.ms(size)] * segments
+
+        monkeypatch.setattr(module, "_round", once)
+        return module.measure_batches(small_bundle, runner, max_batch), runner.asked
+
+    return run
+
+
+def test_a_size_costs_what_was_measured_where_batches_pay(measure: Any) -> None:
+    measured, _ = measure(lambda size: 1.0 + 0.25 * size, 16)
+    segments = len(measured.times)
+    for size in (1, 2, 4, 8, 16):
+        assert measured.times.seconds[0][size] == pytest.approx((1.0 + 0.25 * size) / 1e3)
+        assert measured.round_s[size] == pytest.approx(segments * (1.0 + 0.25 * size) / 1e3)
+    assert measured.times.max_batch == 16
+
+
+def test_where_batches_neither_gain_nor_lose_they_save_what_a_step_costs(measure: Any) -> None:
+    measured, _ = measure(lambda size: 1.0 * size, 32)
+    row = measured.times.seconds[0]
+    for size in (2, 4, 8, 16, 32):
+        alone_s, half = row[1], size // 2
+        assert row[size] < 2 * row[half]
+        assert row[size] >= (1 - SAVED) ** 5 * size * alone_s
+    assert measured.round_s[32] == pytest.approx(len(measured.times) * 32 / 1e3)
+
+
+def test_batches_that_make_samples_dearer_are_not_formed(measure: Any) -> None:
+    measured, _ = measure(lambda size: size * (1.0 if size <= 8 else 1.3), 32)
+    assert measured.times.max_batch == 8
+
+
+def test_a_slow_model_is_not_measured_for_long(measure: Any) -> None:
+    measured, asked = measure(lambda size: 40.0 * size, 64)
+    segments = len(measured.times)
+    before_last = max(asked) / 2
+    assert segments * 40.0 * before_last <= 1e3 * LONGEST_ROUND_S
+    assert measured.times.max_batch == 64
+    assert measured.times.seconds[0][64] <= 64 * measured.times.seconds[0][1]
+
+
+def test_a_processor_that_slows_down_does_not_make_samples_dearer(measure: Any) -> None:
+    calls = 0
+
+    def ms(size: int) -> float:
+        nonlocal calls
+        calls += 1
+        return size * (3.0 if calls > 12 else 1.0)  # in the third round
+
+    measured, _ = measure(ms, 4)
+    each = [seconds / size for size, seconds in measured.round_s.items()]
+    assert max(each) == pytest.approx(min(each))
+
+
+def test_no_memory_for_a_size_is_the_limit(measure: Any) -> None:
+    def ms(size: int) -> float:
+        if size > 4:
+            raise MemoryError
+        return 1.0 + size
+
+    measured, _ = measure(ms, 16)
+    assert measured.times.max_batch == 4
+
+
+def test_no_memory_for_one_is_an_error(measure: Any) -> None:
+    def ms(size: int) -> float:
+        raise MemoryError
+
+    with pytest.raises(MemoryError):
+        measure(ms, 16)
