@@ -153,6 +153,13 @@ async def run(options: argparse.Namespace, folder: Path) -> tuple[Table, dict[st
                 source, weights, "onnxruntime", bundle, payload, options.clients, options
             )
             for clients in options.clients:
+                print(
+                    f"  {clients} clients: {own[clients].per_s:.1f} requests/s, "
+                    f"torch {torch[clients][1].per_s:.1f}, "
+                    f"same runtime {same[clients][1].per_s:.1f}",
+                    file=sys.stderr,
+                    flush=True,
+                )
                 summary.setdefault(model, {}).setdefault(str(clients), []).append(
                     [own[clients].per_s, torch[clients][1].per_s, same[clients][1].per_s]
                 )
@@ -189,7 +196,7 @@ async def ours(bundle: Bundle, payload: Payload, options: argparse.Namespace) ->
                 address, bundle.digest, [payload], count, options.seconds, options.seconds / 4
             )
             assert not found[count].wrong
-            assert not found[count].failed
+            assert not found[count].failed, found[count].failed
     finally:
         process.terminate()
         process.wait(30)

@@ -102,7 +102,7 @@ async def measure(
             said, _ = process.communicate()
     if kind in (HOSTILE, GOOD):
         per_s = int(said.split()[-1]) / (seconds + 0.5)
-    assert not load.failed, "the neighbour lost a frame"
+    assert not load.failed, ("the neighbour lost a frame", load.failed)
     assert not load.wrong, "the neighbour got a wrong answer"
     assert not load.refused_ms or kind == GOOD, "the neighbour was refused"
     return load, per_s

@@ -53,7 +53,7 @@ async def run(options: argparse.Namespace, folder: Path) -> tuple[Table, dict[st
     rows = [
         [f"{share:g}", f"{share * full.per_s:.0f}", f"{load.per_s:.1f}", f"{load.per_s / peak:.2f}",
          f"{load.percentile(50):.0f}", f"{load.percentile(99):.0f}", str(len(load.refused_ms)),
-         f"{np.median(load.refused_ms):.1f}" if load.refused_ms else "-", str(load.failed)]
+         f"{np.median(load.refused_ms):.1f}" if load.refused_ms else "-", str(len(load.failed))]
         for share, load in found.items()
     ]  # fmt: skip
     most = found[max(found)]

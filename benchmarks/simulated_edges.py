@@ -40,7 +40,7 @@ class Load:
     ms: list[float] = field(default_factory=list)
     batch: list[int] = field(default_factory=list)
     refused_ms: list[float] = field(default_factory=list)
-    failed: int = 0
+    failed: list[str] = field(default_factory=list)  # why, frame by frame
     wrong: int = 0
     seconds: float = 0.0
 
@@ -132,8 +132,9 @@ async def _ask(
         if start_s >= begin_s:
             load.refused_ms.append(1e3 * (time.perf_counter() - start_s))
         return
-    except SplitpointError:
-        load.failed += start_s >= begin_s
+    except SplitpointError as error:
+        if start_s >= begin_s:
+            load.failed.append(str(error))
         return
     now_s = time.perf_counter()
     output = np.frombuffer(answer.reply.outputs[0].payload, np.float32)
