@@ -34,6 +34,7 @@ from splitpoint.proto.frames import encode_tensors
 
 MAIN = ["-c", "from splitpoint.cli.main import main; main()"]
 MODELS = ["resnet18", "efficientnet-lite0"]
+ROUNDS_OF_ALL = 2.5
 POLICIES = ("none", "boundary", "suffix")
 # Shares of the four boundaries, from the input on.
 MIXES = {"uniform": (1, 1, 1, 1), "skewed": (5, 1, 1, 1)}
@@ -100,16 +101,21 @@ async def run(options: argparse.Namespace, folder: Path) -> tuple[Table, dict[st
                    for policy in POLICIES}  # fmt: skip
         try:
             for mix, shares in list(MIXES.items())[: 1 if options.quick else None]:
+                per_s = 0.0
                 for edges in options.edges:
                     sent = mixed(payloads, shares)
-                    best = await in_turn(workers, bundle, sent, edges, None, options)
+                    # Every edge is to be answered a few times.
+                    seconds = max(options.seconds, ROUNDS_OF_ALL * edges / per_s if per_s else 0)
+                    best = await in_turn(workers, bundle, sent, edges, None, seconds, options)
+                    per_s = best["suffix"].per_s
                     rows += [row(model, mix, f"closed, {edges}", p, best[p]) for p in POLICIES]
                     ratios.append(
                         (model, mix, edges, best["suffix"].per_s / best["boundary"].per_s)
                     )
-                capacity = best["suffix"].per_s
                 for share in (0.5, 0.9)[: 1 if options.quick else None]:
-                    best = await in_turn(workers, bundle, sent, edges, share * capacity, options)
+                    best = await in_turn(
+                        workers, bundle, sent, edges, share * per_s, options.seconds, options
+                    )
                     what = f"open, {share:.0%} of capacity"
                     rows += [row(model, mix, what, p, best[p]) for p in POLICIES]
         finally:
@@ -151,7 +157,7 @@ def in_short(table: Table) -> Table:
 
 async def in_turn(
     workers: dict[str, Any], bundle: Bundle, payloads: Sequence[Payload], edges: int,
-    per_s: float | None, options: argparse.Namespace,
+    per_s: float | None, seconds: float, options: argparse.Namespace,
 ) -> dict[str, Load]:  # fmt: skip
     """The best of several rounds for each policy; their order changes from round to round."""
     best: dict[str, Load] = {}
@@ -160,10 +166,10 @@ async def in_turn(
             _, address = workers[policy]
             if per_s is None:
                 load = await closed_loop(address, bundle.digest, payloads, edges,
-                                         options.seconds, options.seconds / 4)  # fmt: skip
+                                         seconds, seconds / 4)  # fmt: skip
             else:
                 load = await open_loop(address, bundle.digest, payloads, edges, per_s,
-                                       options.seconds, options.seconds / 4)  # fmt: skip
+                                       seconds, seconds / 4)  # fmt: skip
             assert load.ms, (policy, edges)
             assert not load.wrong, (policy, load.wrong)
             assert not load.failed, (policy, load.failed)

@@ -21,6 +21,7 @@ from splitpoint.proto.limits import MESSAGE_CEILING_BYTES
 from splitpoint.proto.status import OverloadedError
 
 BUDGET_MS = 10_000.0
+FINISH_S = 0.2  # what a device is busy with a frame that the worker has refused
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,8 @@ async def closed_loop(
     async def edge(number: int, stream: FrameStream) -> None:
         payload = payloads[number % len(payloads)]
         while time.perf_counter() < end_s:
-            await _ask(stream, payload, load, begin_s, end_s, BUDGET_MS)
+            if not await _ask(stream, payload, load, begin_s, end_s, BUDGET_MS):
+                await asyncio.sleep(FINISH_S)
 
     await asyncio.gather(*(edge(n, stream) for n, stream in enumerate(streams)))
     load.seconds = seconds
@@ -118,7 +120,8 @@ async def _close(streams: Sequence[FrameStream], channels: Sequence[WorkerChanne
 async def _ask(
     stream: FrameStream, payload: Payload, load: Load, begin_s: float, end_s: float,
     budget_ms: float,
-) -> None:  # fmt: skip
+) -> bool:  # fmt: skip
+    """Whether the worker took the frame."""
     start_s = time.perf_counter()
     try:
         answer = await stream.ask(
@@ -131,14 +134,15 @@ async def _ask(
     except OverloadedError:
         if start_s >= begin_s:
             load.refused_ms.append(1e3 * (time.perf_counter() - start_s))
-        return
+        return False
     except SplitpointError as error:
         if start_s >= begin_s:
             load.failed.append(str(error))
-        return
+        return True
     now_s = time.perf_counter()
     output = np.frombuffer(answer.reply.outputs[0].payload, np.float32)
     load.wrong += int(output.argmax()) != payload.top
     if begin_s <= now_s <= end_s:
         load.ms.append(1e3 * (now_s - start_s))
         load.batch.append(answer.reply.times.batch)
+    return True

@@ -31,7 +31,7 @@ WARM_UP_ROUNDS, MIN_ROUNDS, MAX_ROUNDS = 3, 20, 400
 PAUSE_S = 0.05
 # Stable: the medians of the first and the second half of the rounds differ by no more than this
 # share, or by less than matters to anything.
-STABLE, STABLE_MS = 0.02, 0.01
+STABLE, STABLE_MS = 0.02, 0.05
 LAYER_ROUNDS, BATCH_ROUNDS = 10, 10
 _PACKAGES = ("splitpoint", "onnxruntime", "torch", "numpy")
 
