@@ -7,22 +7,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 import numpy as np
 
 from .fkt_table import FINE, FktTable, Level
 from .spec import Array
 
-_INTEGERS = (np.int8, np.int16, np.int32)
-
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PackedFkt:
     """Coefficients of a batch at a level of a table with C channels and P positions.
 
-    `values` are the n coefficients that the level sends, `[batch, n]` in 1/64 step and in the
-    order of `level.order`. `peaks` are outliers, int32 `[k]` in whole steps, and `places` where
-    they go, int64 `[k]` among batch x C x P; no place comes twice.
+    `values` are the n coefficients that the level sends, int16 `[batch, n]` in 1/64 step and in the
+    order of `level.order`. `peaks`, int64 `[k]` in 1/64 step, go over them: those beyond int16, and
+    outliers. `places` is where, int64 `[k]` among batch x C x P; no place comes twice.
     """
 
     table: FktTable
@@ -35,35 +34,54 @@ class PackedFkt:
     def of(
         cls, table: FktTable, level: Level, values: Array, outliers: Sequence[Array]
     ) -> PackedFkt:
-        """From the values, int64 `[batch, n]`, and for each sample its outliers' indices and values.
+        """From values, int64 `[batch, n]`, and each sample's outliers, with `value` in steps.
 
-        An index may come twice in a damaged payload: then its last value counts on every device.
+        An index may come twice in a damaged payload; its last value then counts on any device.
         """
         size = table.log_scale.size
-        places = np.concatenate(
-            [row * size + own["index"].astype(np.int64) for row, own in enumerate(outliers)]
+        small = values.astype(np.int16)
+        rows, columns = np.nonzero(small != values)
+        places, peaks = [rows * size + level.order[columns]], [values[rows, columns]]
+        small[rows, columns] = 0
+        for row, own in enumerate(outliers):
+            places.append(row * size + own["index"].astype(np.int64))
+            peaks.append(FINE * own["value"].astype(np.int64))
+        where, height = np.concatenate(places), np.concatenate(peaks)
+        if len(where):
+            where, last = np.unique(where[::-1], return_index=True)
+            height = height[::-1][last]
+        return cls(table, level, small, where, height)
+
+    @classmethod
+    def joined(cls, pieces: Sequence[PackedFkt]) -> PackedFkt:
+        """Several batches at the same level of the same table as one, in their order."""
+        first, starts = pieces[0], [0, *accumulate(len(piece.values) for piece in pieces)]
+        size = first.table.log_scale.size
+        return cls(
+            first.table,
+            first.level,
+            np.concatenate([piece.values for piece in pieces]),
+            np.concatenate(
+                [piece.places + size * row for piece, row in zip(pieces, starts, strict=False)]
+            ),
+            np.concatenate([piece.peaks for piece in pieces]),
         )
-        peaks = np.concatenate([own["value"] for own in outliers])
-        if len(places):
-            places, last = np.unique(places[::-1], return_index=True)
-            peaks = peaks[::-1][last]
-        return cls(table, level, _narrow(values), places, peaks)
 
     @property
-    def scale(self) -> np.float32:
-        """A 1/64 step in units of loss."""
-        return np.float32(self.level.step / FINE)
+    def scale(self) -> float:
+        """A 1/64 step in units of loss, a number that float32 has."""
+        return float(np.float32(self.level.step / FINE))
 
     @property
     def parts(self) -> tuple[Array, ...]:
-        """See `Packed`; outliers are left out where there are none."""
+        """See `Packed`; without peaks there are their values only."""
         return (self.values, self.places, self.peaks) if len(self.places) else (self.values,)
 
     def coefficients(self) -> Array:
         """In units of loss, float32 `[batch, C, P]`."""
         fine = np.zeros((len(self.values), self.table.log_scale.size), np.float32)
         fine[:, self.level.order] = self.values
-        fine.reshape(-1)[self.places] = FINE * self.peaks.astype(np.float32)
+        fine.reshape(-1)[self.places] = self.peaks
         fine *= self.scale
         return fine.reshape(-1, *self.table.log_scale.shape)
 
@@ -71,13 +89,3 @@ class PackedFkt:
         """See `Packed`."""
         rows = self.table.inverse(self.coefficients())
         return self.table.grid.tensor(rows, self.table.spec.shape_at(len(self.values)))
-
-
-def _narrow(values: Array) -> Array:
-    """The same integers in the smallest type that holds them all."""
-    low, high = values.min(initial=0), values.max(initial=0)
-    for kind in _INTEGERS:
-        limits = np.iinfo(kind)
-        if limits.min <= low and high <= limits.max:
-            return values.astype(kind)
-    return values
