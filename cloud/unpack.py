@@ -78,7 +78,7 @@ def _affine(packed: PackedAffine, symbols: torch.Tensor, ranges: torch.Tensor) -
         symbols = torch.stack((symbols >> 4, symbols & 15), 2).flatten(1)
     low, step = ranges
     rows = symbols[:, : layout.channels * layout.values].reshape(len(low), layout.channels, -1)
-    ordered = (rows * step + low).reshape(layout.ordered_shape)
+    ordered: torch.Tensor = (rows * step + low).reshape(layout.ordered_shape)
     return ordered.permute(layout.inverse_order).reshape(layout.shape).contiguous()
 
 
