@@ -6,16 +6,16 @@ launched at once.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from splitpoint.codec import Array
 from splitpoint.partition.bundle import Bundle
 from splitpoint.partition.chain import State
-from splitpoint.partition.torch_chain import TorchChain
 
 from .precision import FP32, computing_in
+from .unpack import UnpackingChain, filled
 
 _WARM_UP_ROUNDS = 3
 _Key = tuple[int, tuple[tuple[int, ...], ...]]
@@ -30,7 +30,7 @@ class _Captured:
     outputs: State
 
 
-class GpuChain(TorchChain):
+class GpuChain(UnpackingChain):
     """See `SegmentChain`. Batches must come in few sizes: each is captured when it first comes.
 
     `precision` is what is computed in; at boundaries tensors have the types of the bundle.
@@ -54,20 +54,23 @@ class GpuChain(TorchChain):
         self.precision = precision
         self._captured.clear()
 
-    def place(self, values: Mapping[str, Array]) -> State:
-        """Through page-locked memory and a stream of its own: copies run beside kernels."""
+    def carry(self, arrays: Sequence[Array]) -> list[torch.Tensor]:
+        """Through page-locked memory and a stream of its own: copies run beside kernels.
+
+        What is started after this on the stream that computes waits for the copies.
+        """
         with torch.cuda.device(self._device), torch.cuda.stream(self._copying):
-            placed = {
-                name: torch.tensor(array).pin_memory().to(self._device, non_blocking=True)
-                for name, array in values.items()
-            }
+            carried = [
+                filled(array, pin_memory=True).to(self._device, non_blocking=True)
+                for array in arrays
+            ]
             copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
             copied.record(self._copying)
         computing = torch.cuda.current_stream(self._device)
         computing.wait_event(copied)
-        for tensor in placed.values():
+        for tensor in carried:
             tensor.record_stream(computing)  # or its memory may be given to the next copy
-        return placed
+        return carried
 
     def step(self, index: int, state: State) -> State:
         """What segment `index` adds to `state`; it is only started."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from splitpoint.codec import Array, CodecSource
@@ -13,6 +13,7 @@ from splitpoint.proto.frames import Boundaries, FrameError
 from .batch_times import BatchTimes
 from .job import Job
 from .runner import Runner
+from .unpack import Values
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -39,7 +40,7 @@ class Request(Job):
     """
 
     model: ServedModel
-    values: Mapping[str, Array]
+    values: Values
     answer: Answer
     broke: Callable[[], None]
     started_s: float = 0.0

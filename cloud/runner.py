@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from splitpoint.codec import Array, SpecError, TensorSpec
 from splitpoint.partition.chain import SegmentChain, State
 from splitpoint.proto.frames import Boundaries
+
+from .unpack import UnpackingChain, Values, together
 
 
 class Runner:
@@ -22,13 +24,19 @@ class Runner:
         self, chain: SegmentChain, boundaries: Boundaries, sizes: Sequence[int] = ()
     ) -> None:
         self.chain, self._boundaries, self.sizes = chain, boundaries, tuple(sorted(sizes))
+        self._place: Callable[[Mapping[str, Any]], State] = chain.place
+        self.unpacks = isinstance(chain, UnpackingChain)
 
-    def enter(self, boundary: int, requests: Sequence[Mapping[str, Array]]) -> State:
-        """The tensors of several requests at `boundary`, one after the other."""
-        return self.join(boundary, [
-            self.chain.place({s.name: values[s.name] for s in self._boundaries[boundary]})
-            for values in requests
-        ])  # fmt: skip
+    def enter(self, boundary: int, requests: Sequence[Values]) -> State:
+        """The tensors of several requests at `boundary`, one after the other.
+
+        `Packed` ones are taken where the runner `unpacks`.
+        """
+        names = [spec.name for spec in self._boundaries[boundary]]
+        own: list[Values] = [{name: values[name] for name in names} for values in requests]
+        if self.unpacks:
+            own = together(own)
+        return self.join(boundary, [self._place(values) for values in own])
 
     def join(self, boundary: int, states: Sequence[State]) -> State:
         """Several states at `boundary` as one, in their order."""

@@ -36,6 +36,7 @@ from .lifetime import Ending, Lifetime, StreamLimits
 from .quarantine import Quarantine
 from .refusals import Refusal
 from .request import Request, ServedModel
+from .unpack import Values
 
 if TYPE_CHECKING:
     from .tracing import FrameTraces
@@ -218,14 +219,14 @@ class InferStream:
         in_order = isinstance(checked.codec, FktVideo)
         if isinstance(checked.codec, FktVideo):
             checked = replace(checked, codec=self._video_stream(checked.boundary, checked.codec))
-        nbytes = sum(spec.nbytes_at(checked.batch) for spec in checked.specs)
         if checked.codec is not _RAW:
             self._engine.check(model, Job(
-                model=model, boundary=checked.boundary, samples=checked.batch, nbytes=nbytes,
-                deadline_s=_deadline_s(arrival, checked), client=self._client,
+                model=model, boundary=checked.boundary, samples=checked.batch,
+                nbytes=checked.nbytes, deadline_s=_deadline_s(arrival, checked),
+                client=self._client,
             ))  # fmt: skip
-        self._use.hold(nbytes)
-        self._held[checked.id] = nbytes
+        self._use.hold(checked.nbytes)
+        self._held[checked.id] = checked.nbytes
         self._track(checked.id, None)
         if checked.codec is _RAW:
             arrival.decode_began_s = time.perf_counter()
@@ -248,10 +249,11 @@ class InferStream:
 
     async def _decode(self, frame: CheckedFrame, arrival: Arrival, in_order: bool) -> None:
         arrival.decode_began_s = time.perf_counter()
+        decode = frame.packed if arrival.model.runner.unpacks else frame.decode
         try:
             loop = asyncio.get_running_loop()
             async with self._turn if in_order else contextlib.nullcontext():
-                values = await loop.run_in_executor(self._decoders, frame.decode)
+                values: Values = await loop.run_in_executor(self._decoders, decode)
             self._submit(frame, values, arrival)
         except FrameError as error:
             self._untrack(frame.id)
@@ -265,7 +267,7 @@ class InferStream:
                 arrival, FrameError(pb.INTERNAL, f"decoding failed ({type(error).__name__})")
             )
 
-    def _submit(self, frame: CheckedFrame, values: dict[str, Array], arrival: Arrival) -> None:
+    def _submit(self, frame: CheckedFrame, values: Values, arrival: Arrival) -> None:
         arrival.decoded_s = time.perf_counter()
 
         def answer(job: Request, result: dict[str, Array] | FrameError) -> None:
@@ -284,7 +286,7 @@ class InferStream:
             samples=frame.batch,
             deadline_s=_deadline_s(arrival, frame),
             client=self._client,
-            nbytes=sum(array.nbytes for array in values.values()),
+            nbytes=frame.nbytes,
             values=values,
             answer=answer,
             broke=lambda: self._quarantine.add(frame.boundary, frame.payloads),

@@ -1,6 +1,6 @@
 """Tensors to bytes and back: the codecs of boundary tensors, numpy only."""
 
-from .base import Codec
+from .base import Codec, Packed, Packing
 from .codec_set import NO_TABLES, CodecSet, CodecSource
 from .errors import CodecError, SpecError, SplitpointError
 from .registry import CODECS, codec_named, codec_of_tensor, codecs_for
@@ -16,6 +16,8 @@ __all__ = [
     "CodecError",
     "CodecSet",
     "CodecSource",
+    "Packed",
+    "Packing",
     "SpecError",
     "SplitpointError",
     "TensorSpec",

@@ -41,8 +41,10 @@ def channel_axis(spec: TensorSpec) -> int | None:
 
 
 @dataclass(frozen=True, slots=True)
-class _Layout:
-    """How a tensor is arranged as `[batch, channels, values]`, and back."""
+class Layout:
+    """How a tensor of `shape` is arranged as `[batch, channels, values]`, and back."""
+
+    shape: tuple[int, ...]
 
     split_shape: tuple[int, ...]  # the batch dimension taken apart into (batch, factor)
     order: tuple[int, ...]  # axes of split_shape in the order batch, channel, the rest
@@ -50,26 +52,70 @@ class _Layout:
     values: int
 
     @classmethod
-    def of(cls, spec: TensorSpec, batch: int) -> _Layout:
+    def of(cls, spec: TensorSpec, batch: int) -> Layout:
+        """The arrangement of `batch` samples."""
         dim = spec.batch_dim
         split = (*spec.shape[:dim], batch, spec.shape[dim], *spec.shape[dim + 1 :])
         axis = channel_axis(spec)
         if axis is None:
             order = (dim, *(i for i in range(len(split)) if i != dim))
-            return cls(split, order, 1, math.prod(spec.shape))
+            return cls(spec.shape_at(batch), split, order, 1, math.prod(spec.shape))
         axis += axis > dim  # the factor was inserted after the batch dimension
         order = (dim, axis, *(i for i in range(len(split)) if i not in (dim, axis)))
-        return cls(split, order, split[axis], math.prod(spec.shape) // split[axis])
+        values = math.prod(spec.shape) // split[axis]
+        return cls(spec.shape_at(batch), split, order, split[axis], values)
+
+    @property
+    def ordered_shape(self) -> tuple[int, ...]:
+        """The shape of rows whose values are taken apart again, in the order of `order`."""
+        return tuple(self.split_shape[axis] for axis in self.order)
+
+    @property
+    def inverse_order(self) -> tuple[int, ...]:
+        """The axes of such rows in the order of `split_shape`."""
+        return tuple(np.argsort(self.order).tolist())
 
     def gather(self, array: Array) -> Array:
+        """The rows of a tensor."""
         ordered: Array = array.reshape(self.split_shape).transpose(self.order)
         rows: Array = ordered.reshape(ordered.shape[0], self.channels, self.values)
         return rows
 
-    def scatter(self, rows: Array, shape: tuple[int, ...]) -> Array:
-        ordered: Array = rows.reshape([self.split_shape[axis] for axis in self.order])
-        array: Array = ordered.transpose(np.argsort(self.order)).reshape(shape)
+    def scatter(self, rows: Array) -> Array:
+        """The tensor of such rows."""
+        ordered: Array = rows.reshape(self.ordered_shape)
+        array: Array = ordered.transpose(self.inverse_order).reshape(self.shape)
         return array
+
+
+@dataclass(frozen=True, slots=True)
+class PackedAffine:
+    """Symbols with their ranges: a value is symbol x step + minimum.
+
+    `symbols` are uint8 `[batch, bytes]`, whole ones for 8 bits and two to a byte for 4. `ranges`
+    are finite float32 `[2, batch, channels, 1]`: minima and steps.
+    """
+
+    layout: Layout
+    bits: int
+    symbols: Array
+    ranges: Array
+
+    @property
+    def parts(self) -> tuple[Array, ...]:
+        """See `Packed`."""
+        return self.symbols, self.ranges
+
+    def unpack(self) -> Array:
+        """See `Packed`."""
+        layout, (low, step) = self.layout, self.ranges
+        symbols = self.symbols if self.bits == 8 else _unpack_nibbles(self.symbols)
+        rows = symbols[:, : layout.channels * layout.values].reshape(
+            len(symbols), layout.channels, -1
+        )
+        with np.errstate(over="ignore"):  # a hostile range overflows in its own sample only
+            values = rows * step + low
+        return np.ascontiguousarray(layout.scatter(values))
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +132,7 @@ class Affine:
         return spec.dtype == "float32"
 
     def encode(self, array: Array, spec: TensorSpec) -> bytes:  # noqa: D102
-        rows = _Layout.of(spec, spec.check(array)).gather(array)
+        rows = Layout.of(spec, spec.check(array)).gather(array)
         low = rows.min(axis=2, keepdims=True)
         top = 2**self.bits - 1
         with np.errstate(over="ignore", invalid="ignore"):
@@ -105,23 +151,23 @@ class Affine:
         return compress(low.tobytes() + step.tobytes() + packed.tobytes())
 
     def decode(self, payload: bytes, spec: TensorSpec, batch: int) -> Array:  # noqa: D102
-        layout = _Layout.of(spec, batch)
+        return self.packed(payload, spec, batch).unpack()
+
+    def packed(self, payload: bytes, spec: TensorSpec, batch: int) -> PackedAffine:
+        """See `Packing`."""
+        layout = Layout.of(spec, batch)
         data = decompress_exactly(payload, self._plain_bytes(layout, batch))
         ranges = np.frombuffer(data, "<f4", 2 * batch * layout.channels)
         if not np.isfinite(ranges).all():
             raise CodecError(f"payload of tensor {spec.name!r} has a range that is not finite")
-        low, step = ranges.reshape(2, batch, layout.channels, 1)
-        packed = np.frombuffer(data, np.uint8, offset=ranges.nbytes).reshape(batch, -1)
-        symbols = packed if self.bits == 8 else _unpack_nibbles(packed)
-        rows = symbols[:, : layout.channels * layout.values].reshape(batch, layout.channels, -1)
-        with np.errstate(over="ignore"):  # a hostile range overflows in its own sample only
-            values = rows * step + low
-        return np.ascontiguousarray(layout.scatter(values, spec.shape_at(batch)))
+        symbols = np.frombuffer(data, np.uint8, offset=ranges.nbytes).reshape(batch, -1)
+        ranges = ranges.reshape(2, batch, layout.channels, 1)
+        return PackedAffine(layout, self.bits, symbols, ranges)
 
     def max_payload_bytes(self, spec: TensorSpec, batch: int) -> int:  # noqa: D102
-        return compressed_bound(self._plain_bytes(_Layout.of(spec, batch), batch))
+        return compressed_bound(self._plain_bytes(Layout.of(spec, batch), batch))
 
-    def _plain_bytes(self, layout: _Layout, batch: int) -> int:
+    def _plain_bytes(self, layout: Layout, batch: int) -> int:
         symbols = layout.channels * layout.values
         return batch * (8 * layout.channels + (symbols * self.bits + 7) // 8)
 

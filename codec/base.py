@@ -38,3 +38,29 @@ class Codec(Protocol):
     def max_payload_bytes(self, spec: TensorSpec, batch: int) -> int:
         """No payload that `encode` writes for `batch` samples is larger than this."""
         ...
+
+
+class Packed(Protocol):
+    """A payload that has been decoded and checked, short of its last, arithmetic stage.
+
+    That stage is a few passes over the whole tensor, which a GPU does in no time, from numbers that
+    are far smaller than the tensor. Arrays may be read-only.
+    """
+
+    @property
+    def parts(self) -> tuple[Array, ...]:
+        """All that differs from payload to payload: what has to get to the device."""
+        ...
+
+    def unpack(self) -> Array:
+        """The tensor, as the codec's `decode` returns it."""
+        ...
+
+
+@runtime_checkable
+class Packing(Protocol):
+    """What a codec offers besides, if its last stage is worth doing on a GPU."""
+
+    def packed(self, payload: bytes, spec: TensorSpec, batch: int) -> Packed:
+        """What `decode` makes its array of; `CodecError` wherever `decode` raises it."""
+        ...

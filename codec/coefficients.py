@@ -20,6 +20,7 @@ from .fkt_table import (
     Level,
     least_lanes,
 )
+from .packed_fkt import PackedFkt
 from .rans import RansDecoder, rans_encode
 from .spec import Array
 from .symbol_plan import SymbolPlan
@@ -84,15 +85,9 @@ class CoefficientCoder:
         magnitudes = self.quantise(steps[self.level.order], self.level.classes)
         return self.write(magnitudes, self.plan, self.level.lanes, self.outliers_of(steps))
 
-    def read_intra(self, payloads: Sequence[bytes]) -> Array:
-        """Coefficients of the samples, float32 `[samples, C, P]`, not in steps any more."""
-        values, outliers = self.read(payloads, self.plan)
-        fine = np.zeros((len(payloads), self.size), np.float32)
-        fine[:, self.level.order] = values
-        for row, found in zip(fine, outliers, strict=True):
-            row[found["index"]] = FINE * found["value"].astype(np.float32)
-        fine *= np.float32(self.level.step / FINE)
-        return fine.reshape(-1, *self.table.log_scale.shape)
+    def read_intra(self, payloads: Sequence[bytes]) -> PackedFkt:
+        """The coefficients of the samples."""
+        return PackedFkt.of(self.table, self.level, *self.read(payloads, self.plan))
 
     def outliers_of(self, steps: Array) -> Array:
         """Coefficients that are not sent, but are far larger in this sample than ever before."""

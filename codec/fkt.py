@@ -19,6 +19,7 @@ import numpy as np
 
 from .coefficients import CoefficientCoder
 from .errors import CodecError
+from .packed_fkt import PackedFkt
 from .spec import Array, TensorSpec
 
 MIN_SAMPLE_BYTES = 512  # a sample of a few values may need several times its raw bytes
@@ -54,13 +55,17 @@ class Fkt:
         return payload
 
     def decode(self, payload: bytes, spec: TensorSpec, batch: int) -> Array:  # noqa: D102
-        table = self.coders[spec.name].table
-        rows = table.inverse(self.coefficients(payload, spec, batch))
-        return table.grid.tensor(rows, spec.shape_at(batch))
+        return self.packed(payload, spec, batch).unpack()
+
+    def packed(self, payload: bytes, spec: TensorSpec, batch: int) -> PackedFkt:
+        """See `Packing`."""
+        found = self.coders[spec.name].read_intra(split_samples(payload, batch))
+        found.table.check_inverse()
+        return found
 
     def coefficients(self, payload: bytes, spec: TensorSpec, batch: int) -> Array:
         """What the entropy stage holds, float32 `[batch, C, P]`: `decode` without the transform."""
-        return self.coders[spec.name].read_intra(split_samples(payload, batch))
+        return self.packed(payload, spec, batch).coefficients()
 
     def max_payload_bytes(self, spec: TensorSpec, batch: int) -> int:  # noqa: D102
         return max(spec.nbytes_at(batch), batch * MIN_SAMPLE_BYTES)

@@ -37,7 +37,7 @@ MAX_FITTED = 256  # positions of an axis that has a matrix of its own
 MAX_LEVELS, MAX_LANES, MAX_LOG_STEP = 16, 1024, 400
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class FktTable:
     """The arrays of one tensor. C channels, P positions, B bands of frequency, L levels.
 
@@ -142,6 +142,10 @@ class FktTable:
         found = self._mixed(coefficients, self.backward)
         return self.grid.along(found + self.mean_coefficients, self.axis_inverses)
 
+    def check_inverse(self) -> None:
+        """`CodecError` where the transform cannot be undone; else all that it takes is at hand."""
+        _ = self.backward, self.axis_inverses, self.mean_coefficients
+
     def _mixed(self, rows: Array, matrices: Array) -> Array:
         """Every band's matrices over the channels."""
         blocks, size = matrices.shape[1:3]
@@ -221,7 +225,7 @@ def least_lanes(coefficients: int) -> int:
     return min(1 + coefficients // MAX_STEPS, MAX_LANES)
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Level:
     """One level of a table, worked out: which coefficients are sent, in what order, and how.
 

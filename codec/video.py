@@ -23,6 +23,7 @@ from .coefficients import CoefficientCoder
 from .errors import CodecError
 from .fkt import MIN_SAMPLE_BYTES
 from .fkt_table import CLASSES, FINE, MAX_LANES, least_lanes
+from .packed_fkt import PackedFkt
 from .rans import BITS_PER_LANE
 from .spec import Array, TensorSpec
 from .symbol_plan import SymbolPlan
@@ -90,8 +91,8 @@ class VideoState:
         self._kept, self.frame, self._ready = kept, number, True
         return payload
 
-    def decode(self, payload: bytes, spec: TensorSpec) -> Array:
-        """The tensor `[1, ...]` of the stream's next frame.
+    def packed(self, payload: bytes) -> PackedFkt:
+        """The coefficients of the stream's next frame.
 
         `KeyFrameNeeded` where it builds on another frame than the latest; the state then stays as
         it was, as it does for any other `CodecError`.
@@ -116,12 +117,8 @@ class VideoState:
         if np.abs(kept).max(initial=0) >= 1 << 53:
             raise CodecError("payload adds up to values beyond all bounds")
         self._kept, self.frame, self._ready = kept, number, True
-        fine = np.zeros((1, coder.size), np.float32)
-        fine[0, level.order] = kept
-        fine[0, outliers[0]["index"]] = FINE * outliers[0]["value"].astype(np.float32)
-        shape = coder.table.log_scale.shape
-        rows = coder.table.inverse(fine.reshape(1, *shape) * np.float32(level.step / FINE))
-        return coder.table.grid.tensor(rows, spec.shape_at(1))
+        coder.table.check_inverse()
+        return PackedFkt.of(coder.table, level, kept[None], outliers)
 
     def _plan(self, classes: Array) -> SymbolPlan:
         return SymbolPlan.of(classes, self.coder.table.model)
@@ -175,6 +172,10 @@ class FktVideo:
     def decode(self, payload: bytes, spec: TensorSpec, batch: int) -> Array:  # noqa: D102
         return self.new_stream().decode(payload, spec, batch)
 
+    def packed(self, payload: bytes, spec: TensorSpec, batch: int) -> PackedFkt:
+        """See `Packing`."""
+        return self.new_stream().packed(payload, spec, batch)
+
     def max_payload_bytes(self, spec: TensorSpec, batch: int) -> int:  # noqa: D102
         return _most_bytes(spec)
 
@@ -196,10 +197,14 @@ class VideoStream:
         return self._states[spec.name].encode(array, spec)
 
     def decode(self, payload: bytes, spec: TensorSpec, batch: int) -> Array:
-        """See `VideoState.decode`."""
+        """The tensor `[1, ...]` of the stream's next frame; errors are those of `packed`."""
+        return self.packed(payload, spec, batch).unpack()
+
+    def packed(self, payload: bytes, spec: TensorSpec, batch: int) -> PackedFkt:
+        """See `VideoState.packed`."""
         if batch != 1:
             raise CodecError("a stream's frames are single samples")
-        return self._states[spec.name].decode(payload, spec)
+        return self._states[spec.name].packed(payload)
 
     def reset(self) -> None:
         """The next frame must be a key frame."""

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import struct
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from google.protobuf.message import DecodeError
 from splitpoint.codec import (
@@ -19,6 +20,8 @@ from splitpoint.codec import (
     Codec,
     CodecError,
     CodecSource,
+    Packed,
+    Packing,
     SpecError,
     TensorSpec,
     codec_named,
@@ -30,6 +33,7 @@ from . import splitpoint_pb2 as pb
 from .status import WireError
 
 Boundaries = Sequence[Sequence[TensorSpec]]
+_T = TypeVar("_T")
 
 _FRAME_HEAD = struct.Struct("<QII")
 _REPLY_HEAD = struct.Struct("<QQI")
@@ -55,11 +59,29 @@ class CheckedFrame:
     specs: tuple[TensorSpec, ...]
     budget_ms: int
 
+    @property
+    def nbytes(self) -> int:
+        """Of its tensors, once they are decoded."""
+        return sum(spec.nbytes_at(self.batch) for spec in self.specs)
+
     def decode(self) -> dict[str, Array]:
         """Tensors by name; `FrameError` (UNDECODABLE, KEY_FRAME) when a codec refuses a payload."""
+        return self._each(lambda codec, payload, spec: codec.decode(payload, spec, self.batch))
+
+    def packed(self) -> dict[str, Array | Packed]:
+        """As `decode`, but without what a GPU does better: see `Packed`."""
+        return self._each(
+            lambda codec, payload, spec: (
+                codec.packed(payload, spec, self.batch)
+                if isinstance(codec, Packing)
+                else codec.decode(payload, spec, self.batch)
+            )
+        )
+
+    def _each(self, read: Callable[[Codec, bytes, TensorSpec], _T]) -> dict[str, _T]:
         try:
             return {
-                spec.name: codec_of_tensor(self.codec, spec).decode(payload, spec, self.batch)
+                spec.name: read(codec_of_tensor(self.codec, spec), payload, spec)
                 for spec, payload in zip(self.specs, self.payloads, strict=True)
             }
         except KeyFrameNeeded as error:

@@ -60,12 +60,12 @@ def test_both_ends_agree_over_a_thousand_frames_with_losses(change: float) -> No
         if lost and payload[0] == DIFFERENCE:
             before = snapshot(decoder)
             with pytest.raises(KeyFrameNeeded):
-                decoder.decode(payload, SPEC)
+                decoder.packed(payload).unpack()
             assert snapshot(decoder) == before
             encoder.reset()
             healed += 1
             continue
-        decoded = decoder.decode(payload, SPEC)
+        decoded = decoder.packed(payload).unpack()
         lost = False
         assert_agree(encoder, decoder)
         assert_within_bound(encoder, decoded, array)
@@ -77,20 +77,20 @@ def test_both_ends_agree_over_a_thousand_frames_with_losses(change: float) -> No
 def test_reset_makes_the_next_frame_a_key_frame_that_heals() -> None:
     first, second, third, fourth = slow_stream(LARGE, 4, change=0.01)
     encoder, decoder = ends(LARGE)
-    decoder.decode(encoder.encode(first, LARGE), LARGE)
+    decoder.packed(encoder.encode(first, LARGE)).unpack()
     encoder.encode(second, LARGE)  # lost
     payload = encoder.encode(third, LARGE)
     assert payload[0] == DIFFERENCE
     with pytest.raises(KeyFrameNeeded):
-        decoder.decode(payload, LARGE)
+        decoder.packed(payload).unpack()
     encoder.reset()
     healing = encoder.encode(fourth, LARGE)
     assert healing[0] == KEY
-    assert_within_bound(encoder, decoder.decode(healing, LARGE), fourth)
+    assert_within_bound(encoder, decoder.packed(healing).unpack(), fourth)
     assert_agree(encoder, decoder)
     again = encoder.encode(fourth, LARGE)
     assert again[0] == DIFFERENCE
-    decoder.decode(again, LARGE)
+    decoder.packed(again).unpack()
     assert_agree(encoder, decoder)
 
 
@@ -101,27 +101,27 @@ def test_a_fresh_decoder_needs_a_key_frame() -> None:
     payload = encoder.encode(array, SPEC)
     assert payload[0] == DIFFERENCE
     with pytest.raises(KeyFrameNeeded):
-        ends()[1].decode(payload, SPEC)
+        ends()[1].packed(payload).unpack()
 
 
 def test_a_decoder_that_was_reset_needs_a_key_frame() -> None:
     encoder, decoder = ends()
     array = like_calibration(SPEC)
-    decoder.decode(encoder.encode(array, SPEC), SPEC)
+    decoder.packed(encoder.encode(array, SPEC)).unpack()
     decoder.reset()
     with pytest.raises(KeyFrameNeeded):
-        decoder.decode(encoder.encode(array, SPEC), SPEC)
+        decoder.packed(encoder.encode(array, SPEC)).unpack()
 
 
 def test_a_difference_is_decoded_once_only() -> None:
     encoder, decoder = ends()
     array = like_calibration(SPEC)
-    decoder.decode(encoder.encode(array, SPEC), SPEC)
+    decoder.packed(encoder.encode(array, SPEC)).unpack()
     payload = encoder.encode(array, SPEC)
-    decoder.decode(payload, SPEC)
+    decoder.packed(payload).unpack()
     before = snapshot(decoder)
     with pytest.raises(KeyFrameNeeded):
-        decoder.decode(payload, SPEC)
+        decoder.packed(payload).unpack()
     assert snapshot(decoder) == before
 
 
@@ -133,7 +133,7 @@ def test_numbers_wrap_without_harm() -> None:
     for array in frames:
         payload = encoder.encode(array, SPEC)
         kinds.append(payload[0])
-        assert_within_bound(encoder, decoder.decode(payload, SPEC), array)
+        assert_within_bound(encoder, decoder.packed(payload).unpack(), array)
         assert_agree(encoder, decoder)
         numbers.append(encoder.frame)
     assert numbers == [2**32 - 3, 2**32 - 2, 2**32 - 1, 0, 1, 2, 3, 4]
@@ -144,10 +144,10 @@ def test_a_loss_where_numbers_wrap_is_noticed() -> None:
     encoder, decoder = ends()
     encoder.frame = 2**32 - 3
     array = like_calibration(SPEC)
-    decoder.decode(encoder.encode(array, SPEC), SPEC)
+    decoder.packed(encoder.encode(array, SPEC)).unpack()
     encoder.encode(array, SPEC)  # lost
     with pytest.raises(KeyFrameNeeded):
-        decoder.decode(encoder.encode(array, SPEC), SPEC)
+        decoder.packed(encoder.encode(array, SPEC)).unpack()
 
 
 @pytest.mark.parametrize("level", [1, 4, 8])
@@ -156,7 +156,7 @@ def test_any_shape_streams(shape: tuple[int, ...], level: int) -> None:
     spec = spec_of(shape)
     encoder, decoder = ends(spec, min(level, table_of(spec).levels))
     for array in slow_stream(spec, 12, change=0.05):
-        decoded = decoder.decode(encoder.encode(array, spec), spec)
+        decoded = decoder.packed(encoder.encode(array, spec)).unpack()
         assert_agree(encoder, decoder)
         assert_within_bound(encoder, decoded, array)
 
@@ -168,7 +168,7 @@ def test_frames_with_outliers_stay_within_the_bound() -> None:
     for number, array in enumerate(slow_stream(LARGE, 8, change=0.02)):
         if number % 3:
             array[0, 3, 5, 5] += 4 * number
-        decoded = decoder.decode(encoder.encode(array, LARGE), LARGE)
+        decoded = decoder.packed(encoder.encode(array, LARGE)).unpack()
         assert_agree(encoder, decoder)
         assert_within_bound(encoder, decoded, array)
 
@@ -217,7 +217,7 @@ def test_no_frame_costs_more_than_a_key_frame() -> None:
 def test_an_input_that_is_refused_leaves_the_encoder_as_it_was() -> None:
     frames = slow_stream(SPEC, 3, change=0.02)
     encoder, decoder = ends()
-    decoder.decode(encoder.encode(frames[0], SPEC), SPEC)
+    decoder.packed(encoder.encode(frames[0], SPEC)).unpack()
     for value in (np.nan, np.inf, 1e30, 3e38):
         broken = frames[1].copy()
         broken.flat[9] = value
@@ -227,7 +227,7 @@ def test_an_input_that_is_refused_leaves_the_encoder_as_it_was() -> None:
         assert snapshot(encoder) == before
     payload = encoder.encode(frames[2], SPEC)
     assert payload[0] == DIFFERENCE
-    decoder.decode(payload, SPEC)
+    decoder.packed(payload).unpack()
     assert_agree(encoder, decoder)
 
 
@@ -251,8 +251,8 @@ def test_what_a_key_frame_can_carry_is_carried_after_any_frame() -> None:
     alone, _ = ends()
     assert alone.encode(second, SPEC)[0] == KEY
     encoder, decoder = ends()
-    decoder.decode(encoder.encode(first, SPEC), SPEC)
-    decoded = decoder.decode(encoder.encode(second, SPEC), SPEC)
+    decoder.packed(encoder.encode(first, SPEC)).unpack()
+    decoded = decoder.packed(encoder.encode(second, SPEC)).unpack()
     assert_agree(encoder, decoder)
     assert_within_bound(encoder, decoded, second)
 
@@ -283,7 +283,7 @@ def test_damaged_payloads_raise_only_codec_errors_and_change_nothing() -> None:
     first, second = slow_stream(SPEC, 2, change=0.05)
     encoder, decoder = ends()
     key = encoder.encode(first, SPEC)
-    decoder.decode(key, SPEC)
+    decoder.packed(key).unpack()
     difference = encoder.encode(second, SPEC)
     assert difference[0] == DIFFERENCE
     kept, frame = decoder._kept.copy(), decoder.frame
@@ -291,7 +291,7 @@ def test_damaged_payloads_raise_only_codec_errors_and_change_nothing() -> None:
     for _ in range(6_000):
         damaged = mutated(rng, rng.choice((key, difference, difference)))
         try:
-            decoded = decoder.decode(damaged, SPEC)
+            decoded = decoder.packed(damaged).unpack()
         except CodecError:
             refused += 1
             assert snapshot(decoder) == before
@@ -300,7 +300,7 @@ def test_damaged_payloads_raise_only_codec_errors_and_change_nothing() -> None:
         assert decoded.dtype == np.float32
         decoder._kept, decoder.frame, decoder._ready = kept.copy(), frame, True
     assert 3_000 < refused < 6_000
-    decoder.decode(difference, SPEC)
+    decoder.packed(difference).unpack()
     assert_agree(encoder, decoder)
 
 
@@ -310,27 +310,27 @@ def test_every_truncation_is_refused(kind: int) -> None:
     encoder, decoder = ends()
     payload = encoder.encode(first, SPEC)
     if kind == DIFFERENCE:
-        decoder.decode(payload, SPEC)
+        decoder.packed(payload).unpack()
         payload = encoder.encode(second, SPEC)
     assert payload[0] == kind
     before = snapshot(decoder)
     for length in range(len(payload)):
         with pytest.raises(CodecError):
-            decoder.decode(payload[:length], SPEC)
+            decoder.packed(payload[:length]).unpack()
         assert snapshot(decoder) == before
 
 
 def test_values_that_add_up_beyond_all_bounds_are_refused() -> None:
     encoder, decoder = ends()
     array = like_calibration(SPEC)
-    decoder.decode(encoder.encode(array, SPEC), SPEC)
+    decoder.packed(encoder.encode(array, SPEC)).unpack()
     payload = encoder.encode(array, SPEC)
     assert payload[0] == DIFFERENCE
     # As if frame after frame had added to what is kept.
     decoder._kept = np.full_like(decoder._kept, 1 << 55)
     before = snapshot(decoder)
     with pytest.raises(CodecError, match="bounds"):
-        decoder.decode(payload, SPEC)
+        decoder.packed(payload).unpack()
     assert snapshot(decoder) == before
 
 
