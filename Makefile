@@ -26,7 +26,7 @@ $(VENV)/.demo: $(BIN)/python $(SOURCES)
 
 $(VENV)/.dev: $(BIN)/python $(SOURCES)
 	rm -rf build
-	$(PIP) install --no-compile ".[dev]"  # half of what it installs is never imported
+	$(PIP) install ".[dev]"
 	@touch $@
 
 demo: $(VENV)/.demo
