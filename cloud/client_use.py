@@ -19,6 +19,10 @@ from .tokens import Client
 
 Clock = Callable[[], float]
 
+# A frame that is wrong in itself takes the worker as long to read as a good one. Of those, a client
+# gets answers so many times a second, which no edge on a bad link comes near, and then waits.
+FAULTS_PER_S, FAULTS_AT_ONCE = 500.0, 50
+
 
 class TokenBucket:
     """Lets `per_s` through a second; after a pause as many at once as in one second, 1 at least."""
@@ -48,6 +52,7 @@ class ClientUse:
         self.client = client
         self._refusals = refusals
         self._bucket = TokenBucket(client.max_requests_per_s, clock)
+        self._clock, self._atoned_s = clock, -math.inf
         self.nbytes = 0  # of tensors in unanswered frames, decoded
 
     def request(self) -> None:
@@ -57,6 +62,15 @@ class ClientUse:
                 Refusal.RATE,
                 f"this client may ask {self.client.max_requests_per_s:g} times a second",
             )
+
+    def fault(self) -> None:
+        """A frame came that is wrong in itself."""
+        self._atoned_s = max(self._atoned_s, self._clock()) + 1 / FAULTS_PER_S
+
+    @property
+    def pause_s(self) -> float:
+        """How long nothing is to be read from this client, since it sends too much of that."""
+        return max(self._atoned_s - self._clock() - FAULTS_AT_ONCE / FAULTS_PER_S, 0.0)
 
     def hold(self, nbytes: int) -> None:
         """Bytes that are held from now on. Raises `FrameError` (OVERLOADED) when it is too much."""

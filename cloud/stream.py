@@ -47,6 +47,11 @@ _RAW = codec_named("raw")
 # Answers that a client has not read. A client with credits never gets near it; one that sends
 # without reading is not read from any further.
 _MAX_UNREAD = 4 * MAX_CREDITS
+# What a frame is to blame for itself, whoever else is busy.
+_FAULTS = frozenset({
+    pb.MALFORMED, pb.CORRUPT, pb.OUT_OF_RANGE, pb.MISMATCH, pb.TOO_LARGE, pb.UNKNOWN_CODEC,
+    pb.UNDECODABLE,
+})  # fmt: skip
 
 
 class InferStream:
@@ -173,6 +178,8 @@ class InferStream:
             index += 1
             self._lifetime.touch()
             self._receive(data, index, model, figures)
+            if (pause_s := self._use.pause_s) > 0:
+                await asyncio.sleep(pause_s)
             while self.unanswered > _MAX_UNREAD:
                 self._space.clear()
                 await self._space.wait()
@@ -345,6 +352,8 @@ class InferStream:
             times=pb.Times(total_us=int(1e6 * (time.perf_counter() - arrival.arrived_s))),
             load=self._engine.load(),
         )
+        if error.status in _FAULTS:
+            self._use.fault()
         arrival.at.statuses[error.status] += 1
         arrival.at.bytes_sent += self._send(build_reply(reply))
         if self._traces is not None and arrival.frame_id:

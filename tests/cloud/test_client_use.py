@@ -5,7 +5,14 @@ from __future__ import annotations
 import grpc
 import pytest
 from splitpoint.cloud.access import AccessError
-from splitpoint.cloud.client_use import ClientUses, Places, TokenBucket
+from splitpoint.cloud.client_use import (
+    FAULTS_AT_ONCE,
+    FAULTS_PER_S,
+    ClientUse,
+    ClientUses,
+    Places,
+    TokenBucket,
+)
 from splitpoint.cloud.refusals import Refusal, Refusals
 from splitpoint.cloud.tokens import Client
 from splitpoint.proto import splitpoint_pb2 as pb
@@ -34,6 +41,24 @@ def test_bucket(per_s: float, burst: int) -> None:
         clock.now_s += 0.01
         let += bucket.take()
     assert let == pytest.approx(100 * per_s, abs=1)
+
+
+def test_who_sends_wrong_frames_waits_for_as_long_as_they_were_too_many() -> None:
+    clock = Clock()
+    use = ClientUse(Client(name="x"), Refusals(), clock)
+    for _ in range(FAULTS_AT_ONCE):
+        use.fault()
+    assert use.pause_s == pytest.approx(0.0)
+    use.fault()
+    assert use.pause_s == pytest.approx(1 / FAULTS_PER_S)
+    answered, until_s = 0, clock.now_s + 10.0
+    while clock.now_s < until_s:
+        use.fault()
+        answered += 1
+        clock.now_s += use.pause_s
+    assert answered == pytest.approx(10 * FAULTS_PER_S, rel=0.01)
+    clock.now_s += 1.0
+    assert use.pause_s == 0.0
 
 
 def test_bucket_without_a_limit() -> None:
