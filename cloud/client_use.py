@@ -21,7 +21,7 @@ Clock = Callable[[], float]
 
 # A frame that is wrong in itself takes the worker as long to read as a good one. Of those, a client
 # gets answers so many times a second, which no edge on a bad link comes near, and then waits.
-FAULTS_PER_S, FAULTS_AT_ONCE = 500.0, 50
+FAULTS_PER_S, FAULTS_AT_ONCE = 100.0, 50
 
 
 class TokenBucket:

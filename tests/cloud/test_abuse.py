@@ -6,7 +6,7 @@ import asyncio
 import sys
 import time
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 import grpc
@@ -18,6 +18,7 @@ from course import WorkerProcess, worker_process
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from processes import free_port
+from splitpoint.cloud.client_use import FAULTS_AT_ONCE, FAULTS_PER_S
 from splitpoint.codec import CODECS, codec_named
 from splitpoint.partition.bundle import Bundle
 from splitpoint.proto import splitpoint_pb2 as pb
@@ -29,7 +30,7 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 from hostile_frames import hostile_frames, resealed
 
 LIMITS = [("grpc.use_local_subchannel_pool", 1)]
-HOSTILE, MEMORY_MB = 10_000, 60
+HOSTILE, STREAMS, MEMORY_MB = 10_000, 8, 60
 
 
 @pytest.fixture(scope="module")
@@ -103,24 +104,56 @@ async def undisturbed(worker: WorkerProcess, bundle: Bundle) -> AsyncIterator[li
 async def test_ten_thousand_hostile_frames(worker: WorkerProcess, small_bundle: Bundle) -> None:
     """Each is refused or answered; the neighbour loses nothing, and the worker does not grow."""
     process = psutil.Process(worker.pid)
-    async with undisturbed(worker, small_bundle), Client(worker.address, small_bundle) as client:
-        before_mb = 0.0
-        answered, under_way = 0, 0
-        for number, data in enumerate(hostile_frames(own_good_frames(small_bundle), HOSTILE)):
-            if number == HOSTILE // 5:
-                before_mb = process.memory_info().rss / 1e6
+    frames = hostile_frames(own_good_frames(small_bundle), HOSTILE)
+    memory_mb: list[float] = []
+    answered = 0
+
+    async def attack(client: Client) -> None:
+        """As fast as the worker lets one stream send."""
+        nonlocal answered
+        under_way = 0
+
+        async def hear() -> None:
+            nonlocal answered, under_way
+            assert (await client.reply()).status != pb.STATUS_UNSPECIFIED
+            under_way, answered = under_way - 1, answered + 1
+            if answered in (HOSTILE // 5, HOSTILE):
+                memory_mb.append(process.memory_info().rss / 1e6)
+
+        for data in frames:  # of all streams, each takes the next
             await client.call.write(data)
             under_way += 1
             while under_way > MAX_CREDITS - 1:
-                status = (await client.reply()).status
-                assert status != pb.STATUS_UNSPECIFIED
-                under_way, answered = under_way - 1, answered + 1
+                await hear()
         while under_way:
-            await client.reply()
-            under_way, answered = under_way - 1, answered + 1
+            await hear()
+
+    async with undisturbed(worker, small_bundle), AsyncExitStack() as stack:
+        clients = [
+            await stack.enter_async_context(Client(worker.address, small_bundle))
+            for _ in range(STREAMS)
+        ]
+        await asyncio.gather(*map(attack, clients))
         assert answered == HOSTILE
-        assert (await client.ask(good_frame(small_bundle, 5, 0))).status == pb.OK
-    assert process.memory_info().rss / 1e6 - before_mb < MEMORY_MB
+        assert (await clients[0].ask(good_frame(small_bundle, 5, 0))).status == pb.OK
+    before_mb, after_mb = memory_mb
+    assert after_mb - before_mb < MEMORY_MB
+
+
+async def test_wrong_frames_are_answered_no_faster_than_they_may_come(
+    worker: WorkerProcess, small_bundle: Bundle
+) -> None:
+    count = FAULTS_AT_ONCE + 40
+    async with Client(worker.address, small_bundle) as client:
+        start_s = asyncio.get_running_loop().time()
+        for number in range(count):
+            await client.call.write(b"nonsense")
+            if number >= MAX_CREDITS - 1:
+                assert (await client.reply()).status == pb.MALFORMED
+        for _ in range(MAX_CREDITS - 1):
+            assert (await client.reply()).status == pb.MALFORMED
+        took_s = asyncio.get_running_loop().time() - start_s
+    assert took_s > 0.9 * (count - FAULTS_AT_ONCE) / FAULTS_PER_S
 
 
 async def test_any_bytes_get_a_reply(worker: WorkerProcess, small_bundle: Bundle) -> None:
