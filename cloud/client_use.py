@@ -69,7 +69,10 @@ class ClientUse:
 
     @property
     def pause_s(self) -> float:
-        """How long nothing is to be read from this client, since it sends too much of that."""
+        """Seconds in which nothing is to be read from the client, since it sends too much of that.
+
+        One without limits has a use for each of its streams, and so a pause for each.
+        """
         return max(self._atoned_s - self._clock() - FAULTS_AT_ONCE / FAULTS_PER_S, 0.0)
 
     def hold(self, nbytes: int) -> None:
