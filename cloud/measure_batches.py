@@ -18,7 +18,7 @@ ROUNDS = 3
 LONGEST_ROUND_S = 0.3  # a size that takes longer is the largest that is measured
 # Of a sample's time, the least that it saves in a batch with others: what a step costs beside its
 # kernels is paid once. Alone on a device it can hardly be measured; in a worker whose cores also
-# receive and decode for 32 clients, batches of 16 passed 1.1 to 1.3 times the frames of single ones.
+# receive and decode for 32 clients, batches of 16 passed 1.1 to 1.3 times the frames of one by one.
 SAVED = 0.03
 WORSE = 1.15  # batches in which samples cost so much more than at best are not formed
 
