@@ -1,7 +1,8 @@
 """Image codecs for the picture at boundary 0: JPEG, WebP and PNG.
 
 A payload is, for each sample of the batch, a little-endian uint32 length and that many bytes of
-image file. The decoder looks at the declared format and size before it decodes a pixel.
+image file. The decoder looks at the structure of the file before it decodes a pixel: see
+`picture_file`.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import numpy as np
 from PIL import Image
 
 from .errors import CodecError
+from .picture_file import check_picture_file
 from .spec import Array, TensorSpec
 
 _LENGTH = struct.Struct("<I")
@@ -76,8 +78,7 @@ class ImageCodec:
 
     def _pixels(self, file: bytes, spec: TensorSpec) -> Array:
         height, width = spec.shape[1:3]
-        if self.file_format == "PNG":
-            _check_png_chunks(file)
+        check_picture_file(self.file_format, file, width, height)
         try:
             with Image.open(io.BytesIO(file), formats=[self.file_format]) as image:
                 if image.size != (width, height) or image.mode != "RGB":
@@ -85,24 +86,8 @@ class ImageCodec:
                         f"picture is {image.mode} {image.size[0]}x{image.size[1]}, "
                         f"expected RGB {width}x{height}"
                     )
-                if getattr(image, "n_frames", 1) != 1:
-                    raise CodecError("picture has several frames")
                 return np.asarray(image)
         except CodecError:
             raise
         except Exception as error:
             raise CodecError(f"{self.file_format} picture is damaged ({error})") from error
-
-
-# Text and colour profiles, which our encoder never writes, may unfold to tens of megabytes.
-_UNFOLDING_PNG_CHUNKS = frozenset((b"zTXt", b"iTXt", b"tEXt", b"iCCP"))
-_PNG_SIGNATURE_BYTES, _PNG_CHUNK_FRAME_BYTES = 8, 12
-
-
-def _check_png_chunks(file: bytes) -> None:
-    offset = _PNG_SIGNATURE_BYTES
-    while offset < len(file):
-        kind = file[offset + 4 : offset + 8]
-        if kind in _UNFOLDING_PNG_CHUNKS:
-            raise CodecError(f"PNG picture carries a {kind.decode()} chunk")
-        offset += _PNG_CHUNK_FRAME_BYTES + int.from_bytes(file[offset : offset + 4], "big")
