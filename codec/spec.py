@@ -50,9 +50,9 @@ class TensorSpec:
 
     def __post_init__(self) -> None:
         if self.dtype not in DTYPES:
-            raise SpecError(f"tensor {self.name!r} has the unsupported dtype {self.dtype!r}")
+            raise SpecError(f"tensor {self.name!r} has the unsupported dtype {self.dtype[:40]!r}")
         if not 1 <= len(self.shape) <= MAX_RANK or any(extent < 1 for extent in self.shape):
-            raise SpecError(f"tensor {self.name!r} has the unsupported shape {list(self.shape)}")
+            raise SpecError(f"tensor {self.name!r} has the unsupported shape {_shown(self.shape)}")
         if not 0 <= self.batch_dim < len(self.shape):
             raise SpecError(f"tensor {self.name!r} has no batch dimension {self.batch_dim}")
 
@@ -93,7 +93,7 @@ class TensorSpec:
         expected: list[Any] = list(self.shape)
         expected[self.batch_dim] = "batch" if factor == 1 else f"{factor}*batch"
         raise SpecError(
-            f"tensor {self.name!r} has shape {list(shape)}, expected "
+            f"tensor {self.name!r} has shape {_shown(shape)}, expected "
             f"[{', '.join(map(str, expected))}]"
         )
 
@@ -130,3 +130,10 @@ class TensorSpec:
         ):
             raise SpecError(f"tensor specification {name!r} has a field of the wrong type")
         return cls(name=name, dtype=dtype, shape=tuple(shape), batch_dim=batch_dim)
+
+
+def _shown(shape: Sequence[int]) -> str:
+    """Of a shape that anybody may have made up, no more than a real one can have."""
+    if len(shape) > MAX_RANK:
+        return f"[{', '.join(map(str, shape[:MAX_RANK]))}, …] of {len(shape)} dimensions"
+    return str(list(shape))

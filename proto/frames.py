@@ -30,6 +30,7 @@ from splitpoint.codec import (
 from splitpoint.codec.video import KeyFrameNeeded
 
 from . import splitpoint_pb2 as pb
+from .outline import CLIENT_MESSAGE, SERVER_MESSAGE, OutlineError
 from .status import WireError
 
 Boundaries = Sequence[Sequence[TensorSpec]]
@@ -149,7 +150,10 @@ def _tensors_crc32(tensors: Sequence[pb.Tensor], crc: int) -> int:
 def parse_client(data: bytes) -> pb.ClientMessage:
     """The message in `data`; `FrameError` (MALFORMED) for anything else."""
     try:
+        CLIENT_MESSAGE.check(data)
         message = pb.ClientMessage.FromString(data)
+    except OutlineError as error:
+        raise FrameError(pb.MALFORMED, str(error)) from error
     except DecodeError as error:
         raise FrameError(pb.MALFORMED, "the message cannot be parsed") from error
     if message.WhichOneof("kind") is None:
@@ -160,8 +164,9 @@ def parse_client(data: bytes) -> pb.ClientMessage:
 def parse_server(data: bytes) -> pb.ServerMessage:
     """The message in `data`; `FrameError` (MALFORMED) for anything else."""
     try:
+        SERVER_MESSAGE.check(data)
         message = pb.ServerMessage.FromString(data)
-    except DecodeError as error:
+    except (OutlineError, DecodeError) as error:
         raise FrameError(pb.MALFORMED, "the worker's message cannot be parsed") from error
     if message.WhichOneof("kind") is None:
         raise FrameError(pb.MALFORMED, "the worker's message is of no known kind")

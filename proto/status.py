@@ -106,11 +106,17 @@ EXCEPTIONS: dict[pb.Status, type[RemoteError]] = {
 }
 
 
+def _line(text: str, most: int) -> str:
+    """The first line of what the other end says, as a terminal and a log can take it."""
+    first = text[:most].partition("\n")[0]
+    return "".join(char if char.isprintable() else "?" for char in first)
+
+
 def error_of_reply(status: pb.Status, reason: str) -> RemoteError:
     """The exception for a reply that is not OK (an unknown status counts as a failed frame)."""
     known = status in EXCEPTIONS
     error = EXCEPTIONS.get(status, FrameFailedError)(
-        f"the worker answered {pb.Status.Name(status) if known else status}: {reason[:300]}"
+        f"the worker answered {pb.Status.Name(status) if known else status}: {_line(reason, 300)}"
     )
     error.status = status
     return error
@@ -157,22 +163,23 @@ _TLS_FAILURES: tuple[tuple[str, str, str], ...] = (
 def error_of_call(error: grpc.RpcError, server: str) -> WireError:
     """The exception for a failed call to `server`."""
     code = error.code() if hasattr(error, "code") else grpc.StatusCode.UNKNOWN
-    details = (error.details() if hasattr(error, "details") else None) or ""
+    said = (error.details() if hasattr(error, "details") else None) or ""
+    details = _line(said, 400)
     if code in _REFUSED:
         kind, remedy = _REFUSED[code]
-        return kind(f"{server} refuses: {details[:400]}", remedy)
+        return kind(f"{server} refuses: {details}", remedy)
     if code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED):
         for words, what, remedy in _TLS_FAILURES:
-            if words in details:
+            if words in said:
                 why = f"no trust between {server} and this end: {what}"
                 return UnauthenticatedError(why, remedy)
-        if "Socket closed" in details:  # one that demands TLS, or a certificate, says no more
+        if "Socket closed" in said:  # one that demands TLS, or a certificate, says no more
             return UnreachableError(
                 f"{server} closes the connection",
                 "where it demands TLS or a certificate, give --tls-ca, --tls-cert and --tls-key; "
                 "else check --server and the worker",
             )
-        reason = details.splitlines()[0][:200] if details else code.name.lower()
+        reason = details[:200] or code.name.lower()
         return UnreachableError(
             f"no worker answers at {server} ({reason})",
             "start one with `splitpoint serve NAME.split`, or check --server and the network",

@@ -115,6 +115,19 @@ def test_misfit_shows_the_expected_shape():
         spec_of((3, 1), 1).batch_of((3, 0))
 
 
+def test_a_made_up_shape_is_never_written_out():
+    class Endless(list):
+        def __iter__(self):
+            raise AssertionError("all of it was looked at")
+
+    with pytest.raises(SpecError, match="of 5000000 dimensions, expected") as caught:
+        spec_of((1, 3)).batch_of(Endless([4294967295]) * 5_000_000)
+    assert len(str(caught.value)) < 250
+    with pytest.raises(SpecError) as caught:
+        spec_of((1,) * 100_000)
+    assert len(str(caught.value)) < 250
+
+
 def test_check_compares_dtype_and_shape():
     spec = spec_of((1, 3))
     assert spec.check(np.zeros((5, 3), np.float32)) == 5

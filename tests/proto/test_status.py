@@ -122,6 +122,16 @@ def test_unreachable_says_what_to_do_in_one_line():
     assert silent.what == f"no worker answers at {SERVER} (deadline_exceeded)"
 
 
+def test_what_the_other_end_says_moves_no_cursor_and_adds_no_line():
+    hostile = "gone\x1b[2J\r\x07 \u202eme\nerror: all is lost"
+    errors = [error_of_reply(pb.INTERNAL, hostile)]
+    errors += [error_of_call(failed_call(code, hostile), SERVER) for code in grpc.StatusCode]
+    for error in errors:
+        assert "gone" in str(error)
+        assert str(error).isprintable()
+        assert "all is lost" not in str(error)
+
+
 def test_some_other_server_is_recognised():
     error = error_of_call(failed_call(grpc.StatusCode.UNIMPLEMENTED, "Method not found!"), SERVER)
     assert "splitpoint serve" in error.remedy
