@@ -12,8 +12,8 @@ from typing import Annotated
 import onnxruntime
 import psutil
 import typer
-from splitpoint.edge.cache import default_cache
 from splitpoint.partition.energy import find_meters
+from splitpoint.partition.kept_files import default_cache
 
 from .output import human_bytes, out, print_json
 from .profile_cmd import power_model_of

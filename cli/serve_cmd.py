@@ -60,6 +60,10 @@ def serve(
         list[Path] | None,
         typer.Option(help="Announce the times of this profile instead of measuring at start."),
     ] = None,
+    measure: Annotated[
+        bool,
+        typer.Option("--measure", help="Measure at start even what was measured and kept before."),
+    ] = False,
     tls_cert: Annotated[
         Path | None, typer.Option(help="The worker's certificate (PEM).", show_default=False)
     ] = None,
@@ -138,6 +142,8 @@ def serve(
             max_stream_s=max_age_s or RAY_STREAM_S, tokens=str(tokens.resolve()) if tokens else "",
         )  # fmt: skip
         return
+    from splitpoint.cloud.kept_times import KeptTimes  # and with it torch
+
     main = _serve(
         bundles or [],
         tell,
@@ -150,6 +156,7 @@ def serve(
         grace_s=grace,
         reflection=reflection,
         profiles=profile or [],
+        kept=KeptTimes(measure=measure),
         security=Security(
             tls_cert=tls_cert,
             tls_key=tls_key,

@@ -20,6 +20,7 @@ from splitpoint.proto import splitpoint_pb2 as pb
 from splitpoint.proto.frames import FrameError
 
 from .batch import Batch
+from .errors import Interrupted
 from .flight import Flight, reunited
 from .isolate import run_isolated
 from .job import Job
@@ -86,6 +87,31 @@ class Engine:
         self._calls.append(call)
         self._notify()
         return await future
+
+    async def measure_again(self, model: ServedModel, is_wanted: Callable[[], bool]) -> bool:
+        """Measures a model that is served where that is due, and plans with that from then on.
+
+        False, and all is as before, where a frame came meanwhile or it was not wanted any more.
+        """
+        measure = model.measure_again
+        if measure is None:
+            return True
+
+        def check() -> None:
+            if self._schedule.queued or self._stopping or not is_wanted():
+                raise Interrupted("something else is to be done")
+
+        try:
+            timing = await self.on_compute_thread(measure, check)
+        except Interrupted:
+            return False
+        with self._lock:
+            if timing is None or self._schedule.queued:  # frames were planned with the old times
+                return False
+            model.times, model.batch_times = timing.announced, timing.batches.times
+            model.measure_again = None
+            self._loads.clear()
+        return True
 
     def start(self) -> None:
         """Begins to compute; answers are given on the running event loop."""

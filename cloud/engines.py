@@ -32,6 +32,11 @@ class Engines:
         self._copies[copies[0]] = copies
         return copies[0]
 
+    async def measure_again(self, model: ServedModel, is_wanted: Callable[[], bool]) -> bool:
+        """Measures the model's copies where that is due; whether there is nothing left to do."""
+        pairs = list(zip(self._engines, self._copies[model], strict=True))
+        return all([await engine.measure_again(copy, is_wanted) for engine, copy in pairs])
+
     def start(self) -> None:
         """Begins to compute; answers are given on the running event loop."""
         for engine in self._engines:

@@ -5,5 +5,9 @@ from __future__ import annotations
 from splitpoint.codec import SplitpointError
 
 
+class Interrupted(SplitpointError):
+    """A model is not loaded or measured to the end: the worker stops, or frames wait."""
+
+
 class ServeError(SplitpointError):
     """The worker cannot start: no such device, the port is in use, the model does not fit."""

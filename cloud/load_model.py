@@ -1,34 +1,38 @@
-"""From a bundle on disk to a model that is loaded, warm and timed."""
+"""From a bundle on disk to a model that is loaded, warm, and whose times are known."""
 
 from __future__ import annotations
 
-import statistics
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from splitpoint.codec import Array
+from splitpoint.codec import CodecSource
 from splitpoint.partition.bundle import Bundle, open_bundle
 from splitpoint.partition.chain import SegmentChain
 from splitpoint.partition.codec_tables import codecs_of
 from splitpoint.partition.costs import CloudTimes
 from splitpoint.partition.measure import measure_server, warm_up
-from splitpoint.partition.onnx_chain import OnnxChain
 from splitpoint.partition.profile import Profile
-from splitpoint.partition.runtimes import ONNX, TORCH
-from splitpoint.partition.samples import synthetic_samples
-from splitpoint.partition.torch_chain import TorchChain
+from splitpoint.proto.frames import Boundaries
 
+from .checked_chain import CheckedChain
+from .choose_chain import choose_chain, precision_of
 from .errors import ServeError
-from .gpu_chain import GpuChain
-from .measure_batches import measure_batches
+from .kept_times import Conditions, KeptTimes, conditions_here
+from .measure_batches import expected_s, measure_batches, run_once
 from .memory import is_out_of_memory
-from .precision import AUTO, choose_precision
+from .precision import AUTO
 from .request import ServedModel
 from .runner import Runner
+from .timing import Timing
 
-TRIAL_BATCH, TRIAL_ROUNDS = 4, 3
+Check = Callable[[], None]
+Progress = Callable[[str], None]
+
+AGAIN_S = 24 * 3600.0  # what was measured so long ago is measured again when there is time
+SERVER_S = 4.0  # what measuring one sample and the codecs takes at most
 
 
 def load_model(
@@ -39,37 +43,50 @@ def load_model(
     precision: str = AUTO,
     max_batch: int,
     profiles: dict[str, Profile],
-    progress: Callable[[str], None],
+    progress: Progress,
+    kept: KeptTimes | None = None,
+    check: Check = lambda: None,
 ) -> ServedModel:
-    """Loads and times the bundle in `folder`; a profile of it, out of `profiles`, is announced.
+    """Loads the bundle in `folder`, with the times that were `kept`, or are measured now.
 
-    Raises `BundleError` for a damaged bundle, `ServeError` for one that does not fit here.
+    A profile of it, out of `profiles`, is announced. What `check` raises, between two segments,
+    ends it. Raises `BundleError` for a damaged bundle, `ServeError` for one that does not fit here.
     """
+    check()
     bundle = open_bundle(folder)
     manifest = bundle.manifest
     progress(f"loading {manifest.name} ({bundle.digest[:12]})")
-    boundaries = [boundary.tensors for boundary in manifest.boundaries]
     try:
         profile = profiles.get(bundle.digest)
         if profile is not None and runtime == AUTO:
             runtime = profile.runtime
-        chain, sizes = _chain(bundle, device, runtime), _sizes(device, max_batch)
-        if isinstance(chain, GpuChain):
-            _settle_precision(bundle, chain, precision, progress)
-        codecs = codecs_of(manifest, bundle.folder)
-        if profile is None:
-            times = measure_server(bundle, chain, codecs)
-        else:
-            _check(profile, manifest.name, chain.runtime)
-            warm_up(bundle, chain)
-            times = CloudTimes.from_profile(profile)
-        runner = Runner(chain, boundaries, sizes)
-        measured = measure_batches(
+        conditions = conditions_here(
             bundle,
-            runner,
-            max_batch,
-            lambda size: progress(f"{manifest.name}: timing batches of {size}"),
+            device,
+            runtime=runtime,
+            precision=precision,
+            max_batch=max_batch,
+            profile=profile is not None,
         )
+        timing = kept.find(conditions, len(manifest.segments)) if kept is not None else None
+        if timing is not None:
+            runtime, precision = timing.runtime, timing.precision
+        chain = choose_chain(
+            bundle, device, runtime=runtime, precision=precision, progress=progress, check=check
+        )
+        if profile is not None:
+            _check_runtime(profile, manifest.name, chain.runtime)
+        loaded = _Loaded(
+            bundle=bundle,
+            chain=chain,
+            codecs=codecs_of(manifest, bundle.folder),
+            sizes=_sizes(device, max_batch),
+            profile=profile,
+            conditions=conditions,
+            kept=kept,
+        )
+        is_known = timing is not None
+        timing = loaded.measure(check, progress) if timing is None else loaded.warmed(timing, check)
     except Exception as error:
         if not is_out_of_memory(error):
             raise
@@ -77,36 +94,92 @@ def load_model(
             f"{manifest.name} does not fit into the memory of {device}",
             "serve fewer models, or use --device cpu",
         ) from error
-    most = max(measured.round_s)
-    each_ms = 1e3 * measured.round_s[most] / most
-    progress(
-        f"{manifest.name}: {1e3 * measured.round_s[1]:.1f} ms a frame, {each_ms:.1f} ms in "
-        f"batches of {most}, in {chain.runtime} on {chain.device}"
-    )
+    progress(f"{manifest.name}: {_speed(timing, chain)}{', as measured before' * is_known}")
+    is_fresh = timing.batches.steady and time.time() - timing.at_s < AGAIN_S
     return ServedModel(
         bundle=bundle,
-        runner=runner,
-        times=times,
-        batch_times=measured.times,
-        boundaries=boundaries,
-        codecs=codecs,
+        runner=Runner(chain, loaded.boundaries, loaded.sizes),
+        times=timing.announced,
+        batch_times=timing.batches.times,
+        boundaries=loaded.boundaries,
+        codecs=loaded.codecs,
+        measure_again=None if is_fresh else loaded.measure_again,
     )
 
 
-def _chain(bundle: Bundle, device: torch.device, runtime: str) -> SegmentChain:
-    """The segments in `runtime`, or in the faster one: on a GPU that is torch."""
-    if runtime not in (AUTO, TORCH, ONNX):
-        raise ServeError(f"unknown runtime {runtime!r}", f"use {AUTO}, {TORCH} or {ONNX}")
-    if device.type != "cpu":
-        if runtime == ONNX:
-            raise ServeError("onnxruntime serves on a CPU only", "use --runtime torch on a GPU")
-        return GpuChain(bundle, device)
-    if runtime == TORCH:
-        return TorchChain(bundle, device)
-    if runtime == ONNX:
-        return OnnxChain(bundle)
-    chains: list[SegmentChain] = [OnnxChain(bundle), TorchChain(bundle, device)]
-    return min(chains, key=lambda chain: _trial_s(bundle, chain))
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Loaded:
+    """A model that is about to be served, and can be measured."""
+
+    bundle: Bundle
+    chain: SegmentChain
+    codecs: CodecSource
+    sizes: list[int]
+    profile: Profile | None
+    conditions: Conditions
+    kept: KeptTimes | None
+
+    @property
+    def boundaries(self) -> Boundaries:
+        """Their tensors."""
+        return [boundary.tensors for boundary in self.bundle.manifest.boundaries]
+
+    def measure(
+        self, check: Check, progress: Progress = lambda line: None, *, again: bool = False
+    ) -> Timing:
+        """Times everything, and keeps that: of what is measured `again`, only what is steady."""
+        name, max_batch = self.bundle.manifest.name, self.conditions.max_batch
+        chain = CheckedChain(self.chain, check)
+        warm_up(self.bundle, chain)
+        runner = Runner(chain, self.boundaries, self.sizes)
+        start = time.perf_counter()
+        run_once(self.bundle, runner, 1)
+        alone_s = time.perf_counter() - start
+        seconds = expected_s(alone_s, max_batch) + (SERVER_S if self.profile is None else 0.0)
+        progress(f"{name}: measuring what segments and batches take here, about {seconds:.0f} s")
+        if self.profile is None:
+            announced = measure_server(self.bundle, chain, self.codecs)
+        else:
+            announced = CloudTimes.from_profile(self.profile)
+        timing = Timing(
+            runtime=self.chain.runtime,
+            precision=precision_of(self.chain),
+            announced=announced,
+            batches=measure_batches(
+                self.bundle,
+                runner,
+                max_batch,
+                lambda size: progress(f"{name}: timing batches of {size}"),
+            ),
+            at_s=time.time(),
+        )
+        if self.kept is not None and (timing.batches.steady or not again):
+            self.kept.keep(self.conditions, timing)
+        return timing
+
+    def measure_again(self, check: Check) -> Timing | None:
+        """The same on a worker that serves; None where something else took the device's time."""
+        timing = self.measure(check, again=True)
+        return timing if timing.batches.steady else None
+
+    def warmed(self, timing: Timing, check: Check) -> Timing:
+        """Has run whatever frames will need; `timing` with what a profile says instead."""
+        chain = CheckedChain(self.chain, check)
+        warm_up(self.bundle, chain)
+        if self.sizes:
+            run_once(self.bundle, Runner(chain, self.boundaries, self.sizes), timing.batches.limit)
+        if self.profile is None:
+            return timing
+        return timing.announcing(CloudTimes.from_profile(self.profile))
+
+
+def _speed(timing: Timing, chain: SegmentChain) -> str:
+    found = timing.batches.round_s
+    most = max(found)
+    return (
+        f"{1e3 * found[1]:.1f} ms a frame, {1e3 * found[most] / most:.1f} ms in batches of {most}, "
+        f"in {chain.runtime} on {chain.device}"
+    )
 
 
 def _sizes(device: torch.device, max_batch: int) -> list[int]:
@@ -117,50 +190,7 @@ def _sizes(device: torch.device, max_batch: int) -> list[int]:
     return sorted({*(size for size in powers if size <= max_batch), max_batch})
 
 
-def _settle_precision(
-    bundle: Bundle, chain: GpuChain, precision: str, progress: Callable[[str], None]
-) -> None:
-    """What was asked for, or the fastest that is close enough, from a small batch."""
-    if precision != AUTO:
-        chain.use(precision)
-        return
-    boundaries = [boundary.tensors for boundary in bundle.manifest.boundaries]
-    runner, values = Runner(chain, boundaries), synthetic_samples(bundle.manifest).inputs[0]
-
-    def run(name: str) -> tuple[dict[str, Array], float]:
-        chain.use(name)
-        seconds = _trial_s(bundle, chain)
-        state = runner.enter(0, [values])
-        for segment in range(len(chain)):
-            state = runner.step(segment, state, 1)
-        return runner.answers(state, [1])[0], seconds
-
-    chosen, found = choose_precision(run)
-    chain.use(chosen)
-    progress(
-        f"{bundle.manifest.name}: precision {chosen}, off by {100 * found[chosen][0]:.2g} % of the "
-        "largest output"
-    )
-
-
-def _trial_s(bundle: Bundle, chain: SegmentChain) -> float:
-    """Seconds for a small batch, from the input to the end."""
-    runner = Runner(chain, [boundary.tensors for boundary in bundle.manifest.boundaries])
-    for segment in range(len(chain)):
-        chain.load(segment)
-    values = synthetic_samples(bundle.manifest).inputs[0]
-    times = []
-    for _ in range(1 + TRIAL_ROUNDS):
-        start = time.perf_counter()
-        state = runner.enter(0, [values] * TRIAL_BATCH)
-        for segment in range(len(chain)):
-            state = runner.step(segment, state, TRIAL_BATCH)
-        chain.wait()
-        times.append(time.perf_counter() - start)
-    return statistics.median(times[1:])
-
-
-def _check(profile: Profile, name: str, runtime: str) -> None:
+def _check_runtime(profile: Profile, name: str, runtime: str) -> None:
     if profile.runtime != runtime:
         raise ServeError(
             f"the profile of {name} was measured in {profile.runtime}",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,15 +20,30 @@ LONGEST_ROUND_S = 0.3  # a size that takes longer is the largest that is measure
 # kernels is paid once. Alone on a device it can hardly be measured; in a worker whose cores also
 # receive and decode for 32 clients, batches of 16 passed 1.1 to 1.3 times the frames of one by one.
 SAVED = 0.03
+STEADY = 1.3  # rounds that differ more were disturbed
 WORSE = 1.15  # batches in which samples cost so much more than at best are not formed
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Measured:
-    """`times` to plan with; `round_s`, the seconds from the input to the end, by batch size."""
+    """What batches of up to `limit` samples cost.
 
-    times: BatchTimes
+    `rows` are the milliseconds to plan with, by batch size, for each segment, and `padded` is as in
+    `BatchTimes`. `round_s` are the seconds from the input to the end, by batch size, as they were
+    measured. `steady` says that nothing else took the device's time meanwhile, as far as can be
+    seen.
+    """
+
+    rows: Sequence[Mapping[int, float]]
+    limit: int
+    padded: bool
     round_s: Mapping[int, float]
+    steady: bool
+
+    @property
+    def times(self) -> BatchTimes:
+        """For the schedule."""
+        return BatchTimes(self.rows, self.limit, padded=self.padded)
 
 
 def measure_batches(
@@ -71,7 +86,36 @@ def measure_batches(
     round_s = dict(zip(sizes, (ms.sum(axis=1) / 1e3).tolist(), strict=True))
     limit = _worthwhile(round_s, max_batch)
     rows = [_planned(dict(zip(sizes, row, strict=True)), limit) for row in ms.T.tolist()]
-    return Measured(BatchTimes(rows, limit, padded=bool(runner.sizes)), round_s)
+    return Measured(
+        rows=rows,
+        limit=limit,
+        padded=bool(runner.sizes),
+        round_s=round_s,
+        steady=bool(speed.max() <= STEADY * speed.min()),
+    )
+
+
+def expected_s(alone_s: float, max_batch: int) -> float:
+    """About how long `measure_batches` takes where one sample takes `alone_s`."""
+    sizes, size = [], 1
+    while size <= max_batch:
+        sizes.append(size)
+        if size * alone_s > LONGEST_ROUND_S:
+            break
+        size *= 2
+    return (2 + ROUNDS) * alone_s * sum(sizes)
+
+
+def run_once(bundle: Bundle, runner: Runner, limit: int) -> None:
+    """Has everything run that batches of up to `limit` samples need, so that no frame is the first.
+
+    That is one sample, and each size for which the runner keeps something ready.
+    """
+    values = synthetic_samples(bundle.manifest).inputs[0]
+    for size in runner.sizes or (1,):
+        _round(runner, len(bundle.manifest.segments), values, size)
+        if size >= limit:
+            break
 
 
 def _worthwhile(round_s: Mapping[int, float], max_batch: int) -> int:

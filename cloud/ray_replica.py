@@ -25,6 +25,7 @@ from threadpoolctl import threadpool_limits
 from .engine import Engine
 from .engines import Engines
 from .figures import Figures
+from .kept_times import KeptTimes
 from .lifetime import StreamLimits
 from .load_model import load_model
 from .precision import check_precision
@@ -91,6 +92,7 @@ class SplitReplica:
             max_batch=options.max_batch,
             profiles={},
             progress=log.info,
+            kept=KeptTimes(),
         )
 
     # What is called over the wire. ----------------------------------------------------------

@@ -13,12 +13,17 @@ from splitpoint.proto.frames import Boundaries, FrameError
 from .batch_times import BatchTimes
 from .job import Job
 from .runner import Runner
+from .timing import Timing
 from .unpack import Values
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@dataclass(kw_only=True, eq=False)
 class ServedModel:
-    """A bundle that is loaded and timed."""
+    """A bundle that is loaded and timed.
+
+    `measure_again`, where that is due, measures its times anew on the compute thread: None where
+    they were disturbed. It calls what it is given between two segments; what that raises ends it.
+    """
 
     bundle: Bundle
     runner: Runner
@@ -26,6 +31,7 @@ class ServedModel:
     batch_times: BatchTimes
     boundaries: Boundaries
     codecs: CodecSource
+    measure_again: Callable[[Callable[[], None]], Timing | None] | None = None
 
 
 Answer = Callable[["Request", "dict[str, Array] | FrameError"], None]

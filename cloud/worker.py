@@ -23,10 +23,12 @@ from splitpoint.proto.limits import SERVICE, server_options
 from .bundle_watch import BundleWatch
 from .engine import Engine
 from .engines import Engines
-from .errors import ServeError
+from .errors import Interrupted, ServeError
 from .figures import Figures
+from .kept_times import KeptTimes
 from .lifetime import StreamLimits
 from .load_model import load_model
+from .measure_again import measure_again
 from .model_set import ModelSet, frame_bytes
 from .precision import AUTO, check_precision
 from .refusals import Refusals
@@ -59,6 +61,7 @@ class Worker:
     until then; leaving it drains. Bundles in the folder `watch` come and go while it runs.
     `metrics` is where Prometheus may ask, "" for nowhere; `traces` makes spans of frames. Beyond
     loopback it needs `security`, which says whom it lets in; `limits` bounds what each may do.
+    Times of models that were measured before are taken from `kept`, and kept there.
     Raises `BundleError`, `TlsError` or `ServeError` for what cannot be served, with nothing left
     half-started.
     """
@@ -82,6 +85,7 @@ class Worker:
         traces: FrameTraces | None = None,
         security: Security | None = None,
         limits: StreamLimits | None = None,
+        kept: KeptTimes | None = None,
         progress: Callable[[str], None] = lambda line: None,
     ) -> None:
         self._bundles, self._listen, self._device_name = bundles, listen, device
@@ -89,9 +93,10 @@ class Worker:
         self._runtime, self._precision, self._batching = runtime, precision, batching
         self._grace_s, self._reflection, self._progress = grace_s, reflection, progress
         self._profiles, self._watch_folder, self._metrics_listen = profiles, watch, metrics
-        self._watching: asyncio.Task[None] | None = None
+        self._tasks: list[asyncio.Task[None]] = []
         self._metrics: MetricsServer | None = None
-        self._traces = traces
+        self._traces, self._kept = traces, kept or KeptTimes()
+        self._stopping = False
         self._security, self._limits = security or Security(), limits or StreamLimits()
         self.models: dict[str, ServedModel] = {}
         self.figures = Figures()
@@ -194,12 +199,14 @@ class Worker:
                 lambda digest: model_set.remove(digest, self._grace_s),
             )
             await watch.look(first=True)
-            self._watching = asyncio.create_task(watch.run(), name="watch-bundles")
+            self._tasks.append(asyncio.create_task(watch.run(), name="watch-bundles"))
         for digest in self._given.keys() - self.models.keys():
             raise ServeError(
                 f"a profile is of the bundle {digest[:12]}, which is not served",
                 "give profiles of the bundles that are",
             )
+        again = measure_again(self.models, self._engine)
+        self._tasks.append(asyncio.create_task(again, name="measure-again"))
         self._service.open = True
         await self._set_health(_SERVING if self.models else _NOT_SERVING)
 
@@ -215,9 +222,10 @@ class Worker:
         await self._stop(1.0)
 
     async def _stop(self, grace_s: float) -> None:
-        if self._watching is not None:
-            self._watching.cancel()
-            await asyncio.gather(self._watching, return_exceptions=True)
+        self._stopping = True
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._engine.stop()
         await self._server.stop(grace_s)
         if self._metrics is not None:
@@ -235,7 +243,13 @@ class Worker:
             max_batch=self._max_batch,
             profiles=self._given,
             progress=self._progress,
+            kept=self._kept,
+            check=self._check_stopping,
         )
+
+    def _check_stopping(self) -> None:
+        if self._stopping:
+            raise Interrupted("the worker is stopping")
 
     async def _changed(self, what: str) -> None:
         """Without any model, others should be asked."""

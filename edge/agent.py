@@ -16,6 +16,7 @@ from typing import Any
 from splitpoint.codec import CodecSet
 from splitpoint.partition.bundle import Manifest
 from splitpoint.partition.codec_tables import codecs_of
+from splitpoint.partition.kept_files import default_cache
 from splitpoint.partition.link import Link
 from splitpoint.partition.plan import Plan, named_plan
 from splitpoint.partition.planner import Report
@@ -25,7 +26,6 @@ from splitpoint.proto.limits import MAX_BATCH_PER_FRAME, max_frame_bytes
 
 from .adapt import Adapter
 from .auto_plan import AutoPlan
-from .cache import default_cache
 from .cache_size import CacheUse, shrink
 from .channel import WorkerChannel
 from .connection import Connection

@@ -24,12 +24,6 @@ FetchFrom = Callable[[str, str, int], AsyncIterator[bytes]]
 """(bundle digest, file SHA-256, offset) -> the file's bytes from there on."""
 
 
-def default_cache() -> Path:
-    """`$XDG_CACHE_HOME/splitpoint`, or `~/.cache/splitpoint`."""
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "splitpoint"
-
-
 class BundleCache:
     """The cached files of one bundle, under `folder/<digest>/` with the bundle's own layout."""
 

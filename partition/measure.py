@@ -108,7 +108,7 @@ def measure(
         threads=chain.threads,
         date=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         digest=bundle.digest,
-        versions=_versions(),
+        versions=versions(),
         segments=measured,
         layers=layer_times(manifest.layers, measured, spent),
         codecs=codecs,
@@ -230,7 +230,8 @@ def _resident_mb() -> float:
     return float(psutil.Process().memory_info().rss) / 1e6
 
 
-def _versions() -> dict[str, str]:
+def versions() -> dict[str, str]:
+    """What is installed of the packages that figures depend on."""
     from importlib.metadata import PackageNotFoundError, version
 
     found = {}

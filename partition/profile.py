@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from splitpoint.codec import SplitpointError
+
+from .kept_files import write_whole
 
 PROFILE_SCHEMA = 2
 PROFILE_AGAIN = "measure again with `splitpoint profile`"
@@ -115,13 +116,9 @@ class Profile:
         """Writes the file whole or not at all; `ProfileError` when it cannot."""
         if not path.name:
             raise ProfileError(f"{path} is a folder", "name a file with --out")
-        draft = path.with_name(f".{path.name}.{os.getpid()}")
         try:
-            draft.write_text(json.dumps(self.to_json(), indent=1) + "\n", encoding="utf-8")
-            draft.replace(path)
+            write_whole(path, json.dumps(self.to_json(), indent=1) + "\n")
         except OSError as error:
-            if draft.parent.is_dir():
-                draft.unlink(missing_ok=True)
             raise ProfileError(f"cannot write {path} ({error.strerror})") from error
 
 

@@ -14,6 +14,7 @@ import torch
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from splitpoint.cloud import load_model
 from splitpoint.cloud.errors import ServeError
+from splitpoint.cloud.kept_times import KeptTimes
 from splitpoint.cloud.request import Request
 from splitpoint.cloud.worker import Worker
 from splitpoint.partition.bundle import Bundle
@@ -68,7 +69,12 @@ async def test_a_model_that_does_not_fit_into_memory(
 
     monkeypatch.setattr(load_model, "measure_server", too_large)
     with pytest.raises(ServeError, match="small does not fit into the memory of cpu"):
-        async with Worker([small_bundle.folder], listen="127.0.0.1:0", device="cpu"):
+        async with Worker(
+            [small_bundle.folder],
+            listen="127.0.0.1:0",
+            device="cpu",
+            kept=KeptTimes(measure=True),
+        ):
             pass
 
 

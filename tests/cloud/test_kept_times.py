@@ -1,0 +1,213 @@
+"""What was measured of a model is kept, and the next start begins from it."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from splitpoint.cloud import kept_times, load_model
+from splitpoint.cloud.kept_times import Conditions, KeptTimes, conditions_here
+from splitpoint.cloud.measure_batches import Measured, expected_s
+from splitpoint.cloud.request import ServedModel
+from splitpoint.cloud.timing import Timing
+from splitpoint.partition.bundle import Bundle
+from splitpoint.partition.costs import CloudTimes
+
+Start = Callable[..., ServedModel]
+
+
+class Counts:
+    """A machine whose measurements take no time; how many there were, and what was said."""
+
+    def __init__(self, bundle: Bundle, monkeypatch: pytest.MonkeyPatch, kept: KeptTimes) -> None:
+        self.bundle, self.kept, self.batches, self.servers = bundle, kept, 0, 0
+        self.said: list[str] = []
+        self.segments = len(bundle.manifest.segments)
+        self.steady = True
+        monkeypatch.setattr(load_model, "measure_server", self._server)
+        monkeypatch.setattr(load_model, "measure_batches", self._batches)
+
+    def _server(self, *_: object) -> CloudTimes:
+        self.servers += 1
+        times = tuple(float(self.servers + number) for number in range(self.segments))
+        return CloudTimes(
+            segment_ms=times, segment_p95_ms=times, decode_ms={(0, "jpeg"): 0.5, (1, "raw"): 0.25}
+        )
+
+    def _batches(self, *_: object) -> Measured:
+        self.batches += 1
+        rows = [{1: 1.0, 2: 1.5, 4: 2.0 + self.batches}] * self.segments
+        return Measured(
+            rows=rows, limit=4, padded=False, round_s={1: 0.1, 2: 0.15}, steady=self.steady
+        )
+
+    def start(self, **options: Any) -> ServedModel:
+        given = {"max_batch": 8, "runtime": "torch", "profiles": {}, "kept": self.kept}
+        return load_model.load_model(
+            self.bundle.folder, torch.device("cpu"), progress=self.said.append, **given | options
+        )
+
+
+@pytest.fixture
+def machine(small_bundle: Bundle, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Counts:
+    return Counts(small_bundle, monkeypatch, KeptTimes(folder=tmp_path / "worker"))
+
+
+def test_a_second_start_measures_nothing(machine: Counts) -> None:
+    first, second = machine.start(), machine.start()
+    assert (machine.batches, machine.servers) == (1, 1)
+    assert second.times == first.times
+    assert second.batch_times.seconds == first.batch_times.seconds
+    assert second.batch_times.max_batch == first.batch_times.max_batch == 4
+    assert second.runner.chain.runtime == "torch"
+    assert second.measure_again is None
+
+
+def test_the_runtime_that_was_chosen_is_not_tried_again(
+    machine: Counts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = machine.start(runtime="auto")
+    monkeypatch.setattr("splitpoint.cloud.choose_chain._trial_s", None)
+    assert machine.start(runtime="auto").runner.chain.runtime == first.runner.chain.runtime
+
+
+def test_a_first_start_says_what_it_waits_for_and_how_long(machine: Counts) -> None:
+    machine.start()
+    assert any("measuring" in line and "about" in line and " s" in line for line in machine.said)
+    machine.said.clear()
+    machine.start()
+    assert not any("measuring" in line for line in machine.said)
+
+
+def test_how_long_is_the_sum_of_the_rounds() -> None:
+    assert expected_s(0.01, 4) == pytest.approx(5 * 0.01 * (1 + 2 + 4))
+    assert expected_s(0.2, 128) == pytest.approx(5 * 0.2 * (1 + 2))  # one of 0.4 s is the last
+
+
+def test_what_was_asked_for_is_part_of_what_was_measured(machine: Counts) -> None:
+    machine.start()
+    machine.start(max_batch=4)
+    machine.start(runtime="onnxruntime")
+    assert machine.batches == 3
+    machine.start(max_batch=4)
+    assert machine.batches == 3
+
+
+def test_every_condition_is_part_of_the_key(small_bundle: Bundle) -> None:
+    own = conditions_here(
+        small_bundle, torch.device("cpu"), runtime="auto", precision="auto", max_batch=8,
+        profile=False,
+    )  # fmt: skip
+    others: dict[str, Any] = {
+        "digest": "0" * 64, "runtime": "torch", "precision": "fp32", "max_batch": 9,
+        "profile": True, "device": "another", "threads": 77, "cores": 77, "format": 0,
+        "versions": {**own.versions, "onnxruntime": "1.0.0"},
+    }  # fmt: skip
+    assert others.keys() == {field.name for field in fields(Conditions)}
+    assert {"splitpoint", "torch", "onnxruntime"} <= own.versions.keys()
+    keys = {replace(own, **{name: value}).key for name, value in others.items()}
+    assert len(keys | {own.key}) == len(others) + 1
+
+
+def test_measure_measures_and_keeps(machine: Counts) -> None:
+    machine.start()
+    machine.start(kept=replace(machine.kept, measure=True))
+    assert machine.batches == 2
+    assert machine.start().batch_times.seconds[0][4] == pytest.approx(4e-3)
+
+
+def _damage(text: str) -> dict[str, str]:
+    """Files that are not what was written."""
+
+    def with_timing(**changed: object) -> str:
+        record = json.loads(text)
+        record["timing"] |= changed
+        return json.dumps(record)
+
+    rows = json.loads(text)["timing"]["rows"]
+    foreign = json.loads(text)
+    foreign["conditions"]["device"] = "another"
+    return {
+        "cut": text[: len(text) // 2],
+        "empty": "",
+        "list": "[]",
+        "deep": "[" * 100_000,
+        "foreign": json.dumps(foreign),
+        "nan": text.replace("0.25", "NaN"),
+        "negative": with_timing(round_s=[[1, -0.1]]),
+        "infinite": with_timing(round_s=[[1, 1e999]]).replace("Infinity", "1e999"),
+        "text": with_timing(limit="4"),
+        "flag": with_timing(limit=True),
+        "limit": with_timing(limit=9),
+        "size": with_timing(rows=[[[1, 1.0], [900, 2.0]]] * len(rows)),
+        "no single": with_timing(rows=[[[2, 1.0]]] * len(rows)),
+        "segments": with_timing(rows=rows[1:]),
+        "announced": with_timing(segment_ms=[1.0]),
+        "boundary": with_timing(decode_ms=[[-1, "raw", 1.0]]),
+        "runtime": with_timing(runtime="java"),
+        "precision": with_timing(precision="fp8"),
+        "pairs": with_timing(decode_ms=7),
+    }
+
+
+async def test_a_damaged_or_foreign_file_is_measured_anew(
+    machine: Counts, caplog: pytest.LogCaptureFixture
+) -> None:
+    machine.start()
+    (path,) = machine.kept.folder.iterdir()
+    text = path.read_text()
+    for number, (name, damaged) in enumerate(_damage(text).items(), 2):
+        caplog.clear()
+        path.write_text(damaged)
+        machine.start()
+        assert machine.batches == number, name
+        assert len(caplog.messages) == 1, name
+        assert "measuring anew" in caplog.messages[0]
+        assert "\n" not in caplog.messages[0]
+        assert len(caplog.messages[0]) < 400
+        Timing.from_record(json.loads(path.read_text())["timing"], machine.segments, 8)
+
+
+def test_only_so_many_files_are_kept(machine: Counts, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kept_times, "MOST_FILES", 3)
+    for max_batch in range(4, 10):
+        machine.start(max_batch=max_batch)
+    assert len(list(machine.kept.folder.iterdir())) == 3
+    machine.start(max_batch=9)
+    assert machine.batches == 6
+
+
+def test_a_folder_that_cannot_be_written_costs_a_line(
+    machine: Counts, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "file").write_text("")
+    kept = KeptTimes(folder=tmp_path / "file" / "worker")
+    with caplog.at_level(logging.WARNING, "splitpoint"):
+        machine.start(kept=kept)
+    assert any("cannot be kept" in line for line in caplog.messages)
+
+
+def test_what_was_disturbed_or_is_old_is_measured_again(
+    machine: Counts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine.steady = False
+    assert machine.start().measure_again is not None
+    served = machine.start()  # from the file
+    assert machine.batches == 1
+    again = served.measure_again
+    assert again is not None
+    assert again(lambda: None) is None  # disturbed once more: all stays as it is
+    assert machine.start().batch_times.seconds[0][4] == pytest.approx(3e-3)
+    machine.steady = True
+    timing = again(lambda: None)
+    assert timing is not None
+    assert timing.batches.times.seconds[0][4] == pytest.approx(5e-3)
+    assert machine.start().measure_again is None
+    monkeypatch.setattr(load_model, "AGAIN_S", 0.0)
+    assert machine.start().measure_again is not None
