@@ -6,6 +6,7 @@ launched at once.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -44,10 +45,9 @@ class GpuChain(UnpackingChain):
         self._copying = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
 
     def load(self, index: int) -> None:
-        """As any chain does; convolutions are faster with the channels last."""
+        """As any chain does, with the channels last."""
         super().load(index)
-        module: torch.nn.Module = self._segments[index][2]
-        module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        put_channels_last(self._segments[index][2])
 
     def use(self, precision: str) -> None:
         """Computes in `precision` from now on."""
@@ -106,3 +106,14 @@ class GpuChain(UnpackingChain):
         types = {spec.name: getattr(torch, spec.dtype) for spec in specs}
         outputs = self.forward(index, inputs)
         return {name: value.to(types.get(name, value.dtype)) for name, value in outputs.items()}
+
+
+def put_channels_last(module: torch.nn.Module) -> None:
+    """Convolutions are faster so. Only tensors of four dimensions have channels to put last.
+
+    `Module.to` refuses those of five: the weights of 3-d convolutions, Swin's attention masks.
+    """
+    with torch.no_grad():
+        for tensor in itertools.chain(module.parameters(), module.buffers()):
+            if tensor.dim() == 4:
+                tensor.data = tensor.to(memory_format=torch.channels_last)

@@ -221,7 +221,7 @@ class InferStream:
             raise FrameError(pb.MALFORMED, f"frame id {checked.id} is still unanswered")
         if len(self._jobs) >= MAX_CREDITS:
             raise FrameError(pb.OVERLOADED, f"{MAX_CREDITS} frames of this stream are unanswered")
-        if self._quarantine.holds(checked.boundary, checked.payloads):
+        if self._quarantine.holds(model.bundle.digest, checked.boundary, checked.payloads):
             raise FrameError(pb.INTERNAL, "the same frame broke a batch a moment ago")
         in_order = isinstance(checked.codec, FktVideo)
         if isinstance(checked.codec, FktVideo):
@@ -296,7 +296,9 @@ class InferStream:
             nbytes=frame.nbytes,
             values=values,
             answer=answer,
-            broke=lambda: self._quarantine.add(frame.boundary, frame.payloads),
+            broke=lambda: self._quarantine.add(
+                arrival.model.bundle.digest, frame.boundary, frame.payloads
+            ),
         )
         job.cancelled = frame.id in self._cancelled_early
         self._engine.submit(job)
