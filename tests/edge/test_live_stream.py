@@ -143,6 +143,43 @@ async def test_the_last_frame_begins_although_the_source_has_ended() -> None:
     assert found == [(0, "answered"), (1, "answered")]
 
 
+@pytest.mark.parametrize("ended", [True, False])
+async def test_a_busy_device_holds_the_last_frame_up_and_loses_it_not(ended: bool) -> None:
+    """Nothing of this stream runs whose end could begin it: another caller's frame is finished."""
+    camera, device, busy = Camera(), Device(), True
+    newest = Newest(device.take, device.expire, device.arrivals.append, 3, busy=lambda: busy)
+    found: list[tuple[Any, str]] = []
+    reading = asyncio.create_task(take_all(newest.run(camera.frames()), found))
+    camera.gives(0)
+    if ended:
+        camera.ends()
+    await settled()
+    assert device.begun == []
+    assert not reading.done()
+    busy = False
+    for _ in range(10_000):
+        if device.begun:
+            break
+        await asyncio.sleep(0.001)
+    assert device.begun == [0]
+    device.end(0)
+    camera.ends()
+    await asyncio.wait_for(reading, 10)
+    assert found == [(0, "answered")]
+
+
+async def test_who_leaves_while_the_device_is_busy_leaves_nothing_running() -> None:
+    camera, device = Camera(), Device()
+    newest = Newest(device.take, device.expire, device.arrivals.append, 3, busy=lambda: True)
+    results = newest.run(camera.frames())
+    first = asyncio.create_task(anext(results))
+    camera.gives(0, 1)
+    assert (await asyncio.wait_for(first, 10)).outcome is Outcome.EXPIRED
+    await results.aclose()
+    assert device.begun == []
+    assert asyncio.all_tasks() == {asyncio.current_task()}
+
+
 async def test_an_empty_source_ends() -> None:
     device = Device()
     assert [one async for one in device.newest.run([])] == []
