@@ -150,7 +150,7 @@ class EdgeAgent:
             self.manifest, self.digest = self._prepared.manifest, self._prepared.digest
             self.labels = self._prepared.labels
             if self._prepared.cache is not None:
-                self._cache_use = CacheUse(self._prepared.folder)
+                self._cache_use = await asyncio.to_thread(CacheUse, self._prepared.folder)
                 await asyncio.to_thread(shrink, self._cache, 1e6 * self._max_cache_mb)
             self._codecs = codecs_of(self.manifest, self._prepared.folder)
             self._half = EdgeHalf(

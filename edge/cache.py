@@ -1,24 +1,33 @@
 """The artifact cache: files of bundles, fetched once, verified always.
 
 A file is written beside its place, synced, and renamed, so a name in the cache is a whole file.
-A download that broke off is resumed from the bytes that arrived.
+A download that broke off is resumed from the bytes that arrived. The disk is touched in threads
+only: a card may take seconds to sync, and frames go on meanwhile.
 """
 
 from __future__ import annotations
 
 import asyncio
-import fcntl
-import hashlib
 import os
 import re
-import secrets
+from collections import defaultdict
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
-from typing import BinaryIO
+from typing import ParamSpec, TypeVar
 
-from splitpoint.partition.bundle import MANIFEST, MAX_MANIFEST_BYTES, File, Manifest
+from splitpoint.partition.bundle import (
+    MANIFEST,
+    MAX_MANIFEST_BYTES,
+    File,
+    Manifest,
+    file_sha256,
+)
 
 from .errors import CacheError
+from .part_file import PartFile
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 FetchFrom = Callable[[str, str, int], AsyncIterator[bytes]]
 """(bundle digest, file SHA-256, offset) -> the file's bytes from there on."""
@@ -32,13 +41,15 @@ class BundleCache:
             raise CacheError(f"the worker announces the impossible digest {digest[:70]!r}")
         self.folder = folder / digest
         self._digest, self._fetch = digest, fetch
+        self._verified: dict[Path, tuple[str, _Stamp]] = {}  # with the digest that was found
+        self._getting: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
 
     async def manifest(self, nbytes: int) -> Manifest:
         """The manifest of the bundle; its digest vouches for it."""
         if not 0 < nbytes <= MAX_MANIFEST_BYTES:
             raise CacheError(f"the worker announces a manifest of {nbytes} bytes")
         path = await self.get(MANIFEST, File(sha256=self._digest, nbytes=nbytes))
-        return Manifest.from_bytes(path.read_bytes(), str(path))
+        return await asyncio.to_thread(lambda: Manifest.from_bytes(path.read_bytes(), str(path)))
 
     async def get(self, name: str, file: File) -> Path:
         """The path of a whole and verified file, fetched if need be.
@@ -46,82 +57,68 @@ class BundleCache:
         Raises `CacheError` when the disk is full or the worker sends other bytes than promised.
         """
         path = self.folder / name
-        if await asyncio.to_thread(_is_whole, path, file):
-            return path
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            part, stream = _open_part(path)
-            with stream:
-                await self._download(stream, part, file)
-            found = _sha256(part)
-            if found != file.sha256:
-                part.unlink()
+        async with self._getting[name]:  # what two ask for at once is fetched once
+            if await self.has(name, file):
+                return path
+            try:
+                await self._download(path, file)
+            except OSError as error:
                 raise CacheError(
-                    f"the worker sent {name} with digest {found[:12]}, not {file.sha256[:12]}",
-                    "its bundle changed or is damaged: compile it again and restart the worker",
-                )
-            part.replace(path)
-            _sync_folder(path.parent)
-        except OSError as error:
-            raise CacheError(
-                f"cannot write to the cache {self.folder} ({error.strerror or error})",
-                "free some space, or choose another folder with --cache",
-            ) from error
+                    f"cannot write to the cache {self.folder} ({error.strerror or error})",
+                    "free some space, or choose another folder with --cache",
+                ) from error
         return path
 
-    async def _download(self, stream: BinaryIO, part: Path, file: File) -> None:
-        if stream.tell() > file.nbytes:
-            stream.truncate(0)
-            stream.seek(0)
-        if stream.tell() < file.nbytes:
-            async for data in self._fetch(self._digest, file.sha256, stream.tell()):
-                if stream.tell() + len(data) > file.nbytes:
-                    raise CacheError(f"the worker sends more than {file.nbytes} bytes")
-                stream.write(data)
-        stream.flush()
-        os.fsync(stream.fileno())
-        size = stream.tell()
-        if size != file.nbytes:
-            raise CacheError(
-                f"the download of {part.name} ended at {size} of {file.nbytes} bytes",
-                "try again: it goes on from there",
-            )
+    async def has(self, name: str, file: File) -> bool:
+        """Whether the whole file is here.
 
+        Its digest is computed when it is first asked for, and again when the file has changed.
+        """
+        return await asyncio.to_thread(self._has, self.folder / name, file)
 
-def _is_whole(path: Path, file: File) -> bool:
-    return path.is_file() and _sha256(path) == file.sha256
-
-
-def _open_part(path: Path) -> tuple[Path, BinaryIO]:
-    """A partial file that nobody else writes, at its end: one that was left behind, or a new one.
-
-    A lock says whether its writer lives; process numbers do not, across containers.
-    """
-    mine = path.with_name(f"{path.name}.part-{secrets.token_hex(4)}")
-    for part in [*sorted(path.parent.glob(f"{path.name}.part-*")), mine]:
-        stream = part.open("ab")
+    def _has(self, path: Path, file: File) -> bool:
         try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            stream.close()
-            continue
-        if part.exists():  # its writer may have finished and renamed it just now
-            return part, stream
-        stream.close()
-    raise CacheError(f"cannot find a free place beside {path}")
+            with path.open("rb") as stream:
+                # Before the digest: what changes while it is computed is looked at again next time.
+                stamp = _stamp(os.fstat(stream.fileno()))
+                if self._verified.get(path) != (file.sha256, stamp):
+                    if os.fstat(stream.fileno()).st_size != file.nbytes:
+                        return False
+                    if file_sha256(stream) != file.sha256:
+                        return False
+                    self._verified[path] = (file.sha256, stamp)
+        except OSError:
+            return False  # fetching it says why it cannot be had
+        return True
+
+    async def _download(self, path: Path, file: File) -> None:
+        part = PartFile(path, file)
+        try:
+            await _in_thread(part.open)
+            if part.nbytes < file.nbytes:
+                async for data in self._fetch(self._digest, file.sha256, part.nbytes):
+                    await _in_thread(part.write, data)
+            self._verified[path] = (file.sha256, _stamp(await _in_thread(part.finish)))
+        finally:
+            await _in_thread(part.close)
 
 
-def _sha256(path: Path) -> str:
-    with path.open("rb") as stream:
-        sha256 = hashlib.sha256()
-        while chunk := stream.read(1 << 20):
-            sha256.update(chunk)
-    return sha256.hexdigest()
+_Stamp = tuple[int, int, int, int, int]
+"""What changes when somebody writes to a file, or puts another one in its place."""
 
 
-def _sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
+def _stamp(found: os.stat_result) -> _Stamp:
+    return (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
+
+
+async def _in_thread(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """The same as `asyncio.to_thread`; who is cancelled waits until the thread is done.
+
+    Else a file would be closed while it is written.
+    """
+    working = asyncio.ensure_future(asyncio.to_thread(work, *args, **kwargs))
     try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+        return await asyncio.shield(working)
+    except asyncio.CancelledError:
+        await asyncio.gather(working, return_exceptions=True)
+        raise
