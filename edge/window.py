@@ -14,6 +14,8 @@ from .result import Result
 
 # Results that the consumer has not taken, before a live source is read no further.
 MOST_UNREAD = 64
+# How often a frame that nothing but a busy device holds up looks whether that is over.
+LOOK_S = 0.005
 
 
 async def in_order(
@@ -100,6 +102,7 @@ class Newest:
         self._waiting: _Waiting | None = None
         self._computing = False
         self._running: set[asyncio.Task[None]] = set()
+        self._looking: asyncio.Task[None] | None = None  # whether the device is busy still
         self._room = asyncio.Event()
         self._ending = False
         self._error: BaseException | None = None  # what no frame may raise, of one that did
@@ -120,7 +123,7 @@ class Newest:
             self._ending = True  # what is ended makes room, which nothing may take
             pump.cancel()
             await asyncio.gather(pump, return_exceptions=True)
-            await _end(self._running)
+            await _end([*self._running, *([self._looking] if self._looking else [])])
 
     async def _pump(self, frames: AsyncIterable[Given] | Iterable[Given]) -> None:
         source = _Source(frames)
@@ -137,9 +140,10 @@ class Newest:
                 while self._results.qsize() >= MOST_UNREAD:
                     self._room.clear()
                     await self._room.wait()
-            while self._running or self._waiting is not None:
+            while self._error is None and (self._running or self._waiting is not None):
                 self._begin()
-                await asyncio.wait(self._running, return_when=asyncio.FIRST_COMPLETED)
+                under_way = [*self._running, *([self._looking] if self._looking else [])]
+                await asyncio.wait(under_way, return_when=asyncio.FIRST_COMPLETED)
             source.raise_error()
         finally:
             self._results.put_nowait(None)
@@ -147,7 +151,13 @@ class Newest:
     def _begin(self) -> None:
         if self._waiting is None or self._computing or self._ending:
             return
-        if len(self._running) >= self._window or self._busy():
+        if len(self._running) >= self._window:
+            return
+        if self._busy():
+            # No frame's end tells when that is over: it may be another caller's frame, or one that
+            # has its answer already.
+            if self._looking is None:
+                self._looking = asyncio.create_task(self._until_free(), name="until-free")
             return
         waiting, self._waiting = self._waiting, None
         self._computing = True
@@ -158,6 +168,12 @@ class Newest:
     async def _one(self, waiting: _Waiting) -> None:
         result = await self._take(waiting.given, waiting.taken_s, self._computed)
         self._results.put_nowait(result)
+
+    async def _until_free(self) -> None:
+        while self._busy():  # noqa: ASYNC110 - whoever keeps it busy does not tell
+            await asyncio.sleep(LOOK_S)
+        self._looking = None
+        self._begin()
 
     def _computed(self) -> None:
         self._computing = False
