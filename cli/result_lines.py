@@ -14,6 +14,7 @@ from splitpoint.edge import EdgeAgent, Result
 from .output import human_bytes, out, print_json, say
 
 _TOP = 5
+_NAMED = 3  # outputs that a line for people names
 
 
 class JsonLines:
@@ -32,6 +33,7 @@ class JsonLines:
             "codec": result.codec,
             "bytes_up": result.bytes_up,
             "top": top_classes(self._agent, result.outputs),
+            **outputs_of_no_classifier(self._agent, result.outputs),
             "stages_ms": result.stages_ms.to_json(),
             "total_ms": round(result.total_ms, 3),
         }
@@ -88,12 +90,18 @@ class OutputFiles:
 
 
 def best_answer(agent: EdgeAgent, result: Result) -> str:
-    """The frame's short name and its first class, or that it is done, or what became of it."""
+    """The frame's short name and its first class, or its outputs, or what became of it."""
     name = Path(str(result.metadata)).name
     if not result.outputs:
         return f"{name}  {result.outcome.value}: {result.why}"
-    top = top_classes(agent, result.outputs)
-    return f"{name}  {top[0]['label']} {top[0]['score']:.3f}" if top else f"{name}  done"
+    if agent.manifest.classifies:
+        best = top_classes(agent, result.outputs)[0]
+        return f"{name}  {best['label']} {best['score']:.3f}"
+    named = [
+        f"{output} {array.dtype} {list(array.shape)}" for output, array in result.outputs.items()
+    ]
+    more = f" and {len(named) - _NAMED} more" if len(named) > _NAMED else ""
+    return f"{name}  {', '.join(named[:_NAMED])}{more}"
 
 
 def top_classes(agent: EdgeAgent, outputs: Mapping[str, Array]) -> list[dict[str, Any]]:
@@ -112,3 +120,15 @@ def top_classes(agent: EdgeAgent, outputs: Mapping[str, Array]) -> list[dict[str
         }
         for i in np.argsort(-scores, kind="stable")[:_TOP]
     ]
+
+
+def outputs_of_no_classifier(agent: EdgeAgent, outputs: Mapping[str, Array]) -> dict[str, Any]:
+    """What stands in the JSON beside an empty `top`: name, shape and dtype of each output."""
+    if agent.manifest.classifies:
+        return {}
+    return {
+        "outputs": [
+            {"name": name, "shape": list(array.shape), "dtype": str(array.dtype)}
+            for name, array in outputs.items()
+        ]
+    }

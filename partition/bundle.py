@@ -20,7 +20,7 @@ import json
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,7 @@ from splitpoint.codec import SplitpointError, TensorSpec, codecs_for
 from .errors import BundleError
 from .graph import Layer
 from .ladder import CodecLevel, RuntimeLevel
+from .model_kind import holds_classes
 from .picture import PictureInput
 
 SCHEMA = 2
@@ -176,7 +177,7 @@ class Manifest:
     @classmethod
     def _from_record(cls, record: Mapping[str, Any]) -> Manifest:
         picture = record["picture"]
-        return cls(
+        found = cls(
             name=str(record["name"]),
             source=str(record["source"]),
             weights=str(record["weights"]),
@@ -213,6 +214,9 @@ class Manifest:
                 for path, file in record["files"].items()
             },
         )
+        # Any model of photos was once taken for a classifier, and a worker may say anything.
+        classes = holds_classes(found.outputs, found.boundaries[-1].tensors)
+        return replace(found, classifies=found.classifies and classes)
 
     def _check(self) -> None:
         if len(self.boundaries) != len(self.segments) + 1 or not self.segments:

@@ -50,6 +50,11 @@ class CapturedModel:
     outputs: Mapping[str, Node]
     is_data: frozenset[Node]
 
+    @property
+    def output_names(self) -> dict[str, str]:
+        """The user's name of each output -> its tensor of the last cut."""
+        return {name: node.name for name, node in self.outputs.items()}
+
 
 def capture(
     module: torch.nn.Module,

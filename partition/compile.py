@@ -32,6 +32,7 @@ from .choose import DEFAULT_BOUNDARIES, choose_cuts, cuts_after
 from .errors import BundleError, CaptureError
 from .graph import Cut
 from .int8_segments import quantise_bundle
+from .model_kind import is_classifier
 from .model_spec import ModelSpec
 from .onnx_cut import OnnxCutter, export_whole
 from .onnx_names import layer_names
@@ -73,6 +74,13 @@ def compile_model(
     steps = _Steps(progress)
     steps("capture the graph")
     model = capture(spec.module, spec.args, spec.kwargs, name_prefix=spec.layer_prefix)
+    classifies = is_classifier(
+        spec.classifies,
+        model.output_names,
+        model.graph.cuts[-1].tensors,
+        takes_photos=spec.picture is not None,
+    )
+    spec = replace(spec, classifies=classifies)
     steps("choose boundaries")
     chosen = _choose_separable(model, spec, boundaries, after)
     cuts = [model.graph.cuts[i] for i in chosen]
@@ -246,9 +254,9 @@ def _manifest(
             )
             for index in range(len(cuts) - 1)
         ),
-        outputs={name: node.name for name, node in model.outputs.items()},
+        outputs=model.output_names,
         picture=spec.picture,
-        classifies=spec.classifies,
+        classifies=bool(spec.classifies),
         labels_file="labels.txt" if spec.labels else None,
         unsupported_ops=model.graph.unsupported_ops,
         max_relative_error=0.0,

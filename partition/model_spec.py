@@ -17,7 +17,9 @@ class ModelSpec:
 
     `args` and `kwargs` hold tensors with the batch as dimension 0 and a batch size of 2 or more.
     `picture` is set for models that take photos; they are captured from uint8 pixels on.
-    `classifies` says that the output holds one logit for each of `labels` (or of unnamed classes).
+    `classifies` says whether the first output holds one logit for each of `labels` (or of unnamed
+    classes). None leaves it to the model: one that takes photos and has no output but floats
+    `[batch, classes]` is a classifier.
     """
 
     source: str
@@ -25,7 +27,7 @@ class ModelSpec:
     args: tuple[Any, ...] = ()
     kwargs: Mapping[str, Any] = field(default_factory=dict)
     picture: PictureInput | None = None
-    classifies: bool = False
+    classifies: bool | None = None
     labels: Sequence[str] = ()
     weights: str = "as built"
     layer_prefix: str = ""
@@ -39,7 +41,7 @@ class ModelSpec:
         *,
         mean: Sequence[float],
         std: Sequence[float],
-        classifies: bool = True,
+        classifies: bool | None = None,
         labels: Sequence[str] = (),
         weights: str = "as built",
     ) -> ModelSpec:
