@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import inspect
-import logging
 import math
-import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,6 +27,7 @@ from .layers import (
     op_name,
     parameter_bytes,
 )
+from .quiet import quiet_torch
 
 MAX_BATCH = 4096
 
@@ -108,7 +106,7 @@ def _export(
         names = inspect.signature(module.forward).parameters
         by_name = dict(zip(names, shapes[0], strict=False)) | shapes[1]
     try:
-        with _quiet(), torch.no_grad():
+        with quiet_torch(), torch.no_grad():
             if not exported_before:  # such a program has one mode
                 module.eval()
             exported = torch.export.export(
@@ -123,20 +121,6 @@ def _export(
             "torch.export must accept the model with a free batch size: remove control flow that "
             "depends on values, and sizes fixed to one batch size",
         ) from error
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keeps torch's own deprecation notes and export chatter off the user's terminal."""
-    logger = logging.getLogger("torch")
-    level = logger.level
-    logger.setLevel(logging.CRITICAL)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logger.setLevel(level)
 
 
 def _user_inputs(program: ExportedProgram) -> list[Node]:

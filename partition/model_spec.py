@@ -32,6 +32,11 @@ class ModelSpec:
     weights: str = "as built"
     layer_prefix: str = ""
 
+    @property
+    def users_module(self) -> torch.nn.Module:
+        """The module that the user knows, without the normalisation that is put before it."""
+        return self.module.model if isinstance(self.module, FromPixels) else self.module
+
     @classmethod
     def of_picture_model(
         cls,

@@ -21,8 +21,9 @@ from torch.export import ExportedProgram
 from torch.export.graph_signature import OutputKind, OutputSpec, TensorArgument
 from torch.fx import Node
 
-from .capture import CapturedModel, _quiet
+from .capture import CapturedModel
 from .errors import CaptureError
+from .quiet import quiet_torch
 
 _MULTIPLE = re.compile(r"(?:(\d+)\*)?[A-Za-z_]\w*")
 
@@ -49,7 +50,7 @@ def export_whole(model: CapturedModel, boundary_nodes: Sequence[Node]) -> WholeO
     extra = [node for node in dict.fromkeys(boundary_nodes) if node not in inputs]
     _replace_outputs(program, extra)
     try:
-        with _quiet(), torch.no_grad():
+        with quiet_torch(), torch.no_grad():
             exported = torch.onnx.export(program, dynamo=True, optimize=True, verbose=False)
     except Exception as error:
         cause: BaseException = error

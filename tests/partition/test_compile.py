@@ -14,9 +14,10 @@ import torch
 from splitpoint.partition.bundle import MANIFEST, Bundle, open_bundle
 from splitpoint.partition.compile import compile_model
 from splitpoint.partition.errors import BundleError, CaptureError
-from splitpoint.partition.model_source import import_torchvision, load_model
+from splitpoint.partition.model_source import load_model
 from splitpoint.partition.model_spec import ModelSpec
 from splitpoint.partition.picture import PictureInput
+from splitpoint.partition.torchvision_models import import_torchvision
 from splitpoint.partition.verify import worst_relative_error
 
 TOLERANCE = 1e-4
@@ -264,7 +265,6 @@ def test_not_a_bundle(tmp_path: Path) -> None:
 
 def test_preprocessing_matches_torchvision(photos: Path, lite0: ModelSpec) -> None:
     from PIL import Image
-    from splitpoint.partition.model_source import import_torchvision
 
     transforms = __import__("torchvision.transforms", fromlist=["x"])
     assert import_torchvision() is not None

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 import torch
 from safetensors.torch import save_file
+from splitpoint.partition import torchvision_models
 from splitpoint.partition.compile import compile_model
 from splitpoint.partition.errors import ModelError
 from splitpoint.partition.model_source import load_model
@@ -70,3 +74,101 @@ def test_random_weights_are_seeded() -> None:
     first, second = (load_model("torchvision:alexnet", "none").module for _ in range(2))
     for a, b in zip(first.parameters(), second.parameters(), strict=True):
         assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize(
+    ("model", "words"),
+    [
+        (
+            "net.onnx",
+            "an ONNX graph, and models are taken from torch.*package.module:f",
+        ),
+        ("net.pt", "weights or a TorchScript program.*--weights FILE"),
+        ("dir/net.pth", "a file of weights.*--weights FILE"),
+        ("net.safetensors", "a file of weights.*--weights FILE"),
+        ("net.py", "a file of Python.*module:function"),
+        ("net.tflite", "no torch model"),
+        ("resnet50", "unknown model.*torchvision:NAME"),
+        ("absent.pt2", "there is no file absent.pt2"),
+        ("no.such:thing", "cannot import 'no.such'.*No module named 'no'"),
+        ("odd_factories:nothing", "has no function 'nothing'"),
+        (
+            "odd_factories:demanding",
+            r"demanding fails \(TypeError.*without arguments",
+        ),
+        ("odd_factories:failing", r"fails at .*odd_factories.py:9 \(ZeroDivisionError"),
+        ("odd_factories:number", "odd_factories:number returned int.*return a torch module"),
+        ("odd_import:model", r"odd_import:model fails at .*odd_import.py:2 \(RuntimeError: broken"),
+    ],
+)
+def test_what_is_no_model_is_said(
+    model: str, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "odd_factories.py").write_text(
+        "def demanding(size):\n    return size\n\n\n"
+        "def number():\n    return 3\n\n"
+        "def failing():\n    return 1 / 0\n"
+    )
+    (tmp_path / "odd_import.py").write_text("\nraise RuntimeError('broken\\nhere')\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ModelError, match=words) as caught:
+        load_model(model)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_program_exported_for_one_batch_size(tmp_path: Path) -> None:
+    program = torch.export.export(torch.nn.Linear(4, 2), (torch.randn(2, 4),))
+    torch.export.save(program, tmp_path / "static.pt2")
+    with pytest.raises(ModelError, match=r"one batch size only.*'input' is \[2, 4\].*Dim.DYNAMIC"):
+        load_model(str(tmp_path / "static.pt2"))
+
+
+def test_torchscript_under_another_name(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    with pytest.warns(DeprecationWarning, match="torch.jit"):
+        torch.jit.script(torch.nn.Linear(4, 2)).save(tmp_path / "script.pt2")
+    with pytest.raises(ModelError, match=r"no exported program.*TorchScript") as caught:
+        load_model(str(tmp_path / "script.pt2"))
+    assert "\n" not in str(caught.value)
+    assert capfd.readouterr().err == ""
+
+
+class Recorded:
+    made: ClassVar[list[str]] = []
+
+    def __init__(self, name: str, kind: str) -> None:
+        self.made.append(f"{name} {kind}")
+
+    def define(self, schema: str) -> None:
+        self.made.append(schema.partition("(")[0])
+
+
+@pytest.mark.parametrize("fits", [False, True])
+def test_operators_of_torchvision_are_declared_where_they_do_not_load(
+    fits: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A second declaration would end the process: torch throws while it loads a library."""
+
+    def load(path: Path) -> None:
+        assert path.name.startswith("_C")
+        if not fits:
+            raise OSError("undefined symbol")
+
+    monkeypatch.setattr(torchvision_models, "_schemas", [])
+    monkeypatch.setattr(Recorded, "made", [])
+    monkeypatch.delitem(sys.modules, "torchvision", raising=False)
+    monkeypatch.setattr(torch.ops, "load_library", load)
+    monkeypatch.setattr(torch.library, "Library", Recorded)
+    torchvision_models.declare_detection_operators()
+    assert Recorded.made == ([] if fits else ["torchvision DEF", "nms", "qnms"])
+
+
+def test_a_factory_may_import_what_imports_torchvision(tmp_path: Path) -> None:
+    (tmp_path / "uses_vision.py").write_text(
+        "import torchvision\n\ndef model():\n    return torchvision.ops.Permute([0, 2, 1, 3])\n"
+    )
+    script = "from splitpoint.partition.model_source import load_model; "
+    script += "print(load_model('uses_vision:model').module.model)"
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert "Permute" in done.stdout, done.stderr
