@@ -172,12 +172,14 @@ class Manifest:
             raise BundleError(
                 f"{where} is malformed ({type(error).__name__}: {error})", COMPILE_AGAIN
             ) from error
-        return manifest
+        # Any model of photos was once taken for a classifier, and a worker may say anything.
+        classes = holds_classes(manifest.outputs, manifest.boundaries[-1].tensors)
+        return replace(manifest, classifies=manifest.classifies and classes)
 
     @classmethod
     def _from_record(cls, record: Mapping[str, Any]) -> Manifest:
         picture = record["picture"]
-        found = cls(
+        return cls(
             name=str(record["name"]),
             source=str(record["source"]),
             weights=str(record["weights"]),
@@ -214,9 +216,6 @@ class Manifest:
                 for path, file in record["files"].items()
             },
         )
-        # Any model of photos was once taken for a classifier, and a worker may say anything.
-        classes = holds_classes(found.outputs, found.boundaries[-1].tensors)
-        return replace(found, classifies=found.classifies and classes)
 
     def _check(self) -> None:
         if len(self.boundaries) != len(self.segments) + 1 or not self.segments:
