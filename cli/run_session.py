@@ -45,7 +45,7 @@ class RunSession:
         Frames that were taken are finished either way, and the sinks are closed.
         """
         systemd = Systemd()
-        with StopSignals() as stop:
+        with StopSignals("stopping: frames under way are finished (again: at once)") as stop:
             async with AsyncExitStack() as stack:
                 stack.callback(self._close_sinks)
                 stack.push_async_callback(self.source.close)

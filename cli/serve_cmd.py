@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import importlib.util
-import signal
+import logging
+import os
+import sys
 from collections.abc import Callable
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,6 +16,7 @@ import typer
 
 from .config_file import config_option
 from .log_lines import setup_log_lines
+from .stop_signals import Stopped, StopSignals
 from .systemd import Systemd
 
 if TYPE_CHECKING:
@@ -117,7 +121,7 @@ def serve(
     """Run the cloud worker: finish the inference of many edges.
 
     Prints "listening on HOST:PORT" when it is ready. SIGTERM and Ctrl-C drain: what was taken is
-    answered, then it exits 0.
+    answered, then it exits 0. A second one ends it at once.
     """
     from splitpoint.cloud.lifetime import StreamLimits
     from splitpoint.cloud.security import Security
@@ -180,6 +184,11 @@ def serve(
         uvloop.run(main)
     else:
         asyncio.run(main)
+    # All is answered, closed and told. What Python would do now, to take torch apart, lasts up to
+    # seconds, and pulls the ground from under a thread that is still inside a runtime.
+    logging.shutdown()
+    sys.stderr.flush()
+    os._exit(0)
 
 
 def _traces(endpoint: str) -> FrameTraces:
@@ -192,18 +201,21 @@ async def _serve(bundles: list[Path], tell: Callable[[str], None], **options: An
     from splitpoint.cloud.worker import Worker
 
     systemd = Systemd()
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
-    async with Worker(bundles, progress=tell, **options) as worker:
-        if worker.metrics_address:
-            tell(f"metrics on http://{worker.metrics_address}/metrics")
-        tell(f"listening on {worker.address}")
-        systemd.ready()
-        alive = asyncio.create_task(systemd.keep_alive())
-        await stop.wait()
-        alive.cancel()
-        systemd.stopping()
-        tell("draining")
-    tell("stopped")
+    with StopSignals() as stop:
+        worker = Worker(bundles, progress=tell, **options)
+        async with AsyncExitStack() as stack:
+            try:
+                await stop.unless_requested(stack.enter_async_context(worker))
+            except Stopped:
+                tell("stopped before the models were loaded")
+                return
+            if worker.metrics_address:
+                tell(f"metrics on http://{worker.metrics_address}/metrics")
+            tell(f"listening on {worker.address}")
+            systemd.ready()
+            alive = asyncio.create_task(systemd.keep_alive())
+            await stop.wait()
+            alive.cancel()
+            systemd.stopping()
+            tell("draining")
+        tell("stopped")

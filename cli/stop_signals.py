@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM: the first one ends a run in order, the second one at once."""
+"""SIGINT and SIGTERM: the first one ends a command in order, the second one at once."""
 
 from __future__ import annotations
 
@@ -22,10 +22,13 @@ class Stopped(Exception):
 
 
 class StopSignals:
-    """While it is entered, signals set `requested` instead of ending the process."""
+    """While it is entered, signals set `requested` instead of ending the process.
 
-    def __init__(self) -> None:
-        self._event = asyncio.Event()
+    `words` are said when the first one comes, "" for none.
+    """
+
+    def __init__(self, words: str = "") -> None:
+        self._event, self._words = asyncio.Event(), words
 
     def __enter__(self) -> StopSignals:
         """Takes the signals over."""
@@ -42,6 +45,10 @@ class StopSignals:
     def requested(self) -> bool:
         """Whether a signal has come."""
         return self._event.is_set()
+
+    async def wait(self) -> None:
+        """Returns once a signal has come."""
+        await self._event.wait()
 
     async def unless_requested(self, work: Awaitable[T]) -> T:
         """What `work` comes to; `Stopped`, and `work` is cancelled, once a signal has come."""
@@ -74,5 +81,6 @@ class StopSignals:
             err.show_cursor(True)  # a live table may have hidden it
             sys.stdout.flush()
             os._exit(AT_ONCE)
-        say("stopping: frames under way are finished (again: at once)")
+        if self._words:
+            say(self._words)
         self._event.set()

@@ -37,6 +37,9 @@ INLINE_S = 3e-4
 # A step that takes longer than this, and so many times what it should, does not come back.
 HUNG_S, HUNG_TIMES = 10.0, 20.0
 WATCH_S = 0.25
+# A model that is being loaded or measured is broken off between two segments. What takes longer
+# than this is left behind, with its thread.
+BROKEN_OFF_S = 0.5
 LOAD_EVERY_S = 0.003  # is what is said of the load worked out again
 
 
@@ -119,13 +122,17 @@ class Engine:
         self._watch = asyncio.create_task(self._watchdog(), name="watchdog")
 
     async def stop(self) -> None:
-        """Ends after the step that is being computed; what waits gets STOPPING."""
+        """Ends after the step that is being computed; what waits gets STOPPING.
+
+        A model that is being loaded is not waited for.
+        """
         self._stopping = True
+        patience_s = self._hung_s if self._began_s is not None else BROKEN_OFF_S
         self._notify()
         if self._watch is not None:
             self._watch.cancel()
             await asyncio.gather(self._watch, return_exceptions=True)
-        await asyncio.to_thread(self._thread.join, self._hung_s)
+        await asyncio.to_thread(self._thread.join, patience_s)
         with self._lock:
             left = self._schedule.clear()
         stopping = FrameError(pb.STOPPING, "the worker is stopping")

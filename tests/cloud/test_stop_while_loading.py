@@ -1,0 +1,114 @@
+"""A worker that is told to stop while it loads stops, whatever the compute thread is doing."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+from splitpoint.cloud import load_model
+from splitpoint.cloud.kept_times import KeptTimes
+from splitpoint.cloud.runner import Runner
+from splitpoint.cloud.worker import Worker
+from splitpoint.partition.bundle import Bundle
+from splitpoint.partition.samples import synthetic_samples
+
+# A runtime that does not come back: what `serve` does when a model takes minutes in native code.
+STUCK = """
+import time
+from splitpoint.cli.main import main
+from splitpoint.cloud import load_model
+def stuck(*_):
+    print("stuck", file=__import__("sys").stderr, flush=True)
+    time.sleep(1000)
+load_model.measure_server = stuck
+main()
+"""
+
+
+async def test_loading_is_broken_off_between_two_segments(
+    small_bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measuring = threading.Event()
+
+    def measure(bundle: Bundle, runner: Runner, *_: Any) -> None:
+        values = synthetic_samples(bundle.manifest).inputs[0]
+        while True:  # batches of a large model on a slow device
+            runner.step(0, runner.enter(0, [values]), 1)
+            measuring.set()
+
+    monkeypatch.setattr(load_model, "measure_batches", measure)
+    worker = Worker(
+        [small_bundle.folder],
+        listen="127.0.0.1:0",
+        device="cpu",
+        runtime="torch",
+        kept=KeptTimes(measure=True),
+    )
+    loading = asyncio.create_task(worker.__aenter__())
+    assert await asyncio.to_thread(measuring.wait, 60)
+    computing = [t for t in threading.enumerate() if t.name == "splitpoint-compute"]
+    assert computing
+    loading.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await loading
+    for thread in computing:
+        await asyncio.to_thread(thread.join, 30)
+        assert not thread.is_alive()
+    host, _, port = worker.address.rpartition(":")
+    with pytest.raises(OSError, match=r"[Cc]onnect"):
+        await asyncio.open_connection(host, int(port))
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_a_worker_that_is_stuck_in_a_runtime(
+    small_bundle: Bundle, tmp_path: Path, number: signal.Signals
+) -> None:
+    command = [sys.executable, "-c", STUCK, "serve", str(small_bundle.folder)]
+    process = subprocess.Popen(
+        [*command, "--listen", "127.0.0.1:0", "--runtime", "torch", "--measure"],
+        stderr=subprocess.PIPE, text=True, cwd=tmp_path,
+    )  # fmt: skip
+    try:
+        assert process.stderr is not None
+        assert any("stuck" in line for line in process.stderr)
+        process.send_signal(number)
+        said = process.communicate(timeout=60)[1]
+        assert process.returncode == 0, said
+        assert "stopped before the models were loaded" in said
+        assert "Traceback" not in said
+    finally:
+        process.kill()
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_second_signal_ends_it_at_once(small_bundle: Bundle) -> None:
+    """While frames that never end are waited for."""
+    script = STUCK.replace(
+        "load_model.measure_server = stuck",
+        "from splitpoint.cloud.service import SplitService\n"
+        "async def drain(*_):\n"
+        "    print('waiting', file=__import__('sys').stderr, flush=True)\n"
+        "    await __import__('asyncio').sleep(1000)\n"
+        "SplitService.drain = drain",
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", script, "serve", str(small_bundle.folder),
+         "--listen", "127.0.0.1:0", "--runtime", "torch"],
+        stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    try:
+        assert process.stderr is not None
+        assert any("listening" in line for line in process.stderr)
+        process.send_signal(signal.SIGTERM)
+        assert any("waiting" in line for line in process.stderr)
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=60)
+        assert process.returncode == 130
+    finally:
+        process.kill()
