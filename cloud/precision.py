@@ -9,6 +9,7 @@ from contextlib import AbstractContextManager
 import numpy as np
 import torch
 from splitpoint.codec import Array
+from splitpoint.partition.relative_error import relative_error
 
 from .errors import ServeError
 
@@ -50,16 +51,13 @@ def choose_precision(
 
 
 def _difference(outputs: Mapping[str, Array], exact: Mapping[str, Array]) -> float:
-    """Infinite where an output is no number any more."""
-    worst = 0.0
-    for name, expected in exact.items():
-        if not np.issubdtype(expected.dtype, np.floating):
-            worst = max(worst, float((outputs[name] != expected).any()))
-            continue
-        scale = max(float(np.abs(expected).max()), 1e-30)
-        off = float(np.abs(outputs[name].astype(np.float64) - expected).max()) / scale
-        worst = max(worst, off if np.isfinite(off) else np.inf)
-    return worst
+    """See `relative_error`; integers and truth values must be equal."""
+    return max(
+        relative_error(outputs[name], expected)
+        if np.issubdtype(expected.dtype, np.floating)
+        else float((outputs[name] != expected).any())
+        for name, expected in exact.items()
+    )
 
 
 @contextlib.contextmanager

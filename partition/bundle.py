@@ -114,7 +114,10 @@ class Manifest:
     files: Mapping[str, File]
 
     def to_bytes(self) -> bytes:
-        """Canonical JSON: equal manifests have equal bytes, and so equal digests."""
+        """Canonical JSON: equal manifests have equal bytes, and so equal digests.
+
+        Keys are sorted, but for the outputs, which stay in the order that the model returns.
+        """
         data = {
             "schema": SCHEMA,
             "name": self.name,
@@ -148,7 +151,11 @@ class Manifest:
                 for path, file in sorted(self.files.items())
             },
         }
-        return json.dumps(data, sort_keys=True, separators=(",", ":")).encode()
+        fields = [
+            f'"{key}":{json.dumps(value, sort_keys=key != "outputs", separators=(",", ":"))}'
+            for key, value in sorted(data.items())
+        ]
+        return f"{{{','.join(fields)}}}".encode()
 
     @classmethod
     def from_bytes(cls, data: bytes, where: str) -> Manifest:

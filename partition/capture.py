@@ -82,7 +82,7 @@ def capture(
     cuts, cut_nodes = _find_cuts(layers, inputs, list(outputs.values()), is_data)
     return CapturedModel(
         program=program,
-        graph=_model_graph(program, layers, cuts, inputs),
+        graph=_model_graph(program, layers, cuts, inputs, list(outputs.values())),
         layers=tuple(layers),
         cut_nodes=cut_nodes,
         outputs=outputs,
@@ -236,7 +236,11 @@ def _crossing_spec(node: Node) -> TensorSpec | None:
 
 
 def _model_graph(
-    program: ExportedProgram, layers: list[LayerNodes], cuts: tuple[Cut, ...], inputs: list[Node]
+    program: ExportedProgram,
+    layers: list[LayerNodes],
+    cuts: tuple[Cut, ...],
+    inputs: list[Node],
+    outputs: list[Node],
 ) -> ModelGraph:
     parameters = parameter_values(program)
     position = {node: index for index, layer in enumerate(layers) for node in layer.nodes}
@@ -260,7 +264,7 @@ def _model_graph(
                 op=layer.op,
                 output_shape=shape,
                 dtype=str(first.dtype).removeprefix("torch."),
-                output_bytes=first.element_size() * math.prod(shape_of_one(first)),
+                output_bytes=_leaving_bytes(layer, outputs),
                 flops=layer_flops(layer),
                 params=layer_parameters(layer, parameters),
                 param_bytes=parameter_bytes(layer, parameters),
@@ -272,3 +276,18 @@ def _model_graph(
         op_name(node) for layer in layers for node in layer.nodes if node_flops(node) is None
     }
     return ModelGraph(layers=tuple(records), cuts=cuts, unsupported_ops=tuple(sorted(unsupported)))
+
+
+def _leaving_bytes(layer: LayerNodes, outputs: list[Node]) -> int:
+    """Raw bytes, for one sample, of the tensors that others read or that the model returns."""
+    own = set(layer.nodes)
+    values = [
+        fake_value(node)
+        for node in layer.nodes
+        if node in outputs or not own.issuperset(node.users)
+    ]
+    return sum(
+        value.element_size() * math.prod(shape_of_one(value))
+        for value in values
+        if isinstance(value, torch.Tensor)
+    )

@@ -79,20 +79,21 @@ def _weighed(graph: ModelGraph) -> Weighed:
 def _candidates(graph: ModelGraph, excluded: frozenset[int]) -> list[int]:
     """The narrowest cut after each heavy layer and before the next, none before the first.
 
-    Of equals, one that takes no fused group apart, and of those the last.
+    Of equals, those of the fewest tensors (one before a split, not its parts behind it), of those
+    one that takes no fused group apart, and of those the last.
     """
     stretch = [0]
     for layer in graph.layers:
         stretch.append(stretch[-1] + is_heavy(layer.op))
     ends = [(members[0], members[-1]) for members in fuse(graph).members]
-    best: dict[int, tuple[int, int, int]] = {}
+    best: dict[int, tuple[int, int, int, int]] = {}
     for index, cut in list(enumerate(graph.cuts))[1:-1]:
         key = stretch[cut.after + 1]
         if key and index not in excluded:
             torn = sum(first <= cut.after < end for first, end in ends)
-            rank = (cut.nbytes, torn, -index)
+            rank = (cut.nbytes, len(cut.tensors), torn, -index)
             best[key] = min(best.get(key, rank), rank)
-    return [-negative for _, _, negative in best.values()]
+    return [-rank[-1] for rank in best.values()]
 
 
 def _lowest_regret(

@@ -37,7 +37,7 @@ from .model_spec import ModelSpec
 from .onnx_cut import OnnxCutter, export_whole
 from .onnx_names import layer_names
 from .program import program_of
-from .verify import inseparable_cuts, worst_relative_error
+from .verify import inseparable_cuts, verified_error
 from .weights import save_weights, share_weights
 
 Progress = Callable[[str, int, int], None]
@@ -103,12 +103,7 @@ def compile_model(
         del whole
         steps("verify against the unsplit model")
         manifest = _manifest(model, spec, out.name.removesuffix(".split"), cuts, draft)
-        worst = worst_relative_error(manifest, draft, spec)
-        if not worst <= TOLERANCE:
-            raise CaptureError(
-                f"the segments differ from the unsplit model by {worst:.1e} of its largest output",
-                "a part of the model is not deterministic at inference, or depends on the batch",
-            )
+        worst = verified_error(manifest, draft, spec, TOLERANCE)
         manifest = replace(manifest, max_relative_error=float(f"{worst:.2g}"))
         if calibration is not None:
             manifest = _calibrated(manifest, draft, calibration, progress)

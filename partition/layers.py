@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import operator
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -25,8 +26,15 @@ class LayerNodes:
 
     @property
     def output(self) -> Node:
-        """The node whose value is the layer's output."""
-        return self.nodes[-1]
+        """The node whose value is the layer's output; of several parts (a chunk's) the first."""
+        last = self.nodes[-1]
+        if last.target is not operator.getitem:
+            return last
+        return next(
+            node
+            for node in self.nodes
+            if node.target is operator.getitem and node.args[0] is last.args[0]
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +51,8 @@ def group_layers(nodes: Sequence[Node], prefix: str) -> list[LayerNodes]:
 
     Neighbouring nodes of one call of a leaf module are one layer, unless several of them compute
     (multi-head attention is written as one module, but is many operations). What stands in the
-    forward method of a module with children is one layer an operation, called `MODULE.OP`.
+    forward method of a module with children is one layer an operation, called `MODULE.OP`. An
+    operation with several outputs and the nodes that pick them are one layer.
     Repeated names get `#2`, `#3`, … in execution order.
     """
     parents = {
@@ -55,6 +64,9 @@ def group_layers(nodes: Sequence[Node], prefix: str) -> list[LayerNodes]:
     calls: list[_Call] = []
     for node in nodes:
         call, op = _call_of(node), op_name(node)
+        if node.target is operator.getitem and layers and node.args[0] in layers[-1].nodes:
+            layers[-1].nodes.append(node)
+            continue
         is_leaf = call.path not in parents and call.path != ""
         if (
             layers

@@ -83,7 +83,7 @@ def _replace_outputs(program: ExportedProgram, outputs: Sequence[Node]) -> None:
     for entry in program.module_call_graph:
         if entry.fqn == "" and entry.signature is not None:
             entry.signature.out_spec = flat
-            entry.signature.outputs = [TensorArgument(name=node.name) for node in outputs]
+            entry.signature.outputs = []  # torch cannot follow these names when it decomposes
     program.graph_module.recompile()
 
 
@@ -127,9 +127,9 @@ class OnnxCutter:
         if shapes and not used & set(here):
             used.add(next(iter(here)))
         rename = {name: spec.name for name, spec in (here | wanted).items()}
-        for number, node in enumerate(nodes):
-            for name in filter(None, node.output):
-                rename.setdefault(name, f"{self._layer_of.get(name, '')}/{number}")
+        values = [name for node in nodes for name in node.output if name]
+        for number, name in enumerate(values):
+            rename.setdefault(name, f"{self._layer_of.get(name, '')}/{number}")
         prelude = self._recomputed_shapes(shapes, here, used) if shapes else ([], [])
         copies = [_copy(node, rename) for node in (*prelude[0], *nodes)]
         tensors = [self._initializers[name] for name in initializers]
@@ -236,7 +236,8 @@ def _copy(node: onnx.NodeProto, rename: dict[str, str]) -> onnx.NodeProto:
     copy.CopyFrom(node)
     copy.input[:] = [rename.get(name, name) for name in node.input]
     copy.output[:] = [rename.get(name, name) for name in node.output]
-    copy.name = copy.output[0]  # fused nodes are called after one or the other
+    # Fused nodes are called after one or the other; an output that nobody reads has no name.
+    copy.name = next(name for name in copy.output if name)
     copy.doc_string = ""
     del copy.metadata_props[:]  # source paths of the machine that compiled
     return copy

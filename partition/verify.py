@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from splitpoint.codec import Array
 
 from .bundle import Bundle, Manifest
 from .canonical import parameter_values
 from .capture import CapturedModel
 from .chain import SegmentChain
+from .errors import CaptureError
 from .model_spec import ModelSpec
 from .onnx_chain import OnnxChain
 from .program import load_program, program_of
+from .relative_error import relative_error
 from .torch_chain import TorchChain
 
 BATCHES = (1, 3)
@@ -51,7 +53,8 @@ def inseparable_cuts(model: CapturedModel, cuts: Sequence[int], spec: ModelSpec)
     """Those of `cuts` where a batch is not the concatenation of its samples' tensors.
 
     Only there may the server concatenate tensors of several requests. A dimension of 12*batch may
-    have the batch inside; nothing but running it tells.
+    have the batch inside; nothing but running it tells. Nor can a cut where a tensor holds NaN be
+    told to be one. Raises `CaptureError` for a model whose answers are NaN.
     """
     parameters = parameter_values(model.program)
     names = {node: name for node, (name, _) in parameters.items()}
@@ -69,6 +72,12 @@ def inseparable_cuts(model: CapturedModel, cuts: Sequence[int], spec: ModelSpec)
         return values | dict(zip(program["outputs"], results, strict=True))
 
     together, apart = run(samples), [run([sample]) for sample in samples]
+    for name, node in model.outputs.items():
+        if any(values[node.name].isnan().any() for values in (together, *apart)):
+            raise CaptureError(
+                f"the model answers NaN to its example inputs (output {name!r})",
+                "give example inputs that it answers with numbers: none, say, that is all padding",
+            )
     bad = set()
     for cut in cuts:
         for tensor in model.graph.cuts[cut].tensors:
@@ -76,6 +85,39 @@ def inseparable_cuts(model: CapturedModel, cuts: Sequence[int], spec: ModelSpec)
             if relative_error(together[tensor.name].numpy(), joined.numpy()) > 1e-3:
                 bad.add(cut)
     return bad
+
+
+def verified_error(manifest: Manifest, folder: Path, spec: ModelSpec, tolerance: float) -> float:
+    """`worst_relative_error`; `CaptureError` with what is known of the cause if it is larger."""
+    worst = worst_relative_error(manifest, folder, spec)
+    if worst <= tolerance:
+        return worst
+    differ = (
+        f"the segments differ from the unsplit model by {worst:.1e} of its largest output"
+        if math.isfinite(worst)
+        else "the segments answer NaN, infinity or another shape where the unsplit model does not"
+    )
+    with _without_fast_path() as was_enabled:
+        if was_enabled and worst_relative_error(manifest, folder, spec) <= tolerance:
+            raise CaptureError(
+                f"{differ}, but not when torch's fast path for nn.TransformerEncoder is off",
+                "the fast path answers zeros for padding: build the encoder with "
+                "enable_nested_tensor=False, or mask what it answers there",
+            )
+    raise CaptureError(
+        differ, "a part of the model is not deterministic at inference, or depends on the batch"
+    )
+
+
+@contextmanager
+def _without_fast_path() -> Iterator[bool]:
+    """Within it transformers compute as they are written; whether the fast path was on before."""
+    before: bool = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield before
+    finally:
+        torch.backends.mha.set_fastpath_enabled(before)
 
 
 def worst_relative_error(manifest: Manifest, folder: Path, spec: ModelSpec) -> float:
@@ -100,12 +142,3 @@ def worst_relative_error(manifest: Manifest, folder: Path, spec: ModelSpec) -> f
             pairs = zip(found, expected, strict=True)
             worst = max(worst, *(relative_error(a, b) for a, b in pairs))
     return worst
-
-
-def relative_error(found: Array, expected: Array) -> float:
-    """Largest difference, relative to the largest magnitude expected; infinite for other shapes."""
-    if found.shape != expected.shape:
-        return float("inf")
-    difference = float(np.abs(found.astype(np.float64) - expected.astype(np.float64)).max())
-    scale = float(np.abs(expected.astype(np.float64)).max())
-    return difference / scale if scale else difference

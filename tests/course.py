@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from processes import MAIN
 from splitpoint.edge import EdgeAgent, Outcome, Result
-from splitpoint.partition.verify import relative_error
+from splitpoint.partition.relative_error import relative_error
 
 FPS, BUDGET_MS = 15, 600.0
 # A finish of the small model takes a millisecond; the rest is for a machine that does other things.

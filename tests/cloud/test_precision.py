@@ -36,6 +36,20 @@ def test_a_changed_label_is_not_close_however_small_the_number() -> None:
     assert choose_precision(run)[0] != "fp16"
 
 
+def test_what_is_infinite_in_float32_must_be_so_in_the_other_format() -> None:
+    """A class that is never to be chosen has the score -inf; it says nothing of the others."""
+    exact = np.array([[1.0, -np.inf, 2.0]], np.float32)
+    found = {
+        "fp32": exact,
+        "tf32": np.array([[1.0, -np.inf, np.nan]], np.float32),
+        "bf16": np.array([[1.0, -3e38, 2.0]], np.float32),
+        "fp16": np.array([[1.0, -np.inf, 2.001]], np.float32),
+    }
+    errors = choose_precision(lambda name: ({"scores": found[name]}, 1.0))[1]
+    assert errors["tf32"][0] == errors["bf16"][0] == np.inf
+    assert errors["fp16"][0] == pytest.approx(0.0005, rel=1e-3)
+
+
 @pytest.mark.parametrize("name", ["fp8", "FP32", ""])
 def test_unknown_formats_are_refused(name: str) -> None:
     with pytest.raises(ServeError, match="unknown precision"):

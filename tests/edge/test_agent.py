@@ -19,7 +19,7 @@ from splitpoint.partition.compile import compile_model
 from splitpoint.partition.link import parse_link
 from splitpoint.partition.model_spec import ModelSpec
 from splitpoint.partition.plan import PlanError
-from splitpoint.partition.verify import relative_error
+from splitpoint.partition.relative_error import relative_error
 from splitpoint.proto.status import RefusedError, UnreachableError
 
 FAST = parse_link("1000mbps,0ms")

@@ -20,9 +20,9 @@ from splitpoint.partition.bundle import Bundle
 from splitpoint.partition.codec_tables import codecs_of
 from splitpoint.partition.model_spec import ModelSpec
 from splitpoint.partition.plan import Plan, coarser
+from splitpoint.partition.relative_error import relative_error
 from splitpoint.partition.runtimes import segment_files
 from splitpoint.partition.slowdown import Slowdown
-from splitpoint.partition.verify import relative_error
 
 
 @pytest.fixture(scope="module")

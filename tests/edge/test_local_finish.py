@@ -22,7 +22,7 @@ from splitpoint.edge.local_finish import LocalFinish
 from splitpoint.partition.bundle import Bundle
 from splitpoint.partition.link import parse_link
 from splitpoint.partition.model_spec import ModelSpec
-from splitpoint.partition.verify import relative_error
+from splitpoint.partition.relative_error import relative_error
 from splitpoint.proto.status import UnreachableError
 
 FAST = parse_link("1000mbps,0ms")

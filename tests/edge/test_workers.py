@@ -21,7 +21,7 @@ from splitpoint.partition.bundle import Bundle
 from splitpoint.partition.compile import compile_model
 from splitpoint.partition.link import parse_link
 from splitpoint.partition.model_spec import ModelSpec
-from splitpoint.partition.verify import relative_error
+from splitpoint.partition.relative_error import relative_error
 from splitpoint.proto import splitpoint_pb2 as pb
 from splitpoint.proto.frames import FrameError
 from splitpoint.proto.status import UnreachableError
