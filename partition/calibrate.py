@@ -150,13 +150,20 @@ def _blocks(
     spreads: Mapping[str, float],
     advance: Callable[[], None],
 ) -> dict[Key, Blocks]:
-    """How every tensor at every inner boundary is transformed, as far as its axes go."""
+    """How tensors at inner boundaries are transformed, as far as their axes go.
+
+    Those that hold NaN or infinity (an attention mask, say) are not: they have no moments.
+    """
     specs = _specs(bundle)
     found: dict[Key, AxisMoments] = {}
+    unfit: set[Key] = set()
     generator = torch.Generator().manual_seed(1)
     for given in inputs:
         seen = gradients(bundle.manifest, chain, given, spreads, generator, AXIS_PROJECTIONS)
         for key, (value, grads) in seen.items():
+            if key in unfit or not np.isfinite(value).all():
+                unfit.add(key)
+                continue
             grid = Grid.of(specs[key])
             rows = _rows(specs[key], [value])
             own = AxisMoments.of(grid, rows, _rows(specs[key], list(grads)))
@@ -166,7 +173,9 @@ def _blocks(
                 found[key] = own
         advance()
     return {
-        key: Blocks.of(specs[key], axes_of(Grid.of(specs[key]), own)) for key, own in found.items()
+        key: Blocks.of(specs[key], axes_of(Grid.of(specs[key]), own))
+        for key, own in found.items()
+        if key not in unfit
     }
 
 
@@ -184,7 +193,8 @@ def _moments(
     generator = torch.Generator().manual_seed(0)
     for number, given in enumerate(inputs):
         seen = gradients(bundle.manifest, chain, given, spreads, generator, PROJECTIONS)
-        for key, (value, grads) in seen.items():
+        for key in blocks:
+            value, grads = seen[key]
             rows = _rows(specs[key], [value])
             own = Moments.of(blocks[key], rows, _rows(specs[key], list(grads)))
             fold = found[key][number % FOLDS]

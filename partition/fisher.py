@@ -65,7 +65,12 @@ def gradients(
                 allow_unused=True,
             )
             for (key, value), grad in zip(crossing.items(), grads, strict=True):
-                found[key].append(torch.zeros_like(value) if grad is None else grad)
+                # A square root at 0, say, has none: what is not known counts as nothing.
+                found[key].append(
+                    torch.zeros_like(value)
+                    if grad is None
+                    else grad.nan_to_num(nan=0.0, posinf=0.0, neginf=0.0)
+                )
     return {
         key: (crossing[key].detach().cpu().numpy(), torch.stack(grads).cpu().numpy())
         for key, grads in found.items()

@@ -35,9 +35,11 @@ class Judge:
         specs = manifest.boundaries[0].tensors
         joined = {s.name: [given[s.name] for given in inputs] for s in specs}
         self._truth = self._answers(manifest.boundaries[0], joined)
-        if not all(np.isfinite(answer).all() for answer in self._truth):
+        if not _finite(self._truth):
             raise CalibrationError(
-                "the model answers NaN or infinity to a calibration input", "leave that input out"
+                "the model answers NaN or infinity to a calibration input",
+                "leave that input out; where the model writes infinity over some of its answers, "
+                "compile it without that step and take it with what arrives",
             )
 
     @property
@@ -58,8 +60,8 @@ class Judge:
     ) -> CodecLevel | None:
         """The rung of `codec` over all `values`, one array of each tensor for every input.
 
-        Input i is coded with `sources[i % len(sources)]`. None for a codec that refuses an input:
-        it has no place on the ladder.
+        Input i is coded with `sources[i % len(sources)]`. None for a codec that refuses an input,
+        or what it leaves of one is answered with NaN or infinity: it has no place on the ladder.
         """
         count = len(next(iter(values.values())))
         sizes, encode_ms, decode_ms = [], [], []
@@ -80,13 +82,16 @@ class Judge:
             if len(sources) <= number < len(sources) + _TIMED:  # the first ones make the codec
                 encode_ms.append(1e3 * (encoded - start))
                 decode_ms.append(1e3 * (end - encoded))
+        outcome = self._outcome(boundary, decoded)
+        if outcome is None:
+            return None
         return CodecLevel(
             codec=codec,
             nbytes=round(statistics.mean(sizes), 1),
             p95_bytes=round(float(np.percentile(sizes, 95)), 1),
             encode_ms=round(statistics.median(encode_ms or [0.0]), 3),
             decode_ms=round(statistics.median(decode_ms or [0.0]), 3),
-            **self._outcome(boundary, decoded),
+            **outcome,
         )
 
     def runtime_level(
@@ -94,13 +99,24 @@ class Judge:
     ) -> RuntimeLevel:
         """The same for `values` that another runtime computed, one array for every input.
 
-        They may be those of the last boundary, which are the outputs.
+        They may be those of the last boundary, which are the outputs. `CalibrationError` where they
+        are answered with NaN or infinity.
         """
-        return RuntimeLevel(**self._outcome(boundary, values))
+        outcome = self._outcome(boundary, values)
+        if outcome is None:
+            raise CalibrationError(
+                f"in INT8 up to boundary {boundary.id} the model answers NaN or infinity",
+                "compile it without --int8",
+            )
+        return RuntimeLevel(**outcome)
 
-    def _outcome(self, boundary: Boundary, values: Mapping[str, Sequence[Array]]) -> dict[str, Any]:
-        """The fields of `Judged`."""
+    def _outcome(
+        self, boundary: Boundary, values: Mapping[str, Sequence[Array]]
+    ) -> dict[str, Any] | None:
+        """The fields of `Judged`; None for answers that are no finite numbers."""
         answers = self._answers(boundary, values)
+        if not _finite(answers):
+            return None
         agreed = correct = before = None
         if self._manifest.classifies:
             top, truth = answers[0].argmax(-1), self._truth[0].argmax(-1)
@@ -146,6 +162,10 @@ class Judge:
             float(((after - before) ** 2).mean() / max(before.var(), 1e-30)) / 2
             for before, after in zip(self._truth, answers, strict=True)
         )
+
+
+def _finite(answers: Sequence[Array]) -> bool:
+    return all(bool(np.isfinite(answer).all()) for answer in answers)
 
 
 def _log_softmax(values: Array) -> Array:

@@ -212,3 +212,16 @@ def test_the_same_generator_gives_the_same_gradients() -> None:
     )
     assert np.array_equal(first, again)
     assert not np.array_equal(first, other)
+
+
+def test_where_there_is_no_gradient_it_counts_as_nothing() -> None:
+    """A square root has none at 0, and the ReLU before it makes NaN of that."""
+    chain = Functions(
+        lambda state: {"h": state["x"]}, lambda state: {"y": torch.relu(state["h"]).sqrt()}
+    )
+    known = manifest({"x": 4}, {"h": 4}, {"y": 4}, classifies=False)
+    given = {"x": np.array([[1.0, -1.0, 4.0, 0.0]], np.float32)}
+    grads = gradients(known, chain, given, SPREADS, seeded(0), 6)[1, "h"][1]
+    assert np.isfinite(grads).all()
+    assert np.abs(grads[:, 0, [0, 2]]).all()
+    assert not grads[:, 0, [1, 3]].any()
