@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import numpy as np
 from splitpoint.codec import Array
@@ -73,7 +75,7 @@ class PlainLines:
 
 
 class OutputFiles:
-    """A sink that writes every output as DIR/ID-NAME.npy."""
+    """A sink that writes every output as DIR/ID-NAME.npy (see `file_names`)."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -81,12 +83,24 @@ class OutputFiles:
 
     def add(self, result: Result) -> None:
         """A file for each output."""
+        names = file_names(result.outputs)
         for name, array in result.outputs.items():
-            safe = re.sub(r"[^A-Za-z0-9_.-]", "_", name)
-            np.save(self._folder / f"{result.id:06}-{safe}.npy", array)
+            np.save(self._folder / f"{result.id:06}-{names[name]}.npy", array)
 
     def close(self) -> None:
         """Each file is written already."""
+
+
+def file_names(outputs: Iterable[str]) -> dict[str, str]:
+    """A file's name for each output: odd characters become `_`.
+
+    Where several outputs would share one name, their odd characters are written as in a URL.
+    """
+    plain = {name: re.sub(r"[^A-Za-z0-9_.-]", "_", name) for name in outputs}
+    shared = Counter(plain.values())
+    return {
+        name: quote(name, safe="") if shared[safe] > 1 else safe for name, safe in plain.items()
+    }
 
 
 def best_answer(agent: EdgeAgent, result: Result) -> str:
