@@ -8,8 +8,8 @@ from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from pathlib import Path
 
-from PIL import Image, UnidentifiedImageError
 from splitpoint.codec import Array
+from splitpoint.partition.photo import is_picture
 from splitpoint.partition.samples import PICTURE_SUFFIXES
 
 from .capture import quiet_opencv
@@ -77,11 +77,8 @@ def is_video(path: Path) -> bool:
     suffix = path.suffix.lower()
     if suffix in VIDEO_SUFFIXES | PICTURE_SUFFIXES:
         return suffix in VIDEO_SUFFIXES
-    try:
-        with Image.open(path):
-            return False
-    except (UnidentifiedImageError, OSError):
-        pass
+    if is_picture(path):
+        return False
     if importlib.util.find_spec("cv2") is None:
         raise SourceError(f"{path} is no picture", 'for videos: pip install "splitpoint[video]"')
     quiet_opencv()

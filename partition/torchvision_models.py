@@ -90,7 +90,13 @@ def torchvision_model(source: str, weights: str) -> ModelSpec:
     transforms = entry.transforms()
     crop = getattr(transforms, "crop_size", None) or getattr(transforms, "resize_size", [224])
     resize = getattr(transforms, "resize_size", crop)
-    picture = PictureInput(resize_px=max(resize[0], crop[0]), height_px=crop[0], width_px=crop[0])
+    interpolation = getattr(transforms, "interpolation", None)
+    picture = PictureInput(
+        resize_px=max(resize[0], crop[0]),
+        height_px=crop[0],
+        width_px=crop[0],
+        interpolation="bilinear" if interpolation is None else str(interpolation.value),
+    )
     model = _built(torchvision, name, entry if weights == "default" else None)
     if weights == "none":
         _randomise_zero_heads(model)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import ExifTags, Image
 from splitpoint.edge import Given
 from splitpoint.edge.errors import SourceError
 from splitpoint.edge.files_source import FilesSource
@@ -57,6 +57,23 @@ def test_arrays_are_treated_as_files_are(tmp_path: Path) -> None:
         given = FEED.of_array(bad, "camera#7")
         assert isinstance(given.error, PictureError)
         assert given.metadata == "camera#7"
+
+
+def test_files_are_upright_and_grey_of_16_bits_is_grey(tmp_path: Path) -> None:
+    upright = Image.fromarray(
+        np.random.default_rng(0).integers(0, 256, (30, 40, 3)).astype(np.uint8)
+    )
+    upright.save(tmp_path / "upright.png")
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    turned = upright.transpose(Image.Transpose.ROTATE_90)
+    turned.save(tmp_path / "turned.png", exif=exif)
+    assert np.array_equal(
+        FEED.of_file(tmp_path / "turned.png").inputs["pixels"],
+        FEED.of_file(tmp_path / "upright.png").inputs["pixels"],
+    )
+    Image.fromarray(np.full((30, 40), 0x4040, np.uint16)).save(tmp_path / "grey.png")
+    assert (FEED.of_file(tmp_path / "grey.png").inputs["pixels"] == 0x40).all()
 
 
 def test_a_model_without_pictures_is_refused(small_bundle: Bundle) -> None:

@@ -7,7 +7,6 @@ import json
 import shutil
 from pathlib import Path
 
-import numpy as np
 import onnx
 import pytest
 import torch
@@ -261,19 +260,6 @@ def test_not_a_bundle(tmp_path: Path) -> None:
         open_bundle(tmp_path / "nothing.split")
     with pytest.raises(BundleError, match="is no bundle"):
         open_bundle(tmp_path)
-
-
-def test_preprocessing_matches_torchvision(photos: Path, lite0: ModelSpec) -> None:
-    from PIL import Image
-
-    transforms = __import__("torchvision.transforms", fromlist=["x"])
-    assert import_torchvision() is not None
-    reference = transforms.Compose([transforms.Resize(256), transforms.CenterCrop(224)])
-    assert lite0.picture is not None
-    for path in photos.iterdir():
-        with Image.open(path) as photo:
-            expected = np.asarray(reference(photo.convert("RGB")))
-        assert np.array_equal(lite0.picture.read(path), expected)
 
 
 def test_onnx_values_bear_the_layers_names(small_bundle: Bundle) -> None:
