@@ -27,10 +27,12 @@ def read_pair(cert: Path, key: Path, now: datetime | None = None) -> tuple[bytes
     """The certificate (its chain behind it) and its key, in PEM.
 
     Raises `TlsError` where one is missing, they do not belong together, the key is encrypted, or
-    the certificate is not valid at `now`.
+    the certificate is not valid at `now`. Of the chain nothing is asked: authorities sign each
+    other, and a path over one that has expired need not be the only one.
     """
     chain, secret = _read(cert), _read(key)
-    _check_dates(cert, chain, now)
+    first, *_ = _certificates(cert, chain)
+    _check_dates(cert, first, now)
 
     def no_password() -> str:
         # Without this, OpenSSL would ask for one on the terminal.
@@ -48,14 +50,27 @@ def read_pair(cert: Path, key: Path, now: datetime | None = None) -> tuple[bytes
 
 
 def read_ca(path: Path, now: datetime | None = None) -> bytes:
-    """Certificates of authorities, in PEM; `TlsError` where there is none or one is not valid."""
-    found = _read(path)
-    _check_dates(path, found, now)
-    try:
-        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cafile=path)
-    except ssl.SSLError as error:
-        raise TlsError(f"{path} holds no certificate of an authority") from error
-    return found
+    """The certificates of authorities in a file that can be used at `now`, in PEM.
+
+    The bundles of systems hold some that have expired: those are left out. Raises `TlsError`, with
+    what is wrong with the first of them, where none is left.
+    """
+    usable, refused = [], []
+    for certificate in _certificates(path, _read(path)):
+        try:
+            _check_dates(path, certificate, now)
+            ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cadata=certificate)
+        except TlsError as error:
+            refused.append(error)
+        except ssl.SSLError as error:
+            wrong = TlsError(f"{path} holds no certificate of an authority")
+            wrong.__cause__ = error
+            refused.append(wrong)
+        else:
+            usable.append(certificate)
+    if not usable:
+        raise refused[0]
+    return "".join(f"{certificate}\n" for certificate in usable).encode()
 
 
 def _read(path: Path) -> bytes:
@@ -65,27 +80,27 @@ def _read(path: Path) -> bytes:
         raise TlsError(f"cannot read {path}: {error.strerror or error}") from error
 
 
-def _check_dates(path: Path, pem: bytes, now: datetime | None) -> None:
+def _certificates(path: Path, pem: bytes) -> list[str]:
+    """The PEM of each certificate in a file's content, at least one."""
+    _, *parts = pem.decode("ascii", "replace").split(_BEGIN)
+    if not parts:
+        raise TlsError(f"{path} holds no certificate in PEM")
+    return [f"{_BEGIN}{part.partition(_END)[0]}{_END}" for part in parts]
+
+
+def _check_dates(path: Path, certificate: str, now: datetime | None) -> None:
     now = now or datetime.now(timezone.utc)
     try:
-        spans = [_validity(der) for der in _certificates(pem)]
+        begins, ends = _validity(ssl.PEM_cert_to_DER_cert(certificate))
     except (ValueError, IndexError) as error:
         raise TlsError(f"{path} holds a damaged certificate") from error
-    if not spans:
-        raise TlsError(f"{path} holds no certificate in PEM")
-    for begins, ends in spans:
-        if now > ends:
-            raise TlsError(f"a certificate in {path} expired on {ends:%Y-%m-%d}", "make a new one")
-        if now < begins:
-            raise TlsError(
-                f"a certificate in {path} is valid from {begins:%Y-%m-%d %H:%M} UTC on",
-                "is this machine's clock right?",
-            )
-
-
-def _certificates(pem: bytes) -> Iterator[bytes]:
-    for part in pem.decode("ascii", "replace").split(_BEGIN)[1:]:
-        yield ssl.PEM_cert_to_DER_cert(f"{_BEGIN}{part.partition(_END)[0]}{_END}")
+    if now > ends:
+        raise TlsError(f"a certificate in {path} expired on {ends:%Y-%m-%d}", "make a new one")
+    if now < begins:
+        raise TlsError(
+            f"a certificate in {path} is valid from {begins:%Y-%m-%d %H:%M} UTC on",
+            "is this machine's clock right?",
+        )
 
 
 def _validity(der: bytes) -> tuple[datetime, datetime]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
@@ -34,7 +35,8 @@ def test_dates_are_those_of_the_certificate(folder: Path) -> None:
     )
     for path in [*folder.glob("*.pem"), *folder.glob("late/*.pem")]:
         known = x509.load_pem_x509_certificate(path.read_bytes())
-        (der,) = _certificates(path.read_bytes())
+        (certificate,) = _certificates(path, path.read_bytes())
+        der = ssl.PEM_cert_to_DER_cert(certificate)
         assert _validity(der) == (known.not_valid_before_utc, known.not_valid_after_utc)
 
 
@@ -61,6 +63,35 @@ def test_what_is_wrong(folder: Path) -> None:
             read_ca(folder / ca)
 
 
+def test_what_cannot_be_used_in_a_bundle_of_authorities_is_left_out(folder: Path) -> None:
+    """Those of systems hold roots that have expired, and must not keep a device from connecting."""
+    now = datetime.now(timezone.utc)
+    make_certificates(folder / "old", servers=["x"], now=now - timedelta(days=4000))
+    make_certificates(folder / "early", servers=["x"], now=now + timedelta(days=4000))
+    good, old, early = (folder / name / "ca.pem" for name in (".", "old", "early"))
+    damaged = good.read_bytes().replace(b"MII", b"AAA", 1)
+    bundle = folder / "bundle.pem"
+    for parts in ((old, good), (good, old, early), (early, good)):
+        bundle.write_bytes(b"# comment\n".join(part.read_bytes() for part in parts) + damaged)
+        assert read_ca(bundle) == good.read_bytes()
+    bundle.write_bytes(good.read_bytes() * 2)
+    assert read_ca(bundle) == good.read_bytes() * 2
+    for parts, words in (((old, early), "expired on"), ((early, old), "is valid from")):
+        bundle.write_bytes(b"".join(part.read_bytes() for part in parts))
+        with pytest.raises(TlsError, match=words):
+            read_ca(bundle)
+
+
+def test_a_chain_may_hold_an_authority_that_has_expired(folder: Path) -> None:
+    """As long as the certificate itself is valid: there may be another path to trust in it."""
+    make_certificates(
+        folder / "old", servers=["x"], now=datetime.now(timezone.utc) - timedelta(days=4000)
+    )
+    old, own = (folder / "old" / "ca.pem").read_bytes(), (folder / "server.pem").read_bytes()
+    (folder / "chain.pem").write_bytes(own + old)
+    assert read_pair(folder / "chain.pem", folder / "server.key")[0] == own + old
+
+
 def test_an_encrypted_key_is_refused_and_nobody_asked(folder: Path) -> None:
     key = serialization.load_pem_private_key((folder / "a.key").read_bytes(), None)
     (folder / "a.key").write_bytes(
@@ -75,7 +106,8 @@ def test_an_encrypted_key_is_refused_and_nobody_asked(folder: Path) -> None:
 
 
 def test_cut_certificates_are_errors(folder: Path) -> None:
-    (der,) = _certificates((folder / "a.pem").read_bytes())
+    (certificate,) = _certificates(folder / "a.pem", (folder / "a.pem").read_bytes())
+    der = ssl.PEM_cert_to_DER_cert(certificate)
     for size in range(len(der)):
         with pytest.raises((ValueError, IndexError)):
             _validity(der[:size])
