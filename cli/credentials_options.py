@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from splitpoint.edge.credentials import Credentials, read_token
+from splitpoint.edge.credentials import Credentials
 
 TOKEN_VARIABLE = "SPLITPOINT_TOKEN"
 
@@ -45,7 +45,12 @@ def credentials_of(
 
     A token never stands on the command line, where every process of the machine could read it.
     """
-    token = os.environ.get(TOKEN_VARIABLE, "") if token_file is None else read_token(token_file)
+    token = os.environ.get(TOKEN_VARIABLE, "").strip() if token_file is None else ""
     return Credentials(
-        tls_ca=tls_ca, tls_cert=tls_cert, tls_key=tls_key, token=token.strip(), insecure=insecure
+        tls_ca=tls_ca,
+        tls_cert=tls_cert,
+        tls_key=tls_key,
+        token=token,
+        token_file=token_file,
+        insecure=insecure,
     )

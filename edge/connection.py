@@ -58,6 +58,8 @@ class Connection:
         if self.stream is not None and self.stream.broken is None:
             return self.stream
         if self._opening is None or self._opening.done():
+            if self._channel.outdated:  # somebody has changed what it was turned away for
+                self._turned_away.let_in()
             self._turned_away.check()
             self._opening = asyncio.create_task(self._open(), name="open-stream")
             # Where nobody waits any more, nobody misses the exception either.

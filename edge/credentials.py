@@ -9,6 +9,7 @@ from pathlib import Path
 import grpc
 from splitpoint.proto.address import is_loopback
 from splitpoint.proto.limits import TOKEN_KEY, TOKEN_SCHEME
+from splitpoint.proto.proxy import proxy_of
 from splitpoint.proto.tls import read_ca, read_pair
 
 from .errors import AgentError
@@ -16,11 +17,11 @@ from .errors import AgentError
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Credentials:
-    """Files in PEM, and a token.
+    """Files in PEM, and a token or a file that holds nothing else.
 
     With `tls_ca` connections are encrypted, and only a worker whose certificate it signed, for the
     very name or address that is called, is talked to. `tls_cert` and `tls_key` prove who this
-    device is, and so does `token`, which is sent without TLS only to this machine itself, unless
+    device is, and so does the token, which is sent without TLS only to this machine itself, unless
     `insecure` says otherwise. Raises `AgentError` for what does not go together.
     """
 
@@ -28,6 +29,7 @@ class Credentials:
     tls_cert: Path | None = None
     tls_key: Path | None = None
     token: str = field(default="", repr=False)
+    token_file: Path | None = None
     insecure: bool = False
 
     def __post_init__(self) -> None:
@@ -38,22 +40,32 @@ class Credentials:
             raise AgentError(
                 "--tls-cert without --tls-ca", "give the CA that signed the worker's certificate"
             )
-        if not (self.token.isascii() and self.token.isprintable()) or " " in self.token:
-            raise AgentError("the token has characters other than printable ASCII without spaces")
+        _ = self.metadata  # a token that cannot be sent is refused here
 
     @property
     def metadata(self) -> tuple[tuple[str, str], ...]:
-        """What goes with every call."""
-        return ((TOKEN_KEY, f"{TOKEN_SCHEME} {self.token}"),) if self.token else ()
+        """What goes with every call. Raises `AgentError` for a token that cannot be read."""
+        token = self.token if self.token_file is None else read_token(self.token_file)
+        if not (token.isascii() and token.isprintable()) or " " in token:
+            raise AgentError("the token has characters other than printable ASCII without spaces")
+        return ((TOKEN_KEY, f"{TOKEN_SCHEME} {token}"),) if token else ()
+
+    def contents(self) -> tuple[bytes | None, ...]:
+        """What stands in the files now, None for one that cannot be read: renewed ones differ."""
+        files = (self.tls_ca, self.tls_cert, self.tls_key, self.token_file)
+        return tuple(_content(path) for path in files if path is not None)
 
     def open_channel(self, server: str, options: Sequence[tuple[str, int]]) -> grpc.aio.Channel:
         """A channel to `server`; files are read anew for each, so that new certificates count.
 
+        Through a proxy that the environment names, but to this machine itself always directly.
         Raises `TlsError` for files that will not do, and `AgentError` for a token that others could
         read on its way.
         """
+        if proxy_of(server) is None:
+            options = [*options, ("grpc.enable_http_proxy", 0)]
         if self.tls_ca is None:
-            if self.token and not (self.insecure or is_loopback(server)):
+            if self.metadata and not (self.insecure or is_loopback(server)):
                 raise AgentError(
                     f"the token would go to {server} without TLS",
                     "give --tls-ca, or say --insecure",
@@ -78,3 +90,10 @@ def read_token(path: Path) -> str:
     if not token:
         raise AgentError(f"{path} is empty", "it is to hold the token and nothing else")
     return token
+
+
+def _content(path: Path) -> bytes | None:
+    try:
+        return path.read_bytes()
+    except OSError:
+        return None  # what is wrong is said where it is used

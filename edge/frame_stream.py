@@ -13,6 +13,7 @@ from typing import Any
 import grpc
 from splitpoint.proto import splitpoint_pb2 as pb
 from splitpoint.proto.frames import FrameError, parse_server, reply_crc32
+from splitpoint.proto.proxy import proxy_of
 from splitpoint.proto.status import (
     FrameCorruptError,
     FrameExpiredError,
@@ -23,6 +24,8 @@ from splitpoint.proto.status import (
     error_of_call,
     error_of_reply,
 )
+
+from .sign_of_life import watch_over
 
 CONNECT_TIMEOUT_S = 10.0
 # A cancelled frame's credit comes back with the worker's word, or after this and four round trips.
@@ -77,12 +80,15 @@ class FrameStream:
             await asyncio.wait_for(self._shake_hands(hello), CONNECT_TIMEOUT_S)
         except asyncio.TimeoutError:
             await self.close()
+            proxy = proxy_of(self._server)
+            through = "" if proxy is None else f" through {proxy}"
             raise UnreachableError(
-                f"{self._server} did not answer within {CONNECT_TIMEOUT_S:.0f} s",
+                f"{self._server} did not answer{through} within {CONNECT_TIMEOUT_S:.0f} s",
                 "check --server and the network",
             ) from None
         self._tasks = [asyncio.create_task(self._read()), asyncio.create_task(self._write())]
         self.round_trip_ms = min([await self.probe() for _ in range(_PROBES)])
+        self._tasks.append(asyncio.create_task(watch_over(self)))
 
     async def _shake_hands(self, hello: pb.Hello) -> None:
         try:

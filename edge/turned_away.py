@@ -38,7 +38,10 @@ class TurnedAway:
         self._attempts += 1
         self._error, self._next_s = error, self._clock() + pause_s
         if self._attempts == MOST_ATTEMPTS:
-            log.error("%s; it is not asked any more until the agent starts again", error)
+            log.error(
+                "%s; it is not asked again before a file or the agent is a new one",
+                error,
+            )
 
     def let_in(self) -> None:
         """It is over."""

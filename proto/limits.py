@@ -22,8 +22,12 @@ MESSAGE_CEILING_BYTES = (1 << 31) - 1
 TOKEN_KEY, TOKEN_SCHEME = "authorization", "Bearer"
 
 RECONNECT_MS, CONNECT_MS = 100, 2_000  # the first pause, and the time for a connection
-# Both ends must agree, or the server answers a client's pings with `too_many_pings` and hangs up.
+# A worker's pings to those that are silent. A device's are of another kind: by default a server, or
+# a proxy in between, hangs up on a client that pings it more often than every five minutes while
+# nothing is sent (grpc.http2.min_ping_interval_without_data_ms). So a device asks by a message of
+# its stream whether the worker is there, and pings seldom.
 KEEPALIVE_MS, KEEPALIVE_TIMEOUT_MS = 10_000, 5_000
+CLIENT_KEEPALIVE_MS, CLIENT_KEEPALIVE_TIMEOUT_MS = 360_000, 20_000
 
 
 def max_frame_bytes(boundaries: Sequence[Sequence[TensorSpec]], batch: int) -> int:
@@ -51,10 +55,9 @@ def channel_options(max_message_bytes: int) -> list[tuple[str, int]]:
     return [
         ("grpc.max_receive_message_length", max_message_bytes),
         ("grpc.max_send_message_length", max_message_bytes),
-        ("grpc.keepalive_time_ms", KEEPALIVE_MS),
-        ("grpc.keepalive_timeout_ms", KEEPALIVE_TIMEOUT_MS),
-        ("grpc.keepalive_permit_without_calls", 1),
-        ("grpc.http2.max_pings_without_data", 0),
+        ("grpc.keepalive_time_ms", CLIENT_KEEPALIVE_MS),
+        ("grpc.keepalive_timeout_ms", CLIENT_KEEPALIVE_TIMEOUT_MS),
+        ("grpc.keepalive_permit_without_calls", 0),
         # A device goes on by itself meanwhile; gRPC's own pauses, of up to two minutes, would keep
         # it from a worker that is back, and its 20 s for a connection from one that moved.
         ("grpc.initial_reconnect_backoff_ms", RECONNECT_MS),
@@ -74,6 +77,7 @@ def server_options(max_message_bytes: int) -> list[tuple[str, int]]:
         ("grpc.keepalive_time_ms", KEEPALIVE_MS),
         ("grpc.keepalive_timeout_ms", KEEPALIVE_TIMEOUT_MS),
         ("grpc.keepalive_permit_without_calls", 1),
+        # Devices of earlier releases ping as often.
         ("grpc.http2.min_ping_interval_without_data_ms", KEEPALIVE_MS // 2),
         ("grpc.http2.max_ping_strikes", 0),
         # A second worker on the same port would silently share its connections.

@@ -12,6 +12,7 @@ import grpc
 from splitpoint.codec import SplitpointError
 
 from . import splitpoint_pb2 as pb
+from .proxy import proxy_of
 
 
 class WireError(SplitpointError):
@@ -169,21 +170,26 @@ def error_of_call(error: grpc.RpcError, server: str) -> WireError:
         kind, remedy = _REFUSED[code]
         return kind(f"{server} refuses: {details}", remedy)
     if code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED):
-        for words, what, remedy in _TLS_FAILURES:
-            if words in said:
-                why = f"no trust between {server} and this end: {what}"
-                return UnauthenticatedError(why, remedy)
-        if "Socket closed" in said:  # one that demands TLS, or a certificate, says no more
-            return UnreachableError(
-                f"{server} closes the connection",
-                "where it demands TLS or a certificate, give --tls-ca, --tls-cert and --tls-key; "
-                "else check --server and the worker",
-            )
-        reason = details[:200] or code.name.lower()
-        return UnreachableError(
-            f"no worker answers at {server} ({reason})",
-            "start one with `splitpoint serve NAME.split`, or check --server and the network",
-        )
+        return _unreachable(server, said, details or code.name.lower())
     if code is grpc.StatusCode.RESOURCE_EXHAUSTED and details.startswith(NO_ROOM):
         return UnreachableError(f"{server} takes no more: {details[:200]}", "try again later")
     return ProtocolError(f"the call to {server} ended with {code.name}: {details[:200]}")
+
+
+def _unreachable(server: str, said: str, details: str) -> WireError:
+    proxy = proxy_of(server)
+    through = "" if proxy is None else f" through {proxy}"
+    for words, what, remedy in _TLS_FAILURES:
+        if words in said:
+            why = f"no trust between {server} and this end{through}: {what}"
+            return UnauthenticatedError(why, remedy)
+    if "Socket closed" in said:  # one that demands TLS, or a certificate, says no more
+        return UnreachableError(
+            f"{server} closes the connection{through}",
+            "where it demands TLS or a certificate, give --tls-ca, --tls-cert and --tls-key; "
+            "else check --server and the worker",
+        )
+    remedy = "start one with `splitpoint serve NAME.split`, or check --server and the network"
+    if proxy is not None:
+        remedy = f"check the proxy, or name the worker's host in no_proxy; or {remedy}"
+    return UnreachableError(f"no worker answers at {server}{through} ({details[:200]})", remedy)

@@ -42,6 +42,13 @@ def test_unit_names_a_command_that_exists() -> None:
     assert options <= options_of(command)
 
 
+def test_the_page_asks_for_the_bits_of_the_system_and_not_of_the_kernel() -> None:
+    """A Raspberry Pi OS of 32 bits runs a kernel that calls itself aarch64."""
+    first = re.search(r"^## 1\. Install\n.*?^```sh\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
+    assert first is not None
+    assert first[1].splitlines()[0] == "getconf LONG_BIT"
+
+
 def test_unit_lets_cameras_and_sensors_in_and_no_reports_out() -> None:
     service = unit()["Service"]
     assert "video" in service["SupplementaryGroups"].split()

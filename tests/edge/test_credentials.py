@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
+import grpc
 import pytest
+from splitpoint.cloud.worker import Worker
 from splitpoint.edge import AgentError, Credentials
+from splitpoint.edge.channel import WorkerChannel
 from splitpoint.edge.connection import Connection
 from splitpoint.edge.credentials import read_token
 from splitpoint.edge.turned_away import LONGEST_PAUSE_S, MOST_ATTEMPTS, TurnedAway
-from splitpoint.proto.status import PermissionDeniedError, UnauthenticatedError
+from splitpoint.partition.bundle import Bundle
+from splitpoint.proto import splitpoint_pb2 as pb
+from splitpoint.proto.limits import SERVICE
+from splitpoint.proto.status import PermissionDeniedError, UnauthenticatedError, UnreachableError
 from splitpoint.proto.tls import TlsError
 
 
@@ -46,6 +53,43 @@ async def test_a_token_goes_nowhere_in_clear(tmp_path: Path) -> None:
         Credentials(tls_ca=tmp_path / "ca.pem").open_channel("127.0.0.1:1", [])
 
 
+async def test_this_machine_is_reached_without_the_proxy(
+    small_bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("http_proxy", "http://me:secret@127.0.0.1:9")
+    async with Worker([small_bundle.folder], listen="127.0.0.1:0") as worker:
+        channel = WorkerChannel(worker.address)
+        assert (await channel.describe()).models
+        await channel.close()
+    channel = WorkerChannel("192.0.2.1:7070")
+    with pytest.raises(
+        UnreachableError, match=r"through the proxy http://127\.0\.0\.1:9 "
+    ) as caught:
+        await channel.describe()
+    assert "secret" not in str(caught.value)
+    await channel.close()
+
+
+async def test_a_download_that_gets_nothing_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def fetch(request: bytes, context: grpc.aio.ServicerContext) -> None:
+        await context.write(pb.Chunk(offset=0, data=b"first").SerializeToString())
+        await asyncio.Event().wait()
+
+    server = grpc.aio.server()
+    handlers = {"Fetch": grpc.unary_stream_rpc_method_handler(fetch)}
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, handlers),))
+    address = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
+    await server.start()
+    channel = WorkerChannel(address)
+    chunks = channel.fetch("0" * 64, "1" * 64, 0)
+    assert await anext(chunks) == b"first"
+    monkeypatch.setattr("splitpoint.edge.channel.STALL_S", 0.05)
+    with pytest.raises(UnreachableError, match=r"has sent nothing of a file for 0\.05 s"):
+        await anext(chunks)
+    await channel.close()
+    await server.stop(0)
+
+
 def test_token_files(tmp_path: Path) -> None:
     path = tmp_path / "token"
     path.write_text("secret\n")
@@ -78,9 +122,9 @@ def test_pauses_grow_and_end(caplog: pytest.LogCaptureFixture) -> None:
         pauses.append(now_s - began_s)
     assert pauses[:4] == [1.0, 2.0, 4.0, 8.0]
     assert max(pauses) == LONGEST_PAUSE_S
-    assert "not asked any more" not in caplog.text
+    assert "not asked again" not in caplog.text
     away.again(error)
-    assert "not asked any more" in caplog.text
+    assert "not asked again" in caplog.text
     now_s += 1e9
     with pytest.raises(UnauthenticatedError):
         away.check()
@@ -92,6 +136,7 @@ class Bouncer:
     """Stands in for a channel to a worker that lets nobody in."""
 
     server = "worker:7070"
+    outdated = False
 
     def __init__(self) -> None:
         self.asked = 0
