@@ -110,7 +110,11 @@ def _checked(path: Path, key: str, value: Any, kind: type, bounds: Bounds) -> An
 def _toml(value: Any) -> str:
     if isinstance(value, bool):
         return str(value).lower()
-    return "a table" if isinstance(value, dict) else repr(value)[:60]
+    if isinstance(value, list) and any(isinstance(part, str) for part in value):
+        return "a list"  # not shown: an address may have a password in it
+    if isinstance(value, dict):
+        return "a table"
+    return repr(value)[:60]
 
 
 def _name(command: Callable[..., object]) -> str:

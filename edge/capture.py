@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from splitpoint.codec import Array
+from splitpoint.proto.shown import shown
 
 from .errors import SourceError
 
@@ -77,13 +78,17 @@ def open_stream(url: str, timeout_s: float = TIMEOUT_S) -> Capture:
 
     timeout_ms = round(1e3 * timeout_s)
     limits = (cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, cv2.CAP_PROP_READ_TIMEOUT_MSEC)
-    capture = cv2.VideoCapture(
-        url, cv2.CAP_FFMPEG, [value for limit in limits for value in (limit, timeout_ms)]
+    failed = SourceError(
+        f"{shown(url)} cannot be opened", "does it answer, is it a video, and do they let you in?"
     )
-    if not capture.isOpened():
-        raise SourceError(
-            f"{without_password(url)} cannot be opened", "does it answer, and is it a video?"
+    try:
+        capture = cv2.VideoCapture(
+            url, cv2.CAP_FFMPEG, [value for limit in limits for value in (limit, timeout_ms)]
         )
+    except cv2.error:
+        raise failed from None  # what it says may hold the address with its password
+    if not capture.isOpened():
+        raise failed
     return OpenCvCapture(capture)
 
 
@@ -95,10 +100,3 @@ def open_file(path: Path) -> cv2.VideoCapture:
     if not capture.isOpened():
         raise SourceError(f"{path} is no video that can be decoded", "give another file")
     return capture
-
-
-def without_password(url: str) -> str:
-    """The address as it may be shown and logged."""
-    scheme, _, rest = url.partition("://")
-    host, slash, path = rest.partition("/")
-    return f"{scheme}://{host.rpartition('@')[2]}{slash}{path}"

@@ -5,9 +5,11 @@ from __future__ import annotations
 from functools import partial
 from pathlib import Path
 
+from splitpoint.partition.errors import PictureError
 from splitpoint.partition.samples import find_pictures
+from splitpoint.proto.shown import UNKNOWN, shown
 
-from .capture import open_camera, open_stream, quiet_opencv, without_password
+from .capture import open_camera, open_stream, quiet_opencv
 from .errors import SourceError
 from .files_source import FilesSource
 from .live_source import LiveSource
@@ -29,20 +31,46 @@ def find_source(text: str, *, watch: bool = False, repeat: int = 1) -> Source:
     """
     source = _without_repeat(text, watch)
     if source is None:
-        return FilesSource(find_pictures(text), repeat)
+        return FilesSource(_files(text), repeat)
     if repeat != 1:
-        raise SourceError(f"the source {text} cannot be repeated", "leave out --repeat")
+        raise SourceError(f"the source {_sayable(text)} cannot be repeated", "leave out --repeat")
     return source
+
+
+def _files(text: str) -> list[Path]:
+    try:
+        return find_pictures(text)
+    except PictureError:
+        if _sayable(text) == text:
+            raise
+        what = f"the source {_sayable(text)} is no address of a stream, and matches no file"
+        raise SourceError(what, f"begin an address with {', '.join(STREAMS)}") from None
+
+
+def _sayable(text: str) -> str:
+    """What names the source in an error: a password may be in it even where its scheme is not."""
+    if "://" in text:
+        return shown(text)
+    return UNKNOWN if "@" in text or "=" in text else text
+
+
+def _watched(folder: str) -> WatchSource:
+    try:
+        return WatchSource(Path(folder))
+    except SourceError:
+        if _sayable(folder) == folder:
+            raise
+        raise SourceError(f"{_sayable(folder)} is no folder to watch", "give a folder") from None
 
 
 def _without_repeat(text: str, watch: bool) -> Source | None:
     if watch or text.startswith("watch:"):
-        return WatchSource(Path(text.removeprefix("watch:")))
+        return _watched(text.removeprefix("watch:"))
     if text == "-":
         return StdinSource()
     if text.lower().startswith(STREAMS):
         quiet_opencv()
-        return LiveSource(without_password(text), partial(open_stream, text))
+        return LiveSource(shown(text), partial(open_stream, text))
     # What exists under that name is meant rather than a camera: a folder may be called 2026.
     if Path(text).exists() and not text.startswith("/dev/"):
         return None

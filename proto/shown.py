@@ -32,8 +32,3 @@ def shown(address: str) -> str:
     if _UNCLEAR.search(before) or not _HOST.fullmatch(host):
         return f"{scheme}://{UNKNOWN}"
     return "/".join([f"{scheme}://{host}", *takewhile(lambda part: "=" not in part, path)])
-
-
-def without(text: str, address: str) -> str:
-    """`text`, which others wrote, with `address` in it as it may be shown."""
-    return text.replace(address, shown(address))

@@ -15,7 +15,7 @@ import pytest
 from rtsp_camera import rtsp_camera
 from splitpoint.codec import Array
 from splitpoint.edge import EdgeAgent, Given
-from splitpoint.edge.capture import open_stream, without_password
+from splitpoint.edge.capture import open_stream
 from splitpoint.edge.errors import SourceError
 from splitpoint.edge.files_source import FilesSource, video_frames
 from splitpoint.edge.find_source import find_source
@@ -257,7 +257,19 @@ def test_a_stream_that_does_not_answer() -> None:
     with pytest.raises(SourceError, match=r"127\.0\.0\.1:9/x cannot") as caught:
         open_stream("rtsp://user:secret@127.0.0.1:9/x", timeout_s=2)
     assert "secret" not in str(caught.value)
-    assert without_password("http://h/a@b") == "http://h/a@b"
+
+
+async def test_frames_and_warnings_of_a_camera_tell_no_password(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = "rtsp://admin:p/secret@cam/s"
+    source = find_source(url)
+    assert isinstance(source, LiveSource)
+    opener, _ = fake([PICTURE, None, PICTURE])
+    monkeypatch.setattr(source, "_opener", opener)
+    found = await some(source, 3)
+    assert [given.metadata for given in found] == [f"rtsp://cam/s#{i}" for i in range(3)]
+    assert "secret" not in caplog.text + "".join(str(given.error) for given in found)
 
 
 async def test_a_thread_tells_what_its_calls_raise() -> None:

@@ -7,7 +7,7 @@ import string
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from splitpoint.proto.shown import shown, without
+from splitpoint.proto.shown import shown
 
 SECRET = "5ecr3t"
 
@@ -39,8 +39,6 @@ SECRET = "5ecr3t"
 )
 def test_addresses(address: str, expected: str) -> None:
     assert shown(address) == expected
-    said = f"cannot open '{address}': {address} timed out"
-    assert without(said, address) == said.replace(address, expected)
 
 
 _PASSWORD = st.text(st.sampled_from(string.punctuation + string.ascii_letters + " é"), max_size=12)
