@@ -12,14 +12,15 @@ ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 # What the others are made of.
 PARTS = {
-    "hostile_frames", "layer_regression", "photos", "prototype_codec", "quick_model", "report",
-    "rival_controller", "rival_server", "simulated_edges", "virtual_worker",
+    "honest_clients", "hostile_clients", "hostile_frames", "layer_regression", "photos",
+    "prototype_codec", "quick_model", "report", "rival_controller", "rival_server",
+    "simulated_edges", "virtual_worker",
 }  # fmt: skip
 NAMES = sorted({path.stem for path in (ROOT / "benchmarks").glob("*.py")} - PARTS)
 # Who takes a bundle that is compiled already, and under which option.
 OPTIONS = {
     "adaptive": "--bundle", "throughput": "--bundle", "soak": "--bundle", "serving": "--models",
-    "overload": "--model", "neighbour": "--model",
+    "overload": "--model", "neighbour": "--model", "endurance": "--model",
 }  # fmt: skip
 
 sys.path.insert(0, str(ROOT / "benchmarks"))
