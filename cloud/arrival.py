@@ -12,7 +12,8 @@ from .request import ServedModel
 class Arrival:
     """Message number `index` of a stream. Times are seconds of `time.perf_counter`.
 
-    `frame_id` is 0 and `at` counts for no boundary as long as it is not known to be a frame.
+    `frame_id` is 0 and `at` counts for no boundary as long as it is not known to be a frame. It
+    came at `arrived_s`, was found good at `read_s`, and then waited for a thread to decode it.
     """
 
     index: int
@@ -21,5 +22,7 @@ class Arrival:
     at: BoundaryFigures
     frame_id: int = 0
     traceparent: str = ""
+    read_s: float = 0.0
     decode_began_s: float = 0.0
     decoded_s: float = 0.0
+    is_answered: bool = False

@@ -19,9 +19,15 @@ from .tokens import Client
 
 Clock = Callable[[], float]
 
-# A frame that is wrong in itself takes the worker as long to read as a good one. Of those, a client
-# gets answers so many times a second, which no edge on a bad link comes near, and then waits.
-FAULTS_PER_S, FAULTS_AT_ONCE = 100.0, 50
+# A message that brings no frame takes the worker as long to read as one that does: wrong ones,
+# refused ones, cancels of nothing, probes beyond all need. Of those, a client's stream may send so
+# many a second, which no edge on a bad link or with a full worker comes near, and then waits. A
+# client with more streams may send as many times more, up to what leaves the worker its time.
+IN_VAIN_PER_S, IN_VAIN_AT_ONCE, IN_VAIN_STREAMS = 100.0, 50, 10
+# Whoever leaves its streams instead of waiting shall not have those wait who share its address.
+MOST_PAUSE_S = 1.0
+# Probes that a stream may send without question; measuring a link takes two dozen at first.
+PROBES_PER_S = 32.0
 
 
 class TokenBucket:
@@ -44,15 +50,23 @@ class TokenBucket:
         self._left -= 1.0
         return True
 
+    @property
+    def is_full(self) -> bool:
+        """Whether it lets through as many as at first."""
+        if math.isinf(self._per_s):
+            return True
+        return self._left + (self._clock() - self._at_s) * self._per_s >= self._most
+
 
 class ClientUse:
-    """One client's frames, in all of its streams."""
+    """One client's messages, in all of its streams."""
 
     def __init__(self, client: Client, refusals: Refusals, clock: Clock = time.monotonic) -> None:
         self.client = client
         self._refusals = refusals
         self._bucket = TokenBucket(client.max_requests_per_s, clock)
         self._clock, self._atoned_s = clock, -math.inf
+        self.streams = 0  # open now
         self.nbytes = 0  # of tensors in unanswered frames, decoded
 
     def request(self) -> None:
@@ -63,17 +77,22 @@ class ClientUse:
                 f"this client may ask {self.client.max_requests_per_s:g} times a second",
             )
 
-    def fault(self) -> None:
-        """A frame came that is wrong in itself."""
-        self._atoned_s = max(self._atoned_s, self._clock()) + 1 / FAULTS_PER_S
+    def in_vain(self) -> float:
+        """A message came that brought no frame: until when nothing is to be read from its stream.
+
+        All of the client's streams pay into the same account, but only those wait that do this.
+        """
+        per_s = IN_VAIN_PER_S * min(max(self.streams, 1), IN_VAIN_STREAMS)
+        now_s, at_once_s = self._clock(), IN_VAIN_AT_ONCE / IN_VAIN_PER_S
+        atoned_s = max(self._atoned_s, now_s) + 1 / per_s
+        self._atoned_s = min(atoned_s, now_s + at_once_s + MOST_PAUSE_S)
+        return self._atoned_s - at_once_s
 
     @property
-    def pause_s(self) -> float:
-        """Seconds in which nothing is to be read from the client, since it sends too much of that.
-
-        One without limits has a use for each of its streams, and so a pause for each.
-        """
-        return max(self._atoned_s - self._clock() - FAULTS_AT_ONCE / FAULTS_PER_S, 0.0)
+    def is_forgettable(self) -> bool:
+        """Whether a new one would do as well."""
+        atoned = self._atoned_s <= self._clock()
+        return not self.streams and not self.nbytes and atoned and self._bucket.is_full
 
     def hold(self, nbytes: int) -> None:
         """Bytes that are held from now on. Raises `FrameError` (OVERLOADED) when it is too much."""
@@ -96,6 +115,29 @@ class ClientUse:
     def _refused(self, reason: Refusal, why: str) -> FrameError:
         self._refusals.count(reason)
         return FrameError(pb.OVERLOADED, why)
+
+
+class StreamUse:
+    """One stream of a client, as far as it wastes the worker's time."""
+
+    def __init__(self, use: ClientUse, clock: Clock = time.monotonic) -> None:
+        self._use, self._clock = use, clock
+        self._probes = TokenBucket(PROBES_PER_S, clock)
+        self._until_s = -math.inf
+
+    def in_vain(self) -> None:
+        """It sent a message that brought no frame."""
+        self._until_s = max(self._until_s, self._use.in_vain())
+
+    def probe(self) -> None:
+        """It sent a probe."""
+        if not self._probes.take():
+            self.in_vain()
+
+    @property
+    def pause_s(self) -> float:
+        """Seconds in which nothing is to be read from it, 0 where it may go on."""
+        return max(self._until_s - self._clock(), 0.0)
 
 
 class Places:
@@ -139,20 +181,31 @@ class Places:
 
 
 class ClientUses:
-    """Each client's use, by its name. Those with limits are remembered between their streams.
+    """Each client's use, shared by its streams. Those without a name share that of their address.
 
-    They stand in a file, so that there are never many; of the others only those that are here are
-    known.
+    A use is kept for as long as the client has a stream, and then until its limits have forgotten
+    what it did: whoever connects anew gains nothing by that, and nobody is remembered for long.
     """
 
     def __init__(self, refusals: Refusals, clock: Clock = time.monotonic) -> None:
         self._refusals, self._clock = refusals, clock
-        self._limited: dict[str, ClientUse] = {}
+        self._known: dict[Client, ClientUse] = {}
 
-    def of(self, client: Client) -> ClientUse:
-        """Where this client's frames are counted."""
-        if math.isinf(client.max_requests_per_s) and math.isinf(client.max_bytes_in_flight):
-            return ClientUse(client, self._refusals, self._clock)  # nothing to add up
-        if client.name not in self._limited:
-            self._limited[client.name] = ClientUse(client, self._refusals, self._clock)
-        return self._limited[client.name]
+    def __len__(self) -> int:
+        """How many are kept."""
+        return len(self._known)
+
+    @contextmanager
+    def of(self, client: Client) -> Iterator[ClientUse]:
+        """Where the messages of this client are counted, while it has one stream more."""
+        for other, use in list(self._known.items()):
+            if use.is_forgettable:
+                del self._known[other]
+        use = self._known.setdefault(client, ClientUse(client, self._refusals, self._clock))
+        use.streams += 1
+        try:
+            yield use
+        finally:
+            use.streams -= 1
+            if use.is_forgettable:
+                del self._known[client]

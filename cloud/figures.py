@@ -14,6 +14,7 @@ from splitpoint.proto import splitpoint_pb2 as pb
 
 from .refusals import Refusals
 from .request import ServedModel
+from .unexpected import Unexpected
 
 # From what a GPU takes for a small net to the longest wait that is promised.
 SECONDS = (
@@ -87,6 +88,7 @@ class Figures:
     def __init__(self) -> None:
         self.models: dict[str, ModelFigures] = {}
         self.refusals = Refusals()
+        self.unexpected = Unexpected()
 
     def of(self, model: ServedModel) -> ModelFigures:
         """The figures of a model that is served; they begin at zero when it is first asked for."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping
 from typing import Any
 
 import grpc
@@ -13,19 +12,18 @@ from splitpoint.proto.frames import FrameError, parse_client
 from splitpoint.proto.limits import MAX_BATCH_PER_FRAME, MAX_CREDITS, PROTOCOL, max_frame_bytes
 
 from .abort import abort
+from .answers import load_of
 from .client_use import ClientUse
-from .engines import Engines
 from .refusals import Refusal
 from .request import ServedModel
+from .tools import Tools
 
 log = logging.getLogger("splitpoint.cloud")
 
 HANDSHAKE_TIMEOUT_S = 10.0
 
 
-async def shake_hands(
-    context: Any, models: Mapping[str, ServedModel], engine: Engines, use: ClientUse
-) -> ServedModel:
+async def shake_hands(context: Any, tools: Tools, use: ClientUse) -> ServedModel:
     """The model that the client asks for, after Welcome; a refusal ends the call with a status."""
     try:
         data = await asyncio.wait_for(context.read(), HANDSHAKE_TIMEOUT_S)
@@ -49,12 +47,12 @@ async def shake_hands(
             f"this worker speaks protocol {PROTOCOL}, the client {hello.protocol}: "
             "install the same version of splitpoint at both ends",
         )
-    model = models.get(hello.digest)
+    model = tools.models.get(hello.digest)
     if model is None:
         use.count_refused(Refusal.UNKNOWN_MODEL)
         known = ", ".join(
             f"{m.bundle.manifest.name} ({digest[:12]})"
-            for digest, m in models.items()
+            for digest, m in tools.models.items()
             if use.client.may_use(m.bundle.manifest.name, digest)
         )
         name = f"{hello.model[:80]!r} " if hello.model else ""
@@ -80,7 +78,7 @@ async def shake_hands(
         max_batch=MAX_BATCH_PER_FRAME,
         max_frame_bytes=max_frame_bytes(model.boundaries, MAX_BATCH_PER_FRAME),
         segment_ms=model.times.segment_ms,
-        load=engine.load(model),
+        load=load_of(tools.engine, model, tools.figures),
     )
     await context.write(pb.ServerMessage(welcome=welcome).SerializeToString())
     return model

@@ -21,7 +21,8 @@ class Timed(Protocol):
 class Job:
     """`samples` of `model` that wait at `boundary`. Times are seconds of one monotonic clock.
 
-    `deadline_s` is when the answer is of no use any more; `client` is who pays for it.
+    `deadline_s` is when the answer is of no use any more; `client` is who pays for it. Frames of
+    its that are still being decoded will take `decoding_s` of the device.
     """
 
     model: Timed
@@ -30,6 +31,7 @@ class Job:
     deadline_s: float
     client: str
     nbytes: int = 0
+    decoding_s: float = 0.0
     cancelled: bool = False
     cost_s: float = 0.0  # of the device's time, as planned when it was taken
     queued_s: float = 0.0

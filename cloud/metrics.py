@@ -22,6 +22,7 @@ from .figures import BoundaryFigures, Figures, ModelFigures, Spread
 from .quarantine import Quarantine
 from .refusals import Refusal
 from .request import ServedModel
+from .unexpected import Stage
 
 PREFIX = "splitpoint_worker_"
 MODEL = ("model", "digest")
@@ -60,6 +61,12 @@ class WorkerCollector(Collector):
         for reason in Refusal:
             refusals.add_metric([reason.value], counts[reason])
         yield refusals
+        unexpected = _counter(
+            "unexpected_errors", "Exceptions that cost a frame, by stage; see the log.", ("stage",)
+        )
+        for stage in Stage:
+            unexpected.add_metric([stage.value], self._figures.unexpected.counts[stage])
+        yield unexpected
         if self._gpus:
             yield from _gpu_metrics(self._gpus)
 

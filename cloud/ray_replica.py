@@ -12,7 +12,6 @@ import logging
 import os
 import time
 from collections.abc import AsyncIterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,7 @@ from splitpoint.partition.torch_chain import describe_device, pick_device
 from splitpoint.proto import splitpoint_pb2 as pb
 from threadpoolctl import threadpool_limits
 
+from .decoders import Decoders
 from .engine import Engine
 from .engines import Engines
 from .figures import Figures
@@ -63,7 +63,7 @@ class SplitReplica:
         self._service = SplitService(
             self._models,
             self._engine,
-            ThreadPoolExecutor(max(2, (os.cpu_count() or 2) // 2)),
+            Decoders(max(2, (os.cpu_count() or 2) // 2), options.max_queued_mb << 20),
             describe_device(self._device),
             access=Security(
                 tokens=Path(options.tokens) if options.tokens else None, insecure=True

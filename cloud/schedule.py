@@ -288,7 +288,7 @@ class Schedule(Generic[J]):
 
     def _check_share(self, now_s: float, job: Job, place: _Place, ends: list[float]) -> None:
         """One client's frames must leave room for the others'."""
-        has_s = self._cost_s.get(job.client, 0.0)
+        has_s = self._cost_s.get(job.client, 0.0) + job.decoding_s
         if not has_s:
             return
         free_s = job.deadline_s - (ends[-1] if ends else now_s)

@@ -6,7 +6,6 @@ import asyncio
 import logging
 import os
 from collections.abc import Callable, Mapping
-from concurrent.futures import Executor
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -18,7 +17,8 @@ from splitpoint.proto.limits import CHUNK_BYTES, PROTOCOL, SERVICE
 
 from .abort import abort
 from .access import Access, AccessError
-from .client_use import ClientUses, Places
+from .client_use import ClientUse, ClientUses, Places
+from .decoders import Decoders
 from .engines import Engines
 from .figures import Figures
 from .lifetime import StreamLimits
@@ -27,6 +27,7 @@ from .refusals import Refusal
 from .request import ServedModel
 from .stream import InferStream
 from .tokens import Client
+from .tools import Tools
 
 if TYPE_CHECKING:
     from .tracing import FrameTraces
@@ -43,7 +44,7 @@ class SplitService:
         self,
         models: Mapping[str, ServedModel],
         engine: Engines,
-        decoders: Executor,
+        decoders: Decoders,
         device: str,
         *,
         access: Access,
@@ -51,15 +52,24 @@ class SplitService:
         figures: Figures,
         traces: FrameTraces | None = None,
     ) -> None:
-        self._models, self._engine, self._decoders = models, engine, decoders
-        self._device, self._access = device, access
-        self._limits, self._figures, self._traces = limits, figures, traces
+        self._models, self._engine = models, engine
+        self._device, self._access, self._limits = device, access, limits
         self._refusals = figures.refusals
         self._uses = ClientUses(self._refusals)
         self._stream_places, self._fetch_places = [
             Places(limits.max_streams, limits.max_streams_per_client) for _ in range(2)
         ]
         self.quarantine = Quarantine()
+        self._tools = Tools(
+            models=models,
+            engine=engine,
+            decoders=decoders,
+            quarantine=self.quarantine,
+            figures=figures,
+            traces=traces,
+            limits=limits,
+            is_draining=self._is_draining,
+        )
         self.open = False  # until then the models are being loaded
         self._draining = False
         self._leaving: set[ServedModel] = set()
@@ -167,24 +177,13 @@ class SplitService:
             self._refusals.count(Refusal.STOPPING)
             await abort(context, grpc.StatusCode.UNAVAILABLE, "the worker is stopping")
         try:
-            with self._stream_places.taken(client):
-                await self._serve_stream(client, context)
+            with self._stream_places.taken(client), self._uses.of(client) as use:
+                await self._serve_stream(use, context)
         except AccessError as error:
             await self._refuse(context, error)
 
-    async def _serve_stream(self, client: Client, context: Any) -> None:
-        stream = InferStream(
-            context,
-            self._models,
-            self._engine,
-            self._decoders,
-            self.quarantine,
-            self._figures,
-            self._traces,
-            self._is_draining,
-            self._uses.of(client),
-            self._limits,
-        )
+    async def _serve_stream(self, use: ClientUse, context: Any) -> None:
+        stream = InferStream(context, self._tools, use)
         self._streams.add(stream)
         try:
             end = await stream.serve()

@@ -6,7 +6,6 @@ import asyncio
 import logging
 import os
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
@@ -21,6 +20,7 @@ from splitpoint.partition.torch_chain import describe_device, pick_devices
 from splitpoint.proto.limits import SERVICE, server_options
 
 from .bundle_watch import BundleWatch
+from .decoders import Decoders
 from .engine import Engine
 from .engines import Engines
 from .errors import Interrupted, ServeError
@@ -126,9 +126,7 @@ class Worker:
             )
             for _ in self._devices
         ])  # fmt: skip
-        self._decoders = ThreadPoolExecutor(
-            max(2, (os.cpu_count() or 2) // 2), thread_name_prefix="splitpoint-decode"
-        )
+        self._decoders = Decoders(max(2, (os.cpu_count() or 2) // 2), self._max_queued_bytes)
         self._service = SplitService(
             self.models,
             self._engine,

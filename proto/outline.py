@@ -83,7 +83,7 @@ def _varint(data: bytes, at: int, end: int) -> tuple[int, int]:
 
 # By the numbers of splitpoint.proto.
 _TENSOR = Outline({2: _SHAPE_BYTES})
-_FRAME = Outline({3: _NAME_BYTES, 7: _NAME_BYTES}, {4: _TENSOR})
+_FRAME = Outline({3: _NAME_BYTES}, {4: _TENSOR})
 _HELLO = Outline({2: _NAME_BYTES, 3: _NAME_BYTES, 4: _NAME_BYTES})
 CLIENT_MESSAGE = Outline(inner={1: _HELLO, 2: _FRAME})
 _REPLY = Outline(inner={5: _TENSOR})

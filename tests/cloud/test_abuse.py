@@ -18,7 +18,7 @@ from course import WorkerProcess, worker_process
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from processes import free_port
-from splitpoint.cloud.client_use import FAULTS_AT_ONCE, FAULTS_PER_S
+from splitpoint.cloud.client_use import IN_VAIN_AT_ONCE, IN_VAIN_PER_S
 from splitpoint.codec import CODECS, codec_named
 from splitpoint.partition.bundle import Bundle
 from splitpoint.proto import splitpoint_pb2 as pb
@@ -143,7 +143,7 @@ async def test_ten_thousand_hostile_frames(worker: WorkerProcess, small_bundle: 
 async def test_wrong_frames_are_answered_no_faster_than_they_may_come(
     worker: WorkerProcess, small_bundle: Bundle
 ) -> None:
-    count = FAULTS_AT_ONCE + 40
+    count = IN_VAIN_AT_ONCE + 40
     async with Client(worker.address, small_bundle) as client:
         start_s = asyncio.get_running_loop().time()
         for number in range(count):
@@ -153,7 +153,7 @@ async def test_wrong_frames_are_answered_no_faster_than_they_may_come(
         for _ in range(MAX_CREDITS - 1):
             assert (await client.reply()).status == pb.MALFORMED
         took_s = asyncio.get_running_loop().time() - start_s
-    assert took_s > 0.9 * (count - FAULTS_AT_ONCE) / FAULTS_PER_S
+    assert took_s > 0.9 * (count - IN_VAIN_AT_ONCE) / IN_VAIN_PER_S
 
 
 async def test_any_bytes_get_a_reply(worker: WorkerProcess, small_bundle: Bundle) -> None:

@@ -53,7 +53,7 @@ def bundle(
 
 @pytest.fixture
 async def worker(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Worker]:
-    monkeypatch.setattr("splitpoint.cloud.load_model.TorchChain", NotingChain)
+    monkeypatch.setattr("splitpoint.cloud.choose_chain.TorchChain", NotingChain)
     options = {"listen": "127.0.0.1:0", "device": "cpu", "runtime": "torch"}
     async with Worker([bundle.folder], **options) as running:
         NotingChain.placed.clear()

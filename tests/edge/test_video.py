@@ -77,7 +77,7 @@ async def test_a_worker_that_has_forgotten_gets_a_key_frame(
         for _ in range(2):
             assert (await agent.infer({"pixels": pixels})).outcome is Outcome.ANSWERED
         for stream in worker._service._streams:
-            stream._video = None
+            stream._intake.work._video = None
         for _ in range(2):
             assert (await agent.infer({"pixels": pixels})).outcome is Outcome.ANSWERED
     assert kinds == [KEY, DIFFERENCE, DIFFERENCE, KEY, DIFFERENCE]

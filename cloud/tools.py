@@ -1,0 +1,31 @@
+"""What all streams of a worker work with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from .decoders import Decoders
+from .engines import Engines
+from .figures import Figures
+from .lifetime import StreamLimits
+from .quarantine import Quarantine
+from .request import ServedModel
+
+if TYPE_CHECKING:
+    from .tracing import FrameTraces
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tools:
+    """`models` are by bundle digest; `is_draining` says whether one takes nothing new."""
+
+    models: Mapping[str, ServedModel]
+    engine: Engines
+    decoders: Decoders
+    quarantine: Quarantine
+    figures: Figures
+    traces: FrameTraces | None
+    limits: StreamLimits
+    is_draining: Callable[[ServedModel], bool]
