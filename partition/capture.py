@@ -15,6 +15,7 @@ from torch.export.graph_signature import InputKind, OutputKind
 from torch.fx import Node
 
 from .batch_shape import batch_multiple, fake_value, shape_of_one, spec_of
+from .borrowed import borrowed, is_exported
 from .canonical import canonicalise, parameter_values
 from .errors import CaptureError
 from .graph import Cut, Layer, ModelGraph
@@ -67,7 +68,9 @@ def capture(
     `name_prefix` is cut off the layers' names. Raises `CaptureError`, saying which operation or
     size, for a model that cannot be exported with a free batch size.
     """
-    program = canonicalise(_export(module, args, dict(kwargs or {})))
+    with borrowed(module):
+        exported = _export(module, args, dict(kwargs or {}))
+    program = canonicalise(exported)
     inputs = _user_inputs(program)
     outputs = _named_outputs(program)
     is_data = _data_nodes(program, inputs)
@@ -93,7 +96,7 @@ def capture(
 def _export(
     module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> ExportedProgram:
-    exported_before = isinstance(module, torch.fx.GraphModule)
+    exported_before = any(map(is_exported, module.modules()))
     # An exported program brings its own bounds of the batch size, which ours must not exceed.
     batch = Dim.DYNAMIC if exported_before else Dim("batch", min=1, max=MAX_BATCH)
 
@@ -107,8 +110,6 @@ def _export(
         by_name = dict(zip(names, shapes[0], strict=False)) | shapes[1]
     try:
         with quiet_torch(), torch.no_grad():
-            if not exported_before:  # such a program has one mode
-                module.eval()
             exported = torch.export.export(
                 module, args, kwargs, dynamic_shapes=by_name, strict=False
             )

@@ -14,6 +14,7 @@ import onnx
 import torch
 from torch.fx import Node
 
+from .borrowed import borrowed
 from .bundle import (
     MANIFEST,
     Boundary,
@@ -71,6 +72,19 @@ def compile_model(
             raise BundleError(f"{out} exists already", "give --overwrite or another --out")
         if not (out / MANIFEST).is_file():
             raise BundleError(f"{out} exists and is no bundle", "give another --out")
+    with borrowed(spec.module):
+        return _compile(spec, out, boundaries, after, calibration, progress)
+
+
+def _compile(
+    spec: ModelSpec,
+    out: Path,
+    boundaries: int,
+    after: Sequence[str],
+    calibration: Calibration | None,
+    progress: Progress,
+) -> Bundle:
+    """See `compile_model`; the module is in eval mode."""
     steps = _Steps(progress)
     steps("capture the graph")
     model = capture(spec.module, spec.args, spec.kwargs, name_prefix=spec.layer_prefix)

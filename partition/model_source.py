@@ -77,7 +77,7 @@ def _efficientnet_lite0(weights: str) -> ModelSpec:
     mean, std = (127 / 255,) * 3, (128 / 255,) * 3
     return ModelSpec.of_picture_model(
         "efficientnet-lite0",
-        model,
+        model.eval(),
         PictureInput(resize_px=256, height_px=224, width_px=224),
         mean=mean,
         std=std,

@@ -104,7 +104,7 @@ def torchvision_model(source: str, weights: str) -> ModelSpec:
         load_weights(model, Path(weights))
     return ModelSpec.of_picture_model(
         source,
-        model,
+        model.eval(),
         picture,
         mean=tuple(getattr(transforms, "mean", IMAGENET_MEAN)),
         std=tuple(getattr(transforms, "std", IMAGENET_STD)),

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from .borrowed import borrowed
 from .bundle import Bundle, Manifest
 from .canonical import parameter_values
 from .capture import CapturedModel
@@ -132,7 +133,7 @@ def worst_relative_error(manifest: Manifest, folder: Path, spec: ModelSpec) -> f
     for batch in BATCHES:
         args, kwargs = example_batch(spec, range(batch))
         given = flat_tensors(args, kwargs)
-        with torch.inference_mode():
+        with borrowed(spec.module), torch.inference_mode():
             expected = [tensor.numpy() for tensor in named_outputs(spec.module(*args, **kwargs))]
         for chain in chains:
             state = chain.place({s.name: t.numpy() for s, t in zip(first, given, strict=True)})

@@ -46,7 +46,7 @@ class SmallNet(torch.nn.Module):
 
 def small_spec(labels: tuple[str, ...] = ("ant", "bee", "cat", "dog", "eel")) -> ModelSpec:
     torch.manual_seed(0)
-    net = SmallNet()
+    net = SmallNet().eval()
     with torch.no_grad():
         net.bn1.running_mean.normal_()
         net.bn1.running_var.uniform_(0.5, 2)
