@@ -43,8 +43,8 @@ def run(
     source: Annotated[
         str,
         typer.Option(
-            help="Image or video file, glob, folder, watch:FOLDER, a camera's index, rtsp://… or "
-            "http://… (MJPEG), or - for paths of image files on stdin, one a line.",
+            help="Image, video, .npy or .npz file, glob, folder, watch:FOLDER, a camera's index, "
+            "rtsp://… or http://… (MJPEG), or - for paths of files on stdin, one a line.",
             show_default=False,
         ),
     ],

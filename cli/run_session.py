@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from splitpoint.edge import EdgeAgent
 from splitpoint.edge.run_energy import RunEnergy
 from splitpoint.edge.sink import Sink
-from splitpoint.edge.source import PictureFeed, Source
+from splitpoint.edge.source import InputFeed, Source
 
 from .live_table import LiveTable
 from .output import say
@@ -52,7 +52,7 @@ class RunSession:
                 with suppress(Stopped):
                     await stop.unless_requested(self.source.open())
                     await stop.unless_requested(stack.enter_async_context(self.agent))
-                    feed = PictureFeed.of(self.agent.manifest)
+                    feed = InputFeed.of(self.agent.manifest)
                     self._say_plan()
                     self.agent.on_switch = self._switched
                     await stack.enter_async_context(self._followed(systemd))

@@ -11,7 +11,7 @@ from .find_source import find_source
 from .given import Given
 from .result import Outcome, Result, Stages
 from .sink import CallbackSink, Sink
-from .source import PictureFeed, Source
+from .source import InputFeed, Source
 
 __all__ = [
     "AgentError",
@@ -21,8 +21,8 @@ __all__ = [
     "Credentials",
     "EdgeAgent",
     "Given",
+    "InputFeed",
     "Outcome",
-    "PictureFeed",
     "Result",
     "Sink",
     "Source",

@@ -1,4 +1,4 @@
-"""Frames from files: image files one each, videos all of theirs."""
+"""Frames from files: image and array files one each, videos all of theirs."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from contextlib import aclosing
 from pathlib import Path
 
 from splitpoint.codec import Array
+from splitpoint.partition.input_files import ARRAY_SUFFIXES
 from splitpoint.partition.photo import is_picture
 from splitpoint.partition.samples import PICTURE_SUFFIXES
 
@@ -16,7 +17,7 @@ from .capture import quiet_opencv
 from .errors import SourceError
 from .given import Given
 from .own_thread import OwnThread
-from .source import PictureFeed
+from .source import InputFeed
 from .video_file import VideoFile
 
 _VIDEOS = "3gp avi flv h264 h265 hevc m4v mjpeg mjpg mkv mov mp4 mpeg mpg ogv ts webm wmv"
@@ -31,7 +32,8 @@ class FilesSource:
     def __init__(self, paths: Sequence[Path], repeat: int = 1) -> None:
         self._videos = {path for path in paths if is_video(path)}
         self._paths, self._repeat = list(paths), repeat
-        self.examples = tuple(path for path in paths if path not in self._videos)
+        others = self._videos.union(p for p in paths if p.suffix.lower() in ARRAY_SUFFIXES)
+        self.examples = tuple(path for path in paths if path not in others)
 
     async def open(self) -> None:
         """Opens every video for once; `SourceError` where one is none."""
@@ -43,8 +45,8 @@ class FilesSource:
     async def close(self) -> None:
         """There is nothing left open."""
 
-    async def frames(self, feed: PictureFeed) -> AsyncGenerator[Given, None]:
-        """An image file that cannot be decoded, or a frame of a video, is a failed frame."""
+    async def frames(self, feed: InputFeed) -> AsyncGenerator[Given, None]:
+        """A file, or a frame of a video, that cannot be decoded is a failed frame."""
         for _ in range(self._repeat):
             for path in self._paths:
                 if path not in self._videos:
@@ -55,7 +57,7 @@ class FilesSource:
                         yield given
 
 
-async def video_frames(path: Path, feed: PictureFeed) -> AsyncGenerator[Given, None]:
+async def video_frames(path: Path, feed: InputFeed) -> AsyncGenerator[Given, None]:
     """All frames of a video, called `video.mp4#0` and so on."""
     thread = OwnThread("splitpoint-video")
     video = await thread.call(lambda: VideoFile(path))
@@ -75,7 +77,7 @@ async def video_frames(path: Path, feed: PictureFeed) -> AsyncGenerator[Given, N
 def is_video(path: Path) -> bool:
     """By its suffix, or, where that says nothing, by looking; `SourceError` if it is neither."""
     suffix = path.suffix.lower()
-    if suffix in VIDEO_SUFFIXES | PICTURE_SUFFIXES:
+    if suffix in VIDEO_SUFFIXES | PICTURE_SUFFIXES | ARRAY_SUFFIXES:
         return suffix in VIDEO_SUFFIXES
     if is_picture(path):
         return False

@@ -12,6 +12,7 @@ from splitpoint.proto.shown import UNKNOWN, shown
 from .capture import open_camera, open_stream, quiet_opencv
 from .errors import SourceError
 from .files_source import FilesSource
+from .folder_source import FolderSource
 from .live_source import LiveSource
 from .source import Source
 from .stdin_source import StdinSource
@@ -23,14 +24,18 @@ STREAMS = ("rtsp://", "rtsps://", "rtmp://", "http://", "https://", "udp://", "t
 def find_source(text: str, *, watch: bool = False, repeat: int = 1) -> Source:
     """The source that `text` names, still to be opened.
 
-    An image file, a video, a glob or a folder (its pictures, once); `watch:FOLDER`, or a folder
-    with `watch`; a camera's index (where no file is called so) or device file; the address of a
-    stream (RTSP, or MJPEG over HTTP); `-` for paths of image files on standard input, one a line.
+    An image, `.npy` or `.npz` file, a video, a glob or a folder (its pictures or arrays, once);
+    `watch:FOLDER`, or a folder with `watch`; a camera's index (where no file is called so) or
+    device file; the address of a stream (RTSP, or MJPEG over HTTP); `-` for paths of files on
+    standard input, one a line.
     Raises `SourceError` or `PictureError` for anything else, `ModuleNotFoundError` where OpenCV is
     needed and missing.
     """
     source = _without_repeat(text, watch)
     if source is None:
+        folder = Path(text)
+        if folder.is_dir():
+            return FolderSource(folder, repeat)
         return FilesSource(_files(text), repeat)
     if repeat != 1:
         raise SourceError(f"the source {_sayable(text)} cannot be repeated", "leave out --repeat")

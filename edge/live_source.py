@@ -15,7 +15,7 @@ from .capture import TIMEOUT_S, Capture
 from .errors import SourceError
 from .given import Given
 from .own_thread import OwnThread
-from .source import PictureFeed
+from .source import InputFeed
 
 log = logging.getLogger("splitpoint.edge")
 
@@ -54,8 +54,9 @@ class LiveSource:
         self._thread = OwnThread("splitpoint-capture")
         await self._thread.call(self._open_again)
 
-    async def frames(self, feed: PictureFeed) -> AsyncGenerator[Given, None]:
+    async def frames(self, feed: InputFeed) -> AsyncGenerator[Given, None]:
         """Frames called `NAME#0` and so on; it does not end by itself."""
+        feed.need_pictures()
         assert self._thread is not None, "open it first"
         broken = 0
         while True:

@@ -1,4 +1,4 @@
-"""Frames from image files whose paths arrive on standard input, one a line."""
+"""Frames from files whose paths arrive on standard input, one a line."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 from .given import Given
 from .own_thread import OwnThread
-from .source import PictureFeed
+from .source import InputFeed
 
 CHUNK_BYTES = 1 << 16
 
@@ -55,7 +55,7 @@ class StdinSource:
     async def close(self) -> None:
         """Leaves the descriptor as it is."""
 
-    async def frames(self, feed: PictureFeed) -> AsyncGenerator[Given, None]:
+    async def frames(self, feed: InputFeed) -> AsyncGenerator[Given, None]:
         """A frame a line, as the lines come."""
         lines, thread = PathLines(self._descriptor), OwnThread("splitpoint-stdin")
         try:

@@ -13,7 +13,7 @@ from splitpoint.partition.samples import PICTURE_SUFFIXES
 
 from .errors import SourceError
 from .given import Given
-from .source import PictureFeed
+from .source import InputFeed
 
 log = logging.getLogger("splitpoint.edge")
 
@@ -34,14 +34,16 @@ class _State:
 
 
 class NewFiles:
-    """Which picture files of a folder are complete and have not been told yet.
+    """Which files of a folder with such `suffixes` are complete and have not been told yet.
 
     A file is complete when it has not changed for `SETTLE_S`, or is old when it is first seen (it
     was moved in). A file that is written anew is new. Only what is in the folder is remembered.
     """
 
-    def __init__(self, folder: Path, clock: Callable[[], float] = time.time) -> None:
-        self._folder, self._clock = folder, clock
+    def __init__(
+        self, folder: Path, suffixes: frozenset[str], clock: Callable[[], float] = time.time
+    ) -> None:
+        self._folder, self._suffixes, self._clock = folder, suffixes, clock
         self._seen: dict[str, tuple[_State, float]] = {}  # and since when it is as it is
         self._told: dict[str, _State] = {}
 
@@ -51,7 +53,7 @@ class NewFiles:
         found: dict[str, tuple[_State, float]] = {}
         ready: list[tuple[int, str]] = []
         for path in self._folder.iterdir():
-            if path.suffix.lower() not in PICTURE_SUFFIXES or path.name.startswith("."):
+            if path.suffix.lower() not in self._suffixes or path.name.startswith("."):
                 continue
             try:
                 if not path.is_file():
@@ -74,7 +76,7 @@ class NewFiles:
 
 
 class WatchSource:
-    """The pictures that are in a folder, and then each new one; it does not end by itself.
+    """The inputs that are in a folder, and then each new one; it does not end by itself.
 
     It waits for its reader: files stay where they are until it is their turn. Raises `SourceError`
     where there is no such folder.
@@ -97,9 +99,9 @@ class WatchSource:
     async def close(self) -> None:
         """There is nothing left open."""
 
-    async def frames(self, feed: PictureFeed) -> AsyncGenerator[Given, None]:
+    async def frames(self, feed: InputFeed) -> AsyncGenerator[Given, None]:
         """A frame each; a folder that is gone for a while is waited for."""
-        files, gone = NewFiles(self._folder), False
+        files, gone = NewFiles(self._folder, feed.suffixes), False
         while True:
             began = time.monotonic()
             try:

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import zipfile
-import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-from splitpoint.codec import Array, SpecError, TensorSpec
+from splitpoint.codec import Array
 
 from .bundle import Manifest
 from .calibrate import MAX_INPUTS
-from .errors import CalibrationError, PictureError
-from .samples import evenly, find_pictures
-
-ARRAY_SUFFIXES = (".npy", ".npz")
+from .errors import CalibrationError, InputError, PictureError
+from .input_files import find_inputs, read_input
+from .samples import evenly
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,79 +38,28 @@ class CalibrationInputs:
 def calibration_inputs(manifest: Manifest, calibration: Calibration) -> CalibrationInputs:
     """Reads at most `MAX_INPUTS`, evenly chosen. The first file that does not fit is an error.
 
-    Pictures for a model that takes them; for any other, `.npy` files where it has one input and
-    `.npz` with arrays by name where it has several, of one sample, with or without the batch
-    dimension. Raises `CalibrationError` or `PictureError`.
+    What they may be is in input_files.py. Raises `CalibrationError`, or `PictureError` where there
+    are no pictures.
     """
-    picture = manifest.picture
-    paths = evenly(
-        find_pictures(calibration.source) if picture else _arrays(calibration.source), MAX_INPUTS
-    )
-    specs = manifest.boundaries[0].tensors
+    specs, picture = manifest.boundaries[0].tensors, manifest.picture
+    try:
+        paths = evenly(find_inputs(calibration.source, picture), MAX_INPUTS)
+    except InputError as error:
+        raise CalibrationError(error.what, error.remedy) from error
     inputs: list[Mapping[str, Array]] = []
     for path in paths:
-        if picture is not None:
-            try:
-                inputs.append({specs[0].name: picture.read(path)[np.newaxis]})
-            except PictureError as error:
-                raise CalibrationError(
-                    str(error), "remove it, or give a folder of good ones"
-                ) from error
-        else:
-            inputs.append(_read_arrays(path, specs))
+        try:
+            inputs.append(read_input(path, specs, picture))
+        except InputError as error:
+            raise CalibrationError(error.what, error.remedy) from error
+        except PictureError as error:
+            raise CalibrationError(
+                str(error), "remove it, or give a folder of good ones"
+            ) from error
     labels: tuple[int, ...] = ()
     if calibration.labels is not None:
         labels = _labels(calibration.labels, paths, manifest)
     return CalibrationInputs(inputs=tuple(inputs), labels=labels)
-
-
-def _arrays(source: str) -> list[Path]:
-    folder = Path(source)
-    found = (
-        [path for path in folder.iterdir() if path.suffix.lower() in ARRAY_SUFFIXES]
-        if folder.is_dir()
-        else find_pictures(source)  # a file or a glob is whatever it names
-    )
-    if not found:
-        raise CalibrationError(
-            f"{source} holds no inputs", "this model takes arrays: give a folder of .npy or .npz"
-        )
-    return sorted(found)
-
-
-def _read_arrays(path: Path, specs: Sequence[TensorSpec]) -> dict[str, Array]:
-    """The tensors of one sample."""
-    try:
-        loaded = np.load(path, allow_pickle=False)
-        if isinstance(loaded, np.ndarray):
-            given = {specs[0].name: loaded}
-        else:
-            with loaded:
-                given = dict(loaded)
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise CalibrationError(
-            f"{path} holds no array ({error})", "write it with numpy.save or numpy.savez"
-        ) from error
-    missing = [spec.name for spec in specs if spec.name not in given]
-    if missing:
-        raise CalibrationError(
-            f"{path} lacks the input {missing[0]!r}", "write all inputs with numpy.savez, by name"
-        )
-    found = {}
-    for spec in specs:
-        array = given[spec.name]
-        if array.shape == spec.shape_without_batch:
-            array = array.reshape(spec.shape)
-        try:
-            if spec.check(array) != 1:
-                raise SpecError(f"tensor {spec.name!r} holds several samples")
-        except SpecError as error:
-            shape = list(spec.shape_without_batch)
-            raise CalibrationError(
-                f"{path}: {error}", f"write one sample a file, {spec.dtype} {shape}"
-            ) from error
-        found[spec.name] = array
-    return found
 
 
 def _labels(file: Path, paths: Sequence[Path], manifest: Manifest) -> tuple[int, ...]:

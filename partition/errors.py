@@ -29,6 +29,10 @@ class PictureError(SplitpointError):
     """A file is no picture that can be decoded."""
 
 
+class InputError(SplitpointError):
+    """A file holds no arrays, or not those that the model takes."""
+
+
 class CalibrationError(SplitpointError):
     """The inputs or labels that were given to calibrate with do not do."""
 

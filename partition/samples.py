@@ -11,7 +11,7 @@ import numpy as np
 from splitpoint.codec import Array
 
 from .bundle import Manifest
-from .errors import PictureError
+from .errors import InputError, PictureError
 from .picture import PictureInput
 
 PICTURE_SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"))
@@ -42,13 +42,21 @@ def find_pictures(source: str) -> list[Path]:
     if path.is_file():
         return [path]
     if path.is_dir():
-        found = [p for p in path.iterdir() if p.suffix.lower() in PICTURE_SUFFIXES and p.is_file()]
+        found = files_in(path, PICTURE_SUFFIXES)
     else:
-        found = [p for p in map(Path, glob.glob(source, recursive=True)) if p.is_file()]
+        found = sorted(p for p in map(Path, glob.glob(source, recursive=True)) if p.is_file())
     if not found:
         kind = "holds no pictures" if path.is_dir() else "does not exist and matches no file"
         raise PictureError(f"the source {source} {kind}", "give an image file, a glob or a folder")
-    return sorted(found)
+    return found
+
+
+def files_in(folder: Path, suffixes: frozenset[str]) -> list[Path]:
+    """Its files with such a suffix, sorted; `InputError` for a folder that cannot be read."""
+    try:
+        return sorted(p for p in folder.iterdir() if p.suffix.lower() in suffixes and p.is_file())
+    except OSError as error:
+        raise InputError(f"cannot look into {folder}: {error.strerror or error}") from error
 
 
 def photo_samples(manifest: Manifest, paths: Sequence[Path], most: int = MAX_PHOTOS) -> Samples:

@@ -13,20 +13,26 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import ExifTags, Image
+from splitpoint.codec import TensorSpec
 from splitpoint.edge import Given
 from splitpoint.edge.errors import SourceError
 from splitpoint.edge.files_source import FilesSource
 from splitpoint.edge.find_source import find_source
 from splitpoint.edge.live_source import LiveSource
-from splitpoint.edge.source import PictureFeed, Source
+from splitpoint.edge.source import InputFeed, Source
 from splitpoint.edge.stdin_source import PathLines, StdinSource
 from splitpoint.edge.watch_source import OLD_S, SETTLE_S, NewFiles, WatchSource
 from splitpoint.partition.bundle import Bundle
-from splitpoint.partition.errors import PictureError
+from splitpoint.partition.errors import InputError, PictureError
 from splitpoint.partition.picture import PictureInput
+from splitpoint.partition.samples import PICTURE_SUFFIXES
 from videos import write_video
 
-FEED = PictureFeed(picture=PictureInput(resize_px=26, height_px=24, width_px=24), tensor="pixels")
+PICTURE = PictureInput(resize_px=26, height_px=24, width_px=24)
+FEED = InputFeed(model="small", specs=(PICTURE.spec,), picture=PICTURE)
+IDS = TensorSpec(name="ids", dtype="int64", shape=(1, 4), batch_dim=0)
+MASK = TensorSpec(name="mask", dtype="bool", shape=(1, 4), batch_dim=0)
+TEXT = InputFeed(model="text", specs=(IDS, MASK), picture=None)
 
 
 def save(path: Path, grey: int = 0) -> Path:
@@ -34,10 +40,10 @@ def save(path: Path, grey: int = 0) -> Path:
     return path
 
 
-async def all_of(source: Source) -> list[Given]:
+async def all_of(source: Source, feed: InputFeed = FEED) -> list[Given]:
     await source.open()
     try:
-        return [given async for given in source.frames(FEED)]
+        return [given async for given in source.frames(feed)]
     finally:
         await source.close()
 
@@ -76,13 +82,89 @@ def test_files_are_upright_and_grey_of_16_bits_is_grey(tmp_path: Path) -> None:
     assert (FEED.of_file(tmp_path / "grey.png").inputs["pixels"] == 0x40).all()
 
 
-def test_a_model_without_pictures_is_refused(small_bundle: Bundle) -> None:
-    assert PictureFeed.of(small_bundle.manifest).tensor == "pixels"
-    import dataclasses
+def ids(value: int) -> np.ndarray:
+    return np.full(4, value, np.int64)
 
-    other = dataclasses.replace(small_bundle.manifest, picture=None)
-    with pytest.raises(PictureError, match="does not take pictures"):
-        PictureFeed.of(other)
+
+def save_ids(path: Path, value: int) -> Path:
+    np.savez(path, ids=ids(value), mask=np.ones((1, 4), bool))
+    return path
+
+
+async def test_arrays_as_sources(tmp_path: Path) -> None:
+    """A folder, a glob, a file, a path on stdin and a watched folder: the same frames."""
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for value in range(3):
+        save_ids(folder / f"{value}.npz", value)
+    save(folder / "a.png")  # of a folder, what the model takes
+    np.save(folder / "3.npy", ids(3))  # a model of two inputs cannot live on one
+    (folder / "4.npz").write_bytes(b"no archive")
+    names = [str(folder / name) for name in ("0.npz", "1.npz", "2.npz", "3.npy", "4.npz")]
+
+    def check(found: list[Given], names: list[str]) -> None:
+        assert [given.metadata for given in found] == names
+        for value, given in enumerate(found[:3]):
+            assert given.error is None
+            assert given.inputs.keys() == {"ids", "mask"}
+            assert np.array_equal(given.inputs["ids"], ids(value)[np.newaxis])
+            assert given.inputs["mask"].shape == (1, 4)
+        for given, words in zip(found[3:], ("lacks the input 'mask'", "no array"), strict=True):
+            assert isinstance(given.error, InputError)
+            assert words in str(given.error)
+
+    check(await all_of(find_source(str(folder)), TEXT), names)
+    check(await all_of(find_source(str(folder / "*.np*")), TEXT), names)
+    assert len(await all_of(find_source(str(folder), repeat=3), TEXT)) == 3 * len(names)
+    (one,) = await all_of(find_source(names[1]), TEXT)
+    assert np.array_equal(one.inputs["ids"], ids(1)[np.newaxis])
+    reader, writer = os.pipe()
+    os.write(writer, "\n".join(names).encode())
+    os.close(writer)
+    check(await all_of(StdinSource(reader), TEXT), names)
+    os.close(reader)
+    for number, name in enumerate(names):
+        os.utime(name, (1000 + number,) * 2)  # moved in whole, long ago
+    async with aclosing(find_source(f"watch:{folder}").frames(TEXT)) as frames:
+        check([await asyncio.wait_for(anext(frames), 60) for _ in names], names)
+
+
+async def test_a_folder_gives_what_the_model_takes(tmp_path: Path) -> None:
+    save(tmp_path / "a.png")
+    np.save(tmp_path / "0-logits.npy", np.ones(3))  # such as --save-outputs writes
+    source = find_source(str(tmp_path))
+    assert [path.name for path in source.examples] == ["a.png"]
+    assert [given.metadata for given in await all_of(source)] == [str(tmp_path / "a.png")]
+    (tmp_path / "0-logits.npy").unlink()
+    with pytest.raises(SourceError, match=r"holds nothing that text takes: .* \.npy \.npz"):
+        await all_of(find_source(str(tmp_path)), TEXT)
+    (tmp_path / "a.png").unlink()
+    with pytest.raises(SourceError, match=r"holds no pictures, \.npy or \.npz"):
+        find_source(str(tmp_path))
+
+
+async def test_pixels_as_an_array(tmp_path: Path) -> None:
+    """A picture that is already what the model sees is left as it is."""
+    pixels = np.random.default_rng(0).integers(0, 256, (24, 24, 3)).astype(np.uint8)
+    np.save(tmp_path / "a.npy", pixels)
+    np.save(tmp_path / "b.npy", pixels[:20])
+    source = find_source(str(tmp_path / "*"))
+    assert source.examples == ()
+    good, bad = await all_of(source)
+    assert np.array_equal(good.inputs["pixels"][0], pixels)
+    assert "b.npy: tensor 'pixels' has shape [20, 24, 3]" in str(bad.error)
+
+
+async def test_pictures_for_a_model_of_arrays(small_bundle: Bundle, tmp_path: Path) -> None:
+    assert InputFeed.of(small_bundle.manifest).need_pictures() == small_bundle.manifest.picture
+    (failed,) = await all_of(find_source(str(save(tmp_path / "a.png"))), TEXT)
+    assert isinstance(failed.error, InputError)
+    found = await all_of(find_source(str(write_video(tmp_path / "v.avi", 2))), TEXT)
+    assert len(found) == 2
+    assert all("text does not take pictures" in str(given.error) for given in found)
+    camera = find_source("0")
+    with pytest.raises(PictureError, match=r"give it \.npy or \.npz"):
+        await anext(camera.frames(TEXT))  # which would fail for ever
 
 
 async def test_files_in_order_and_again(tmp_path: Path) -> None:
@@ -136,7 +218,7 @@ async def test_what_a_source_may_be(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 def test_a_file_is_told_when_it_is_complete(tmp_path: Path) -> None:
     now = [os.stat(tmp_path).st_mtime]
-    files = NewFiles(tmp_path, lambda: now[0])
+    files = NewFiles(tmp_path, PICTURE_SUFFIXES, lambda: now[0])
 
     def scan(later_s: float) -> list[str]:
         now[0] += later_s
@@ -175,7 +257,12 @@ def test_complete_files_come_in_the_order_of_their_last_change(tmp_path: Path) -
     for place, name in enumerate(("z", "b", "a", "y")):
         save(tmp_path / f"{name}.png")
         os.utime(tmp_path / f"{name}.png", (now - 100 + place,) * 2)
-    assert [path.stem for path in NewFiles(tmp_path).scan()] == ["z", "b", "a", "y"]
+    assert [path.stem for path in NewFiles(tmp_path, PICTURE_SUFFIXES).scan()] == [
+        "z",
+        "b",
+        "a",
+        "y",
+    ]
 
 
 async def test_a_watched_folder_loses_nothing(

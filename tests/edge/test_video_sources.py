@@ -21,13 +21,14 @@ from splitpoint.edge.files_source import FilesSource, video_frames
 from splitpoint.edge.find_source import find_source
 from splitpoint.edge.live_source import LiveSource
 from splitpoint.edge.own_thread import OwnThread
-from splitpoint.edge.source import PictureFeed
+from splitpoint.edge.source import InputFeed
 from splitpoint.edge.video_file import VideoFile
 from splitpoint.partition.bundle import Bundle
 from splitpoint.partition.picture import PictureInput
 from videos import damage, grey_frames, jpeg, mjpeg_server, write_video
 
-FEED = PictureFeed(picture=PictureInput(resize_px=26, height_px=24, width_px=24), tensor="pixels")
+PICTURE = PictureInput(resize_px=26, height_px=24, width_px=24)
+FEED = InputFeed(model="small", specs=(PICTURE.spec,), picture=PICTURE)
 
 
 def frames_of(path: Path) -> list[Array | None]:
@@ -72,7 +73,7 @@ async def test_a_broken_frame_is_a_failed_one_and_the_video_goes_on(
     small_bundle: Bundle, tmp_path: Path
 ) -> None:
     video = damage(write_video(tmp_path / "v.avi", 12), [2, 7])
-    feed = PictureFeed.of(small_bundle.manifest)
+    feed = InputFeed.of(small_bundle.manifest)
     async with EdgeAgent(None, bundle=small_bundle.folder, split="local") as agent:
         source = FilesSource([video])
         await source.open()
