@@ -10,15 +10,17 @@ from collections.abc import Awaitable, Callable
 from splitpoint.codec import SplitpointError
 from splitpoint.partition.costs import CostTable
 from splitpoint.partition.plan import Plan
+from splitpoint.partition.runtimes import ONNX
 from splitpoint.proto import splitpoint_pb2 as pb
 
-from .controller import CAUTIOUS, Controller, finish_ms
+from .controller import CAUTIOUS, Controller
 from .frame_stream import Answer, FrameStream
 from .workers import Workers
 
 log = logging.getLogger("splitpoint.edge")
 
 DECIDE_EVERY_S = 0.01  # a decision takes a fifth of a millisecond
+AFTER_A_DEFECT_S = 60  # without decisions, of which each would fill the log
 
 
 class Adapter:
@@ -60,10 +62,19 @@ class Adapter:
         return self.controller.uplink.mbps(time.perf_counter(), 50)
 
     def finish_ms(self) -> dict[int, float]:
-        """What the device is predicted to take from each boundary to the end."""
-        return dict(
-            zip(map(int, self._table.boundary), map(float, finish_ms(self._table)), strict=True)
-        )
+        """What the device is predicted to take from each boundary to the end.
+
+        Frames are finished in float32 onnxruntime. Empty where the profiles have no times in that:
+        those of another runtime say nothing of it.
+        """
+        table = self._table
+        until = {
+            int(boundary): float(ms)
+            for boundary, ms, name in zip(table.boundary, table.edge_ms, table.runtime, strict=True)
+            if name == ONNX
+        }
+        alone_ms = until.get(int(table.boundary.max()))
+        return {} if alone_ms is None else {at: alone_ms - ms for at, ms in until.items()}
 
     def runs(self, plan: Plan) -> None:
         """This is the present plan, whoever has decided that."""
@@ -110,11 +121,18 @@ class Adapter:
         self.controller.load(time.perf_counter(), waits, load.slowdown or 1.0)
 
     def frame_ended(self) -> None:
-        """Decides, and begins what is due. Call it after each frame."""
+        """Decides, and begins what is due. Call it after each frame; it never raises."""
         now_s = time.perf_counter()
         if now_s - self._decided_s < DECIDE_EVERY_S:
             return
         self._decided_s = now_s
+        try:
+            self._decide(now_s)
+        except Exception:
+            log.exception("cannot decide on the plan, which stays for %d s", AFTER_A_DEFECT_S)
+            self._decided_s = now_s + AFTER_A_DEFECT_S
+
+    def _decide(self, now_s: float) -> None:
         if self._task is None or self._task.done():
             switch = self.controller.decide(now_s)
             if switch is not None:
@@ -147,8 +165,11 @@ class Adapter:
     async def _go_to(self, plan: Plan, before: int) -> None:
         try:
             await self._switch(plan)
-        except SplitpointError as error:
-            log.warning("cannot switch to boundary %d: %s", plan.boundary, error)
+        except Exception as error:
+            if isinstance(error, SplitpointError):
+                log.warning("cannot switch to boundary %d: %s", plan.boundary, error)
+            else:
+                log.exception("cannot switch to boundary %d", plan.boundary)
             self.controller.current = before
             return
         self._switched(plan.why)

@@ -60,7 +60,8 @@ class Controller:
     `table` holds the candidates, `planner` their static limits and the objective, `start` is the
     candidate that runs. `budget_ms` is a frame's; `interval_ms` the time between two frames of a
     live source, which a plan must keep up with, None where frames wait for each other.
-    `can_finish` says whether the device can finish frames that the cloud does not answer.
+    `finishes_in_ms` says by boundary what the device takes to finish a frame that the cloud does
+    not answer, None where it cannot.
     """
 
     def __init__(
@@ -75,7 +76,7 @@ class Controller:
         self._table, self._planner, self._budget_ms = table, planner, budget_ms
         self.current = start
         self.interval_ms: float | None = None
-        self.can_finish = False
+        self.finishes_in_ms: Mapping[int, float] | None = None
         self.uplink = UplinkEstimate()
         self.conditions = Conditions(round_trip_ms)
         self._switched_s = -math.inf
@@ -84,7 +85,8 @@ class Controller:
         self._then: Mapping[str, float] = {}  # the conditions at the last switch, or at first
         self._upload_ms_mbps = table.sends * table.nbytes * 8e-3  # ms at 1 Mbit/s
         self._loss = np.nan_to_num(table.loss)
-        self._finish_ms = finish_ms(table)
+        self._finish_ms = np.full(len(table), np.inf)  # [n]
+        self._finish_ms_of: Mapping[int, float] | None = None  # what that was made from
 
     def knows(self, now_s: float, mbps: Iterable[float]) -> None:
         """The link was measured before the first frame: equally likely rates."""
@@ -205,10 +207,10 @@ class Controller:
         )
         factor = conditions.edge_factor
         own_ms = (table.edge_ms + table.encode_ms) * factor
-        rest_ms = self._finish_ms * factor
+        rest_ms = self._rest_ms() * factor
         # Where the device can finish a frame in time it begins to before it would be too late; an
         # answer of the cloud still counts until the budget's end.
-        saved = self.can_finish & (own_ms + rest_ms <= self._budget_ms) & (table.sends > 0)
+        saved = (own_ms + rest_ms <= self._budget_ms) & (table.sends > 0)
         rates = np.array([mbps] if hoping else self.uplink.spread(now_s, SPREAD))
         upload_ms = self._upload_ms_mbps / rates[:, np.newaxis]  # [rates, n]
         longer_ms = upload_ms - self._upload_ms_mbps / mbps
@@ -263,6 +265,16 @@ class Controller:
             now > (1 + MARGIN) * then and (not aims_at_latency or sooner_ms > LEAST_GAIN_MS)
         )
 
+    def _rest_ms(self) -> Floats:
+        """What finishing on the device takes each candidate, `[n]`; infinite where it cannot."""
+        said = self.finishes_in_ms
+        if said is not self._finish_ms_of:
+            self._finish_ms_of = said
+            self._finish_ms = np.array(
+                [(said or {}).get(int(at), math.inf) for at in self._table.boundary]
+            )
+        return self._finish_ms
+
     def _queue_ms(self, now_s: float) -> float:
         """For a frame of the present plan."""
         waits = self.conditions.queue_ms(now_s)
@@ -303,22 +315,6 @@ class Controller:
         if share >= LEAVING_SHARE:
             brings += f", {100 * share:.0f} % more frames in time"
         return f"{words}: {moved}, {brings}"
-
-
-def finish_ms(table: CostTable) -> Floats:
-    """What the device takes from each candidate's boundary to the end, `[n]`; 0 where it is there.
-
-    It finishes in the runtime of the first candidate, which runs all on the device.
-    """
-    runtime = table.runtime[0]
-    until = {
-        int(boundary): float(ms)
-        for boundary, ms, name in zip(table.boundary, table.edge_ms, table.runtime, strict=True)
-        if name == runtime
-    }
-    alone_ms = max(until.values())
-    rest = [alone_ms - until.get(int(boundary), 0.0) for boundary in table.boundary]
-    return np.array(rest) * table.sends
 
 
 def _short(table: CostTable, index: int, other: int) -> str:

@@ -15,3 +15,7 @@ class SourceError(SplitpointError):
 
 class CacheError(SplitpointError):
     """The artifact cache cannot be written, or what was fetched is not what was asked for."""
+
+
+class FrameLostError(SplitpointError):
+    """Something that nobody expected ended one frame on the device: a defect, or no memory left."""

@@ -15,7 +15,7 @@ import numpy as np
 from splitpoint.codec import SplitpointError
 from splitpoint.partition.bundle import Manifest
 from splitpoint.partition.plan import Plan
-from splitpoint.proto.frames import FrameError, build_frame, decode_reply
+from splitpoint.proto.frames import build_frame, decode_reply
 from splitpoint.proto.status import (
     FrameExpiredError,
     KeyFrameNeededError,
@@ -29,6 +29,7 @@ from .edge_half import EdgeHalf, EdgePart
 from .frame import Frame, named_outputs
 from .frame_stream import Answer, FrameStream
 from .local_finish import LocalFinish
+from .only_this_frame import only_this_frame
 from .race import Race
 from .result import Outcome, Result
 from .workers import WorkerLink, Workers
@@ -78,7 +79,14 @@ class FramePath:
         self._answers: deque[float] = deque(maxlen=ANSWERS)  # milliseconds from sending on
 
     async def run(self, frame: Frame) -> Result:
-        """The frame's end."""
+        """The frame's end, whatever goes wrong with it."""
+        try:
+            with only_this_frame("handling"):
+                return await self._run(frame)
+        except SplitpointError as error:
+            return frame.failed(error)
+
+    async def _run(self, frame: Frame) -> Result:
         if self._timed != (frame.plan, frame.batch):  # what another took says nothing of this one
             self._timed = frame.plan, frame.batch
             self._edge_ms = self._encode_ms = math.inf
@@ -87,13 +95,12 @@ class FramePath:
         if sends and self._workers is not None:
             link = self._workers.pick(needed=not self._can_finish)
         try:
-            part = await self._compute(frame)
+            with only_this_frame("computing"):
+                part = await self._compute(frame)
             if sends and link is None and self._can_finish:
                 # No other frame begins in between: the compute thread would only be late for both.
                 away = UnreachableError("the worker has not answered lately")
                 return await self._finish(frame, part, away)
-        except SplitpointError as error:
-            return frame.failed(error)
         finally:
             frame.computed()
         if not sends:
@@ -103,14 +110,16 @@ class FramePath:
         assert self._workers is not None  # plans that need one are refused without
         link = link or self._workers.current  # there is nothing else to wait for
         try:
-            part = await self._encode(frame, part)
-        except SplitpointError as error:
-            return frame.failed(error)
+            with only_this_frame("encoding"):
+                part = await self._encode(frame, part)
+        except SplitpointError as error:  # the device needs no codec
+            return await self._finish(frame, part, error)
         self._saw_compute(frame, part)
         race = self._race(frame, part) if self._can_finish else None
         try:
-            return await self._ask(frame, part, link, race)
-        except (SplitpointError, FrameError) as error:
+            with only_this_frame("sending"):
+                return await self._ask(frame, part, link, race)
+        except SplitpointError as error:
             if race is None or not race.begun:
                 return await self._finish(frame, part, error)
             return await race.result()
@@ -202,7 +211,7 @@ class FramePath:
                 answer = await stream.ask(build, frame.left_ms, credit_ms=free_ms(), sent=sent)
             queued_here_ms = 1e3 * (time.perf_counter() - asked) - answer.answer_ms
             values = decode_reply(answer.reply, self._manifest.boundaries[-1].tensors, frame.batch)
-        except (SplitpointError, FrameError) as error:
+        except SplitpointError as error:
             if race is not None and race.won and race.hedged:
                 link.breaker.doubted()  # nobody else finds out that a worker is gone
             elif isinstance(error, (UnreachableError, FrameExpiredError, RefusedError)):
@@ -250,10 +259,8 @@ class FramePath:
         slow = FrameExpiredError(f"no answer within {max(begin_ms, 0.0):.0f} ms")
         return Race(begin_ms, lambda: self._finish(frame, part, slow), hedged=hedged)
 
-    async def _finish(
-        self, frame: Frame, part: EdgePart, error: SplitpointError | FrameError
-    ) -> Result:
-        """What becomes of a frame that the cloud did not answer, and why."""
+    async def _finish(self, frame: Frame, part: EdgePart, error: SplitpointError) -> Result:
+        """What becomes of a frame that the cloud did not answer or was not asked, and why."""
         lost = Outcome.EXPIRED if isinstance(error, FrameExpiredError) else Outcome.FAILED
         if self._local is None or not self._local.ready:
             return frame.failed(error, lost)
@@ -262,7 +269,8 @@ class FramePath:
             late = FrameExpiredError(f"the device is behind ({error})")
             return frame.failed(late, Outcome.EXPIRED)
         try:
-            values, here_ms = await self._local.run(part.values, boundary)
+            with only_this_frame("finishing"):
+                values, here_ms = await self._local.run(part.values, boundary)
         except SplitpointError as second:
             return frame.failed(second)
         outputs = named_outputs(self._manifest, values)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from splitpoint.codec import SpecError
+from splitpoint.codec import SplitpointError
 from splitpoint.partition.bundle import Manifest
 from splitpoint.partition.plan import Plan
 from splitpoint.proto.status import FrameExpiredError
@@ -15,6 +15,7 @@ from .frame import Frame
 from .frame_path import FramePath
 from .given import Given, batch_of
 from .local_finish import LocalFinish
+from .only_this_frame import only_this_frame
 from .result import Outcome, Result
 
 _NEWEST = 0.1  # weight of the latest gap between two frames of a live source
@@ -67,8 +68,10 @@ class Intake:
         result = await self._path.run(frame)
         self._outcomes[result.outcome] += 1
         if self._adapter is not None:
-            ready = self._local is not None and self._local.ready
-            self._adapter.controller.can_finish = ready
+            local = self._local
+            self._adapter.controller.finishes_in_ms = (
+                local.predicted_ms if local is not None and local.ready else None
+            )
             self._adapter.frame_ended()
         return result
 
@@ -82,8 +85,9 @@ class Intake:
         error = given.error
         if error is None:
             try:
-                return await self.infer(given, taken_s, computed)
-            except SpecError as misfit:
+                with only_this_frame("taking in"):
+                    return await self.infer(given, taken_s, computed)
+            except SplitpointError as misfit:
                 error = misfit
         if computed is not None:
             computed()

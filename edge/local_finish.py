@@ -5,26 +5,57 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Mapping
-from concurrent.futures import Executor
+from collections.abc import Mapping, Sequence
+from concurrent.futures import CancelledError, Executor
 
 import psutil
 from splitpoint.codec import Array, SplitpointError
 from splitpoint.partition.bundle import Manifest
+from splitpoint.partition.runtimes import SegmentFiles
 
+from .errors import FrameLostError
 from .prepare import Prepared
-from .runtime import SegmentRunner
+from .runtime import SegmentRunner, zeros_at
 
 log = logging.getLogger("splitpoint.edge")
 
 _NEWEST = 0.2  # weight of the latest time in the mean
 
 
+class _Work:
+    """A finish on the compute thread, waiting for it, or given up and still in a segment there."""
+
+    def __init__(self, expected_ms: float, segments: int) -> None:
+        self._expected_ms, self._segments = expected_ms, max(segments, 1)
+        self._begun_s: float | None = None
+        self._segment_begun_s = 0.0
+        self.given_up = False
+
+    def begins_segment(self) -> None:
+        """Called on the compute thread; raises `CancelledError` where nobody waits any more."""
+        if self.given_up:
+            raise CancelledError
+        self._segment_begun_s = time.perf_counter()
+        self._begun_s = self._begun_s or self._segment_begun_s
+
+    @property
+    def left_ms(self) -> float:
+        """What it is expected to keep the thread for still."""
+        if self._begun_s is None:
+            return 0.0 if self.given_up else self._expected_ms
+        if self.given_up:  # the segment that it is in, taken to be as long as the others
+            left_ms, since_s = self._expected_ms / self._segments, self._segment_begun_s
+        else:
+            left_ms, since_s = self._expected_ms, self._begun_s
+        return max(left_ms - 1e3 * (time.perf_counter() - since_s), 0.0)
+
+
 class LocalFinish:
     """Runs the rest of the model on the device, from the tensors that it still holds.
 
-    The segments are fetched and loaded in the background, one at a time on the compute thread, so
-    that no frame waits for more than one of them.
+    The segments are fetched, loaded and timed in the background, one at a time on the compute
+    thread, so that no frame waits for more than one of them. `expected_ms` says by boundary what a
+    finish in this runtime takes, and spares the timing.
     """
 
     def __init__(
@@ -36,9 +67,10 @@ class LocalFinish:
     ) -> None:
         self._prepared, self._runner, self._pool = prepared, runner, pool
         self._loading: asyncio.Task[None] | None = None
+        self.predicted_ms: Mapping[int, float] = dict(expected_ms or {})  # before any finish
         # By boundary: the mean time of a finish from there; before the first, what was predicted.
-        self._ms: dict[int, float] = dict(expected_ms or {})
-        self._begun: list[float] = []  # expected milliseconds of each finish under way
+        self._ms: dict[int, float] = dict(self.predicted_ms)
+        self._under_way: list[_Work] = []
         self.error: SplitpointError | None = None  # why the segments are not all here
 
     @property
@@ -63,7 +95,7 @@ class LocalFinish:
             await asyncio.gather(self._loading, return_exceptions=True)
 
     def expected_ms(self, boundary: int) -> float:
-        """What a finish from a boundary takes; 0 if none ever ran."""
+        """What a finish from a boundary takes; 0 before the segments are here."""
         return self._ms.get(boundary, 0.0)
 
     def reserve_ms(self, boundary: int, under_way: int) -> float:
@@ -72,13 +104,13 @@ class LocalFinish:
 
     @property
     def backlog_ms(self) -> float:
-        """What those that were begun and not ended are expected to take still."""
-        return sum(self._begun)
+        """What is expected to keep the compute thread busy still, of the finishes given to it."""
+        return sum(work.left_ms for work in self._under_way)
 
     @property
     def busy(self) -> bool:
-        """Whether any finish is under way."""
-        return bool(self._begun)
+        """Whether any finish waits for the compute thread or is on it, wanted or not."""
+        return bool(self._under_way)
 
     async def run(
         self, values: Mapping[str, Array], boundary: int
@@ -86,40 +118,64 @@ class LocalFinish:
         """All tensors of the model, from those up to a boundary, and the milliseconds it took.
 
         Waiting for the compute thread counts in the time that is returned, not in what is expected
-        of the next.
+        of the next. One that is cancelled ends with the segment that it is in.
         """
         start = time.perf_counter()
         last = len(self._prepared.manifest.segments)
         loop = asyncio.get_running_loop()
-        expected_ms = self.expected_ms(boundary)
-        self._begun.append(expected_ms)
+        work = _Work(self.expected_ms(boundary), last - boundary)
+        self._under_way.append(work)
+        running = self._pool.submit(self._run, values, last, boundary, work)
+        # Only the thread knows when it is free again: what is cancelled may be in a segment.
+        running.add_done_callback(lambda _: loop.call_soon_threadsafe(self._under_way.remove, work))
         try:
-            found, own_ms = await loop.run_in_executor(
-                self._pool, self._run, values, last, boundary
-            )
-        finally:
-            self._begun.remove(expected_ms)
+            found, own_ms = await asyncio.wrap_future(running)
+        except asyncio.CancelledError:
+            work.given_up = True
+            raise
         before = self._ms.get(boundary, own_ms)
         self._ms[boundary] = before + _NEWEST * (own_ms - before)
         return found, 1e3 * (time.perf_counter() - start)
 
     def _run(
-        self, values: Mapping[str, Array], last: int, boundary: int
+        self, values: Mapping[str, Array], last: int, boundary: int, work: _Work
     ) -> tuple[dict[str, Array], float]:
         start = time.perf_counter()
-        found = self._runner.run(values, last, boundary)
+        found = dict(values)
+        for index in range(boundary, last):
+            work.begins_segment()
+            found = self._runner.run(found, index + 1, index)
         return found, 1e3 * (time.perf_counter() - start)
 
     async def _load(self) -> None:
         loop = asyncio.get_running_loop()
         try:
             paths = await self._prepared.segments(len(self._prepared.manifest.segments))
-            for count in range(1, len(paths) + 1):
-                await loop.run_in_executor(self._pool, self._runner.load, paths[:count])
+            took_ms = [
+                await loop.run_in_executor(self._pool, self._load_one, paths[:count])
+                for count in range(1, len(paths) + 1)
+            ]
+            if not self.predicted_ms:
+                self.predicted_ms = {at: sum(took_ms[at:]) for at in range(len(took_ms) + 1)}
+                self._ms = {**self.predicted_ms, **self._ms}
             self.error = None
         except SplitpointError as error:
             self.error = error
             log.warning("frames cannot be finished on the device yet: %s", error)
+        except Exception as error:  # no memory left, say: frames go on without
+            self.error = FrameLostError(f"loading segments failed ({type(error).__name__})")
+            log.exception("frames cannot be finished on the device")
+
+    def _load_one(self, segments: Sequence[SegmentFiles]) -> float:
+        """Loads the last of `segments`, if need be; what it takes, or 0 where that is known."""
+        self._runner.load(segments)
+        if self.predicted_ms:
+            return 0.0
+        index = len(segments) - 1
+        zeros = zeros_at(segments[index].entering)
+        start = time.perf_counter()
+        self._runner.run(zeros, index + 1, index)
+        return 1e3 * (time.perf_counter() - start)
 
 
 def fits(manifest: Manifest, loaded: int, max_edge_mb: float | None) -> bool:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Protocol
 
 import numpy as np
-from splitpoint.codec import Array
+from splitpoint.codec import Array, TensorSpec
 from splitpoint.partition.onnx_providers import choose_providers
 from splitpoint.partition.onnx_segment import OnnxSegment
 from splitpoint.partition.runtimes import INT8, ONNX, TORCH, SegmentFiles
@@ -84,7 +84,7 @@ class SegmentRunner:
         """
         for files in segments[len(self._segments) :]:
             segment = self._load(files)
-            segment({s.name: np.zeros(s.shape_at(1), s.numpy_dtype) for s in files.entering})
+            segment(zeros_at(files.entering))
             self._segments.append(segment)
 
     @property
@@ -99,6 +99,11 @@ class SegmentRunner:
             key = (self.runtime, index)
             state.update(self._slowdown.stretch(key, self._segments[index], state))
         return state
+
+
+def zeros_at(specs: Iterable[TensorSpec]) -> dict[str, Array]:
+    """One sample of a boundary's tensors, to warm up and time with."""
+    return {spec.name: np.zeros(spec.shape_at(1), spec.numpy_dtype) for spec in specs}
 
 
 class Runners:

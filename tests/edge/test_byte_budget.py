@@ -84,7 +84,12 @@ async def test_a_frame_goes_in_the_largest_level_that_fits(
     budgets = sorted({size for found in sizes for size in found.values()})
     for budget in [*budgets[:: max(len(budgets) // 4, 1)], math.inf]:
         async with EdgeAgent(
-            worker.address, split="1", codec=names[0], cache=tmp_path, max_frame_bytes=budget
+            worker.address,
+            split="1",
+            codec=names[0],
+            cache=tmp_path,
+            max_frame_bytes=budget,
+            finish_locally=False,
         ) as agent:
             for pixels, found in zip(frames, sizes, strict=False):
                 result = await agent.infer({"pixels": pixels[None]})
@@ -132,7 +137,12 @@ async def test_a_frame_that_no_level_can_carry_fails_alone(
     assert payload_bytes(bundle, 0, "jpeg", flat) <= budget
     given = [flat, noise, flat, noise, flat]
     async with EdgeAgent(
-        worker.address, split="input", codec="jpeg", cache=tmp_path, max_frame_bytes=budget
+        worker.address,
+        split="input",
+        codec="jpeg",
+        cache=tmp_path,
+        max_frame_bytes=budget,
+        finish_locally=False,
     ) as agent:
         results = [
             result async for result in agent.stream(Given(inputs={"pixels": p}) for p in given)
@@ -151,16 +161,36 @@ async def test_a_frame_that_no_level_can_carry_fails_alone(
             assert not result.outputs
 
 
-async def test_a_codec_without_levels_fits_or_fails(
-    worker: Worker, bundle: Bundle, frames: Array, tmp_path: Path
+@pytest.mark.parametrize(
+    ("less", "finish", "outcome"),
+    [
+        (0, True, Outcome.ANSWERED),
+        (1, True, Outcome.LOCAL),  # which needs no codec
+        (1, False, Outcome.FAILED),
+    ],
+)
+async def test_a_codec_without_levels_fits_or_the_device_finishes_the_frame(
+    worker: Worker,
+    bundle: Bundle,
+    frames: Array,
+    tmp_path: Path,
+    less: int,
+    finish: bool,
+    outcome: Outcome,
 ) -> None:
     size = payload_bytes(bundle, 1, "q8", frames[:1])
-    for budget, outcome in ((size, Outcome.ANSWERED), (size - 1, Outcome.FAILED)):
-        async with EdgeAgent(
-            worker.address, split="1", codec="q8", cache=tmp_path, max_frame_bytes=budget
-        ) as agent:
-            result = await agent.infer({"pixels": frames[:1]})
-        assert (result.outcome, result.codec) == (outcome, "q8")
+    async with EdgeAgent(
+        worker.address,
+        split="1",
+        codec="q8",
+        cache=tmp_path,
+        max_frame_bytes=size - less,
+        finish_locally=finish,
+    ) as agent:
+        await agent.settled()
+        result = await agent.infer({"pixels": frames[:1]})
+    assert (result.outcome, result.codec) == (outcome, "q8")
+    assert (f"{size} bytes even as q8" in result.why) == bool(less)
 
 
 async def test_only_what_is_needed_is_fetched(

@@ -295,7 +295,7 @@ def test_a_device_that_can_finish_may_go_on_asking() -> None:
     controllers = [controller_of(INPUT, None, budget_ms=105.0) for _ in range(2)]
     for controller, can_finish in zip(controllers, (False, True), strict=True):
         controller.knows(0.0, rates)
-        controller.can_finish = can_finish
+        controller.finishes_in_ms = {0: 100.0, 1: 80.0, 2: 0.0} if can_finish else None
         outlook = controller._outlook(0.0, 100.0)
         assert bool(outlook.in_time[INPUT] == 1.0) is can_finish
         assert outlook.in_time[LOCAL] == 1.0
@@ -305,11 +305,15 @@ def test_an_answer_after_the_device_has_begun_to_finish_is_still_in_time() -> No
     """200 ms for a finish leave the cloud 50 of 250; its answer after 115 counts all the same."""
     table = table_of(edge_ms=(40.0, 160.0))
     controller = controller_of(INPUT, 8.0, table, budget_ms=250.0)
-    controller.can_finish, controller.interval_ms = True, 150.0
+    controller.finishes_in_ms = finish_ms = {0: 200.0, 1: 160.0, 2: 0.0}
+    controller.interval_ms = 150.0
     assert controller._outlook(0.0, 8.0).in_time[INPUT] == 1.0
     late = controller_of(INPUT, 2.0, table, budget_ms=250.0)
-    late.can_finish, late.interval_ms = True, 150.0
+    late.finishes_in_ms, late.interval_ms = finish_ms, 150.0
     assert late._outlook(0.0, 2.0).in_time[INPUT] == pytest.approx(150 / 200)
+    # A device that finishes in 300 ms is no help within 250, however fast its other runtime is.
+    late.finishes_in_ms = {0: 300.0, 1: 240.0, 2: 0.0}
+    assert late._outlook(0.0, 2.0).in_time[INPUT] == 0.0
 
 
 def test_a_live_source_needs_a_plan_that_keeps_up() -> None:

@@ -70,7 +70,10 @@ def play(table: CostTable, planner: OnlinePlanner, rng: random.Random) -> tuple[
         budget_ms=10_000,
         round_trip_ms=round_trip_ms,
     )
-    controller.can_finish = rng.random() < 0.5
+    if rng.random() < 0.5:
+        alone_ms = float(table.edge_ms.max())
+        until_ms = zip(map(int, table.boundary), map(float, table.edge_ms), strict=True)
+        controller.finishes_in_ms = {at: alone_ms - ms for at, ms in until_ms}
     now_s, interval_s = rng.uniform(0, 1e6), rng.choice([0.1, 0.2, 0.5])
     switched: list[float] = []
 
