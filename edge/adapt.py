@@ -95,7 +95,7 @@ class Adapter:
         index = self._index.get((plan.boundary, codec, plan.runtime))
         if index is None:
             return
-        times, controller = answer.reply.times, self.controller
+        controller = self.controller
         conditions, known_ms = controller.conditions, controller.conditions.round_trip_ms
         if stream is not self._stream:  # to another worker, or on another way: what it measured
             self._stream, known_ms = stream, stream.round_trip_ms
@@ -105,8 +105,8 @@ class Adapter:
             index,
             nbytes=answer.bytes_up,
             left_ms=answer.left_ms,
-            queue_ms=times.queue_us / 1e3,
-            server_ms=(times.total_us - times.queue_us) / 1e3 / batch,
+            queue_ms=answer.queue_ms,
+            server_ms=(answer.server_ms - answer.queue_ms) / batch,
         )
 
     def late(self, nbytes: int, waited_ms: float) -> None:

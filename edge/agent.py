@@ -251,7 +251,7 @@ class EdgeAgent:
         """
         intake = self._intake
         stream = None if self._workers is None else self._workers.stream
-        credits = 1 if stream is None else stream.welcome.credits
+        credits = 1 if stream is None else stream.credits
         # One is computed and one encoded while the others are on their way.
         window = in_flight or credits + 2
         if not live:

@@ -97,9 +97,8 @@ class Frame:
         why: str,
     ) -> Result:
         """The cloud has finished it. `queued_here_ms` is how long it waited to be sent."""
-        times = answer.reply.times
-        server_ms, queue_ms = times.total_us / 1e3, times.queue_us / 1e3
-        link_ms = max(answer.answer_ms - server_ms, 0.0)
+        times, server_ms, queue_ms = answer.reply.times, answer.server_ms, answer.queue_ms
+        link_ms = answer.answer_ms - server_ms
         downlink_ms = min(round_trip_ms / 2, link_ms / 2)
         return Result(
             id=self.id,
@@ -118,7 +117,7 @@ class Frame:
             ),
             total_ms=self.elapsed_ms,
             bytes_up=self.bytes_up,
-            cloud_compute_ms=times.compute_us / 1e3,
+            cloud_compute_ms=min(times.compute_us / 1e3, server_ms),
             cloud_batch=times.batch,
             why=why,
             metadata=self.metadata,

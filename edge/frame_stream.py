@@ -25,24 +25,30 @@ from splitpoint.proto.status import (
     error_of_reply,
 )
 
+from .answer_times import server_times
 from .sign_of_life import watch_over
 
 CONNECT_TIMEOUT_S = 10.0
+MOST_CREDITS = 64  # whatever a worker grants: frames that are under way are held in memory
 # A cancelled frame's credit comes back with the worker's word, or after this and four round trips.
 LOST_CREDIT_S = 1.0
 _PROBES = 3
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
     """A reply, with the milliseconds from sending to it.
 
-    `left_ms` is what the frame's `bytes_up` took to leave the device once those before it had: the
-    answer's time without the worker's and without the round trip of an empty message.
+    The worker had the frame for `server_ms`, `queue_ms` of them in its queue. `left_ms` is what the
+    frame's `bytes_up` took to leave the device once those before it had: the answer's time without
+    the worker's and without the round trip of an empty message. It is negative where nobody can
+    tell.
     """
 
     reply: pb.Reply
     answer_ms: float
+    server_ms: float
+    queue_ms: float
     bytes_up: int
     left_ms: float
 
@@ -105,7 +111,7 @@ class FrameStream:
         if message.WhichOneof("kind") != "welcome" or message.welcome.credits < 1:
             raise ProtocolError(f"{self._server} did not answer Hello with Welcome")
         self.welcome = message.welcome
-        self._credits = asyncio.Semaphore(self.welcome.credits)
+        self._credits = asyncio.Semaphore(self.credits)
 
     async def _raise_end(self) -> None:
         """Raises what the ended call says of its end."""
@@ -114,6 +120,11 @@ class FrameStream:
             grpc.aio.AioRpcError(code, grpc.aio.Metadata(), grpc.aio.Metadata(), details=details),
             self._server,
         )
+
+    @property
+    def credits(self) -> int:
+        """How many frames may be unanswered at a time."""
+        return min(self.welcome.credits, MOST_CREDITS)
 
     @property
     def idle(self) -> bool:
@@ -186,13 +197,22 @@ class FrameStream:
         return self._answer(reply, sent_s, len(data))
 
     def _answer(self, reply: pb.Reply, sent_s: float, nbytes: int) -> Answer:
-        now_s = time.perf_counter()
-        link_ms = 1e3 * (now_s - sent_s) - reply.times.total_us / 1e3
-        self.round_trip_ms = max(min(self.round_trip_ms, link_ms), 0.0)
-        left_s = sent_s + (link_ms - self.round_trip_ms) / 1e3
-        left_ms = 1e3 * (left_s - max(sent_s, self._left_s))
-        self._left_s = max(left_s, self._left_s)
-        return Answer(reply, 1e3 * (now_s - sent_s), nbytes, left_ms)
+        answer_ms = 1e3 * (time.perf_counter() - sent_s)
+        server_ms, queue_ms = server_times(reply.times, answer_ms)
+        link_ms, left_ms = answer_ms - server_ms, -1.0
+        if link_ms > 0:  # or the worker claims to have had it before it was sent
+            self.round_trip_ms = min(self.round_trip_ms, link_ms)
+            left_s = sent_s + (link_ms - self.round_trip_ms) / 1e3
+            left_ms = 1e3 * (left_s - max(sent_s, self._left_s))
+            self._left_s = max(left_s, self._left_s)
+        return Answer(
+            reply=reply,
+            answer_ms=answer_ms,
+            server_ms=server_ms,
+            queue_ms=queue_ms,
+            bytes_up=nbytes,
+            left_ms=left_ms,
+        )
 
     async def probe(self, padding_bytes: int = 0, timeout_s: float = CONNECT_TIMEOUT_S) -> float:
         """Milliseconds until the worker echoes a message with that many bytes of padding.

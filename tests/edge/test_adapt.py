@@ -295,8 +295,9 @@ async def test_another_worker_has_a_round_trip_of_its_own() -> None:
     told, near, far = Told(), Stream(5.0), Stream(80.0)
     adapter = adapter_of(told, near, lambda plan: None)
     plan = Plan(boundary=1, codec="raw")
-    times = pb.Times(total_us=30_000, queue_us=6_000)
-    answer = Answer(pb.Reply(times=times), 40.0, 1000, 1.0)
+    answer = Answer(
+        reply=pb.Reply(), answer_ms=40.0, server_ms=30.0, queue_ms=6.0, bytes_up=1000, left_ms=1.0
+    )
     for stream, known_ms in ((near, 5.0), (far, 80.0), (far, 80.0), (near, 5.0)):
         adapter.answered(plan, "raw", answer, cast(FrameStream, stream), 3)
         assert told.conditions.round_trip_ms == known_ms

@@ -5,10 +5,13 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
+from contextlib import suppress
 
 import grpc
 import pytest
-from splitpoint.edge.frame_stream import FrameStream
+from splitpoint.edge.frame_stream import MOST_CREDITS, FrameStream
+from splitpoint.edge.link_probe import probe_link
+from splitpoint.partition.link import LinkError
 from splitpoint.proto import splitpoint_pb2 as pb
 from splitpoint.proto.frames import build_reply
 from splitpoint.proto.limits import PROTOCOL
@@ -255,4 +258,67 @@ async def test_who_gives_up_says_how_long_it_waited() -> None:
     assert len(late) == 1
     assert late[0][0] == len(frame(4, 60_000))
     assert 40 < late[0][1] < 60_000
+    await stream.close()
+
+
+MOST = 2**32 - 1
+
+
+@pytest.mark.parametrize(
+    "times",
+    [
+        pb.Times(total_us=MOST),
+        pb.Times(total_us=MOST, queue_us=MOST, compute_us=MOST, decode_us=MOST),
+        pb.Times(total_us=1, queue_us=MOST),
+    ],
+)
+async def test_times_that_cannot_be_true_are_cut_to_what_can(times: pb.Times) -> None:
+    """Else the link would look endlessly fast from then on, or a stage take less than nothing."""
+
+    def answer(message: pb.ClientMessage, index: int) -> list[bytes]:
+        if message.WhichOneof("kind") != "frame":
+            return manners(message)
+        reply = pb.Reply(id=message.frame.id, message_index=index, status=pb.OK, times=times)
+        return [build_reply(reply)]
+
+    stream = await opened(answer)
+    before_ms = stream.round_trip_ms
+    found = await stream.ask(frame, 5000)
+    assert 0 <= found.queue_ms <= found.server_ms <= found.answer_ms
+    if times.total_us == MOST:
+        assert stream.round_trip_ms == before_ms > 0
+        assert found.left_ms < 0  # nothing is learnt of the link
+    await stream.close()
+
+
+async def test_a_worker_may_not_have_thousands_of_frames_held_for_it() -> None:
+    def answer(message: pb.ClientMessage, index: int) -> list[bytes]:
+        return manners(message, credits=MOST)
+
+    stream = await opened(answer)
+    assert stream.credits == MOST_CREDITS
+    asking = [asyncio.create_task(stream.ask(frame, 60_000)) for _ in range(MOST_CREDITS + 5)]
+    for _ in range(1000):
+        if not stream._unsent and len(stream._unanswered) >= MOST_CREDITS:
+            break
+        await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert len(stream._unanswered) == MOST_CREDITS
+    for task in asking:
+        task.cancel()
+    await asyncio.gather(*asking, return_exceptions=True)
+    await stream.close()
+
+
+@pytest.mark.parametrize("most", [0, 1, 2**64 - 1])
+async def test_a_limit_that_makes_no_sense_does_not_end_the_probe(most: int) -> None:
+    def answer(message: pb.ClientMessage, index: int) -> list[bytes]:
+        if message.WhichOneof("kind") == "hello":
+            welcome = pb.Welcome(protocol=PROTOCOL, credits=2, max_frame_bytes=most)
+            return [pb.ServerMessage(welcome=welcome).SerializeToString()]
+        return manners(message)
+
+    stream = await opened(answer)
+    with suppress(LinkError):  # no link at all may be too fast to be timed
+        assert (await probe_link(stream, "scripted")).uplink_mbps > 0
     await stream.close()
