@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 from splitpoint.codec import CodecSource
-from splitpoint.partition.bundle import Bundle, open_bundle
+from splitpoint.partition.bundle import MANIFEST, Bundle, open_bundle
 from splitpoint.partition.chain import SegmentChain
 from splitpoint.partition.codec_tables import codecs_of
 from splitpoint.partition.costs import CloudTimes
@@ -103,6 +103,7 @@ def load_model(
         batch_times=timing.batches.times,
         boundaries=loaded.boundaries,
         codecs=loaded.codecs,
+        manifest_bytes=bundle.path(MANIFEST).stat().st_size,
         measure_again=None if is_fresh else loaded.measure_again,
     )
 

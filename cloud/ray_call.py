@@ -53,11 +53,15 @@ class Raw:
         return self._data
 
 
-class RayContext:
-    """The context of a call without a stream of requests."""
+class RayCall:
+    """The context of a call. Many answers are given by `answers`, until `close` or the end."""
 
-    def __init__(self, info: CallInfo) -> None:
-        self._info = info
+    def __init__(self, messages: AsyncIterator[bytes], info: CallInfo) -> None:
+        self._info, self._messages = info, messages
+        self._next: asyncio.Task[Any] | None = None
+        self._closed, self._ended = asyncio.Event(), False
+        self._written: asyncio.Queue[bytes | None] = asyncio.Queue()
+        self._space = asyncio.Event()
 
     def peer(self) -> str:
         """The client's address, as the proxy sees it."""
@@ -76,18 +80,6 @@ class RayContext:
         self._info.set_code(code)
         self._info.set_details(details)
         raise Aborted(details)
-
-
-class RayCall(RayContext):
-    """The context of a call with many answers, which `answers` gives until `close` or the end."""
-
-    def __init__(self, messages: AsyncIterator[bytes] | None, info: CallInfo) -> None:
-        super().__init__(info)
-        self._messages = messages or _nothing()
-        self._next: asyncio.Task[Any] | None = None
-        self._closed, self._ended = asyncio.Event(), False
-        self._written: asyncio.Queue[bytes | None] = asyncio.Queue()
-        self._space = asyncio.Event()
 
     async def read(self) -> Any:
         """The next message; `grpc.aio.EOF` at the end, or once the call is closed."""
@@ -146,8 +138,6 @@ async def _next(messages: AsyncIterator[bytes]) -> Any:
     return grpc.aio.EOF
 
 
-async def _nothing() -> AsyncIterator[bytes]:
+async def one(data: bytes) -> AsyncIterator[bytes]:
     """A client that sends one message, and then no more."""
-    none: tuple[bytes, ...] = ()
-    for data in none:
-        yield data
+    yield data

@@ -18,7 +18,6 @@ from typing import Any
 from grpc_health.v1 import health_pb2
 from ray import serve
 from splitpoint.partition.torch_chain import describe_device, pick_device
-from splitpoint.proto import splitpoint_pb2 as pb
 from threadpoolctl import threadpool_limits
 
 from .decoders import Decoders
@@ -29,7 +28,7 @@ from .kept_times import KeptTimes
 from .lifetime import StreamLimits
 from .load_model import load_model
 from .precision import check_precision
-from .ray_call import CallInfo, Raw, RayCall, RayContext
+from .ray_call import CallInfo, Raw, RayCall, one
 from .ray_options import APP, DEPLOYMENT, RayOptions
 from .ray_policy import UTILISATION, WAIT
 from .request import ServedModel
@@ -99,15 +98,13 @@ class SplitReplica:
 
     async def Describe(self, data: bytes, grpc_context: CallInfo) -> Raw:
         """What is served, and how busy this replica is."""
-        request, context = pb.DescribeRequest.FromString(data), RayContext(grpc_context)
-        return Raw((await self._service.describe(request, context)).SerializeToString())
+        call = RayCall(one(data), grpc_context)
+        return Raw((await self._service.describe(None, call)).SerializeToString())
 
     async def Fetch(self, data: bytes, grpc_context: CallInfo) -> AsyncIterator[Raw]:
         """A file of a bundle in chunks."""
-        call = RayCall(None, grpc_context)
-        async for chunk in call.answers(
-            self._service.fetch(pb.FetchRequest.FromString(data), call)
-        ):
+        call = RayCall(one(data), grpc_context)
+        async for chunk in call.answers(self._service.fetch(None, call)):
             yield chunk
 
     async def Infer(self, messages: Any, grpc_context: CallInfo) -> AsyncIterator[Raw]:

@@ -31,6 +31,7 @@ class ServedModel:
     batch_times: BatchTimes
     boundaries: Boundaries
     codecs: CodecSource
+    manifest_bytes: int = 0
     measure_again: Callable[[Callable[[], None]], Timing | None] | None = None
 
 

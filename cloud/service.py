@@ -17,6 +17,7 @@ from splitpoint.proto.limits import CHUNK_BYTES, PROTOCOL, SERVICE
 
 from .abort import abort
 from .access import Access, AccessError
+from .ask import read_request
 from .client_use import ClientUse, ClientUses, Places
 from .decoders import Decoders
 from .engines import Engines
@@ -28,6 +29,7 @@ from .request import ServedModel
 from .stream import InferStream
 from .tokens import Client
 from .tools import Tools
+from .visitors import Visitors
 
 if TYPE_CHECKING:
     from .tracing import FrameTraces
@@ -35,6 +37,9 @@ if TYPE_CHECKING:
 log = logging.getLogger("splitpoint.cloud")
 
 PAUSE_S = 0.01
+# Of all downloads together, what is read and not taken yet. Pieces are smaller where many load.
+UNSENT_BYTES, LEAST_CHUNK_BYTES = 64 << 20, 16 << 10
+MOST_ASKING = 64  # clients whose request is on its way
 
 
 class SplitService:
@@ -59,6 +64,7 @@ class SplitService:
         self._stream_places, self._fetch_places = [
             Places(limits.max_streams, limits.max_streams_per_client) for _ in range(2)
         ]
+        self._asking = Visitors(MOST_ASKING)
         self.quarantine = Quarantine()
         self._tools = Tools(
             models=models,
@@ -78,29 +84,27 @@ class SplitService:
     def handler(self) -> grpc.GenericRpcHandler:
         """The methods as gRPC wants them.
 
-        `Infer` moves plain bytes: a message that cannot be parsed must cost its sender an error
-        reply, and not everybody's stream.
+        What comes is plain bytes: a message that cannot be parsed must cost its sender an error
+        reply, and not everybody's stream. Requests are read by the methods themselves, once they
+        know who asks.
         """
         return grpc.method_handlers_generic_handler(
             SERVICE,
             {
-                "Describe": grpc.unary_unary_rpc_method_handler(
-                    self.describe,
-                    request_deserializer=pb.DescribeRequest.FromString,
-                    response_serializer=pb.DescribeReply.SerializeToString,
+                "Describe": grpc.stream_unary_rpc_method_handler(
+                    self.describe, response_serializer=pb.DescribeReply.SerializeToString
                 ),
-                "Fetch": grpc.unary_stream_rpc_method_handler(
-                    self.fetch,
-                    request_deserializer=pb.FetchRequest.FromString,
-                    response_serializer=pb.Chunk.SerializeToString,
+                "Fetch": grpc.stream_stream_rpc_method_handler(
+                    self.fetch, response_serializer=pb.Chunk.SerializeToString
                 ),
                 "Infer": grpc.stream_stream_rpc_method_handler(self.infer),
             },
         )
 
-    async def describe(self, request: pb.DescribeRequest, context: Any) -> pb.DescribeReply:
+    async def describe(self, _requests: Any, context: Any) -> pb.DescribeReply:
         """What this client may use; any version of the protocol may ask, to learn of ours."""
         client = await self._admit(context)
+        await read_request(context, pb.DescribeRequest, self._asking, client.name)
         return pb.DescribeReply(
             protocol=PROTOCOL,
             server=f"splitpoint {version('splitpoint')}",
@@ -108,7 +112,7 @@ class SplitService:
                 pb.ModelInfo(
                     name=model.bundle.manifest.name,
                     digest=digest,
-                    manifest_bytes=model.bundle.path(MANIFEST).stat().st_size,
+                    manifest_bytes=model.manifest_bytes,
                     segment_ms=model.times.segment_ms,
                     device=self._device,
                     segment_p95_ms=model.times.segment_p95_ms,
@@ -123,9 +127,10 @@ class SplitService:
             load=self._engine.load(),
         )
 
-    async def fetch(self, request: pb.FetchRequest, context: Any) -> None:
+    async def fetch(self, _requests: Any, context: Any) -> None:
         """One file of a bundle in chunks, from the requested offset on."""
         client = await self._admit(context)
+        request = await read_request(context, pb.FetchRequest, self._asking, client.name)
         model = self._models.get(request.digest)
         if model is not None and not client.may_use(model.bundle.manifest.name, request.digest):
             self._refusals.count(Refusal.MODEL)
@@ -157,7 +162,7 @@ class SplitService:
                     f"offset {offset} lies beyond the file's {total} bytes",
                 )
             stream.seek(offset)
-            while data := await asyncio.to_thread(stream.read, CHUNK_BYTES):
+            while data := await asyncio.to_thread(stream.read, self._chunk_bytes()):
                 chunk = pb.Chunk(offset=offset, total=total, data=data)
                 try:
                     await asyncio.wait_for(context.write(chunk), self._limits.idle_s)
@@ -169,6 +174,10 @@ class SplitService:
                         f"nothing was read for {self._limits.idle_s:g} s",
                     )
                 offset += len(data)
+
+    def _chunk_bytes(self) -> int:
+        share = UNSENT_BYTES // max(len(self._fetch_places), 1)
+        return max(min(CHUNK_BYTES, share), LEAST_CHUNK_BYTES)
 
     async def infer(self, _requests: Any, context: Any) -> None:
         """One stream of frames."""

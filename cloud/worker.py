@@ -12,12 +12,11 @@ from typing import TYPE_CHECKING
 
 import grpc
 import torch
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from splitpoint.partition.bundle import Bundle, open_bundle
 from splitpoint.partition.gpu_state import GpuState, open_gpu_state
 from splitpoint.partition.profile import load_profile
 from splitpoint.partition.torch_chain import describe_device, pick_devices
-from splitpoint.proto.limits import SERVICE, server_options
+from splitpoint.proto.limits import server_options
 
 from .bundle_watch import BundleWatch
 from .decoders import Decoders
@@ -25,6 +24,7 @@ from .engine import Engine
 from .engines import Engines
 from .errors import Interrupted, ServeError
 from .figures import Figures
+from .health import Health
 from .kept_times import KeptTimes
 from .lifetime import StreamLimits
 from .load_model import load_model
@@ -44,14 +44,11 @@ if TYPE_CHECKING:
     from .tracing import FrameTraces
 
 DEFAULT_LISTEN = "127.0.0.1:7070"
-# Besides streams and downloads: those who ask what is served, and those not yet let in.
-MORE_CALLS = 256
+# Besides streams and downloads: those who ask what is served or how it is, and those who are just
+# being sent away.
+MORE_CALLS = 1024
 # gRPC's limit is set before it listens: room for the models that a watched folder may bring.
 WATCHED_FRAME_BYTES = 256 << 20
-_SERVING, _NOT_SERVING = (
-    health_pb2.HealthCheckResponse.SERVING,
-    health_pb2.HealthCheckResponse.NOT_SERVING,
-)
 
 
 class Worker:
@@ -137,8 +134,9 @@ class Worker:
             figures=self.figures,
             traces=self._traces,
         )
+        self._health = Health()
         self._server = grpc.aio.server(
-            options=server_options(max(sizes)),
+            options=server_options(max(sizes), self._limits.max_streams_per_client),
             maximum_concurrent_rpcs=2 * self._limits.max_streams + MORE_CALLS,
         )
         try:
@@ -157,8 +155,7 @@ class Worker:
     async def _listen_for_clients(self) -> None:
         """They are told that the worker is not ready yet."""
         self._server.add_generic_rpc_handlers((self._service.handler(),))
-        self._health = health.aio.HealthServicer()
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        self._server.add_generic_rpc_handlers((self._health.handler(),))
         if self._reflection:
             self._add_reflection()
         try:
@@ -172,7 +169,6 @@ class Worker:
                 "is the port in use? choose another with --listen HOST:PORT",
             ) from error
         self.address = f"{self._listen.rpartition(':')[0]}:{port}"
-        await self._set_health(_NOT_SERVING)
         self._engine.start()
         await self._server.start()
         if self._metrics_listen:
@@ -206,7 +202,7 @@ class Worker:
         again = measure_again(self.models, self._engine)
         self._tasks.append(asyncio.create_task(again, name="measure-again"))
         self._service.open = True
-        await self._set_health(_SERVING if self.models else _NOT_SERVING)
+        self._health.set(serving=bool(self.models))
 
     async def __aexit__(
         self,
@@ -215,7 +211,7 @@ class Worker:
         trace: TracebackType | None,
     ) -> None:
         """Answers what it has taken, then stops."""
-        await self._health.enter_graceful_shutdown()
+        self._health.stop()
         await self._service.drain(self._grace_s)
         await self._stop(1.0)
 
@@ -253,11 +249,7 @@ class Worker:
         """Without any model, others should be asked."""
         if self._service.open:
             self._progress(what)
-            await self._set_health(_SERVING if self.models else _NOT_SERVING)
-
-    async def _set_health(self, status: int) -> None:
-        for name in ("", SERVICE):
-            await self._health.set(name, status)
+            self._health.set(serving=bool(self.models))
 
     def _serve_metrics(self) -> None:
         from .metrics import MetricsServer, WorkerCollector  # prometheus-client
@@ -276,10 +268,9 @@ class Worker:
         return [state for state in states if state is not None]
 
     def _add_reflection(self) -> None:
-        from grpc_reflection.v1alpha import reflection  # only the cloud extra brings it
+        from .reflection import add_reflection  # only the cloud extra brings it
 
-        names = (SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME)
-        reflection.enable_server_reflection(names, self._server)
+        add_reflection(self._server)
 
 
 def _describe(devices: Sequence[torch.device]) -> str:

@@ -28,6 +28,8 @@ RECONNECT_MS, CONNECT_MS = 100, 2_000  # the first pause, and the time for a con
 # its stream whether the worker is there, and pings seldom.
 KEEPALIVE_MS, KEEPALIVE_TIMEOUT_MS = 10_000, 5_000
 CLIENT_KEEPALIVE_MS, CLIENT_KEEPALIVE_TIMEOUT_MS = 360_000, 20_000
+MORE_CALLS = 64  # of a connection, besides streams: for what is served, files, and its health
+HANDSHAKE_MS = 20_000  # of TLS; gRPC itself waits two minutes
 
 
 def max_frame_bytes(boundaries: Sequence[Sequence[TensorSpec]], batch: int) -> int:
@@ -68,9 +70,12 @@ def channel_options(max_message_bytes: int) -> list[tuple[str, int]]:
     ]
 
 
-def server_options(max_message_bytes: int) -> list[tuple[str, int]]:
-    """Options of a worker's server."""
+def server_options(max_message_bytes: int, streams: int) -> list[tuple[str, int]]:
+    """Options of a worker's server; each connection may carry `streams`, and some calls more."""
     return [
+        # Beyond these a client waits, and gRPC sends away one that does not.
+        ("grpc.max_concurrent_streams", streams + MORE_CALLS),
+        ("grpc.server_handshake_timeout_ms", HANDSHAKE_MS),
         ("grpc.max_receive_message_length", max_message_bytes),
         # Its models and the pieces of their files may be larger than any frame of a small model.
         ("grpc.max_send_message_length", max(max_message_bytes, DESCRIBE_BYTES)),
