@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -58,6 +58,7 @@ class RunSession:
                     await stack.enter_async_context(self._followed(systemd))
                     frames = stop.until_requested(self.source.frames(feed))
                     results = self.agent.stream(frames, self.in_flight, live=self.source.live)
+                    await stack.enter_async_context(aclosing(results))
                     systemd.ready()
                     async for result in results:
                         for sink in self.sinks:

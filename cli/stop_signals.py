@@ -7,9 +7,11 @@ import os
 import signal
 import sys
 from collections.abc import AsyncGenerator, Awaitable
+from contextlib import suppress
 from typing import TypeVar
 
 from .output import err, say
+from .readers import ReaderGone
 
 T = TypeVar("T")
 
@@ -79,7 +81,8 @@ class StopSignals:
     def _signalled(self) -> None:
         if self.requested:
             err.show_cursor(True)  # a live table may have hidden it
-            sys.stdout.flush()
+            with suppress(ReaderGone):
+                sys.stdout.flush()
             os._exit(AT_ONCE)
         if self._words:
             say(self._words)

@@ -13,7 +13,7 @@ import pytest
 import typer
 from aarch64 import arm_root
 from aarch64.wheels import PipError, base_dependencies, name_of, resolve
-from splitpoint.cli.main import app
+from splitpoint.cli.app import app
 
 ROOT = Path(__file__).parents[1]
 UNIT = ROOT / "docs" / "splitpoint-edge.service"

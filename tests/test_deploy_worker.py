@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 import typer
 from processes import background, free_port
+from splitpoint.cli.app import app
 from splitpoint.cli.config_file import load_config
-from splitpoint.cli.main import app
 from splitpoint.cli.serve_cmd import serve
 from splitpoint.partition.bundle import Bundle
 

@@ -94,7 +94,7 @@ def run_without_torch(code: str) -> str:
 def test_edge_imports_without_torch() -> None:
     out = run_without_torch(
         "import splitpoint.edge, splitpoint.codec, splitpoint.proto.frames\n"
-        "import splitpoint.partition.plan, splitpoint.partition.link, splitpoint.cli.main\n"
+        "import splitpoint.partition.plan, splitpoint.partition.link, splitpoint.cli.app\n"
         "print(sorted(n for n in sys.modules if n in ('torch', 'onnx', 'PIL')))"
     )
     assert "torch" not in out
@@ -105,7 +105,16 @@ def test_import_does_no_work() -> None:
     out = run_without_torch(
         "import os, threading, logging\n"
         "before = dict(os.environ)\n"
-        "import splitpoint.edge, splitpoint.cli.main\n"
+        "import splitpoint.edge, splitpoint.cli.app\n"
         "print(threading.active_count(), logging.getLogger().handlers, before == dict(os.environ))"
     )
     assert out.strip() == "1 [] True"
+
+
+def test_the_command_is_loaded_after_the_environment_of_its_libraries_is_set() -> None:
+    """gRPC, onnxruntime and OpenMP read theirs once, when they are loaded."""
+    out = run_without_torch(
+        "import sys, splitpoint.cli.main\n"
+        "print([name for name in ('grpc', 'onnxruntime', 'torch') if name in sys.modules])"
+    )
+    assert out.strip() == "[]"

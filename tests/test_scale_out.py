@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import typer
-from splitpoint.cli.main import app
+from splitpoint.cli.app import app
 from splitpoint.cloud.ray_options import APP, RayOptions
 from splitpoint.cloud.ray_servicer import SERVICER_FUNCTION
 from splitpoint.proto.limits import KEEPALIVE_MS, SERVICE

@@ -12,7 +12,8 @@ import pytest
 import typer
 from PIL import Image
 from processes import background, splitpoint
-from splitpoint.cli.main import app, main
+from splitpoint.cli.app import app
+from splitpoint.cli.main import main
 from splitpoint.partition.bundle import Bundle
 
 ROOT = Path(__file__).parents[2]
