@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import json
 import os
 import platform
 import re
@@ -12,6 +11,8 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
+
+from splitpoint.partition.strict_json import to_json
 
 RESULTS = Path(__file__).parent / "results"
 PACKAGES = ("splitpoint", "grpcio", "torch", "onnxruntime", "numpy")
@@ -95,6 +96,6 @@ def write_report(
         "rows": [dict(zip(table.columns, row, strict=True)) for row in table.rows],
         "summary": summary,
     }
-    base.with_suffix(".json").write_text(json.dumps(document, indent=1) + "\n")
+    base.with_suffix(".json").write_text(to_json(document, indent=1) + "\n")
     base.with_suffix(".md").write_text(f"{question}\n\n{tables}")
     print(f"written to {base}.json")

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import sys
 from collections.abc import Callable
 from datetime import datetime, timezone
 
 from splitpoint.codec import SplitpointError
+from splitpoint.partition.strict_json import to_json
 
 from .output import say, setup_logging
 
@@ -38,7 +38,7 @@ class JsonLine(logging.Formatter):
         line |= {name: record.__dict__[name] for name in FIELDS if name in record.__dict__}
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
-        return json.dumps(line, ensure_ascii=False, default=str)
+        return to_json(line, ensure_ascii=False, default=str)
 
 
 def setup_log_lines(form: str, verbose: bool) -> Callable[[str], None]:

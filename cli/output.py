@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import sys
 from types import TracebackType
@@ -11,6 +10,7 @@ from typing import Any
 from rich.console import Console
 from rich.logging import RichHandler
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from splitpoint.partition.strict_json import to_json
 
 # Where no terminal says how wide it is, a table may be as wide as it needs.
 out = Console(highlight=False, width=None if sys.stdout.isatty() else 140)
@@ -18,8 +18,11 @@ err = Console(stderr=True, highlight=False)
 
 
 def print_json(document: Any) -> None:
-    """One JSON document on one line of stdout, at once (a pipe may be waiting for it)."""
-    sys.stdout.write(json.dumps(document) + "\n")
+    """One JSON document on one line of stdout, at once (a pipe may be waiting for it).
+
+    Numbers that are not finite are null.
+    """
+    sys.stdout.write(to_json(document) + "\n")
     sys.stdout.flush()
 
 

@@ -109,8 +109,10 @@ def best_answer(agent: EdgeAgent, result: Result) -> str:
     if not result.outputs:
         return f"{name}  {result.outcome.value}: {result.why}"
     if agent.manifest.classifies:
-        best = top_classes(agent, result.outputs)[0]
-        return f"{name}  {best['label']} {best['score']:.3f}"
+        top = top_classes(agent, result.outputs)
+        if not top:
+            return f"{name}  no class: NaN or infinity among the outputs"
+        return f"{name}  {top[0]['label']} {top[0]['score']:.3f}"
     named = [
         f"{output} {array.dtype} {list(array.shape)}" for output, array in result.outputs.items()
     ]
@@ -119,10 +121,16 @@ def best_answer(agent: EdgeAgent, result: Result) -> str:
 
 
 def top_classes(agent: EdgeAgent, outputs: Mapping[str, Array]) -> list[dict[str, Any]]:
-    """The first classes with label, index and softmax score; none for other kinds of models."""
+    """The first classes with label, index and softmax score; none for other kinds of models.
+
+    Nor where NaN or infinity among the outputs leaves no scores; `-inf` is a class that cannot be.
+    """
     if not agent.manifest.classifies or not outputs:
         return []
     logits = next(iter(outputs.values()))[0].astype(np.float64)
+    finite = np.isfinite(logits)
+    if not (finite | np.isneginf(logits)).all() or not finite.any():
+        return []
     scores = np.exp(logits - logits.max())
     scores /= scores.sum()
     labels = agent.labels

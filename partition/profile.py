@@ -12,6 +12,7 @@ from typing import Any
 from splitpoint.codec import SplitpointError
 
 from .kept_files import write_whole
+from .strict_json import to_json
 
 PROFILE_SCHEMA = 2
 PROFILE_AGAIN = "measure again with `splitpoint profile`"
@@ -117,7 +118,7 @@ class Profile:
         if not path.name:
             raise ProfileError(f"{path} is a folder", "name a file with --out")
         try:
-            write_whole(path, json.dumps(self.to_json(), indent=1) + "\n")
+            write_whole(path, to_json(self.to_json(), indent=1) + "\n")
         except OSError as error:
             raise ProfileError(f"cannot write {path} ({error.strerror})") from error
 

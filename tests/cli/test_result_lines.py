@@ -1,0 +1,44 @@
+"""The lines of a run, whatever the model puts out."""
+
+from __future__ import annotations
+
+import json
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from splitpoint.cli.result_lines import JsonLines, PlainLines
+from splitpoint.edge import Outcome, Result
+
+AGENT = SimpleNamespace(manifest=SimpleNamespace(classifies=True), labels=("ant", "bee", "cat"))
+NAN, INF = float("nan"), float("inf")
+
+
+def result_of(logits: list[float]) -> Result:
+    outputs = {"logits": np.array([logits], np.float32)}
+    return Result(
+        id=1, outcome=Outcome.LOCAL, boundary=3, codec="none", metadata="a.png", outputs=outputs
+    )
+
+
+def refuse(name: str) -> object:
+    raise AssertionError(f"{name} is no JSON")
+
+
+@pytest.mark.parametrize(
+    "logits", [[1, NAN, 2], [1, INF, 2], [NAN] * 3, [-INF] * 3, [INF, -INF, 0]]
+)
+def test_no_class_is_made_up_from_what_is_no_number(
+    logits: list[float], capsys: pytest.CaptureFixture[str]
+) -> None:
+    JsonLines(AGENT, emulated=False).add(result_of(logits))  # type: ignore[arg-type]
+    PlainLines(AGENT).add(result_of(logits))  # type: ignore[arg-type]
+    as_json, plain = capsys.readouterr().out.splitlines()
+    assert json.loads(as_json, parse_constant=refuse)["top"] == []
+    assert "a.png  no class: NaN or infinity among the outputs" in plain
+
+
+def test_a_class_that_cannot_be_has_no_score(capsys: pytest.CaptureFixture[str]) -> None:
+    JsonLines(AGENT, emulated=False).add(result_of([-INF, 0, 0]))  # type: ignore[arg-type]
+    top = json.loads(capsys.readouterr().out, parse_constant=refuse)["top"]
+    assert [(one["label"], one["score"]) for one in top] == [("bee", 0.5), ("cat", 0.5), ("ant", 0)]
