@@ -17,6 +17,7 @@ from splitpoint.proto.limits import CHUNK_BYTES, PROTOCOL, SERVICE
 
 from .abort import abort
 from .access import Access, AccessError
+from .answers import load_of
 from .ask import read_request
 from .client_use import ClientUse, ClientUses, Places
 from .decoders import Decoders
@@ -105,6 +106,15 @@ class SplitService:
         """What this client may use; any version of the protocol may ask, to learn of ours."""
         client = await self._admit(context)
         await read_request(context, pb.DescribeRequest, self._asking, client.name)
+        models = {
+            digest: model
+            for digest, model in self._models.items()
+            if client.may_use(model.bundle.manifest.name, digest)
+        }
+        loads = {
+            digest: load_of(self._engine, model, self._tools.figures)
+            for digest, model in models.items()
+        }
         return pb.DescribeReply(
             protocol=PROTOCOL,
             server=f"splitpoint {version('splitpoint')}",
@@ -120,11 +130,11 @@ class SplitService:
                         pb.DecodeTime(boundary=boundary, codec=codec, ms=ms)
                         for (boundary, codec), ms in model.times.decode_ms.items()
                     ],
+                    load=loads[digest],
                 )
-                for digest, model in self._models.items()
-                if client.may_use(model.bundle.manifest.name, digest)
+                for digest, model in models.items()
             ],
-            load=self._engine.load(),
+            load=max(filter(None, loads.values()), key=lambda load: load.queue_ms, default=None),
         )
 
     async def fetch(self, _requests: Any, context: Any) -> None:

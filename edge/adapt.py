@@ -114,9 +114,11 @@ class Adapter:
         self.controller.late(time.perf_counter(), nbytes, waited_ms)
 
     def load(self, load: pb.Load) -> None:
-        """A worker said how busy it is."""
+        """A worker said how busy it is, or nothing of that."""
+        if not load.wait_ms:
+            return
         boundaries = int(max(self._table.boundary)) + 1
-        waits = list(load.wait_ms)[:boundaries]
+        waits = list(load.wait_ms[:boundaries])
         waits += [load.queue_ms] * (boundaries - len(waits))
         self.controller.load(time.perf_counter(), waits, load.slowdown or 1.0)
 

@@ -168,5 +168,5 @@ def plan_now(bundle: Bundle, auto: AutoPlan, table: CostTable, load: pb.Load, li
         link,
         objective=auto.objective,
         constraints=auto.constraints,
-        queue_ms=load.queue_ms if load.queued else 0.0,
+        queue_ms=load.queue_ms,
     )

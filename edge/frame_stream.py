@@ -27,6 +27,7 @@ from splitpoint.proto.status import (
 
 from .answer_times import server_times
 from .sign_of_life import watch_over
+from .told_load import told_load
 
 CONNECT_TIMEOUT_S = 10.0
 MOST_CREDITS = 64  # whatever a worker grants: frames that are under way are held in memory
@@ -73,7 +74,8 @@ class FrameStream:
         self._credits = asyncio.Semaphore(1)
         self.welcome = pb.Welcome()
         self.round_trip_ms = 0.0  # of an empty message, the shortest seen
-        self.load = pb.Load()  # what the worker said last
+        self.load = pb.Load()  # what the worker said last of its queue
+        self.refused_s = -math.inf  # when it had no room for a frame, if none was answered since
         self.heard_s, self.sent_s = 0.0, 0.0  # when anything came last, and a frame went
         self.on_late: Callable[[int, float], None] = lambda nbytes, waited_ms: None
         self.on_reopen: Callable[[], None] = lambda: None
@@ -299,7 +301,7 @@ class FrameStream:
         if kind == "reply":
             self._take_reply(message.reply)
         elif kind == "probe":
-            self.load = message.probe.load
+            self._hear_load(message.probe.load)
             probing = self._probing.get(message.probe.id)
             if probing is not None and not probing.done():
                 probing.set_result(None)
@@ -316,7 +318,11 @@ class FrameStream:
             return  # nobody can say whose it was; its frame runs out of budget
         self._ids_by_index.pop(reply.message_index, None)
         if whole:
-            self.load = reply.load
+            self._hear_load(reply.load)
+            if reply.status == pb.OVERLOADED:
+                self.refused_s = self.heard_s
+            elif reply.status == pb.OK:
+                self.refused_s = -math.inf
         frame_id = named or reply.id
         self._return_credit(frame_id)
         future = self._waiting.get(frame_id)
@@ -326,6 +332,11 @@ class FrameStream:
             future.set_result(reply)
         else:
             future.set_exception(FrameCorruptError("the reply was damaged on the way"))
+
+    def _hear_load(self, load: pb.Load) -> None:
+        """A worker that says nothing of its queue is not idle for that."""
+        if (told := told_load(load)) is not None:
+            self.load = told
 
     def _return_credit(self, frame_id: int) -> None:
         """The worker has answered: it holds the frame no longer, and neither does its credit."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +23,7 @@ from splitpoint.proto.status import UnreachableError
 from .cache import BundleCache
 from .channel import WorkerChannel
 from .errors import AgentError
+from .told_load import told_load
 
 log = logging.getLogger("splitpoint.edge")
 
@@ -93,8 +94,10 @@ async def prepare(
                 raise
     if bundle is not None:
         opened = await asyncio.to_thread(open_bundle, bundle)
+        digest = opened.digest
+        described.sort(key=lambda answer: _wait_ms(answer, lambda info: info.digest == digest))
         found = [
-            (info, worker.reply.load, worker.channel.server)
+            (info, _load(info, worker.reply), worker.channel.server)
             for worker in described
             for info in worker.reply.models
             if info.digest == opened.digest
@@ -109,7 +112,9 @@ async def prepare(
             load=load,
             server=server,
         )
-    best = described[0]
+    best = min(
+        described, key=lambda answer: _wait_ms(answer, lambda info: model in ("", info.name))
+    )
     info = _pick_model(best.reply.models, model, best.channel.server)
     files = BundleCache(cache, info.digest, best.channel.fetch)
     manifest = await files.manifest(info.manifest_bytes)
@@ -124,13 +129,13 @@ async def prepare(
         folder=files.folder,
         cache=files,
         info=info,
-        load=best.reply.load,
+        load=_load(info, best.reply),
         server=best.channel.server,
     )
 
 
 async def _describe(channels: Sequence[WorkerChannel]) -> list[_Described]:
-    """What the workers that answer say, from the nearest and idlest on; `UnreachableError`."""
+    """What the workers that answer say; `UnreachableError` where none does."""
 
     async def ask(channel: WorkerChannel) -> _Described:
         start = time.perf_counter()
@@ -144,7 +149,18 @@ async def _describe(channels: Sequence[WorkerChannel]) -> list[_Described]:
         raise errors[0]
     for error in errors:
         log.warning("%s; going on without it", error)
-    return sorted(found, key=lambda answer: answer.ms + answer.reply.load.queue_ms)
+    return found
+
+
+def _wait_ms(answer: _Described, wanted: Callable[[pb.ModelInfo], bool]) -> float:
+    """How far the worker is, and how busy for that model, or for whichever it is busiest."""
+    waits = [_load(info, answer.reply).queue_ms for info in answer.reply.models if wanted(info)]
+    return answer.ms + max(waits, default=0.0)
+
+
+def _load(info: pb.ModelInfo, reply: pb.DescribeReply) -> pb.Load:
+    """How busy the worker is for that model. An older one says nothing of its queue here."""
+    return told_load(info.load) or told_load(reply.load) or pb.Load()
 
 
 def _pick_model(models: Iterable[pb.ModelInfo], name: str, server: str) -> pb.ModelInfo:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import re
+import time
 from collections.abc import Collection, Sequence
 
 from splitpoint.codec import SplitpointError
@@ -20,6 +22,7 @@ log = logging.getLogger("splitpoint.edge")
 # for the device to move.
 WATCH_S, SOONER = 5.0, 0.7
 LEAST_GAIN_MS = 5.0
+REFUSED_S = 2 * WATCH_S  # until one that refused a frame may be the idlest again
 
 
 def parse_servers(text: str) -> list[str]:
@@ -62,10 +65,15 @@ class WorkerLink:
 
     @property
     def wait_ms(self) -> float | None:
-        """What a frame there waits beyond computing: round trip and queue; None if not known."""
+        """What a frame there waits beyond computing: round trip and queue; None if not known.
+
+        A worker that has just refused a frame has no room for this device, whatever its queue.
+        """
         stream = self.connection.stream
         if stream is None or stream.broken is not None:
             return None
+        if time.perf_counter() - stream.refused_s < REFUSED_S:
+            return math.inf
         return stream.round_trip_ms + stream.load.queue_ms
 
 
@@ -150,10 +158,13 @@ class Workers:
                 and soon < SOONER * now
                 and now - soon > LEAST_GAIN_MS
             ):
-                self._move(best, f"which answers {now - soon:.0f} ms later")
+                later = (
+                    "refuses frames" if now == math.inf else f"answers {now - soon:.0f} ms later"
+                )
+                self._move(best, f"which {later}")
             await asyncio.sleep(WATCH_S)
 
 
 def _wait_ms(link: WorkerLink) -> float:
     wait_ms = link.wait_ms
-    return float("inf") if wait_ms is None else wait_ms
+    return math.inf if wait_ms is None else wait_ms

@@ -59,7 +59,7 @@ class DescribeReply(_message.Message):
     def __init__(self, protocol: _Optional[int] = ..., server: _Optional[str] = ..., models: _Optional[_Iterable[_Union[ModelInfo, _Mapping]]] = ..., load: _Optional[_Union[Load, _Mapping]] = ...) -> None: ...
 
 class ModelInfo(_message.Message):
-    __slots__ = ("name", "digest", "manifest_bytes", "segment_ms", "device", "segment_p95_ms", "decode")
+    __slots__ = ("name", "digest", "manifest_bytes", "segment_ms", "device", "segment_p95_ms", "decode", "load")
     NAME_FIELD_NUMBER: _ClassVar[int]
     DIGEST_FIELD_NUMBER: _ClassVar[int]
     MANIFEST_BYTES_FIELD_NUMBER: _ClassVar[int]
@@ -67,6 +67,7 @@ class ModelInfo(_message.Message):
     DEVICE_FIELD_NUMBER: _ClassVar[int]
     SEGMENT_P95_MS_FIELD_NUMBER: _ClassVar[int]
     DECODE_FIELD_NUMBER: _ClassVar[int]
+    LOAD_FIELD_NUMBER: _ClassVar[int]
     name: str
     digest: str
     manifest_bytes: int
@@ -74,7 +75,8 @@ class ModelInfo(_message.Message):
     device: str
     segment_p95_ms: _containers.RepeatedScalarFieldContainer[float]
     decode: _containers.RepeatedCompositeFieldContainer[DecodeTime]
-    def __init__(self, name: _Optional[str] = ..., digest: _Optional[str] = ..., manifest_bytes: _Optional[int] = ..., segment_ms: _Optional[_Iterable[float]] = ..., device: _Optional[str] = ..., segment_p95_ms: _Optional[_Iterable[float]] = ..., decode: _Optional[_Iterable[_Union[DecodeTime, _Mapping]]] = ...) -> None: ...
+    load: Load
+    def __init__(self, name: _Optional[str] = ..., digest: _Optional[str] = ..., manifest_bytes: _Optional[int] = ..., segment_ms: _Optional[_Iterable[float]] = ..., device: _Optional[str] = ..., segment_p95_ms: _Optional[_Iterable[float]] = ..., decode: _Optional[_Iterable[_Union[DecodeTime, _Mapping]]] = ..., load: _Optional[_Union[Load, _Mapping]] = ...) -> None: ...
 
 class DecodeTime(_message.Message):
     __slots__ = ("boundary", "codec", "ms")

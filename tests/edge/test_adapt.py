@@ -199,7 +199,7 @@ class Stream:
 
     def __init__(self, round_trip_ms: float = 5.0) -> None:
         self.round_trip_ms, self.sent_s, self.idle = round_trip_ms, 0.0, True
-        self.load = pb.Load(queue_ms=7.0, slowdown=2.0)
+        self.load = pb.Load(queue_ms=7.0, slowdown=2.0, wait_ms=[7.0])
         self.probes: list[int] = []
         self.before: Callable[[int], None] = lambda padding: None
 
