@@ -20,6 +20,9 @@ from .module_check import check_module
 def borrowed(module: torch.nn.Module) -> Iterator[None]:
     """In eval mode inside; afterwards its modes and all its attributes are what they were.
 
+    Parts of it that torch.compile has wrapped run as they are written: what torch would make of
+    them takes minutes to build, and is not needed for a few samples.
+
     Attributes are followed into lists, dicts and sets, and modules in them. The values of
     parameters and buffers are not copied: neither an export nor a run in eval mode writes to them.
     Raises `ModelError` for a module that cannot be used so.
@@ -33,7 +36,8 @@ def borrowed(module: torch.nn.Module) -> Iterator[None]:
             vars(part)["eval"] = MethodType(torch.nn.Module.eval, part)
     try:
         module.eval()
-        yield
+        with torch.compiler.set_stance("force_eager"):
+            yield
     finally:
         for part in was_training:
             if not part.training:

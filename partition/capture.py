@@ -29,6 +29,7 @@ from .layers import (
     parameter_bytes,
 )
 from .quiet import quiet_torch
+from .recurrent import one_step_shapes
 
 MAX_BATCH = 4096
 
@@ -104,12 +105,9 @@ def _export(
         return {0: batch} if isinstance(leaf, torch.Tensor) else None
 
     shapes = torch.utils._pytree.tree_map(dynamic, (args, kwargs))
-    by_name: Any = shapes[0]
-    if kwargs:
-        names = inspect.signature(module.forward).parameters
-        by_name = dict(zip(names, shapes[0], strict=False)) | shapes[1]
     try:
-        with quiet_torch(), torch.no_grad():
+        by_name = inspect.signature(module.forward).bind(*shapes[0], **shapes[1]).arguments
+        with quiet_torch(), torch.no_grad(), one_step_shapes():
             exported = torch.export.export(
                 module, args, kwargs, dynamic_shapes=by_name, strict=False
             )
@@ -166,7 +164,13 @@ def _named_outputs(program: ExportedProgram) -> dict[str, Node]:
         if leaf is None:
             continue
         name = ".".join(str(_key_text(key)) for key in path) or "output"
-        if not isinstance(leaf, Node) or spec_of(name, fake_value(leaf)) is None:
+        value = fake_value(leaf) if isinstance(leaf, Node) else leaf
+        if not isinstance(value, torch.Tensor):
+            raise CaptureError(
+                f"the output {name!r} is a number or a size, no tensor",
+                "return tensors only; who sends a batch knows its size",
+            )
+        if not isinstance(leaf, Node) or spec_of(name, value) is None:
             raise CaptureError(
                 f"the output {name!r} is no tensor with a batch dimension",
                 "return tensors of supported dtypes with one dimension that is the batch",

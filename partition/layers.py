@@ -93,7 +93,9 @@ def _name(layers: list[LayerNodes], calls: list[_Call], prefix: str) -> None:
     for layer, call in zip(layers, calls, strict=True):
         if not layer.name or shared[call.key, call.path] > 1:
             layer.name = f"{call.path}.{layer.op}" if call.path else layer.op
-        layer.name = layer.name.removeprefix(prefix)
+        # torch.compile puts a module around the user's.
+        parts = [part for part in layer.name.split(".") if part != "_orig_mod"]
+        layer.name = ".".join(parts).removeprefix(prefix)
         seen[layer.name] += 1
         if seen[layer.name] > 1:
             layer.name = f"{layer.name}#{seen[layer.name]}"

@@ -24,6 +24,7 @@ from torch.fx import Node
 from .capture import CapturedModel
 from .errors import CaptureError
 from .quiet import quiet_torch
+from .recurrent import one_step_shapes
 
 _MULTIPLE = re.compile(r"(?:(\d+)\*)?[A-Za-z_]\w*")
 
@@ -50,7 +51,7 @@ def export_whole(model: CapturedModel, boundary_nodes: Sequence[Node]) -> WholeO
     extra = [node for node in dict.fromkeys(boundary_nodes) if node not in inputs]
     _replace_outputs(program, extra)
     try:
-        with quiet_torch(), torch.no_grad():
+        with quiet_torch(), torch.no_grad(), one_step_shapes(for_onnx=True):
             exported = torch.onnx.export(program, dynamo=True, optimize=True, verbose=False)
     except Exception as error:
         cause: BaseException = error
