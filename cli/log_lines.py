@@ -38,7 +38,7 @@ class JsonLine(logging.Formatter):
         line |= {name: record.__dict__[name] for name in FIELDS if name in record.__dict__}
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
-        return to_json(line, ensure_ascii=False, default=str)
+        return to_json(line, default=str)  # in ASCII: no control character of anybody's gets out
 
 
 def setup_log_lines(form: str, verbose: bool) -> Callable[[str], None]:

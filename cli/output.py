@@ -11,10 +11,13 @@ from rich.console import Console
 from rich.logging import RichHandler
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from splitpoint.partition.strict_json import to_json
+from splitpoint.proto.printable import printable
 
 # Where no terminal says how wide it is, a table may be as wide as it needs.
 out = Console(highlight=False, width=None if sys.stdout.isatty() else 140)
 err = Console(stderr=True, highlight=False)
+
+MOST_LOGGED = 2000  # characters of a message
 
 
 def print_json(document: Any) -> None:
@@ -33,12 +36,18 @@ def say(line: str) -> None:
 
 def setup_logging(verbose: bool) -> None:
     """splitpoint's own log lines on stderr; the libraries' only from warnings on."""
-    logging.basicConfig(
-        level=logging.WARNING,
-        format="%(message)s",
-        handlers=[RichHandler(console=err, show_path=False)],
-    )
+    handler = RichHandler(console=err, show_path=False)
+    handler.setFormatter(OneLine("%(message)s"))
+    logging.basicConfig(level=logging.WARNING, handlers=[handler])
     logging.getLogger("splitpoint").setLevel(logging.INFO if verbose else logging.WARNING)
+
+
+class OneLine(logging.Formatter):
+    """A message as one line without control characters, whoever put what into it."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        """The message; a traceback comes after it, as Python writes it."""
+        return printable(super().formatMessage(record), MOST_LOGGED)
 
 
 class Steps:

@@ -1,7 +1,6 @@
 """What a worker counts: plain numbers, cheap enough for every frame.
 
-They are changed on the event loop alone, without locks. Whoever reads them in another thread sees
-each number as it was at some moment, and not all of the same one. `metrics` shows them to
+They are changed and read on the event loop alone, without locks. `metrics` shows them to
 Prometheus.
 """
 

@@ -10,6 +10,7 @@ import grpc
 from splitpoint.proto import splitpoint_pb2 as pb
 from splitpoint.proto.frames import FrameError, parse_client
 from splitpoint.proto.limits import MAX_BATCH_PER_FRAME, MAX_CREDITS, PROTOCOL, max_frame_bytes
+from splitpoint.proto.printable import printable
 
 from .abort import abort
 from .answers import load_of
@@ -71,7 +72,8 @@ async def shake_hands(context: Any, tools: Tools, use: ClientUse) -> ServedModel
             f"{use.client.name} may not use the model {name}",
         )
     about = {"client": use.client.name, "model": name}
-    log.info("%s (%s) uses %s", use.client.name, hello.client[:80] or "no name", name, extra=about)
+    itself = printable(hello.client) or "no name"
+    log.info("%s (%s) uses %s", use.client.name, itself, name, extra=about)
     welcome = pb.Welcome(
         protocol=PROTOCOL,
         credits=MAX_CREDITS,

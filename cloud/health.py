@@ -17,6 +17,7 @@ from splitpoint.proto.limits import SERVICE
 
 from .abort import abort
 from .ask import read_request
+from .guard import guarded
 from .visitors import Displaced, Visitors
 
 # A request that is being read may grow to gRPC's limit of a message, and here anybody may ask.
@@ -63,6 +64,7 @@ class Health:
         self._changed.set()
         self._changed = asyncio.Event()
 
+    @guarded
     async def check(self, _requests: Any, context: Any) -> HealthCheckResponse:
         """The status now."""
         request = await self._request(context)
@@ -70,6 +72,7 @@ class Health:
             await abort(context, grpc.StatusCode.NOT_FOUND, "there is no such service")
         return HealthCheckResponse(status=self._status)
 
+    @guarded
     async def watch(self, _requests: Any, context: Any) -> None:
         """The status now, and again with each change."""
         request = await self._request(context)

@@ -6,7 +6,9 @@ client sends becomes one.
 
 from __future__ import annotations
 
+import asyncio
 import itertools
+import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from prometheus_client import CollectorRegistry, ProcessCollector, start_http_server
@@ -27,6 +29,7 @@ from .unexpected import Stage
 PREFIX = "splitpoint_worker_"
 MODEL = ("model", "digest")
 AT = (*MODEL, "boundary")
+LOOP_S = 5.0  # an event loop that takes longer has nothing to tell
 # The statuses that an answer can have, as labels.
 STATUSES = {
     number: name.lower() for name, number in pb.Status.items() if number != pb.STATUS_UNSPECIFIED
@@ -34,7 +37,11 @@ STATUSES = {
 
 
 class WorkerCollector(Collector):
-    """Reads the figures, the engine and the GPU, in whatever thread asks."""
+    """Reads figures, engine and GPUs. Construct it on the event loop, where all of that changes.
+
+    Whatever thread asks: what is told is put together on the loop, so that nothing changes
+    meanwhile, and all numbers are of the same moment. Only the GPUs are asked by the thread.
+    """
 
     def __init__(
         self,
@@ -46,9 +53,23 @@ class WorkerCollector(Collector):
     ) -> None:
         self._figures, self._models, self._engine = figures, models, engine
         self._quarantine, self._gpus = quarantine, gpus
+        self._loop, self._loop_thread = asyncio.get_running_loop(), threading.get_ident()
 
     def collect(self) -> Iterator[Metric]:
         """All families, those without samples too."""
+        if threading.get_ident() == self._loop_thread:
+            yield from self._figure_metrics()
+        else:
+            yield from asyncio.run_coroutine_threadsafe(self._figures_now(), self._loop).result(
+                LOOP_S
+            )
+        if self._gpus:
+            yield from _gpu_metrics(self._gpus)
+
+    async def _figures_now(self) -> list[Metric]:
+        return list(self._figure_metrics())
+
+    def _figure_metrics(self) -> Iterator[Metric]:
         found = list(self._figures.models.values())
         yield from _frame_metrics(found)
         yield from self._engine_metrics()
@@ -67,8 +88,6 @@ class WorkerCollector(Collector):
         for stage in Stage:
             unexpected.add_metric([stage.value], self._figures.unexpected.counts[stage])
         yield unexpected
-        if self._gpus:
-            yield from _gpu_metrics(self._gpus)
 
     def _engine_metrics(self) -> Iterator[Metric]:
         load = self._engine.load()
@@ -90,7 +109,7 @@ class WorkerCollector(Collector):
             counter.add_metric([], count)
             yield counter
         waits = _gauge("predicted_wait_seconds", "What a frame that came now would wait.", AT)
-        for digest, model in list(self._models.items()):
+        for digest, model in self._models.items():
             for boundary, ms in enumerate(self._engine.load(model).wait_ms):
                 name = model.bundle.manifest.name
                 waits.add_metric([name, digest[:12], str(boundary)], ms / 1e3)

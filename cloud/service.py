@@ -23,6 +23,7 @@ from .client_use import ClientUse, ClientUses, Places
 from .decoders import Decoders
 from .engines import Engines
 from .figures import Figures
+from .guard import guarded
 from .lifetime import StreamLimits
 from .quarantine import Quarantine
 from .refusals import Refusal
@@ -102,6 +103,7 @@ class SplitService:
             },
         )
 
+    @guarded
     async def describe(self, _requests: Any, context: Any) -> pb.DescribeReply:
         """What this client may use; any version of the protocol may ask, to learn of ours."""
         client = await self._admit(context)
@@ -137,6 +139,7 @@ class SplitService:
             load=max(filter(None, loads.values()), key=lambda load: load.queue_ms, default=None),
         )
 
+    @guarded
     async def fetch(self, _requests: Any, context: Any) -> None:
         """One file of a bundle in chunks, from the requested offset on."""
         client = await self._admit(context)
@@ -159,8 +162,16 @@ class SplitService:
         try:
             with self._fetch_places.taken(client):
                 await self._send_file(path, request.offset, context)
+                return
         except AccessError as error:
             await self._refuse(context, error)
+        except OSError as error:  # as of a share that is away, or a bundle that was moved
+            log.warning("%s cannot be sent: %s", path, error.strerror or error)
+        await abort(
+            context,
+            grpc.StatusCode.UNAVAILABLE,
+            f"the file {request.sha256[:12]} cannot be read here now; try another worker",
+        )
 
     async def _send_file(self, path: Path, offset: int, context: Any) -> None:
         with path.open("rb") as stream:
@@ -189,6 +200,7 @@ class SplitService:
         share = UNSENT_BYTES // max(len(self._fetch_places), 1)
         return max(min(CHUNK_BYTES, share), LEAST_CHUNK_BYTES)
 
+    @guarded
     async def infer(self, _requests: Any, context: Any) -> None:
         """One stream of frames."""
         client = await self._admit(context)

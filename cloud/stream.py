@@ -75,11 +75,11 @@ class InferStream:
         """
         tools = self._tools
         model = self.model = await shake_hands(self._context, tools, self._use)
+        if tools.models.get(model.bundle.digest) is not model:
+            return _gone(model)  # meanwhile; what is served by that digest now may be another copy
         intake = self._intake = Intake(
             tools, model, self._caller, self._use, self._send, lambda: self._lifetime.is_over
         )
-        if model.bundle.digest not in tools.models:
-            self.end()
         figures = tools.figures.of(model)
         figures.streams += 1
         self._lifetime.touch()
@@ -98,8 +98,7 @@ class InferStream:
         if is_done:
             work.result()
         elif self._withdrawn.is_set():
-            name = model.bundle.manifest.name
-            return grpc.StatusCode.UNAVAILABLE, f"{name} is not served any more"
+            return _gone(model)
         elif is_idle:
             self._use.count_refused(Refusal.IDLE)
             return (
@@ -153,3 +152,7 @@ class InferStream:
             if not self._closing:
                 self._outbox_changed.clear()
                 await self._outbox_changed.wait()
+
+
+def _gone(model: ServedModel) -> tuple[grpc.StatusCode, str]:
+    return grpc.StatusCode.UNAVAILABLE, f"{model.bundle.manifest.name} is not served any more"

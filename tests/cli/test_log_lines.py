@@ -1,0 +1,39 @@
+"""Whatever a log line was made of, it is one line, and moves no cursor."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+
+from splitpoint.cli.log_lines import JsonLine
+from splitpoint.cli.output import MOST_LOGGED, OneLine
+
+HOSTILE = "x)\nWARNING gate-1 is refused\x1b[31m\x9b2J\u2028" + "y" * 10_000
+
+
+def record_of(*, failed: bool = False) -> logging.LogRecord:
+    try:
+        raise ValueError("in a traceback")
+    except ValueError:
+        info = sys.exc_info() if failed else None
+    record = logging.LogRecord("splitpoint", logging.INFO, "", 1, "%s uses", (HOSTILE,), info)
+    record.client = HOSTILE
+    return record
+
+
+def test_text() -> None:
+    line = OneLine("%(message)s").format(record_of())
+    assert line.startswith("x)\\nWARNING gate-1 is refused\\x1b[31m\\x9b2J\\u2028")
+    assert line.isprintable()
+    assert len(line) <= MOST_LOGGED + 40
+    first, *traceback = OneLine("%(message)s").format(record_of(failed=True)).splitlines()
+    assert first.isprintable()
+    assert traceback[-1] == "ValueError: in a traceback"
+
+
+def test_json() -> None:
+    line = JsonLine().format(record_of(failed=True))
+    assert line.isprintable()
+    assert line.isascii()
+    assert json.loads(line)["client"] == HOSTILE
