@@ -11,7 +11,7 @@ from rich.table import Table
 from splitpoint.codec import codecs_for
 from splitpoint.codec.codec_set import FKT
 from splitpoint.partition.bundle import Boundary, Manifest, open_bundle
-from splitpoint.partition.ladder import Judged
+from splitpoint.partition.ladder import DEFAULT_LIMIT, Judged
 
 from .output import human_bytes, human_count, out, print_json
 
@@ -35,6 +35,8 @@ def inspect(
     out.print(boundary_table(manifest))
     if any(boundary.ladder for boundary in manifest.boundaries):
         out.print(ladder_table(manifest))
+        if manifest.boundaries[0].level("jpeg") is None:
+            out.print(f"by default: {DEFAULT_LIMIT}", soft_wrap=True)
     if manifest.has_int8:
         out.print(int8_table(manifest))
     out.print(f"digest {opened.digest}", soft_wrap=True)
@@ -110,7 +112,8 @@ def ladder_table(manifest: Manifest) -> Table:
     table = Table(title=f"Calibrated on {judged} inputs", title_justify="left")
     table.add_column("boundary", justify="right")
     table.add_column("codec")
-    for column in ("bytes", "p95", "bits/value", "answers changed", "loss", "enc ms", "dec ms"):
+    for column in ("bytes", "p95", "bits/value", "answers changed", "loss", "worst error",
+                   "enc ms", "dec ms"):  # fmt: skip
         table.add_column(column, justify="right")
     labelled = any(level.correct is not None for b in manifest.boundaries for level in b.ladder)
     if labelled:
@@ -126,6 +129,7 @@ def ladder_table(manifest: Manifest) -> Table:
                 f"{8 * level.nbytes / values:.2f}",
                 _drop(level),
                 f"{level.loss:.4f}",
+                _error(level),
                 f"{level.encode_ms:.1f}",
                 f"{level.decode_ms:.1f}",
             ]
@@ -138,7 +142,7 @@ def ladder_table(manifest: Manifest) -> Table:
 def int8_table(manifest: Manifest) -> Table:
     """One row a boundary: what running everything before it in INT8 does to the answers."""
     table = Table(title="INT8 on the device up to the boundary", title_justify="left")
-    for column in ("boundary", "answers changed", "loss", "accuracy", "before"):
+    for column in ("boundary", "answers changed", "loss", "worst error", "accuracy", "before"):
         table.add_column(column, justify="right")
     for boundary in manifest.boundaries:
         if boundary.int8 is not None:
@@ -147,6 +151,7 @@ def int8_table(manifest: Manifest) -> Table:
                 str(boundary.id),
                 _drop(boundary.int8),
                 f"{boundary.int8.loss:.4f}",
+                _error(boundary.int8),
                 *("" if n is None else f"{100 * n / boundary.int8.judged:.0f} %" for n in right),
             )
     return table
@@ -158,6 +163,10 @@ def _drop(level: Judged) -> str:
         return ""
     low, high = (100 * end for end in level.drop_interval)
     return f"{100 * level.drop:.0f} % ({low:.0f} to {high:.0f})"
+
+
+def _error(level: Judged) -> str:
+    return "" if level.worst_error is None else f"{100 * level.worst_error:.2g} %"
 
 
 def _document(manifest: Manifest, digest: str) -> dict[str, object]:

@@ -101,7 +101,7 @@ def plan(
         float | None,
         typer.Option(
             help="Most answers that may change, in %: the upper bound of what calibration saw.",
-            show_default="what a JPEG loses",
+            show_default="what a JPEG loses; without one, errors of 1 % of the largest output",
             rich_help_panel=_LIMITS,
         ),
     ] = None,
@@ -246,7 +246,7 @@ def _print(report: Report, link: Link, everything: bool) -> None:
             f"{stages['cloud'] + stages['queue']:.1f}",
             human_bytes(candidate.bytes_up),
             "" if candidate.energy_mj is None else f"{candidate.energy_mj:.0f}",
-            _drop(candidate.accuracy_drop, candidate.drop_bound),
+            _drop(candidate.accuracy_drop, candidate.drop_bound, candidate.worst_error),
             "" if candidate.edge_mb is None else f"{candidate.edge_mb:.0f}",
             f"{candidate.fps:.1f}",
             candidate.why,
@@ -264,10 +264,13 @@ def _print(report: Report, link: Link, everything: bool) -> None:
     out.print(f"by waiting at the worker: {in_words(report.queues, 'ms')}", soft_wrap=True)
 
 
-def _drop(drop: float | None, bound: float | None) -> str:
-    """`3 % <6`: what calibration saw, and what it may be at most; `?` where nothing was seen."""
+def _drop(drop: float | None, bound: float | None, error: float | None) -> str:
+    """`3 % <6`: what calibration saw, and what it may be at most; `?` where nothing was seen.
+
+    Of a model that is no classifier `error 0.4 %`, the worst of any value.
+    """
     if drop is None or bound is None:
-        return "?"
+        return "?" if error is None else f"error {100 * error:.2g} %"
     return "0" if bound == 0 else f"{100 * drop:.0f} % <{math.ceil(100 * bound)}"
 
 

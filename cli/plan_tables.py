@@ -45,7 +45,7 @@ def candidates_table(report: Report) -> str:
     """HTML: everything that is predicted of every candidate, the best first."""
     columns = ("<candidate", "boundary", "<codec", "<runtime", "latency ms", "p95 ms",
                *(f"{stage} ms" for stage in STAGES), "energy mJ", "<energy is", "bytes up",
-               "server ms", "changed", "at most", "device MB", "fps", "<feasible",
+               "server ms", "changed", "at most", "worst error", "device MB", "fps", "<feasible",
                "<why")  # fmt: skip
     rows = []
     for rank, c in enumerate(report.candidates):
@@ -63,6 +63,7 @@ def candidates_table(report: Report) -> str:
             f"{c.server_ms:,.1f}",
             "not known" if c.accuracy_drop is None else f"{100 * c.accuracy_drop:.1f} %",
             "not known" if c.drop_bound is None else f"{100 * c.drop_bound:.1f} %",
+            "not known" if c.worst_error is None else f"{100 * c.worst_error:.2g} %",
             _or_dash(c.edge_mb, "{:.0f}"),
             f"{c.fps:,.1f}",
             "yes" if c.feasible else "no",

@@ -87,7 +87,7 @@ def run(
         float | None,
         typer.Option(
             help="Most answers that may change, in %: the upper bound of what calibration saw.",
-            show_default="what a JPEG loses",
+            show_default="what a JPEG loses; without one, errors of 1 % of the largest output",
         ),
     ] = None,
     max_kb_per_frame: Annotated[

@@ -71,8 +71,8 @@ class CostTable:
     encoding draw, `wait_w` the board's power while it waits, `radio_mj` the part of the radio's
     energy that goes with bytes and `radio_w` the part that goes with time; NaN where unknown.
     Calibration's figures are those of `Judged`: `accuracy_drop` and the upper end of its
-    interval `drop_bound`, `loss`, and how many inputs were `judged`; NaN and 0 where it measured
-    nothing.
+    interval `drop_bound`, `loss`, how many inputs were `judged`, and `worst_error`; NaN and 0 where
+    it measured nothing.
     """
 
     boundary: npt.NDArray[np.int64]
@@ -88,6 +88,7 @@ class CostTable:
     drop_bound: Floats
     loss: Floats
     judged: Floats
+    worst_error: Floats
     edge_mb: Floats
     energy_mj: Floats
     wait_w: Floats
@@ -175,7 +176,8 @@ def cost_table(
         name: np.array([row[name] for row in rows], np.float64)
         for name in (
             "sends", "edge_ms", "encode_ms", "nbytes", "server_ms", "spread_ms", "accuracy_drop",
-            "drop_bound", "loss", "judged", "edge_mb", "energy_mj", "wait_w", "radio_mj",
+            "drop_bound", "loss", "judged", "worst_error", "edge_mb", "energy_mj", "wait_w",
+            "radio_mj",
         )
     }  # fmt: skip
     return CostTable(
@@ -188,31 +190,32 @@ def cost_table(
     )
 
 
-Seen = tuple[float, float, float, float]
-"""Drop, its bound, loss, and inputs judged."""
+Seen = tuple[float, float, float, float, float]
+"""Drop, its bound, loss, inputs judged, and the worst error."""
 
-_EXACT = (0.0, 0.0, 0.0, math.inf)  # no answer changes, however many are judged
+_EXACT = (0.0, 0.0, 0.0, math.inf, 0.0)  # no answer changes, however many are judged
 
 
 def _seen(level: Judged | None) -> Seen:
     if level is None:
-        return (math.nan, math.nan, math.nan, 0.0)
+        return (math.nan, math.nan, math.nan, 0.0, math.nan)
     interval = level.drop_interval
     drop, bound = (math.nan, math.nan) if interval is None else (level.drop or 0.0, interval[1])
-    return (drop, bound, level.loss, float(level.judged))
+    error = math.nan if level.worst_error is None else level.worst_error
+    return (drop, bound, level.loss, float(level.judged), error)
 
 
 def _together(runtime: Seen, codec: Seen) -> Seen:
     """What a codec does to what a runtime left: at most the sum of both, which is taken for it.
 
     The two were judged apart. A sum of drops counts twice what both would change; losses are small,
-    and errors of two independent sources add up in the mean. Of what was never judged only the
-    loss, which then is the other's alone, can be said.
+    and errors of two independent sources add up in the mean. Of what was never judged only loss and
+    error, which then are the other's alone, can be said.
     """
-    known = [loss for loss in (runtime[2], codec[2]) if not math.isnan(loss)]
-    loss = sum(known) if known else math.nan
     drop, bound = (float(np.minimum(a + b, 1)) for a, b in zip(runtime[:2], codec[:2], strict=True))
-    return (drop, bound, loss, min(runtime[3], codec[3]))
+    known = [seen for seen in (runtime, codec) if not math.isnan(seen[2])]
+    loss, error = (sum(seen[i] for seen in known) if known else math.nan for i in (2, 4))
+    return (drop, bound, loss, min(runtime[3], codec[3]), error)
 
 
 def _rows(
@@ -252,7 +255,7 @@ def _rows(
         sends = boundary < count
         if profile.runtime == INT8 and boundary:
             seen = _together(_seen(manifest.boundaries[boundary].int8), seen)
-        seen = (*seen[:3], seen[3] if math.isfinite(seen[3]) else 0.0)
+        drop, bound, loss, judged, error = seen
         variance = (spread[:boundary] ** 2).sum() + (cloud_spread[boundary:] ** 2).sum()
         return {
             "boundary": boundary,
@@ -264,7 +267,11 @@ def _rows(
             "nbytes": nbytes,
             "server_ms": decode + cloud_ms[boundary:].sum(),
             "spread_ms": float(np.sqrt(variance)),
-            **dict(zip(("accuracy_drop", "drop_bound", "loss", "judged"), seen, strict=True)),
+            "accuracy_drop": drop,
+            "drop_bound": bound,
+            "loss": loss,
+            "judged": judged if math.isfinite(judged) else 0.0,
+            "worst_error": error,
             "edge_mb": base_mb + memory[:boundary].sum(),
             "energy_mj": segment_mj[:boundary].sum() + (busy_w or np.nan) * encode
             if encode

@@ -15,6 +15,7 @@ from .bundle import Boundary, Manifest
 from .chain import SegmentChain
 from .errors import CalibrationError
 from .ladder import CodecLevel, RuntimeLevel
+from .relative_error import relative_error
 
 _TOGETHER = 10  # inputs that the rest of the model runs on at a time
 _TIMED = 12  # inputs whose encoding and decoding is timed
@@ -130,6 +131,7 @@ class Judge:
             "loss": float(f"{self._loss(answers):.4g}"),
             "correct": correct,
             "correct_before": before,
+            "worst_error": float(f"{max(map(relative_error, answers, self._truth)):.4g}"),
         }
 
     def _answers(self, boundary: Boundary, values: Mapping[str, Sequence[Array]]) -> list[Array]:

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
 # What a codec may lose where nobody says how much: about what JPEG at quality 95 costs
 # EfficientNet-Lite0 (benchmarks/rate_accuracy.py).
 DEFAULT_LOSS = 0.025
+# The same for a model that no JPEG is sent to: no value of an answer to any calibration input may
+# be further off than this, relative to the largest there is.
+DEFAULT_ERROR = 0.01
+DEFAULT_LIMIT = (
+    f"no JPEG says what an answer may lose, so that no value of one may be off by more than "
+    f"{100 * DEFAULT_ERROR:g} % of the largest in calibration (--max-accuracy-drop 100: any may)"
+)
 Z_95 = 1.959964  # of the two-sided 95 % interval
 
 
@@ -20,7 +27,9 @@ class Judged:
     `agreed` is how many inputs kept their top class, and None where the model is no classifier.
     `loss` is the mean divergence of the output: Kullback-Leibler, in nats, for a classifier; half
     the relative squared error for any other. `correct` counts right answers where labels were
-    given, `correct_before` those of the exact model.
+    given, `correct_before` those of the exact model. `worst_error` is the largest difference of any
+    value in any answer, relative to the largest magnitude of that output; None in bundles that were
+    written before it was measured.
     """
 
     judged: int
@@ -28,6 +37,7 @@ class Judged:
     loss: float
     correct: int | None = None
     correct_before: int | None = None
+    worst_error: float | None = None
 
     def __post_init__(self) -> None:
         counts = [n for n in (self.agreed, self.correct, self.correct_before) if n is not None]
@@ -35,6 +45,8 @@ class Judged:
             raise ValueError("impossible counts")
         if not 0 <= self.loss < math.inf:
             raise ValueError(f"an impossible loss of {self.loss}")
+        if self.worst_error is not None and not 0 <= self.worst_error < math.inf:
+            raise ValueError(f"an impossible error of {self.worst_error}")
 
     @property
     def drop(self) -> float | None:
@@ -47,8 +59,11 @@ class Judged:
         return None if self.agreed is None else wilson(self.judged - self.agreed, self.judged)
 
     def to_json(self) -> dict[str, Any]:
-        """The manifest's form."""
-        return asdict(self)
+        """The manifest's form; what was not measured is left out, as older bundles do."""
+        found = asdict(self)
+        if self.worst_error is None:
+            del found["worst_error"]
+        return found
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,7 +76,7 @@ class RuntimeLevel(Judged):
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> RuntimeLevel:
         """Reads the manifest's form (KeyError, TypeError or ValueError for a damaged one)."""
-        return cls(**{key: data[key] for key in cls.__dataclass_fields__})
+        return cls(**_fields(data, cls.__dataclass_fields__))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,7 +104,23 @@ class CodecLevel(Judged):
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> CodecLevel:
         """Reads the manifest's form (KeyError, TypeError or ValueError for a damaged one)."""
-        return cls(**{key: data[key] for key in cls.__dataclass_fields__})
+        return cls(**_fields(data, cls.__dataclass_fields__))
+
+
+def _fields(data: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
+    """Bundles that were written before worst errors were measured lack those."""
+    return {key: data[key] for key in names if key in data or key != "worst_error"}
+
+
+def relative_loss(level: Judged, jpeg: Judged | None) -> float:
+    """How much of what may be lost where nobody says how much is lost: above 1 is too much.
+
+    `jpeg` is what calibration measured of sending the input so, if there is such a thing. A level
+    whose errors were not measured is judged by its loss.
+    """
+    if jpeg is None and level.worst_error is not None:
+        return level.worst_error / DEFAULT_ERROR
+    return level.loss / DEFAULT_LOSS
 
 
 def wilson(count: int, total: int) -> tuple[float, float]:

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from .bundle import Manifest
 from .costs import CostTable, Floats, Metrics
 from .errors import PlanError
-from .ladder import DEFAULT_LOSS
+from .ladder import DEFAULT_ERROR, DEFAULT_LOSS
 
 OBJECTIVES = ("latency", "energy", "throughput", "server-cost")
 
@@ -109,7 +109,7 @@ class Constraints:
 
     def static_excess(self, table: CostTable, manifest: Manifest) -> dict[str, Floats]:
         """Constraint -> by how much each candidate exceeds it, relative, whatever the link is."""
-        found = {"--max-accuracy-drop": self._accuracy(table)}
+        found = {"--max-accuracy-drop": self._accuracy(table, manifest)}
         if self.max_edge_mb is not None:
             found["--max-edge-mb"] = _over(table.edge_mb, self.max_edge_mb)
         if self.max_kb_per_frame is not None:
@@ -138,15 +138,17 @@ class Constraints:
             found["--min-fps"] = _over(metrics.bottleneck_ms, 1e3 / self.min_fps)
         return found
 
-    def _accuracy(self, table: CostTable) -> Floats:
+    def _accuracy(self, table: CostTable, manifest: Manifest) -> Floats:
         if self.max_accuracy_drop is not None:  # what is not known is not known to be kept
             over = np.nan_to_num(table.drop_bound, nan=1.0) - self.max_accuracy_drop
             return np.asarray(np.maximum(over, 0.0))
-        # Without a limit of the user's, a codec may lose as much as the JPEG that it replaces.
-        losses = zip(table.loss, table.codec, strict=True)
-        jpeg = [loss for loss, codec in losses if codec == "jpeg" and not math.isnan(loss)]
-        most = max(jpeg, default=DEFAULT_LOSS)
-        return np.asarray(np.maximum(np.nan_to_num(table.loss) / max(most, 1e-9) - 1, 0.0))
+        # Without a limit of the user's, a codec may lose as much as the JPEG that it replaces, and
+        # where there is none, or what it loses was never measured, as `relative_loss` says.
+        jpeg = manifest.boundaries[0].level("jpeg")
+        share = table.loss / (DEFAULT_LOSS if jpeg is None else max(jpeg.loss, 1e-9))
+        if jpeg is None:
+            share = np.where(np.isnan(table.worst_error), share, table.worst_error / DEFAULT_ERROR)
+        return np.asarray(np.maximum(np.nan_to_num(share) - 1, 0.0))
 
 
 def _median(values: Floats) -> float:

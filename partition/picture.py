@@ -119,8 +119,11 @@ class PictureInput:
         return self.pixels_of(open_photo(file, name))
 
     def to_json(self) -> dict[str, Any]:
-        """The manifest's form."""
-        return asdict(self)
+        """The manifest's form; without the interpolation it is bilinear, as in older bundles."""
+        found = asdict(self)
+        if self.interpolation == "bilinear":
+            del found["interpolation"]
+        return found
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> PictureInput:

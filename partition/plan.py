@@ -9,7 +9,7 @@ from splitpoint.codec.codec_set import FKT, FKT_VIDEO
 
 from .bundle import Boundary, Manifest
 from .errors import PlanError
-from .ladder import DEFAULT_LOSS
+from .ladder import relative_loss
 
 NO_CODEC = "none"
 
@@ -32,7 +32,9 @@ def named_plan(manifest: Manifest, codecs: CodecSource, split: str, codec: str =
     """The plan that a user named: a split of `input`, `local` or a number.
 
     The codec `auto` is jpeg for pictures, and for activations the calibrated transform codec at the
-    level that `fkt` alone stands for, or q8. Raises `PlanError` naming what the bundle has.
+    level that `fkt` alone stands for, q8, fp16 or raw: the first that, as far as calibration has
+    measured it, loses no more than is usual (see `relative_loss`). Raises `PlanError` naming what
+    the bundle has.
     """
     last = len(manifest.boundaries) - 1
     if split in ("input", "local"):
@@ -49,11 +51,10 @@ def named_plan(manifest: Manifest, codecs: CodecSource, split: str, codec: str =
         return Plan(boundary=boundary, codec=NO_CODEC, why=why)
     tensors = manifest.boundaries[boundary].tensors
     if codec == "auto":
-        names = manifest.boundaries[boundary].codecs
-        usual = ("jpeg", default_level(manifest.boundaries[boundary]), "q8")
-        codec = next((name for name in usual if name in names), "raw")
+        usual = ("jpeg", default_level(manifest, boundary), "q8", "fp16")
+        codec = next((name for name in usual if _may_be_usual(manifest, boundary, name)), "raw")
     elif codec in (FKT, FKT_VIDEO):
-        codec = default_level(manifest.boundaries[boundary]).replace(FKT, codec)
+        codec = default_level(manifest, boundary).replace(FKT, codec)
     if not any(map(codecs.named(codec, boundary).supports, tensors)):
         raise PlanError(
             f"codec {codec} cannot carry boundary {boundary}",
@@ -62,17 +63,25 @@ def named_plan(manifest: Manifest, codecs: CodecSource, split: str, codec: str =
     return Plan(boundary=boundary, codec=codec, why=why)
 
 
-def default_level(boundary: Boundary) -> str:
-    """The coarsest calibrated level that, with all finer ones, loses no more than `DEFAULT_LOSS`.
+def _may_be_usual(manifest: Manifest, boundary: int, codec: str) -> bool:
+    found = manifest.boundaries[boundary]
+    level, jpeg = found.level(codec), manifest.boundaries[0].level("jpeg")
+    small = codec == "jpeg" or level is None or relative_loss(level, jpeg) <= 1
+    return small and codec in found.codecs
 
-    The finest where that is none.
+
+def default_level(manifest: Manifest, boundary: int) -> str:
+    """The coarsest calibrated level that, with all finer ones, loses no more than is usual.
+
+    See `relative_loss`. The finest where that is none.
     """
-    levels = [level for level in boundary.ladder if level.codec.startswith(FKT)]
+    jpeg = manifest.boundaries[0].level("jpeg")
+    levels = [x for x in manifest.boundaries[boundary].ladder if x.codec.startswith(FKT)]
     if not levels:
         return f"{FKT}@1"  # which a boundary without tables then refuses, saying what to do
     chosen = levels[-1]
     for level in levels[::-1]:
-        if level.loss > DEFAULT_LOSS:
+        if relative_loss(level, jpeg) > 1:
             break
         chosen = level
     return chosen.codec

@@ -12,7 +12,7 @@ import numpy as np
 from .bundle import Manifest
 from .costs import CostTable, Floats, Metrics
 from .errors import PlanError
-from .ladder import inputs_needed, wilson
+from .ladder import DEFAULT_LIMIT, inputs_needed, wilson
 from .link import Link
 from .objective import Constraints, Objective
 from .online import Interval, OnlinePlanner, intervals
@@ -22,7 +22,7 @@ UPLINKS_MBPS, QUEUES_MS = (0.05, 10_000.0), (0.1, 60_000.0)
 _UNITS = {
     "--deadline-ms": "its 95th percentile is over the deadline",
     "--min-fps": "its stream is too slow",
-    "--max-accuracy-drop": "it changes too many answers",
+    "--max-accuracy-drop": "it changes answers too much",
     "--max-edge-mb": "it needs too much memory on the device",
     "--max-kb-per-frame": "it sends too much",
     "--must-run-on-edge": "a layer that must run on the device would not",
@@ -37,9 +37,9 @@ class Prediction:
     `stages_ms` add up to `latency_ms`; `uplink` holds what the two ends spend on a frame beyond
     computing, and half of the round trip, `downlink` the other half. `fps` is the rate of a stream
     whose stages overlap. `accuracy_drop` is the share of answers that codec and runtime changed in
-    calibration, `drop_bound` what it may be at most, at 95 %. None stands for what is not known.
-    `why` is the reason for its place, or
-    what keeps it out; `broken` names the constraints that it does not keep.
+    calibration, `drop_bound` what it may be at most, at 95 %; `worst_error` is how far off a value
+    of an answer was there, relative to the largest. None stands for what is not known. `why` is the
+    reason for its place, or what keeps it out; `broken` names the constraints it does not keep.
     """
 
     boundary: int
@@ -54,6 +54,7 @@ class Prediction:
     server_ms: float
     accuracy_drop: float | None
     drop_bound: float | None
+    worst_error: float | None
     edge_mb: float | None
     fps: float
     feasible: bool
@@ -160,6 +161,7 @@ def make_plan(
             server_ms=float(metrics.server_ms[i]),
             accuracy_drop=_known(table.accuracy_drop[i]),
             drop_bound=_known(table.drop_bound[i]),
+            worst_error=_known(table.worst_error[i]),
             edge_mb=_known(table.edge_mb[i]),
             fps=float(1e3 / metrics.bottleneck_ms[i]),
             feasible=bool(feasible[i]),
@@ -189,13 +191,19 @@ def make_plan(
             lambda ms: online.decide_for(upload_ms, late_ms, link.round_trip_ms, ms, server_factor),
             *QUEUES_MS,
         ),
-        notes=_notes(table, constraints),
+        notes=_notes(table, manifest, constraints),
     )
 
 
-def _notes(table: CostTable, constraints: Constraints) -> tuple[str, ...]:
-    """Where calibration saw too little for a limit on accuracy, how much would do."""
+def _notes(table: CostTable, manifest: Manifest, constraints: Constraints) -> tuple[str, ...]:
+    """The default limit on errors; where calibration saw too little for another, what would do."""
     most = constraints.max_accuracy_drop
+    if (
+        most is None
+        and manifest.boundaries[0].level("jpeg") is None
+        and ((table.judged > 0) & ~np.isnan(table.worst_error)).any()
+    ):
+        return (DEFAULT_LIMIT,)
     if most is None or most <= 0:
         return ()
     judged = int(table.judged.max())

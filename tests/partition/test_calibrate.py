@@ -213,6 +213,10 @@ def test_the_transform_codec_is_the_smallest(bundle: Bundle) -> None:
 # Against what really happens
 
 
+def worst_error(before: np.ndarray, after: np.ndarray) -> float:
+    return float(np.abs(after - before).max() / np.abs(before).max())
+
+
 @pytest.mark.parametrize("codec", ["jpeg@75", "jpeg@95", "webp@80"])
 def test_image_rungs_against_the_unsplit_model(
     bundle: Bundle, spec: ModelSpec, pictures: Path, codec: str
@@ -233,6 +237,7 @@ def test_image_rungs_against_the_unsplit_model(
     assert rung.p95_bytes == pytest.approx(np.percentile(sizes, 95), abs=0.06)
     assert rung.agreed == int((before.argmax(-1) == after.argmax(-1)).sum())
     assert rung.loss == pytest.approx(divergence(before, after), rel=1e-2, abs=1e-5)
+    assert rung.worst_error == pytest.approx(worst_error(before, after), rel=1e-2)
 
 
 def test_codecs_without_tables_against_the_rest_of_the_model(
@@ -252,6 +257,7 @@ def test_codecs_without_tables_against_the_rest_of_the_model(
             assert rung.nbytes == pytest.approx(np.mean([n for n, _ in found]), abs=0.06)
             assert rung.agreed == int((before.argmax(-1) == after.argmax(-1)).sum())
             assert rung.loss == pytest.approx(divergence(before, after), rel=0.02, abs=1e-5)
+            assert rung.worst_error == pytest.approx(worst_error(before, after), rel=0.05, abs=1e-4)
             if codec == "fp16":
                 assert rung.agreed == SCENES
 
@@ -526,7 +532,7 @@ def test_fkt_stands_for_a_sensible_level(bundle: Bundle) -> None:
         split, levels = str(boundary.id), fkt_rungs(boundary)
         fine = [all(x.loss <= DEFAULT_LOSS for x in levels[i:]) for i in range(len(levels))]
         expected = levels[fine.index(True) if any(fine) else -1].codec
-        assert default_level(boundary) == expected
+        assert default_level(manifest, boundary.id) == expected
         for codec in ("auto", "fkt"):
             assert named_plan(manifest, codecs, split, codec).codec == expected
         assert named_plan(manifest, codecs, split, "fkt@2").codec == "fkt@2"

@@ -234,6 +234,9 @@ def test_it_is_refused_where_it_changes_too_much() -> None:
     assert allowed.chosen.runtime == INT8
     # Without a limit it may lose what a JPEG may.
     assert plan(manifest(replace(SEEN, loss=0.03))).chosen.runtime == ONNX
+    # Or, where there is none and its errors were measured, so much of the largest output.
+    assert plan(manifest(replace(SEEN, worst_error=0.009))).chosen.runtime == INT8
+    assert plan(manifest(replace(SEEN, worst_error=0.02))).chosen.runtime == ONNX
 
 
 def test_codec_and_runtime_together() -> None:

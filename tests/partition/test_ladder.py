@@ -87,7 +87,7 @@ def test_what_a_rung_says() -> None:
         {"correct_before": -1},
         *(
             {name: value}
-            for name in ("nbytes", "p95_bytes", "loss", "encode_ms", "decode_ms")
+            for name in ("nbytes", "p95_bytes", "loss", "encode_ms", "decode_ms", "worst_error")
             for value in (-1.0, math.nan, math.inf)
         ),
     ],
@@ -100,7 +100,7 @@ def test_impossible_figures(damage: dict[str, float]) -> None:
 
 LADDER = (
     level("q8", 123.4, p95_bytes=140.0, agreed=399, loss=1.5e-7, correct=3, correct_before=400),
-    level("fkt@1", 30.0, agreed=None, loss=0.25, encode_ms=1.5, decode_ms=0.25),
+    level("fkt@1", 30.0, agreed=None, loss=0.25, encode_ms=1.5, decode_ms=0.25, worst_error=0.07),
 )
 FILE = File(sha256="0" * 64, nbytes=1)
 
@@ -160,6 +160,16 @@ def test_a_rung_that_lacks_something(key: str) -> None:
     record = json.loads(MANIFEST.to_bytes())
     del record["boundaries"][1]["ladder"][0][key]
     refused(record)
+
+
+def test_a_rung_that_was_written_before_errors_were_measured() -> None:
+    record = json.loads(MANIFEST.to_bytes())
+    assert "worst_error" not in record["boundaries"][1]["ladder"][0]
+    del record["boundaries"][1]["ladder"][1]["worst_error"]
+    data = json.dumps(record, separators=(",", ":")).encode()
+    found = Manifest.from_bytes(data, "here")
+    assert [rung.worst_error for rung in found.boundaries[1].ladder] == [None, None]
+    assert found.to_bytes() == data  # and so its digest
 
 
 @pytest.mark.parametrize("ladder", [None, 5, "q8", [5], ["q8"], [None], {"q8": 1}])

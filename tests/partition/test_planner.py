@@ -29,7 +29,7 @@ from splitpoint.partition.costs import (
     cost_table,
 )
 from splitpoint.partition.errors import PlanError
-from splitpoint.partition.ladder import DEFAULT_LOSS, CodecLevel, inputs_needed
+from splitpoint.partition.ladder import DEFAULT_ERROR, DEFAULT_LOSS, CodecLevel, inputs_needed
 from splitpoint.partition.link import Link
 from splitpoint.partition.objective import Constraints, Objective
 from splitpoint.partition.online import OnlinePlanner
@@ -573,6 +573,54 @@ def test_default_limit_on_the_loss() -> None:
     assert accuracy_plan(losing(jpeg=None, q4=0.026)) == {"jpeg": True, "q4": False}
     # How many answers changed is not what the default asks for.
     assert accuracy_plan({"q4": level("q4", agreed=0, loss=0.02)}) == {"q4": True}
+
+
+def erring(**errors: float) -> dict[str, CodecLevel | None]:
+    """Rungs of a model of anything by their worst errors; they lose little on average."""
+    return {
+        name: level(name, SIZES[name], agreed=None, loss=1e-4, worst_error=error)
+        for name, error in errors.items()
+    }
+
+
+def test_default_limit_on_the_error_where_there_is_no_jpeg() -> None:
+    """Half the squared error, which is what the loss is then, allows 12 % of the largest logit."""
+    assert DEFAULT_ERROR == 0.01
+    assert accuracy_plan(erring(q8=0.01, q4=0.0101)) == {"q8": True, "q4": False}
+    assert accuracy_plan(erring(q8=0.01, q4=0.2), max_accuracy_drop=1.0) == {"q8": True, "q4": True}
+    # What calibration says of a JPEG at the input is the limit, whichever codecs are planned with.
+    rungs = erring(q8=0.5, q4=0.5)
+    jpeg = level("jpeg", loss=1e-4)
+    report = plan_of(
+        [profile_of([10, 20], [codec_time(1, "q8", 1e4)])],
+        profile_of([1, 2]),
+        link_of(MBPS),
+        ladders={0: [jpeg], 1: list(rungs.values())},
+    )
+    assert {c.codec for c in report.candidates if c.feasible} == {"none", "q8"}
+
+
+def test_the_default_limit_is_said() -> None:
+    def notes(rung: CodecLevel, **limits: float) -> tuple[str, ...]:
+        codecs = [codec_time(1, "q8", 1e4)]
+        report = plan_of(
+            [profile_of([10, 20], codecs)],
+            profile_of([1, 2]),
+            link_of(MBPS),
+            ladders={1: [rung]},
+            **limits,
+        )
+        (sent,) = (c for c in report.candidates if c.codec == "q8")
+        assert sent.worst_error == rung.worst_error
+        assert sent.to_json()["worst_error"] == rung.worst_error
+        assert sent.feasible == (bool(limits) or rung.worst_error <= 0.01)
+        assert sent.feasible or "--max-accuracy-drop" in sent.why
+        return report.notes
+
+    (note,) = notes(level("q8", worst_error=0.125))
+    assert "more than 1 % of the largest output" in note
+    assert notes(level("q8", worst_error=0.002)) == (note,)
+    assert notes(level("q8", worst_error=0.125), max_accuracy_drop=1.0) == ()
 
 
 def test_a_jpeg_that_loses_nothing_allows_only_what_loses_nothing() -> None:
