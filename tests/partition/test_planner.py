@@ -618,7 +618,7 @@ def test_the_default_limit_is_said() -> None:
         return report.notes
 
     (note,) = notes(level("q8", worst_error=0.125))
-    assert "more than 1 % of the largest output" in note
+    assert "more than 1 % of the largest in calibration" in note
     assert notes(level("q8", worst_error=0.002)) == (note,)
     assert notes(level("q8", worst_error=0.125), max_accuracy_drop=1.0) == ()
 
