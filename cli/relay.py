@@ -16,6 +16,9 @@ from types import TracebackType
 
 from splitpoint.codec import SplitpointError
 from splitpoint.partition.link import Capacity, Link
+from splitpoint.proto.address import join_address, split_address
+
+from .delay_pipe import DelayPipe
 
 CHUNK_BYTES = 4096
 # What a modem would hold: more would hide the link's rate from the sender.
@@ -73,7 +76,7 @@ class Relay:
         faults: Sequence[Fault] = (),
         seed: int = 0,
     ) -> None:
-        self._server, self._link, self._listen = server, link, listen
+        self._far_end, self._link, self._listen = split_address(server), link, listen
         self._jitter_s, self._faults = jitter_ms / 1e3, faults
         self._capacity = Capacity(link)
         self._free_at_s = 0.0
@@ -87,13 +90,12 @@ class Relay:
         self.address = ""
 
     async def __aenter__(self) -> Relay:
-        """Listens; `EmulateError` when the address cannot be had."""
-        if not re.fullmatch(r".+:\d{1,5}", self._server):
-            raise EmulateError(f"the server {self._server!r} has no port", "give HOST:PORT")
-        host, _, port = self._listen.rpartition(":")
+        """Listens; `AddressError` or `EmulateError` when the address cannot be had."""
+        host, port = split_address(self._listen)
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
         try:
-            listener = socket.create_server((host, int(port)), backlog=128)
-        except (OSError, ValueError, OverflowError) as error:
+            listener = socket.create_server((host, port), family=family, backlog=128)
+        except OSError as error:
             raise EmulateError(
                 f"cannot listen on {self._listen} ({error})", "choose another with --listen"
             ) from error
@@ -103,7 +105,7 @@ class Relay:
         self._listener = await asyncio.start_server(
             self._connected, sock=listener, limit=CHUNK_BYTES
         )
-        self.address = f"{host}:{listener.getsockname()[1]}"
+        self.address = join_address(host, listener.getsockname()[1])
         self._background = [asyncio.create_task(self._play(fault)) for fault in self._faults]
         return self
 
@@ -169,8 +171,8 @@ class Relay:
         try:
             if self._refusing:
                 return
-            host, _, port = self._server.rpartition(":")
-            cloud_in, cloud_out = await asyncio.open_connection(host, int(port), limit=1 << 20)
+            host, port = self._far_end
+            cloud_in, cloud_out = await asyncio.open_connection(host, port, limit=1 << 20)
             pumps = [
                 asyncio.create_task(self._pump(edge_in, cloud_out, up=True)),
                 asyncio.create_task(self._pump(cloud_in, edge_out, up=False)),
@@ -194,7 +196,7 @@ class Relay:
     ) -> None:
         """Reads, waits for the link's rate, and hands over to `_deliver` for the delay."""
         loop = asyncio.get_running_loop()
-        pipe: asyncio.Queue[tuple[float, bytes]] = asyncio.Queue()
+        pipe = DelayPipe()
         delivery = asyncio.create_task(self._deliver(pipe, writer))
         latest_s = 0.0
         try:
@@ -211,18 +213,16 @@ class Relay:
                     sent_s = self._start_s + self._free_at_s
                 delay_s = self._link.round_trip_ms / 2e3 + self._random.uniform(0, self._jitter_s)
                 latest_s = max(latest_s, sent_s + delay_s)  # TCP keeps the order
-                pipe.put_nowait((latest_s, data))
+                await pipe.put(latest_s, data)
                 if sent_s > loop.time() + AHEAD_S:
                     await asyncio.sleep(sent_s - loop.time() - AHEAD_S)
-            pipe.put_nowait((latest_s, b""))
+            await pipe.put(latest_s, b"")
             await delivery
         finally:
             delivery.cancel()
             await asyncio.gather(delivery, return_exceptions=True)
 
-    async def _deliver(
-        self, pipe: asyncio.Queue[tuple[float, bytes]], writer: asyncio.StreamWriter
-    ) -> None:
+    async def _deliver(self, pipe: DelayPipe, writer: asyncio.StreamWriter) -> None:
         loop = asyncio.get_running_loop()
         while True:
             due_s, data = await pipe.get()
@@ -230,6 +230,9 @@ class Relay:
                 await asyncio.sleep(due_s - loop.time())
             await self._open.wait()
             if not data:
+                with contextlib.suppress(ConnectionError):
+                    writer.close()
+                    await writer.wait_closed()  # what it still holds goes first
                 return
             if self._swallowing:
                 continue

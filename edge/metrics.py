@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
 from splitpoint.partition.meter import EnergyReading
+from splitpoint.proto.address import join_address
 
 from .agent import EdgeAgent
 from .errors import AgentError
@@ -45,14 +46,16 @@ class MetricsSink:
             "splitpoint_energy_joules", "The device's energy.", ["kind"], registry=registry
         )
         self._told_j = 0.0
+        host = host.strip("[]")
         try:
             self._server, self._thread = start_http_server(port, host, registry)
         except OSError as error:
             why = error.strerror or str(error)
             raise AgentError(
-                f"metrics cannot listen on {host}:{port}: {why}", "give another --metrics-port"
+                f"metrics cannot listen on {join_address(host, port)}: {why}",
+                "give another --metrics-port",
             ) from error
-        self.address = f"{host}:{self._server.server_port}"
+        self.address = join_address(host, self._server.server_port)
 
     def follow(self, agent: EdgeAgent) -> None:
         """Also serves the present plan and uplink of an agent that has been entered."""

@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-import re
 import time
 from collections.abc import Collection, Sequence
 
 from splitpoint.codec import SplitpointError
+from splitpoint.proto.address import AddressError, split_address
 
 from .breaker import Breaker
 from .connection import Connection
@@ -29,8 +29,13 @@ def parse_servers(text: str) -> list[str]:
     """`a:7070,b:7070` as a list. Raises `AgentError` for duplicates and for what is no address."""
     servers = [part.strip() for part in text.split(",")]
     for server in servers:
-        found = re.fullmatch(r".+:(\d{1,5})", server)
-        if found is None or not 0 < int(found[1]) < 65536:
+        try:
+            host, port = split_address(server)
+        except AddressError as error:
+            raise AgentError(
+                f"the server {server!r} is no address", error.remedy or "give HOST:PORT"
+            ) from error
+        if not host or not port:
             raise AgentError(f"the server {server!r} is no address", "give HOST:PORT[,HOST:PORT…]")
     twice = [server for server in servers if servers.count(server) > 1]
     if twice:

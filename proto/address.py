@@ -1,12 +1,46 @@
-"""Which machine an address names: this one, or another."""
+"""Addresses of machines: their parts, and whether they name this machine or another."""
 
 from __future__ import annotations
 
 import ipaddress
 from urllib.parse import unquote
 
+from splitpoint.codec import SplitpointError
+
 _SCHEMES = ("ipv4", "ipv6", "dns")
 _SOCKET_FILES = ("unix:", "unix-abstract:")
+
+
+class AddressError(SplitpointError):
+    """What is no `HOST:PORT`."""
+
+
+def split_address(text: str) -> tuple[str, int]:
+    """Host and port of `HOST:PORT`, of IPv6 `[ADDRESS]:PORT`, whose brackets are left out.
+
+    The host may be empty. Raises `AddressError` for anything else.
+    """
+    host, _, digits = text.rpartition(":")
+    bare = host[1:-1] if host.startswith("[") and host.endswith("]") else host
+    if _is_ipv6(text) or (bare == host and _is_ipv6(host)):
+        raise AddressError(f"{text[:100]} is no HOST:PORT", "put brackets around IPv6: [::1]:7070")
+    if not (digits.isascii() and digits.isdecimal() and int(digits) < 65536) or ":" not in text:
+        raise AddressError(f"{text[:100]!r} has no port", "give HOST:PORT, as in 192.0.2.10:7070")
+    if bare != host and not _is_ipv6(bare):
+        raise AddressError(f"{text[:100]} has no IPv6 address in its brackets")
+    return bare, int(digits)
+
+
+def join_address(host: str, port: int) -> str:
+    """`HOST:PORT`, with brackets where the host is an IPv6 address."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _is_ipv6(text: str) -> bool:
+    try:
+        return ipaddress.ip_address(text).version == 6
+    except ValueError:
+        return False
 
 
 def host_of(address: str) -> str:

@@ -6,8 +6,11 @@ import asyncio
 from collections.abc import AsyncIterator
 
 import pytest
+from splitpoint.cli import delay_pipe
+from splitpoint.cli.delay_pipe import DelayPipe
 from splitpoint.cli.relay import EmulateError, Relay, parse_fault
 from splitpoint.partition.link import parse_link
+from splitpoint.proto.address import split_address
 
 
 @pytest.fixture
@@ -28,8 +31,7 @@ async def echo() -> AsyncIterator[str]:
 
 
 async def through(relay: Relay, data: bytes) -> tuple[bytes, float]:
-    host, _, port = relay.address.rpartition(":")
-    reader, writer = await asyncio.open_connection(host, int(port))
+    reader, writer = await asyncio.open_connection(*split_address(relay.address))
     loop = asyncio.get_running_loop()
     start = loop.time()
     writer.write(data)
@@ -102,3 +104,59 @@ async def test_busy_port_is_refused(echo: str) -> None:
     with pytest.raises(EmulateError, match="cannot listen"):
         async with Relay(echo, parse_link("lte"), listen=echo):
             pass
+
+
+async def test_both_ends_may_be_ipv6() -> None:
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(await reader.readexactly(5))
+        writer.close()
+
+    server = await asyncio.start_server(answer, "::1", 0)
+    far = f"[::1]:{server.sockets[0].getsockname()[1]}"
+    async with Relay(far, parse_link("1000mbps,0ms"), listen="[::1]:0") as relay:
+        assert relay.address.startswith("[::1]:")
+        assert (await through(relay, b"hello"))[0] == b"hello"
+    server.close()
+
+
+async def test_a_pipe_keeps_its_order_and_holds_no_more_than_it_may() -> None:
+    pipe = DelayPipe(most_bytes=10)
+    await pipe.put(1.0, b"12345678")
+    await pipe.put(2.0, b"12345678")
+    waiting = asyncio.create_task(pipe.put(3.0, b""))
+    for _ in range(10):
+        await asyncio.sleep(0)
+    assert not waiting.done()
+    assert await pipe.get() == (1.0, b"12345678")
+    await waiting
+    assert [await pipe.get() for _ in range(2)] == [(2.0, b"12345678"), (3.0, b"")]
+
+
+async def test_an_edge_that_does_not_read_stops_the_worker() -> None:
+    """The relay holds no more for it than a link would; nothing is lost."""
+    total, sent = 256 << 20, 0
+    done = asyncio.Event()
+
+    async def pour(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal sent
+        while sent < total:
+            writer.write(bytes(1 << 20))
+            sent += 1 << 20
+            await writer.drain()
+        done.set()
+        writer.close()
+
+    server = await asyncio.start_server(pour, "127.0.0.1", 0)
+    far = f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    async with Relay(far, parse_link("1000mbps,0ms")) as relay:
+        reader, writer = await asyncio.open_connection(*split_address(relay.address))
+        with pytest.raises(asyncio.TimeoutError):
+            await asyncio.wait_for(done.wait(), 0.5)
+        # Its own share, and what the sockets of both connections take in.
+        assert sent < delay_pipe.MOST_BYTES + (64 << 20)
+        received = 0
+        while data := await reader.read(1 << 20):
+            received += len(data)
+        assert received == total == sent
+        writer.close()
+    server.close()

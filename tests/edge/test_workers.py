@@ -93,6 +93,12 @@ def test_what_is_no_address(text: str) -> None:
         parse_servers(text)
 
 
+def test_ipv6_wants_brackets() -> None:
+    assert parse_servers("[::1]:7070,[2001:db8::1]:7070") == ["[::1]:7070", "[2001:db8::1]:7070"]
+    with pytest.raises(AgentError, match="brackets"):
+        parse_servers("::1:7070")
+
+
 def test_duplicates_are_refused() -> None:
     for server in ("a:1,b:1, a:1", ["a:1", "a:1"]):
         with pytest.raises(AgentError, match="a:1 is named twice"):

@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 import pytest
-from splitpoint.proto.address import host_of, is_loopback
+from splitpoint.proto.address import (
+    AddressError,
+    host_of,
+    is_loopback,
+    join_address,
+    split_address,
+)
 
 
 @pytest.mark.parametrize(
@@ -41,3 +47,30 @@ def test_not_loopback(address: str) -> None:
 )  # fmt: skip
 def test_host(address: str, host: str) -> None:
     assert host_of(address) == host
+
+
+@pytest.mark.parametrize(
+    ("text", "host", "port"),
+    [
+        ("worker.example:7070", "worker.example", 7070), ("127.0.0.1:0", "127.0.0.1", 0),
+        ("[::1]:7070", "::1", 7070), ("[2001:db8::1]:65535", "2001:db8::1", 65535),
+        ("[fe80::1%eth0]:1", "fe80::1%eth0", 1), (":7070", "", 7070),
+    ],
+)  # fmt: skip
+def test_parts(text: str, host: str, port: int) -> None:
+    assert split_address(text) == (host, port)
+    assert join_address(host, port) == text
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("", "has no port"), ("worker", "has no port"), ("worker:", "has no port"),
+        ("7070", "has no port"), ("worker:7x", "has no port"), ("worker:65536", "has no port"),
+        ("worker:\u0667", "has no port"), ("[::1]", "has no port"), ("::1", "brackets"),
+        ("::1:7070", "brackets"), ("2001:db8::1", "brackets"), ("[worker]:7070", "no IPv6 address"),
+    ],
+)  # fmt: skip
+def test_what_is_no_address(text: str, words: str) -> None:
+    with pytest.raises(AddressError, match=words):
+        split_address(text)
