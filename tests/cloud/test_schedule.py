@@ -248,3 +248,18 @@ def test_a_check_takes_nothing_and_says_what_an_offer_would() -> None:
     assert schedule.queued == 0
     schedule.offer(0.0, good)
     assert schedule.queued == 1
+
+
+def test_what_a_client_has_being_decoded_counts_in_its_share() -> None:
+    model = Model([10.0], 1.0)
+    schedule: Schedule[Job] = Schedule(1)
+
+    def job(decoding_s: float) -> Job:
+        return Job(
+            model=model, boundary=0, samples=1, deadline_s=0.3, client="a", decoding_s=decoding_s
+        )
+
+    schedule.check(0.0, job(0.0))
+    schedule.check(0.0, job(0.5))  # with its own 10 ms, less than twice the 300 that are free
+    with pytest.raises(Refused, match="its share"):
+        schedule.check(0.0, job(0.6))
