@@ -12,6 +12,7 @@ import grpc
 from splitpoint.codec import SplitpointError
 
 from . import splitpoint_pb2 as pb
+from .printable import printable
 from .proxy import proxy_of
 
 
@@ -109,8 +110,7 @@ EXCEPTIONS: dict[pb.Status, type[RemoteError]] = {
 
 def _line(text: str, most: int) -> str:
     """The first line of what the other end says, as a terminal and a log can take it."""
-    first = text[:most].partition("\n")[0]
-    return "".join(char if char.isprintable() else "?" for char in first)
+    return printable(text[:most].partition("\n")[0], most)
 
 
 def error_of_reply(status: pb.Status, reason: str) -> RemoteError:
