@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 from splitpoint.cloud.batch_times import BatchTimes
 from splitpoint.cloud.job import Job
-from splitpoint.cloud.schedule import Refused, Schedule
+from splitpoint.cloud.outlook import Refused
+from splitpoint.cloud.schedule import Schedule
 
 # A frame that comes: at (seconds), of device number, at boundary.
 Arrival = tuple[float, int, int]

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
+from .batch_times import BatchTimes
 from .job import Job, Timed
 
 J = TypeVar("J", bound=Job)
@@ -15,11 +16,13 @@ class Batch(Generic[J]):
     """Starts at the lowest boundary of its jobs and takes in the others on its way.
 
     `at` is the segment that runs next. `counts[s]` is how many samples segment `s` will have.
+    `progress` is what its owner has computed of it; it goes where the batch goes.
     """
 
-    def __init__(self, job: J) -> None:
+    def __init__(self, job: J, times: BatchTimes) -> None:
         self.model: Timed = job.model
-        self.times = job.model.batch_times
+        self.times = times
+        self.progress: Any = None
         self.jobs: list[J] = []
         self.counts = [0] * len(self.times)
         self.at = job.boundary
@@ -57,9 +60,15 @@ class Batch(Generic[J]):
         self.at = min(self.at, job.boundary) if not self.started else self.at
         self.deadline_s = min(self.deadline_s, job.deadline_s)
 
+    def has_begun(self, job: J) -> bool:
+        """Whether the job's rows are among those that are being computed."""
+        return self.started and job.boundary < self.at
+
     def remove(self, gone: Sequence[J]) -> None:
-        """Lets jobs go; a batch without any has nothing left to do."""
+        """Lets jobs go. Where all go that have begun, it begins anew with the others."""
         self.jobs = [job for job in self.jobs if job not in gone]
+        if self.started and not any(self.has_begun(job) for job in self.jobs):
+            self.started, self.progress = False, None
         self._recount()
 
     def advance(self) -> None:

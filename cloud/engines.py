@@ -61,7 +61,7 @@ class Engines:
         copies = self._copies[model]
         if len(copies) == 1:
             return self._engines[0], model
-        waits = [
+        waits = [  # one that cannot compute has an infinite wait
             (engine.wait_s(copy, boundary), engine.queued, number)
             for number, (engine, copy) in enumerate(zip(self._engines, copies, strict=True))
         ]
@@ -69,12 +69,23 @@ class Engines:
         return self._engines[number], copies[number]
 
     def load(self, model: ServedModel | None = None) -> pb.Load:
-        """How busy the devices are now, and how long a frame of `model` would wait."""
-        copies = [None] * len(self._engines) if model is None else self._copies[model]
-        loads = [engine.load(copy) for engine, copy in zip(self._engines, copies, strict=True)]
+        """How busy the devices are now, and how long a frame of `model` would wait.
+
+        Without waits where they cannot be said, as of a model that has just been forgotten.
+        """
+        copies: Sequence[ServedModel | None] = [None] * len(self._engines)
+        if model is not None:
+            copies = self._copies.get(model, copies)
+        pairs = list(zip(self._engines, copies, strict=True))
+        loads = [engine.load(copy) for engine, copy in pairs]
         if len(loads) == 1:
             return loads[0]
-        waits = [min(wait) for wait in zip(*(load.wait_ms for load in loads), strict=True)]
+        told = [
+            load.wait_ms
+            for load, (engine, copy) in zip(loads, pairs, strict=True)
+            if copy is not None and engine.can_compute(copy) and load.wait_ms
+        ]
+        waits = [min(wait) for wait in zip(*told, strict=True)]
         return pb.Load(
             queued=sum(load.queued for load in loads),
             utilisation=sum(load.utilisation for load in loads) / len(loads),
@@ -84,14 +95,29 @@ class Engines:
         )
 
     @property
+    def can_compute(self) -> bool:
+        """Whether any model can be computed on any device; it may change at any time."""
+        copies = list(self._copies.values())
+        return not copies or any(
+            engine.can_compute(copy)
+            for own in copies
+            for engine, copy in zip(self._engines, own, strict=True)
+        )
+
+    @property
     def queued_bytes(self) -> int:
         """Of the tensors of all frames that were taken and are not answered."""
         return sum(engine.queued_bytes for engine in self._engines)
 
     @property
     def restarts(self) -> int:
-        """Of compute threads, each after a step that did not come back."""
+        """Of compute threads: each after a step that did not come back, or when it had ended."""
         return sum(engine.restarts for engine in self._engines)
+
+    @property
+    def errors(self) -> int:
+        """Exceptions in computing and planning that nobody thought of."""
+        return sum(engine.errors for engine in self._engines)
 
     def forget(self, model: ServedModel) -> None:
         """The model is served no longer: nothing here keeps it in memory."""

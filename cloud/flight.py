@@ -28,12 +28,12 @@ class Flight:
         """Of all of them."""
         return sum(request.samples for request in self.requests)
 
-    def run(self, runner: Runner, segment: int) -> Flight:
-        """The same batch a segment further."""
+    def run(self, runner: Runner, segment: int, room: int) -> Flight:
+        """The same batch a segment further, where so many samples fit at a time."""
         states = [self.state] if self.aboard else []
         if self.joining:
             states.append(runner.enter(segment, [request.values for request in self.joining]))
-        state = runner.step(segment, runner.join(segment, states), self.samples)
+        state = runner.run(segment, runner.join(segment, states), self.samples, room)
         return Flight(state=state, aboard=self.requests)
 
     def halves(self, runner: Runner, boundary: int) -> tuple[Flight, Flight] | None:

@@ -97,13 +97,15 @@ class WorkerCollector(Collector):
             ("utilisation", load.utilisation, "Share of the last second spent computing, 0 to 1."),
             ("slowdown", load.slowdown, "What computing takes, over what was measured before."),
             ("quarantine", len(self._quarantine), "Broken frames that are remembered."),
+            ("can_compute", self._engine.can_compute, "1, or 0 where no model can be computed."),
         ):
             gauge = _gauge(name, what)
             gauge.add_metric([], value)
             yield gauge
         for name, count, what in (
             ("quarantined_frames", self._quarantine.added, "Frames that broke a batch."),
-            ("engine_restarts", self._engine.restarts, "Computing that did not come back."),
+            ("engine_restarts", self._engine.restarts, "Compute threads that were replaced."),
+            ("engine_errors", self._engine.errors, "Unexpected exceptions in planning, computing."),
         ):
             counter = _counter(name, what)
             counter.add_metric([], count)

@@ -8,7 +8,7 @@ MEMORY_S = 1.0  # what happened this long ago counts 1/e
 LEAST_FREE = 0.01  # of the device's time, the least to reckon with
 NEWEST = 0.1  # weight of the latest step in the mean of how true the announced times are
 LEAST_SLOWDOWN, MOST_SLOWDOWN = 0.2, 20.0
-TELLING_S = 2e-4  # shorter steps tell of calls and clocks
+TELLING_S = 2e-4  # what is shorter tells of calls and clocks
 
 
 class Rates:
@@ -28,15 +28,18 @@ class Rates:
         """How many frames came lately."""
         return self._per_s * math.exp(min(self._arrived_s - now_s, 0.0) / MEMORY_S)
 
-    def ran(self, now_s: float, took_s: float, planned_s: float) -> None:
+    def ran(self, now_s: float, took_s: float) -> None:
         """A step has ended that took `took_s`."""
         idle = self.busy(max(now_s - took_s, self._busy_at_s))
         self._busy = 1 - (1 - idle) * math.exp(-took_s / MEMORY_S)
         self._busy_at_s = now_s
+
+    def answered(self, took_s: float, planned_s: float, steps: int) -> None:
+        """An answer is there, for which so many `steps` were run since the one before."""
         if planned_s > TELLING_S:
             seen = took_s / planned_s * self.slowdown
             seen = min(max(seen, LEAST_SLOWDOWN), MOST_SLOWDOWN)
-            self.slowdown += NEWEST * (seen - self.slowdown)
+            self.slowdown += (1 - (1 - NEWEST) ** steps) * (seen - self.slowdown)
 
     def busy(self, now_s: float) -> float:
         """The share of the time that the device computed, 0 to 1."""

@@ -119,8 +119,9 @@ class SplitReplica:
 
     async def Check(self, data: bytes) -> Raw:
         """gRPC's health service, for balancers in front of the proxy."""
-        status = health_pb2.HealthCheckResponse.SERVING
-        return Raw(health_pb2.HealthCheckResponse(status=status).SerializeToString())
+        answer = health_pb2.HealthCheckResponse
+        status = answer.SERVING if self._engine.can_compute else answer.NOT_SERVING
+        return Raw(answer(status=status).SerializeToString())
 
     # What Ray asks. -------------------------------------------------------------------------
 

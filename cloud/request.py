@@ -53,3 +53,4 @@ class Request(Job):
     started_s: float = 0.0
     finished_s: float = 0.0
     batch_computed: int = 0
+    is_answered: bool = False

@@ -54,6 +54,19 @@ class Runner:
             for spec in self._boundaries[boundary]
         }
 
+    def run(self, segment: int, state: State, samples: int, room: int) -> State:
+        """As `step`, but never for more than `room` samples at a time."""
+        if samples <= room:
+            return self.step(segment, state, samples)
+        pieces = [(first, min(room, samples - first)) for first in range(0, samples, room)]
+        return self.join(
+            segment + 1,
+            [
+                self.step(segment, self.part(segment, state, first, count), count)
+                for first, count in pieces
+            ],
+        )
+
     def step(self, segment: int, state: State, samples: int) -> State:
         """The state at the next boundary, from one of so many `samples`."""
         size = next((size for size in self.sizes if size >= samples), samples)

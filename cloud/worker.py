@@ -30,10 +30,10 @@ from .lifetime import StreamLimits
 from .load_model import load_model
 from .measure_again import measure_again
 from .model_set import ModelSet, frame_bytes
+from .outlook import Batching
 from .precision import AUTO, check_precision
 from .refusals import Refusals
 from .request import ServedModel
-from .schedule import Batching
 from .security import Security
 from .service import SplitService
 
@@ -49,6 +49,7 @@ DEFAULT_LISTEN = "127.0.0.1:7070"
 MORE_CALLS = 1024
 # gRPC's limit is set before it listens: room for the models that a watched folder may bring.
 WATCHED_FRAME_BYTES = 256 << 20
+HEALTH_S = 0.25  # how often it is looked at whether the engine can compute
 
 
 class Worker:
@@ -202,7 +203,8 @@ class Worker:
         again = measure_again(self.models, self._engine)
         self._tasks.append(asyncio.create_task(again, name="measure-again"))
         self._service.open = True
-        self._health.set(serving=bool(self.models))
+        self._tell_health()
+        self._tasks.append(asyncio.create_task(self._follow_health(), name="health"))
 
     async def __aexit__(
         self,
@@ -249,7 +251,19 @@ class Worker:
         """Without any model, others should be asked."""
         if self._service.open:
             self._progress(what)
-            self._health.set(serving=bool(self.models))
+            self._tell_health()
+
+    async def _follow_health(self) -> None:
+        """Where kernels hang or fail for good, others should be asked."""
+        could = True
+        while True:
+            await asyncio.sleep(HEALTH_S)
+            if could != (could := self._engine.can_compute):
+                self._progress(f"computing works {'again' if could else 'no longer'}")
+                self._tell_health()
+
+    def _tell_health(self) -> None:
+        self._health.set(serving=bool(self.models) and self._engine.can_compute)
 
     def _serve_metrics(self) -> None:
         from .metrics import MetricsServer, WorkerCollector  # prometheus-client

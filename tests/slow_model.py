@@ -67,15 +67,14 @@ class SlowChain:
 class SlowModel:
     """What an engine needs of a served model; a batch takes as long as a single sample."""
 
-    def __init__(self, segments: int = 3, ms: float = 10.0) -> None:
+    def __init__(self, segments: int = 3, ms: float = 10.0, max_batch: int = 64) -> None:
         self.boundaries = [
             [TensorSpec(name=f"t{i}", dtype="float32", shape=(1, 4), batch_dim=0)]
             for i in range(segments + 1)
         ]
         self.chain = SlowChain(segments, ms)
         self.runner = Runner(self.chain, self.boundaries)
-        self.batch_times = BatchTimes([{1: ms}] * segments, 64, padded=True)
-        self.batch_times.seconds = [[0.0, *[ms / 1e3] * 64] for _ in range(segments)]
+        self.batch_times = BatchTimes([{1: ms, max_batch: ms}] * segments, max_batch)
         self.times = CloudTimes(segment_ms=(ms,) * segments)
         self.bundle = SimpleNamespace(manifest=SimpleNamespace(name="slow"))
 

@@ -197,7 +197,6 @@ async def test_frames_of_a_model_that_goes_are_finished(
         return step(segment, state, samples)  # type: ignore[arg-type]
 
     monkeypatch.setattr(model.runner, "step", held)
-    monkeypatch.setattr("splitpoint.cloud.engine.INLINE_S", 0.0)
     async with RawClient(worker, model) as client:
         await client.hello()
         await client.call.write(client.frame(1))

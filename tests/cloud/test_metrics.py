@@ -123,7 +123,8 @@ async def test_figures_after_traffic(worker: Worker, small_bundle: Bundle) -> No
     boundaries = len(small_bundle.manifest.boundaries)
     waits = [has for each, has in samples(text) if each == PREFIX + "predicted_wait_seconds"]
     assert len(waits) == boundaries - 1
-    assert value(text, "engine_restarts_total") == 0
+    assert value(text, "engine_restarts_total") == value(text, "engine_errors_total") == 0
+    assert value(text, "can_compute") == 1
     assert value(text, "gpu_utilisation", gpu="1") == 0.4
     assert value(text, "queued_bytes") == value(text, "queued_frames") == 0
 

@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 import pytest
 from splitpoint.cloud.batch_times import BatchTimes
 from splitpoint.cloud.job import Job
-from splitpoint.cloud.schedule import MOST_WAIT_S, Batching, Refused, Schedule
+from splitpoint.cloud.outlook import Batching, Refused
+from splitpoint.cloud.schedule import MOST_WAIT_S, Schedule
 
 
 @dataclass(eq=False)

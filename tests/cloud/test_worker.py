@@ -118,7 +118,6 @@ async def test_torch_runs_in_one_thread_only(
         return step(self, index, state)
 
     monkeypatch.setattr(TorchChain, "step", noted)
-    monkeypatch.setattr("splitpoint.cloud.engine.INLINE_S", 0)
     options = {"listen": "127.0.0.1:0", "device": "cpu", "runtime": "torch"}
     async with Worker([small_bundle.folder], **options) as worker:
         model = worker.models[small_bundle.digest]

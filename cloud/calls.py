@@ -1,0 +1,68 @@
+"""Functions that wait for the compute thread, beside the frames."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future, InvalidStateError
+from contextlib import suppress
+from typing import Any, TypeVar
+
+_T = TypeVar("_T")
+
+
+class Calls:
+    """A queue of them. Whoever waits for one gets its result, its error, or the one of `close`."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._waiting: deque[tuple[Callable[[], Any], Future[Any]]] = deque()
+        self._running: Future[Any] | None = None
+        self._closed: Exception | None = None
+
+    def __bool__(self) -> bool:
+        """Whether any waits."""
+        return bool(self._waiting)
+
+    def add(self, function: Callable[[], _T]) -> Future[_T]:
+        """Has `function` called in its turn."""
+        future: Future[_T] = Future()
+        with self._lock:
+            if self._closed is not None:
+                raise self._closed
+            self._waiting.append((function, future))
+        return future
+
+    def run_next(self) -> bool:
+        """Makes the next call in this thread; False where none waits."""
+        with self._lock:
+            if not self._waiting:
+                return False
+            function, future = self._waiting.popleft()
+            if not future.set_running_or_notify_cancel():
+                return True  # its caller has gone
+            self._running = future
+        try:
+            result = function()
+        except BaseException as error:  # noqa: BLE001 - it is the caller's
+            with suppress(InvalidStateError):  # or nobody waits any more
+                future.set_exception(error)
+        else:
+            with suppress(InvalidStateError):
+                future.set_result(result)
+        with self._lock:
+            self._running = None
+        return True
+
+    def close(self, error: Exception) -> None:
+        """Whoever waits gets `error`, and so does whoever comes; what runs goes on for nobody."""
+        with self._lock:
+            self._closed = error
+            futures = [future for _, future in self._waiting]
+            if self._running is not None:
+                futures.append(self._running)
+            self._waiting.clear()
+        for future in futures:
+            with suppress(InvalidStateError):
+                future.set_exception(error)
