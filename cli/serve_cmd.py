@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from splitpoint.cloud.tracing import FrameTraces
 
 
+MAX_REPLICAS, HTTP_PORT = 8, 8000
 RAY_STREAM_S = 600.0  # else no load would ever move to a replica that is new
 
 
@@ -112,10 +113,12 @@ def serve(
         bool, typer.Option("--ray", help="Serve as replicas on Ray (docs/scale-out.md).")
     ] = False,
     replicas: Annotated[str, typer.Option(help="With --ray: how many, or auto.")] = "1",
-    max_replicas: Annotated[int, typer.Option(help="With --replicas auto: the most.", min=1)] = 8,
+    max_replicas: Annotated[
+        int, typer.Option(help="With --replicas auto: the most.", min=1)
+    ] = MAX_REPLICAS,
     http_port: Annotated[
         int, typer.Option(help="With --ray: port of Ray's HTTP proxy, on loopback.", min=1)
-    ] = 8000,
+    ] = HTTP_PORT,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log every client.")] = False,
 ) -> None:
     """Run the cloud worker: finish the inference of many edges.
@@ -132,8 +135,8 @@ def serve(
 
         plain = {
             "--profile": profile, "--reflection": reflection, "--watch": watch,
-            "--tls-cert": tls_cert, "--client-ca": client_ca, "--metrics": metrics,
-            "--traces": traces,
+            "--tls-cert": tls_cert, "--tls-key": tls_key, "--client-ca": client_ca,
+            "--metrics": metrics, "--traces": traces,
         }  # fmt: skip
         if any(plain.values()):
             names = ", ".join(name for name, given in plain.items() if given)
@@ -143,9 +146,17 @@ def serve(
             insecure=insecure, bundles=[str(bundle.resolve()) for bundle in bundles or []],
             device=device, runtime=runtime, precision=precision, max_batch=max_batch,
             max_queued_mb=max_queued_mb, grace_s=grace, max_streams=max_streams,
+            max_streams_per_client=max_streams_per_client, idle_s=idle_s, measure=measure,
             max_stream_s=max_age_s or RAY_STREAM_S, tokens=str(tokens.resolve()) if tokens else "",
         )  # fmt: skip
         return
+    of_ray = {
+        "--replicas": replicas != "1", "--max-replicas": max_replicas != MAX_REPLICAS,
+        "--http-port": http_port != HTTP_PORT,
+    }  # fmt: skip
+    if any(of_ray.values()):
+        names = ", ".join(name for name, given in of_ray.items() if given)
+        raise typer.BadParameter(f"only with --ray: {names}")
     from splitpoint.cloud.kept_times import KeptTimes  # and with it torch
 
     main = _serve(

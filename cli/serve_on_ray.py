@@ -52,6 +52,7 @@ def serve_on_ray(
         **options,
     )
     tell(f"starting {replicas} replicas on Ray")
+    signal.signal(signal.SIGTERM, _interrupt)  # Ctrl-C does the same by itself
     with serving_on_ray(given, int(port), http_port):
         stop = threading.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -60,3 +61,8 @@ def serve_on_ray(
         stop.wait()
         tell("draining")
     tell("stopped")
+
+
+def _interrupt(*_: object) -> None:
+    """While replicas start: what was started is ended, too."""
+    raise KeyboardInterrupt

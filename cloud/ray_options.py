@@ -17,10 +17,12 @@ class RayOptions:
     """Bundles, and how replicas serve them; `ServeError` for what makes no sense.
 
     Paths are those of the nodes that run replicas. `replicas` is a number, or "auto" for
-    `min_replicas` to `max_replicas` by queue time. `max_streams` is how many a replica may hold. A
-    stream older than `max_stream_s` seconds is ended in order, and its device opens another:
-    without that, no load would ever move to a replica that is new. `tokens` is a file of clients
-    (docs/security.md); without it anybody is let in who can reach Ray's proxy.
+    `min_replicas` to `max_replicas` by queue time. `max_streams` is how many a replica may hold,
+    `max_streams_per_client` how many of one client; one that was silent for `idle_s` seconds is
+    ended. A stream older than `max_stream_s` seconds is ended in order, and its device opens
+    another: without that, no load would ever move to a replica that is new. `tokens` is a file of
+    clients (docs/security.md); without it anybody is let in who can reach Ray's proxy. Replicas
+    start from times that were measured on their node before, but for those that are to `measure`.
     """
 
     bundles: Sequence[str]
@@ -36,8 +38,11 @@ class RayOptions:
     gpus: float = 0.0
     grace_s: float = 10.0
     max_streams: int = 1000
+    max_streams_per_client: int = 1000
+    idle_s: float = 600.0
     max_stream_s: float = 600.0
     tokens: str = ""
+    measure: bool = False
 
     def __post_init__(self) -> None:
         if not self.bundles:

@@ -69,7 +69,8 @@ class SplitReplica:
             ).access(),
             limits=StreamLimits(
                 max_streams=options.max_streams,
-                max_streams_per_client=options.max_streams,
+                max_streams_per_client=options.max_streams_per_client,
+                idle_s=options.idle_s,
                 max_age_s=options.max_stream_s,
             ),
             figures=Figures(),
@@ -91,7 +92,7 @@ class SplitReplica:
             max_batch=options.max_batch,
             profiles={},
             progress=log.info,
-            kept=KeptTimes(),
+            kept=KeptTimes(measure=options.measure),
         )
 
     # What is called over the wire. ----------------------------------------------------------

@@ -13,8 +13,9 @@ from splitpoint.partition.bundle import Bundle, Manifest
 from splitpoint.partition.chain import SegmentChain
 from splitpoint.partition.costs import CloudTimes, CostTable, cost_table
 from splitpoint.partition.errors import PictureError, PlanError
+from splitpoint.partition.kept_files import keep_newest
 from splitpoint.partition.link import Link
-from splitpoint.partition.measure import measure, processor_name
+from splitpoint.partition.measure import measure, processor_name, versions
 from splitpoint.partition.meter import EnergyMeter
 from splitpoint.partition.objective import Constraints, Objective
 from splitpoint.partition.onnx_chain import OnnxChain
@@ -30,6 +31,11 @@ from splitpoint.proto import splitpoint_pb2 as pb
 log = logging.getLogger("splitpoint.edge")
 
 PHOTOS, MAX_SECONDS = 12, 5.0
+MOST_KEPT = 64  # profiles: an upgrade leaves those of the old versions behind
+# The packages whose version says whether a kept profile still holds: segments run in one of
+# `COMPUTES`, codecs in numpy.
+PRODUCT, CODES = "splitpoint", "numpy"
+COMPUTES = {ONNX: "onnxruntime", INT8: "onnxruntime", TORCH: "torch"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,12 +90,14 @@ def device_profiles(
         return [profile]
     meter = "none" if auto.meter is None else auto.meter.name
     on_photos = bool(auto.pictures) and bundle.manifest.picture is not None
+    installed = versions()
     found: list[Profile] = []
     for runtime in runtimes:
         chain = _chain(bundle, runtime, threads, providers)
+        computes = [installed.get(name, "") for name in (PRODUCT, COMPUTES[runtime], CODES)]
         conditions = (
             f"{platform.node()} {processor_name()} {threads} {slowdown:g} {meter} "
-            f"{on_photos} {runtime} {chain.device}"
+            f"{on_photos} {runtime} {chain.device} {' '.join(computes)}"
         )
         key = hashlib.sha256(conditions.encode()).hexdigest()[:12]
         kept = folder / f"profile-{bundle.digest[:16]}-{key}.json"
@@ -111,7 +119,8 @@ def device_profiles(
         )
         try:
             profile.save(kept)
-        except ProfileError as error:
+            keep_newest(folder, "profile-*.json", MOST_KEPT)
+        except (ProfileError, OSError) as error:
             log.warning("%s; it will be measured again next time", error)
         found.append(profile)
     return found

@@ -34,7 +34,7 @@ def write_whole(path: Path, text: str) -> None:
 
 
 def keep_newest(folder: Path, pattern: str, most: int) -> None:
-    """Removes all but the `most` files of that name that were written last."""
+    """Removes all but the `most` files of that name that were written last. Raises `OSError`."""
     found = []
     for path in folder.glob(pattern):
         with contextlib.suppress(FileNotFoundError):  # another process removed it just now

@@ -12,15 +12,16 @@ import pytest
 import pytest_asyncio
 from splitpoint.cli.relay import Relay
 from splitpoint.cloud.worker import Worker
-from splitpoint.edge import AutoPlan, EdgeAgent, Outcome
-from splitpoint.edge.auto_plan import cloud_times
+from splitpoint.edge import AutoPlan, EdgeAgent, Outcome, auto_plan
+from splitpoint.edge.auto_plan import cloud_times, device_profiles
 from splitpoint.edge.link_probe import probe_link
 from splitpoint.partition.bundle import Bundle
 from splitpoint.partition.errors import PlanError
 from splitpoint.partition.link import parse_link
 from splitpoint.partition.objective import Constraints, Objective
+from splitpoint.partition.onnx_chain import OnnxChain
 from splitpoint.partition.plan import Plan
-from splitpoint.partition.profile import ProfileError, load_profile
+from splitpoint.partition.profile import Profile, ProfileError, SegmentTime, load_profile
 from splitpoint.proto import splitpoint_pb2 as pb
 
 
@@ -61,6 +62,37 @@ async def test_device_is_measured_once(
     kept.write_text("{")
     async with EdgeAgent(worker.address, auto=AutoPlan(progress=second), cache=tmp_path):
         assert second  # a damaged profile is measured again
+
+
+@pytest.mark.parametrize("package", ["splitpoint", "onnxruntime", "numpy"])
+def test_an_upgrade_is_measured_again(
+    package: str, small_bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Times of another version of what computes are not planned with."""
+    measured = []
+
+    def fake(bundle: Bundle, chain: OnnxChain, *_: object, **__: object) -> Profile:
+        measured.append(chain.runtime)
+        segments = range(len(bundle.manifest.segments))
+        return Profile(
+            device="here", runtime=chain.runtime, threads=1, date="", digest=bundle.digest,
+            versions={}, layers=(),
+            segments=tuple(SegmentTime(id=s, ms=1.0, p95_ms=1.0, samples=1) for s in segments),
+        )  # fmt: skip
+
+    monkeypatch.setattr(auto_plan, "measure", fake)
+    installed = {"splitpoint": "1", "onnxruntime": "1", "numpy": "1", "torch": "1"}
+    monkeypatch.setattr(auto_plan, "versions", lambda: installed)
+
+    def start() -> int:
+        device_profiles(small_bundle, AutoPlan(), folder=tmp_path, threads=1, slowdown=1.0)
+        return len(measured)
+
+    assert (start(), start()) == (1, 1)
+    installed["torch"] = "2"  # which runs nothing here
+    assert start() == 1
+    installed[package] = "2"
+    assert (start(), start()) == (2, 2)
 
 
 async def test_choice_follows_link_and_constraints(worker: Worker, tmp_path: Path) -> None:
