@@ -90,4 +90,6 @@ class ImageCodec:
         except CodecError:
             raise
         except Exception as error:
-            raise CodecError(f"{self.file_format} picture is damaged ({error})") from error
+            # Pillow's own words may hold addresses in memory, and these go to whoever sent it.
+            why = type(error).__name__
+            raise CodecError(f"{self.file_format} picture is damaged ({why})") from error

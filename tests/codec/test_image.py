@@ -169,6 +169,17 @@ def test_wrong_length_of_a_picture(name, length):
         codec.decode(struct.pack("<I", length) + file, SPEC, 1)
 
 
+def test_pillows_own_words_are_told_nobody(monkeypatch):
+    file = file_of(noise(), "PNG")
+
+    def broken(*_, **__):
+        raise OSError("cannot identify image file <_io.BytesIO object at 0x7f3a> in /srv/models")
+
+    monkeypatch.setattr(Image, "open", broken)
+    with pytest.raises(CodecError, match=r"damaged \(OSError\)$"):
+        codec_named("png").decode(packed(file), SPEC, 1)
+
+
 @pytest.mark.parametrize("name", IMAGE_CODECS)
 def test_truncated_file(name):
     """The length is honest, the file is not whole."""
