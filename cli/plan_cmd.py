@@ -22,6 +22,7 @@ from splitpoint.partition.plan import name_of
 from splitpoint.partition.planner import Prediction, Report, make_plan
 from splitpoint.partition.profile import Profile, load_profile
 from splitpoint.partition.radio import RADIOS, radio_for
+from splitpoint.partition.runtimes import INT8
 from splitpoint.partition.scale import scale_profile
 
 from .output import human_bytes, out, print_json, say
@@ -143,10 +144,10 @@ def plan(
     chosen_link = parse_link(link)
     edges = [load_profile(path, opened.digest) for path in edge]
     worker = load_profile(cloud, opened.digest)
-    if worker.runtime != "torch":
+    if worker.runtime == INT8:
         raise PlanError(
-            f"{cloud} was measured in {worker.runtime}, the worker runs torch",
-            "measure it with `splitpoint profile --runtime torch` on the worker's machine",
+            f"{cloud} was measured in {INT8}, which no worker runs",
+            "measure it with `splitpoint profile` on the worker's machine",
         )
     if radio and radio not in RADIOS:
         raise PlanError(f"unknown radio {radio!r}", f"use one of {', '.join(RADIOS)}")

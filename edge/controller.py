@@ -218,7 +218,7 @@ class Controller:
         if self.interval_ms is not None:
             # Stages overlap. Where frames come faster than the device takes them, one waits for up
             # to an interval before it begins.
-            edge_ms = np.maximum(table.edge_ms, table.encode_ms) * factor
+            edge_ms = table.device_ms * factor
             waits = np.array(WAITS[: len(rates)])[:, np.newaxis] * self.interval_ms
             longer_ms += np.where(edge_ms > self.interval_ms, waits, 0.0)
             busy_ms = np.maximum(edge_ms, np.maximum(upload_ms, metrics.server_ms))

@@ -53,7 +53,8 @@ class CloudTimes:
 class Metrics:
     """The candidates under given conditions. Energy is NaN where it is not known.
 
-    `bottleneck_ms` is the slowest of the three stages that overlap in a stream: edge, link, server.
+    `bottleneck_ms` is the slowest of the stages that overlap in a stream: computing and encoding on
+    the device, the link, the server.
     """
 
     latency_ms: Floats
@@ -72,7 +73,8 @@ class CostTable:
     energy that goes with bytes and `radio_w` the part that goes with time; NaN where unknown.
     Calibration's figures are those of `Judged`: `accuracy_drop` and the upper end of its
     interval `drop_bound`, `loss`, how many inputs were `judged`, and `worst_error`; NaN and 0 where
-    it measured nothing.
+    it measured nothing. `cores_ms` is what a frame takes
+    of all the device's cores together, 0 where they are not known.
     """
 
     boundary: npt.NDArray[np.int64]
@@ -95,10 +97,20 @@ class CostTable:
     radio_mj: Floats
     radio_w: float
     energy_kind: tuple[str, ...]
+    cores_ms: Floats = field(default_factory=lambda: np.zeros(1))
 
     def __len__(self) -> int:
         """How many candidates there are."""
         return len(self.codec)
+
+    @property
+    def device_ms(self) -> Floats:
+        """What the device takes for each frame of a stream, `[n]`.
+
+        It encodes a frame while it computes the next, in another thread. Both need cores: where
+        computing keeps all of them busy, encoding makes it later by its share of them.
+        """
+        return np.maximum(np.maximum(self.edge_ms, self.encode_ms), self.cores_ms)
 
     def metrics(
         self,
@@ -124,7 +136,9 @@ class CostTable:
             + self.wait_w * away_ms
             + self.radio_mj
             + self.radio_w * self.sends * upload_ms,
-            bottleneck_ms=np.maximum(edge_ms, np.maximum(self.sends * upload_ms, server_ms)),
+            bottleneck_ms=np.maximum(
+                self.device_ms * edge_factor, np.maximum(self.sends * upload_ms, server_ms)
+            ),
             server_ms=server_ms,
         )
 
@@ -178,6 +192,7 @@ def cost_table(
             "sends", "edge_ms", "encode_ms", "nbytes", "server_ms", "spread_ms", "accuracy_drop",
             "drop_bound", "loss", "judged", "worst_error", "edge_mb", "energy_mj", "wait_w",
             "radio_mj",
+            "cores_ms",
         )
     }  # fmt: skip
     return CostTable(
@@ -256,6 +271,11 @@ def _rows(
         if profile.runtime == INT8 and boundary:
             seen = _together(_seen(manifest.boundaries[boundary].int8), seen)
         drop, bound, loss, judged, error = seen
+        # Encoding is the work of one thread.
+        cores_ms = 0.0
+        if profile.cores is not None:
+            threads = min(profile.threads, profile.cores)
+            cores_ms = (threads * ms[:boundary].sum() + encode) / profile.cores
         variance = (spread[:boundary] ** 2).sum() + (cloud_spread[boundary:] ** 2).sum()
         return {
             "boundary": boundary,
@@ -264,6 +284,7 @@ def _rows(
             "sends": float(sends),
             "edge_ms": ms[:boundary].sum(),
             "encode_ms": encode,
+            "cores_ms": cores_ms,
             "nbytes": nbytes,
             "server_ms": decode + cloud_ms[boundary:].sum(),
             "spread_ms": float(np.sqrt(variance)),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import os
 import platform
 import statistics
 import time
@@ -106,6 +107,7 @@ def measure(
         + ("" if chain.device == "cpu" else f", {chain.device}"),
         runtime=chain.runtime,
         threads=chain.threads,
+        cores=os.cpu_count() if chain.device == "cpu" else None,
         date=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         digest=bundle.digest,
         versions=versions(),

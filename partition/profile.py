@@ -81,8 +81,10 @@ class Profile:
 
     `pictures` says what ran: photos, or synthetic ones. `base_mb` is the process before it loaded
     a segment. `busy_w` and `idle_w` are the board's power while it computes and while it waits,
-    None where unknown. `notes` are what the system said of clocks and heat. `emulated` and
-    `modelled` say how the figures came about where they were not measured on this device.
+    None where unknown. `cores` are those of the machine where the segments run on them, None on a
+    GPU and where nobody wrote it down. `notes` are what the system said of clocks and heat.
+    `emulated` and `modelled` say how the figures came about where they were not measured on this
+    device.
     """
 
     device: str
@@ -103,6 +105,7 @@ class Profile:
     notes: tuple[str, ...] = ()
     emulated: str = ""
     modelled: str = ""
+    cores: int | None = None
 
     @property
     def total_ms(self) -> float:
@@ -194,6 +197,7 @@ def _makes_sense(profile: Profile) -> bool:
         and all(math.isfinite(figure) and figure >= 0 for figure in figures)
         and sum(s.ms for s in profile.segments) > 0
         and isinstance(profile.digest, str)
+        and (profile.cores is None or (type(profile.cores) is int and profile.cores >= 1))
         and len({(c.boundary, c.codec) for c in profile.codecs}) == len(profile.codecs)
         and all(
             type(c.boundary) is int and 0 <= c.boundary < len(profile.segments)

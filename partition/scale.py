@@ -86,6 +86,7 @@ def scale_profile(
         profile,
         device=target.title,
         threads=profile.threads if same or target.cores is None else target.cores,
+        cores=profile.cores if same else target.cores,
         segments=segments,
         layers=_scaled_layers(profile.layers, scaler, busy_w),
         codecs=tuple(

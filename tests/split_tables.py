@@ -140,6 +140,8 @@ def random_profiles(seed: int, *, runtimes: int = 1) -> tuple[list[Profile], Pro
             energy_kind="measured",
             busy_w=4.5,
             idle_w=1.5,
+            threads=1 + seed % 2,
+            cores=(None, 2, 1, 4)[seed % 4],
         )
 
     edges = [profile(1.0, name) for name in ("onnxruntime", "torch")[:runtimes]]

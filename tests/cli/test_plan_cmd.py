@@ -367,13 +367,15 @@ def test_profiles_of_another_bundle(plan: Plan, bundle: Bundle, files: dict[str,
     assert "is of the bundle eeeeeeeeeeee" in error(plan)
 
 
-def test_a_worker_that_was_measured_in_onnxruntime(
+def test_a_worker_may_run_what_serve_picks(
     plan: Plan, bundle: Bundle, files: dict[str, Path]
 ) -> None:
+    """On a CPU that may be onnxruntime; INT8 is the device's alone."""
+    in_torch = plan("--json")
     cloud_profile(bundle, runtime="onnxruntime").save(files["cloud"])
-    words = error(plan)
-    assert "was measured in onnxruntime, the worker runs torch" in words
-    assert "--runtime torch" in words
+    assert plan("--json") == in_torch
+    cloud_profile(bundle, runtime="onnxruntime-int8").save(files["cloud"])
+    assert "was measured in onnxruntime-int8, which no worker runs" in error(plan)
 
 
 def test_profiles_without_what_a_plan_needs(

@@ -247,7 +247,12 @@ def by_definition(
             if not c.pictures:  # the device knows only of synthetic ones
                 nbytes = next((rung.nbytes for rung in rungs if rung.codec == c.codec), nbytes)
             nbytes += ENVELOPE_BYTES
-            device_ms = sum(s.ms for s in before) + c.encode_ms
+            edge_ms = sum(s.ms for s in before)
+            device_ms = edge_ms + c.encode_ms
+            stream_ms = max(edge_ms, c.encode_ms)
+            if edge.cores is not None:  # both want cores, and there are only so many
+                busy = edge_ms * min(edge.threads, edge.cores) + c.encode_ms
+                stream_ms = max(stream_ms, busy / edge.cores)
             upload_ms = nbytes * 8 / (mbps * 1e6) * 1e3
             server_ms = factor * (decode[c.boundary, c.codec] + sum(s.ms for s in after))
             waiting_ms = upload_ms + round_trip + OWN_MS + queue + server_ms
@@ -258,7 +263,7 @@ def by_definition(
                 + edge.busy_w * c.encode_ms
                 + edge.idle_w * waiting_ms
                 + radio.power_mw(up_mbps=mbps) * upload_ms / 1e3,
-                "throughput": max(device_ms, upload_ms, server_ms),
+                "throughput": max(stream_ms, upload_ms, server_ms),
                 "server-cost": server_ms,
                 "p95": device_ms + waiting_ms + sum(s**2 for s in spreads) ** 0.5,
                 **seen_by_calibration(c.codec, rungs),
@@ -1154,3 +1159,24 @@ def test_the_words_for_the_choice() -> None:
     assert f"{70 / 43:.2f}x as fast as all on the device (70.0 ms)" in report.chosen.why
     assert f"{44 / 43:.2f}x as fast as sending the input (44.0 ms)" in report.chosen.why
     assert one(report, 0, "raw").why.startswith("134.5 ms later than the best: uplink +145.0 ms")
+
+
+def test_a_stream_is_as_fast_as_its_slowest_stage() -> None:
+    """The device encodes a frame while it computes the next; where cores are few, they share."""
+
+    def fps(**fields: int) -> float:
+        edge = profile_of([50, 50], [codec_time(1, "q8", 900, encode_ms=40)], **fields)
+        report = plan_of([edge], profile_of([1, 1]), link_of(1000, 1))
+        (split,) = [c for c in report.candidates if (c.boundary, c.codec) == (1, "q8")]
+        return split.fps
+
+    assert fps() == pytest.approx(1000 / 50)
+    assert fps(threads=1, cores=4) == pytest.approx(1000 / 50)
+    assert fps(threads=4, cores=4) == pytest.approx(1000 / (50 + 40 / 4))
+    assert fps(threads=1, cores=1) == pytest.approx(1000 / (50 + 40))
+
+
+def test_a_rate_that_overlapping_stages_reach_is_a_plan() -> None:
+    edge = profile_of([50, 500], [codec_time(1, "q8", 900, encode_ms=40)], threads=1, cores=4)
+    report = plan_of([edge], profile_of([1, 1]), link_of(1000, 1), min_fps=15)
+    assert (report.chosen.boundary, report.chosen.codec) == (1, "q8")
