@@ -100,10 +100,11 @@ def boundary_table(manifest: Manifest) -> Table:
 
 
 def _short(boundary: Boundary) -> str:
-    """Names of the codecs; of a ladder its ends."""
-    own = codecs_for(boundary.tensors)
+    """Names of the codecs; of a ladder its ends; and what was left out, and why."""
+    own = [name for name in codecs_for(boundary.tensors) if name not in boundary.left_out]
     levels = [level.codec for level in boundary.ladder if level.codec.startswith(FKT)]
-    return " ".join(own + ([f"{levels[0]} to {levels[-1]}"] if levels else []))
+    words = " ".join(own + ([f"{levels[0]} to {levels[-1]}"] if levels else []))
+    return "; ".join([words, *(f"no {name}: {why}" for name, why in boundary.left_out.items())])
 
 
 def ladder_table(manifest: Manifest) -> Table:
@@ -203,6 +204,11 @@ def _document(manifest: Manifest, digest: str) -> dict[str, object]:
             for boundary in manifest.boundaries
         ],
         "codecs": {str(boundary.id): boundary.codecs for boundary in manifest.boundaries[:-1]},
+        "left_out": {
+            str(boundary.id): dict(boundary.left_out)
+            for boundary in manifest.boundaries
+            if boundary.left_out
+        },
         "ladders": {
             str(boundary.id): [level.to_json() for level in boundary.ladder]
             for boundary in manifest.boundaries[:-1]

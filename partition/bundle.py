@@ -24,11 +24,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from splitpoint.codec import SplitpointError, TensorSpec, codecs_for
+from splitpoint.codec import SplitpointError
 
+from .boundary import Boundary as Boundary
 from .errors import BundleError
 from .graph import Layer
-from .ladder import CodecLevel, RuntimeLevel
 from .model_kind import holds_classes
 from .picture import PictureInput
 
@@ -39,38 +39,6 @@ COMPILE_AGAIN = "compile it again with `splitpoint compile`"
 
 _PATH = re.compile(r"(?:[A-Za-z0-9_][A-Za-z0-9_.-]*/)*[A-Za-z0-9_][A-Za-z0-9_.-]*")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Boundary:
-    """A materialised cut: `after` is the layer before it, None for the model's input.
-
-    `ladder` is what calibration measured of codecs here, `tables` its file for the transform
-    codec; both are empty for a bundle that was not calibrated. `int8` is what becomes of the
-    answers when all segments before it run in INT8, None where there are none.
-    """
-
-    id: int
-    after: str | None
-    tensors: tuple[TensorSpec, ...]
-    tables: str = ""
-    ladder: tuple[CodecLevel, ...] = ()
-    int8: RuntimeLevel | None = None
-
-    @property
-    def nbytes(self) -> int:
-        """Raw bytes of one sample."""
-        return sum(spec.nbytes_at(1) for spec in self.tensors)
-
-    @property
-    def codecs(self) -> list[str]:
-        """Names of the codecs that can carry it, the calibrated levels last."""
-        names = codecs_for(self.tensors)
-        return [*names, *(level.codec for level in self.ladder if level.codec not in names)]
-
-    def level(self, codec: str) -> CodecLevel | None:
-        """What calibration measured of a codec here."""
-        return next((level for level in self.ladder if level.codec == codec), None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,17 +92,7 @@ class Manifest:
             "source": self.source,
             "weights": self.weights,
             "layers": [layer.to_json() for layer in self.layers],
-            "boundaries": [
-                {
-                    "id": b.id,
-                    "after": b.after,
-                    "tensors": [spec.to_json() for spec in b.tensors],
-                    "tables": b.tables,
-                    "ladder": [level.to_json() for level in b.ladder],
-                    **({} if b.int8 is None else {"int8": b.int8.to_json()}),
-                }
-                for b in self.boundaries
-            ],
+            "boundaries": [b.to_json() for b in self.boundaries],
             "segments": [
                 {"program": s.program, "onnx": s.onnx, "weights": s.weights, "flops": s.flops}
                 | ({"int8": s.int8} if s.int8 else {})
@@ -191,17 +149,7 @@ class Manifest:
             source=str(record["source"]),
             weights=str(record["weights"]),
             layers=tuple(Layer.from_json(layer) for layer in record["layers"]),
-            boundaries=tuple(
-                Boundary(
-                    id=boundary["id"],
-                    after=boundary["after"],
-                    tensors=tuple(TensorSpec.from_json(spec) for spec in boundary["tensors"]),
-                    tables=str(boundary["tables"]),
-                    ladder=tuple(CodecLevel.from_json(level) for level in boundary["ladder"]),
-                    int8=RuntimeLevel.from_json(boundary["int8"]) if "int8" in boundary else None,
-                )
-                for boundary in record["boundaries"]
-            ),
+            boundaries=tuple(Boundary.from_json(boundary) for boundary in record["boundaries"]),
             segments=tuple(
                 Segment(
                     program=segment["program"],

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import pairwise
@@ -33,6 +34,7 @@ from .choose import DEFAULT_BOUNDARIES, choose_cuts, cuts_after
 from .errors import BundleError, CaptureError
 from .graph import Cut
 from .int8_segments import quantise_bundle
+from .left_out import refusals
 from .model_kind import is_classifier
 from .model_spec import ModelSpec
 from .onnx_cut import OnnxCutter, export_whole
@@ -117,8 +119,19 @@ def _compile(
         del whole
         steps("verify against the unsplit model")
         manifest = _manifest(model, spec, out.name.removesuffix(".split"), cuts, draft)
-        worst = verified_error(manifest, draft, spec, TOLERANCE)
-        manifest = replace(manifest, max_relative_error=float(f"{worst:.2g}"))
+        left_out: dict[int, dict[str, str]] = defaultdict(dict)
+        worst = verified_error(
+            manifest,
+            draft,
+            spec,
+            TOLERANCE,
+            lambda b, values: left_out[b.id].update(refusals(b.tensors, values)),
+        )
+        manifest = replace(
+            manifest,
+            max_relative_error=float(f"{worst:.2g}"),
+            boundaries=tuple(replace(b, left_out=left_out[b.id]) for b in manifest.boundaries),
+        )
         if calibration is not None:
             manifest = _calibrated(manifest, draft, calibration, progress)
         bundle = write_manifest(draft, manifest)

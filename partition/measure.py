@@ -76,6 +76,7 @@ def measure(
     medians = [statistics.median(found) for found in times]
     energy = measure_energy(chain, samples.inputs[0], meter, medians, slowdown)
     progress("measure the codecs", 5, total)
+    notes: list[str] = []
     codecs = tuple(codecs) or measure_codecs(
         bundle,
         chain,
@@ -83,6 +84,7 @@ def measure(
         samples,
         max_seconds=max_seconds,
         slowdown=slowdown,
+        tell=notes.append,
     )
     progress("done", total, total)
     measured = tuple(
@@ -99,7 +101,7 @@ def measure(
         )
         for index, found in enumerate(times)
     )
-    notes = [*clock_notes(before, read_clock())]
+    notes += clock_notes(before, read_clock())
     if energy.warning:
         notes.append(energy.warning)
     return Profile(

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
-from splitpoint.codec import Array, Codec, CodecSource, TensorSpec, codec_of_tensor
+from splitpoint.codec import Array, Codec, CodecError, CodecSource, TensorSpec, codec_of_tensor
 
 from .bundle import Bundle
 from .chain import SegmentChain
@@ -25,8 +25,11 @@ def measure_codecs(
     *,
     max_seconds: float,
     slowdown: float = 1.0,
+    tell: Callable[[str], None] = lambda note: None,
 ) -> tuple[CodecTime, ...]:
     """One record for each boundary but the last and each codec that can carry it.
+
+    A codec that refuses a sample is left out there, and `tell` is called with the reason.
 
     The first few samples are encoded, decoded and timed; the others are encoded for their sizes, as
     long as `max_seconds` are not over, and single samples are repeated as long. Of
@@ -36,6 +39,7 @@ def measure_codecs(
     encode_ms: dict[tuple[int, str], list[float]] = {}
     decode_ms: dict[tuple[int, str], list[float]] = {}
     sizes: dict[tuple[int, str], list[int]] = {}
+    refused: set[tuple[int, str]] = set()
     deadline = time.perf_counter() + max_seconds
     repeats = -(-_TIMED // len(samples.inputs))
     for number, inputs in enumerate(samples.inputs):
@@ -46,24 +50,31 @@ def measure_codecs(
             for name in boundary.codecs:
                 key, codec = (boundary.id, name), codecs.named(name, boundary.id)
                 for again in range(repeats):
-                    if again and time.perf_counter() > deadline:
+                    if key in refused or (again and time.perf_counter() > deadline):
                         break
                     if boundary.id and number < _TIMED:
                         # An agent encodes what a segment has just computed, with cold caches.
                         chain.step(boundary.id - 1, state)
                     values = {spec.name: chain.fetch(state[spec.name]) for spec in boundary.tensors}
-                    payloads, spent = _encode(codec, boundary.tensors, values)
+                    try:
+                        payloads, spent = _encode(codec, boundary.tensors, values)
+                    except CodecError as error:
+                        refused.add(key)
+                        tell(f"boundary {boundary.id} does without {name}: {error.what}")
+                        break
                     if number < _TIMED:
                         encode_ms.setdefault(key, []).append(spent)
                         decode_ms.setdefault(key, []).append(
                             _decode_ms(codec, boundary.tensors, payloads)
                         )
-                sizes.setdefault(key, []).append(sum(map(len, payloads)))
+                if key not in refused:
+                    sizes.setdefault(key, []).append(sum(map(len, payloads)))
             state |= chain.step(boundary.id, state)
     for inputs in samples.uploads:
         for name in boundaries[0].codecs:
-            payloads, _ = _encode(codecs.named(name, 0), boundaries[0].tensors, inputs)
-            sizes[0, name].append(sum(map(len, payloads)))
+            if (0, name) not in refused:
+                payloads, _ = _encode(codecs.named(name, 0), boundaries[0].tensors, inputs)
+                sizes[0, name].append(sum(map(len, payloads)))
     return tuple(
         CodecTime(
             boundary=boundary,
@@ -75,6 +86,7 @@ def measure_codecs(
             pictures=len(found) if samples.are_photos else 0,
         )
         for (boundary, name), found in sizes.items()
+        if (boundary, name) not in refused
     )
 
 

@@ -55,6 +55,12 @@ def named_plan(manifest: Manifest, codecs: CodecSource, split: str, codec: str =
         codec = next((name for name in usual if _may_be_usual(manifest, boundary, name)), "raw")
     elif codec in (FKT, FKT_VIDEO):
         codec = default_level(manifest, boundary).replace(FKT, codec)
+    why_not = manifest.boundaries[boundary].left_out.get(codec)
+    if why_not is not None:
+        raise PlanError(
+            f"codec {codec} is left out at boundary {boundary} ({why_not})",
+            f"use one of {', '.join(manifest.boundaries[boundary].codecs)}",
+        )
     if not any(map(codecs.named(codec, boundary).supports, tensors)):
         raise PlanError(
             f"codec {codec} cannot carry boundary {boundary}",

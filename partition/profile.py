@@ -82,9 +82,9 @@ class Profile:
     `pictures` says what ran: photos, or synthetic ones. `base_mb` is the process before it loaded
     a segment. `busy_w` and `idle_w` are the board's power while it computes and while it waits,
     None where unknown. `cores` are those of the machine where the segments run on them, None on a
-    GPU and where nobody wrote it down. `notes` are what the system said of clocks and heat.
-    `emulated` and `modelled` say how the figures came about where they were not measured on this
-    device.
+    GPU and where nobody wrote it down. `notes` are what the system said of clocks and heat, and
+    which codecs refused a sample. `emulated` and `modelled` say how the figures came about where
+    they were not measured on this device.
     """
 
     device: str

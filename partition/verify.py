@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
+from splitpoint.codec import Array
 
 from .borrowed import borrowed
+from .boundary import Boundary
 from .bundle import Bundle, Manifest
 from .canonical import parameter_values
 from .capture import CapturedModel
@@ -24,6 +26,9 @@ from .torch_chain import TorchChain
 
 BATCHES = (1, 3)
 CPU = torch.device("cpu")
+
+See = Callable[[Boundary, Mapping[str, Array]], None]
+"""Called with each boundary and arrays that crossed it."""
 
 
 def example_batch(
@@ -88,9 +93,11 @@ def inseparable_cuts(model: CapturedModel, cuts: Sequence[int], spec: ModelSpec)
     return bad
 
 
-def verified_error(manifest: Manifest, folder: Path, spec: ModelSpec, tolerance: float) -> float:
+def verified_error(
+    manifest: Manifest, folder: Path, spec: ModelSpec, tolerance: float, see: See
+) -> float:
     """`worst_relative_error`; `CaptureError` with what is known of the cause if it is larger."""
-    worst = worst_relative_error(manifest, folder, spec)
+    worst = worst_relative_error(manifest, folder, spec, see)
     if worst <= tolerance:
         return worst
     differ = (
@@ -121,7 +128,9 @@ def _without_fast_path() -> Iterator[bool]:
         torch.backends.mha.set_fastpath_enabled(before)
 
 
-def worst_relative_error(manifest: Manifest, folder: Path, spec: ModelSpec) -> float:
+def worst_relative_error(
+    manifest: Manifest, folder: Path, spec: ModelSpec, see: See = lambda boundary, values: None
+) -> float:
     """Largest error of the chains of torch and of ONNX segments, relative to the largest output."""
     worst = 0.0
     draft = Bundle(folder=folder, manifest=manifest, digest="")
@@ -137,8 +146,9 @@ def worst_relative_error(manifest: Manifest, folder: Path, spec: ModelSpec) -> f
             expected = [tensor.numpy() for tensor in named_outputs(spec.module(*args, **kwargs))]
         for chain in chains:
             state = chain.place({s.name: t.numpy() for s, t in zip(first, given, strict=True)})
-            for index in range(len(chain)):
-                state |= chain.step(index, state)
+            for boundary in manifest.boundaries[:-1]:
+                see(boundary, {s.name: chain.fetch(state[s.name]) for s in boundary.tensors})
+                state |= chain.step(boundary.id, state)
             found = [chain.fetch(state[tensor]) for tensor in manifest.outputs.values()]
             pairs = zip(found, expected, strict=True)
             worst = max(worst, *(relative_error(a, b) for a, b in pairs))

@@ -1,0 +1,73 @@
+"""A boundary of a bundle: what crosses there, and the codecs that can carry it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from splitpoint.codec import TensorSpec, codecs_for
+
+from .ladder import CodecLevel, RuntimeLevel
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Boundary:
+    """A materialised cut: `after` is the layer before it, None for the model's input.
+
+    `ladder` is what calibration measured of codecs here, `tables` its file for the transform
+    codec; both are empty for a bundle that was not calibrated. `int8` is what becomes of the
+    answers when all segments before it run in INT8, None where there are none. `left_out` says why
+    a codec does not carry it although it knows the dtypes: it refused a value when compiling.
+    """
+
+    id: int
+    after: str | None
+    tensors: tuple[TensorSpec, ...]
+    tables: str = ""
+    ladder: tuple[CodecLevel, ...] = ()
+    int8: RuntimeLevel | None = None
+    left_out: Mapping[str, str] = field(default_factory=dict, hash=False)
+
+    @property
+    def nbytes(self) -> int:
+        """Raw bytes of one sample."""
+        return sum(spec.nbytes_at(1) for spec in self.tensors)
+
+    @property
+    def codecs(self) -> list[str]:
+        """Names of the codecs that can carry it, the calibrated levels last."""
+        names = [name for name in codecs_for(self.tensors) if name not in self.left_out]
+        return [*names, *(level.codec for level in self.ladder if level.codec not in names)]
+
+    def level(self, codec: str) -> CodecLevel | None:
+        """What calibration measured of a codec here."""
+        return next((level for level in self.ladder if level.codec == codec), None)
+
+    def to_json(self) -> dict[str, Any]:
+        """The manifest's form."""
+        return {
+            "id": self.id,
+            "after": self.after,
+            "tensors": [spec.to_json() for spec in self.tensors],
+            "tables": self.tables,
+            "ladder": [level.to_json() for level in self.ladder],
+            **({} if self.int8 is None else {"int8": self.int8.to_json()}),
+            **({"left_out": dict(self.left_out)} if self.left_out else {}),
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Boundary:
+        """Reads the manifest's form (an error of some kind for a damaged one)."""
+        left_out = {str(codec): str(why) for codec, why in data.get("left_out", {}).items()}
+        if "raw" in left_out:
+            raise ValueError("the codec raw carries everything")
+        return cls(
+            id=data["id"],
+            after=data["after"],
+            tensors=tuple(TensorSpec.from_json(spec) for spec in data["tensors"]),
+            tables=str(data["tables"]),
+            ladder=tuple(CodecLevel.from_json(level) for level in data["ladder"]),
+            int8=RuntimeLevel.from_json(data["int8"]) if "int8" in data else None,
+            left_out=left_out,
+        )
