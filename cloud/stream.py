@@ -121,6 +121,8 @@ class InferStream:
             writer.cancel()
             await asyncio.gather(writer, return_exceptions=True)
             await intake.work.close()
+            self._tools.unread.take(sum(map(len, self._outbox)))
+            self._outbox.clear()
 
     async def _read(self, intake: Intake) -> None:
         index = 1  # Hello was the first message
@@ -130,7 +132,7 @@ class InferStream:
             await intake.receive(data, index)
             if (pause_s := intake.pause_s) > 0:
                 await asyncio.sleep(pause_s)
-            while self.unanswered > _MAX_UNREAD:
+            while self.unanswered > _MAX_UNREAD or (self._outbox and self._tools.unread.is_full):
                 self._space.clear()
                 await self._space.wait()
 
@@ -139,6 +141,7 @@ class InferStream:
         if self._closing:
             return 0
         self._outbox.append(message)
+        self._tools.unread.add(len(message))
         self._outbox_changed.set()
         return len(message)
 
@@ -146,7 +149,7 @@ class InferStream:
         while not self._closing or self._outbox:
             while self._outbox:
                 await self._context.write(self._outbox[0])
-                self._outbox.popleft()
+                self._tools.unread.take(len(self._outbox.popleft()))
                 self._lifetime.touch()
                 self._space.set()
             if not self._closing:

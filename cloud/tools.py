@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from .decoders import Decoders
@@ -12,6 +12,7 @@ from .figures import Figures
 from .lifetime import StreamLimits
 from .quarantine import Quarantine
 from .request import ServedModel
+from .unread import Unread
 
 if TYPE_CHECKING:
     from .tracing import FrameTraces
@@ -29,3 +30,4 @@ class Tools:
     traces: FrameTraces | None
     limits: StreamLimits
     is_draining: Callable[[ServedModel], bool]
+    unread: Unread = field(default_factory=Unread)

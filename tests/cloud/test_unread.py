@@ -1,0 +1,100 @@
+"""Answers that nobody reads take a bounded amount of memory, over all streams."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import grpc
+from raw_client import RawClient
+from splitpoint.cloud.client_use import ClientUse
+from splitpoint.cloud.refusals import Refusals
+from splitpoint.cloud.stream import InferStream
+from splitpoint.cloud.tokens import Client
+from splitpoint.cloud.worker import Worker
+from splitpoint.partition.bundle import Bundle
+from splitpoint.proto import splitpoint_pb2 as pb
+from splitpoint.proto.limits import PROTOCOL
+
+
+class Context:
+    """A call whose client sends, takes Welcome, and reads answers once it is `reading`."""
+
+    def __init__(self, *messages: bytes) -> None:
+        self.messages: asyncio.Queue[bytes] = asyncio.Queue()
+        for message in messages:
+            self.messages.put_nowait(message)
+        self.reads, self.written, self.reading = 0, 0, asyncio.Event()
+
+    def peer(self) -> str:
+        return "ipv4:127.0.0.1:4242"
+
+    async def read(self) -> Any:
+        message = await self.messages.get()
+        self.reads += 1
+        return message or grpc.aio.EOF
+
+    async def write(self, message: bytes) -> None:
+        if self.written:
+            await self.reading.wait()
+        self.written += 1
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    for _ in range(4000):
+        if condition():
+            return
+        await asyncio.sleep(0.005)
+    raise AssertionError("it did not come about")
+
+
+async def test_who_does_not_read_is_not_read_from_while_too_much_waits(
+    small_bundle: Bundle,
+) -> None:
+    async with (
+        Worker([small_bundle.folder], listen="127.0.0.1:0", device="cpu") as worker,
+        RawClient(worker) as frames,
+    ):
+        tools = worker._service._tools
+        unread = tools.unread
+        unread.most_bytes = 0
+        hello = pb.Hello(protocol=PROTOCOL, digest=frames.digest)
+        context = Context(
+            pb.ClientMessage(hello=hello).SerializeToString(), frames.frame(1), frames.frame(2)
+        )
+        use = ClientUse(Client(name="it"), Refusals())
+        serving = asyncio.create_task(InferStream(context, tools, use).serve())
+        await until(lambda: unread.nbytes > 0)
+        read = context.reads
+        for number in range(10, 20):
+            context.messages.put_nowait(frames.frame(number))
+        for _ in range(300):
+            await asyncio.sleep(0)
+        assert context.reads <= max(read, 3) + 1  # one may have been under way
+        async with RawClient(worker) as neighbour:  # who reads has all its answers
+            await neighbour.hello()
+            for number in range(1, 20):
+                assert (await neighbour.ask(neighbour.frame(number))).status == pb.OK
+        context.reading.set()
+        await until(lambda: context.reads == 13)
+        context.messages.put_nowait(b"")
+        await asyncio.wait_for(serving, 30)
+        assert context.written == 13  # Welcome, and one answer for each frame
+        assert unread.nbytes == 0
+
+
+async def test_what_waited_for_a_client_that_has_left_is_given_back(small_bundle: Bundle) -> None:
+    async with (
+        Worker([small_bundle.folder], listen="127.0.0.1:0", device="cpu") as worker,
+        RawClient(worker) as frames,
+    ):
+        tools = worker._service._tools
+        hello = pb.Hello(protocol=PROTOCOL, digest=frames.digest)
+        context = Context(pb.ClientMessage(hello=hello).SerializeToString(), frames.frame(1))
+        use = ClientUse(Client(name="it"), Refusals())
+        serving = asyncio.create_task(InferStream(context, tools, use).serve())
+        await until(lambda: tools.unread.nbytes > 0)
+        serving.cancel()
+        await asyncio.gather(serving, return_exceptions=True)
+        assert tools.unread.nbytes == 0
