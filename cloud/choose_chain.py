@@ -30,21 +30,24 @@ def choose_chain(
     *,
     runtime: str,
     precision: str,
+    max_batch: int,
     progress: Callable[[str], None],
     check: Callable[[], None],
 ) -> SegmentChain:
     """The segments in `runtime` and `precision`; with "auto", in what is fastest here.
 
+    That is found with a small batch, and never one of more than `max_batch` samples.
     Raises `ServeError` for a runtime that there is not on this device.
     """
     if runtime not in (AUTO, TORCH, ONNX):
         raise ServeError(f"unknown runtime {runtime!r}", f"use {AUTO}, {TORCH} or {ONNX}")
+    batch = min(TRIAL_BATCH, max_batch)
     if device.type != "cpu":
         if runtime == ONNX:
             raise ServeError("onnxruntime serves on a CPU only", "use --runtime torch on a GPU")
         chain = GpuChain(bundle, device)
         if precision == AUTO:
-            precision = _fastest_precision(bundle, chain, progress, check)
+            precision = _fastest_precision(bundle, chain, batch, progress, check)
         chain.use(precision)
         return chain
     if runtime == TORCH:
@@ -52,7 +55,7 @@ def choose_chain(
     if runtime == ONNX:
         return OnnxChain(bundle)
     chains: list[SegmentChain] = [OnnxChain(bundle), TorchChain(bundle, device)]
-    return min(chains, key=lambda chain: _trial_s(bundle, CheckedChain(chain, check)))
+    return min(chains, key=lambda chain: _trial_s(bundle, CheckedChain(chain, check), batch))
 
 
 def precision_of(chain: SegmentChain) -> str:
@@ -63,6 +66,7 @@ def precision_of(chain: SegmentChain) -> str:
 def _fastest_precision(
     bundle: Bundle,
     chain: GpuChain,
+    batch: int,
     progress: Callable[[str], None],
     check: Callable[[], None],
 ) -> str:
@@ -73,7 +77,7 @@ def _fastest_precision(
 
     def run(name: str) -> tuple[dict[str, Array], float]:
         chain.use(name)
-        seconds = _trial_s(bundle, checked)
+        seconds = _trial_s(bundle, checked, batch)
         state = runner.enter(0, [values])
         for segment in range(len(chain)):
             state = runner.step(segment, state, 1)
@@ -87,8 +91,8 @@ def _fastest_precision(
     return chosen
 
 
-def _trial_s(bundle: Bundle, chain: SegmentChain) -> float:
-    """Seconds for a small batch, from the input to the end."""
+def _trial_s(bundle: Bundle, chain: SegmentChain, batch: int) -> float:
+    """Seconds for so many samples, from the input to the end."""
     runner = Runner(chain, [boundary.tensors for boundary in bundle.manifest.boundaries])
     for segment in range(len(chain)):
         chain.load(segment)
@@ -96,9 +100,9 @@ def _trial_s(bundle: Bundle, chain: SegmentChain) -> float:
     times = []
     for _ in range(1 + TRIAL_ROUNDS):
         start = time.perf_counter()
-        state = runner.enter(0, [values] * TRIAL_BATCH)
+        state = runner.enter(0, [values] * batch)
         for segment in range(len(chain)):
-            state = runner.step(segment, state, TRIAL_BATCH)
+            state = runner.step(segment, state, batch)
         chain.wait()
         times.append(time.perf_counter() - start)
     return statistics.median(times[1:])

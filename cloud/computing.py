@@ -232,8 +232,8 @@ class Computing:
             self._doubts.hung(time.perf_counter(), running.model)
             is_lost = self._doubts.has_confirmed(running.model)
             lost = self._schedule.clear(running.model) if is_lost else []
-        why = f"did not come back in {running.limit_s:.0f} s"
-        log.error("a batch of %d %s", len(hung), why)
+        why = f"did not come back in {running.limit_s:.3g} s"
+        log.error("%s %s", f"a batch of {len(hung)}" if hung else "a trial", why)
         for request in hung:
             request.broke()
         self._give([(request, FrameError(pb.INTERNAL, f"computing {why}")) for request in hung])

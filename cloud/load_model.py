@@ -21,7 +21,7 @@ from .checked_chain import CheckedChain
 from .choose_chain import choose_chain, precision_of
 from .errors import ServeError
 from .kept_times import Conditions, KeptTimes, conditions_here
-from .measure_batches import expected_s, measure_batches, run_once
+from .measure_batches import batch_sizes, expected_s, measure_batches, run_once
 from .memory import is_out_of_memory
 from .precision import AUTO
 from .request import ServedModel
@@ -72,7 +72,13 @@ def load_model(
         if timing is not None:
             runtime, precision = timing.runtime, timing.precision
         chain = choose_chain(
-            bundle, device, runtime=runtime, precision=precision, progress=progress, check=check
+            bundle,
+            device,
+            runtime=runtime,
+            precision=precision,
+            max_batch=max_batch,
+            progress=progress,
+            check=check,
         )
         if profile is not None:
             _check_runtime(profile, manifest.name, chain.runtime)
@@ -80,7 +86,7 @@ def load_model(
             bundle=bundle,
             chain=chain,
             codecs=codecs_of(manifest, bundle.folder),
-            sizes=_sizes(device, max_batch),
+            sizes=[] if device.type == "cpu" else batch_sizes(max_batch),
             profile=profile,
             conditions=conditions,
             kept=kept,
@@ -181,14 +187,6 @@ def _speed(timing: Timing, chain: SegmentChain) -> str:
         f"{1e3 * found[1]:.1f} ms a frame, {1e3 * found[most] / most:.1f} ms in batches of {most}, "
         f"in {chain.runtime} on {chain.device}"
     )
-
-
-def _sizes(device: torch.device, max_batch: int) -> list[int]:
-    """The batch sizes that are captured on a GPU; a CPU takes any."""
-    if device.type == "cpu":
-        return []
-    powers = [1 << power for power in range(max_batch.bit_length())]
-    return sorted({*(size for size in powers if size <= max_batch), max_batch})
 
 
 def _check_runtime(profile: Profile, name: str, runtime: str) -> None:

@@ -52,7 +52,7 @@ def measure_batches(
     max_batch: int,
     progress: Callable[[int], None] = lambda size: None,
 ) -> Measured:
-    """The times of every segment for 1, 2, 4 … samples, up to `max_batch`.
+    """The times of every segment for 1, 2, 4 … samples, and for `max_batch`.
 
     A size for which the device has no memory is beyond the limit of what is planned, and so is one
     that makes samples dearer. Sizes that take too long to measure cost what samples cost before.
@@ -63,8 +63,7 @@ def measure_batches(
         return _round(runner, len(bundle.manifest.segments), values, size)
 
     sizes: list[int] = []
-    size = 1
-    while size <= max_batch:
+    for size in batch_sizes(max_batch):
         progress(size)
         try:
             run(size)
@@ -72,12 +71,11 @@ def measure_batches(
         except Exception as error:
             if size == 1 or not is_out_of_memory(error):
                 raise
-            max_batch = size // 2
+            max_batch = sizes[-1]
             break
         sizes.append(size)
         if warm_s > LONGEST_ROUND_S:
             break
-        size *= 2
     # In turn, and each round by its own speed: a processor's changes from second to second.
     rounds = [np.array([run(size) for size in sizes]) for _ in range(ROUNDS)]
     speed = np.array([found.sum() for found in rounds])
@@ -95,14 +93,19 @@ def measure_batches(
     )
 
 
+def batch_sizes(max_batch: int) -> list[int]:
+    """Those that are measured: on a GPU they are also those that are captured."""
+    powers = [1 << power for power in range(max_batch.bit_length())]
+    return sorted({*powers, max_batch})
+
+
 def expected_s(alone_s: float, max_batch: int) -> float:
     """About how long `measure_batches` takes where one sample takes `alone_s`."""
-    sizes, size = [], 1
-    while size <= max_batch:
+    sizes = []
+    for size in batch_sizes(max_batch):
         sizes.append(size)
         if size * alone_s > LONGEST_ROUND_S:
             break
-        size *= 2
     return (2 + ROUNDS) * alone_s * sum(sizes)
 
 

@@ -91,3 +91,23 @@ async def test_a_worker_that_cannot_compute_says_so(
         assert (await watch.read()).status == STATUS.SERVING
         assert (await client.ask(client.frame(21))).status == pb.OK
         watch.cancel()
+
+
+async def test_no_batch_is_larger_than_was_asked_for(
+    small_bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not when the runtime is chosen or batches are timed either: memory may be short."""
+    seen, step = set(), Runner.step
+
+    def noted(self: Runner, segment: int, state: Any, samples: int) -> Any:
+        seen.add(samples)
+        return step(self, segment, state, samples)
+
+    monkeypatch.setattr(Runner, "step", noted)
+    options: Any = {"listen": "127.0.0.1:0", "device": "cpu", "max_batch": 2}
+    async with Worker([small_bundle.folder], **options) as worker, RawClient(worker) as client:
+        await client.hello()
+        spec = client.model.boundaries[0][0]
+        reply = await client.ask(frame(client, 1, np.ones(spec.shape_at(5), np.uint8)))
+        assert reply.status == pb.OK
+    assert max(seen) <= 2

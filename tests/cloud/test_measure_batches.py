@@ -83,14 +83,23 @@ def test_a_processor_that_slows_down_does_not_make_samples_dearer(measure: Any) 
     assert max(each) == pytest.approx(min(each))
 
 
-def test_no_memory_for_a_size_is_the_limit(measure: Any) -> None:
+@pytest.mark.parametrize(("max_batch", "room"), [(16, 4), (12, 8)])
+def test_no_memory_for_a_size_is_the_limit(measure: Any, max_batch: int, room: int) -> None:
     def ms(size: int) -> float:
-        if size > 4:
+        if size > room:
             raise MemoryError
         return 1.0 + size
 
-    measured, _ = measure(ms, 16)
-    assert measured.times.max_batch == 4
+    measured, _ = measure(ms, max_batch)
+    assert measured.times.max_batch == room
+
+
+def test_the_largest_batch_is_measured_whatever_its_size(measure: Any) -> None:
+    """On a GPU it is captured then, and not when it first comes."""
+    measured, asked = measure(lambda size: 1.0 + size, 12)
+    assert sorted(set(asked)) == [1, 2, 4, 8, 12]
+    assert measured.times.max_batch == 12
+    assert measured.times.seconds[0][12] == pytest.approx(13e-3)
 
 
 def test_no_memory_for_one_is_an_error(measure: Any) -> None:
