@@ -37,7 +37,7 @@ from quick_model import QUICK, compiled
 from report import Table, write_report
 from rival_controller import Rival
 from splitpoint.edge import AutoPlan, EdgeAgent, Given, Outcome, Result
-from splitpoint.edge.auto_plan import candidates, device_profiles
+from splitpoint.edge.auto_plan import candidates, cloud_times, device_profiles
 from splitpoint.partition.bundle import Bundle, open_bundle
 from splitpoint.partition.costs import OWN_MS, CostTable
 from splitpoint.partition.link import DEFAULT_ROUND_TRIP_MS, Capacity, parse_link, read_trace
@@ -282,10 +282,10 @@ async def settle(
         worker, bundle=bundle.folder, split="local", cache=folder / "cache", threads=THREADS
     ) as agent:
         results = [await agent.infer({tensor: array}) for array in pixels]
-        info = agent._prepared.info
-        assert info is not None
+        said = agent._prepared.serving
+        assert said is not None
         profiles = device_profiles(bundle, auto, folder=folder, threads=THREADS, slowdown=1)
-        table = candidates(bundle, auto, profiles, info, "auto")
+        table = candidates(bundle, auto, profiles, cloud_times(said.info), "auto")
     tops = [int(np.argmax(next(iter(result.outputs.values()))[0])) for result in results]
     return Setting(
         bundle=bundle, table=table, profile=profile, pixels=pixels, tops=tops,

@@ -13,36 +13,37 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from splitpoint.codec import CodecSet
 from splitpoint.partition.bundle import Manifest
 from splitpoint.partition.codec_tables import codecs_of
 from splitpoint.partition.kept_files import default_cache
 from splitpoint.partition.link import Link
-from splitpoint.partition.plan import Plan, named_plan
+from splitpoint.partition.plan import Plan, name_of
 from splitpoint.partition.planner import Report
-from splitpoint.partition.runtimes import ONNX, check_runtime
+from splitpoint.partition.runtimes import ONNX
 from splitpoint.partition.slowdown import Slowdown
-from splitpoint.proto.limits import MAX_BATCH_PER_FRAME, max_frame_bytes
+from splitpoint.proto.limits import MAX_CREDITS
+from splitpoint.proto.status import UnreachableError
 
 from .adapt import Adapter
 from .auto_plan import AutoPlan
 from .cache_size import CacheUse, shrink
 from .channel import WorkerChannel
-from .connection import Connection
 from .credentials import Credentials
 from .edge_half import EdgeHalf
 from .errors import AgentError
-from .first_plan import first_plan
+from .first_plan import Device
 from .frame_path import FramePath, Threads
 from .frame_stream import FrameStream
 from .given import Given, Inputs
 from .intake import Intake
+from .joining import Joining
 from .local_finish import LocalFinish, fits
-from .prepare import Prepared, prepare
+from .planning import Planning
+from .prepare import Prepared, described_now, prepare
 from .result import Outcome, Result
 from .runtime import Runners
 from .window import Newest, in_order
-from .workers import WorkerLink, Workers, parse_servers
+from .workers import Workers, links_of, parse_servers
 
 log = logging.getLogger("splitpoint.edge")
 
@@ -108,8 +109,7 @@ class EdgeAgent:
         self._bundle_path, self._model = bundle, model
         self._split, self._codec, self._auto = split, codec, auto or AutoPlan()
         self._adapt, self._hedge = adapt, hedge
-        self._cache, self._threads = cache or default_cache(), threads
-        self._max_cache_mb = max_cache_mb
+        self._cache, self._max_cache_mb = cache or default_cache(), max_cache_mb
         self._cache_use: CacheUse | None = None
         self._budget_ms, self._max_frame_bytes = budget_ms, max_frame_bytes
         self._finish_locally, self._max_edge_mb = finish_locally, max_edge_mb
@@ -118,16 +118,24 @@ class EdgeAgent:
             ThreadPoolExecutor(1, thread_name_prefix="splitpoint-encode"),
         )
         self._slower = Slowdown(slowdown)
-        self._runtime, self._providers = runtime, tuple(providers)
-        self._runners = Runners(self._slower, threads=threads, providers=self._providers)
+        self._device = Device(
+            compute=self._pools.compute,
+            folder=self._cache,
+            runtime=runtime,
+            providers=tuple(providers),
+            threads=threads,
+            slowdown=slowdown,
+        )
+        self._runners = Runners(self._slower, threads=threads, providers=tuple(providers))
         self._files: list[WorkerChannel] = []
         self._workers: Workers | None = None
         self._local: LocalFinish | None = None
         self._adapter: Adapter | None = None
+        self._joining: Joining | None = None
         self.outcomes: dict[Outcome, int] = dict.fromkeys(Outcome, 0)
         self.on_switch: Callable[[str], None] | None = None
         self._prepared: Prepared
-        self._codecs: CodecSet
+        self._planning: Planning
         self._half: EdgeHalf
         self._path: FramePath
         self._intake: Intake
@@ -147,20 +155,40 @@ class EdgeAgent:
             self._prepared = await prepare(
                 self._files, bundle=self._bundle_path, model=self._model, cache=self._cache
             )
+            self._cache_use, away = self._prepared.use, self._prepared.away
             self.manifest, self.digest = self._prepared.manifest, self._prepared.digest
             self.labels = self._prepared.labels
             if self._prepared.cache is not None:
-                self._cache_use = await asyncio.to_thread(CacheUse, self._prepared.folder)
                 await asyncio.to_thread(shrink, self._cache, 1e6 * self._max_cache_mb)
-            self._codecs = codecs_of(self.manifest, self._prepared.folder)
+            codecs = codecs_of(self.manifest, self._prepared.folder)
             self._half = EdgeHalf(
-                self.manifest, self._codecs, self._runners, self._slower, self._max_frame_bytes
+                self.manifest, codecs, self._runners, self._slower, self._max_frame_bytes
             )
             if self._servers:
-                self._workers = self._connections()
-            if self._runtime != "auto":
-                check_runtime(self.manifest, self._runtime)
-            await self._first_plan()
+                # The nearest and idlest is asked first: it is the one that described the bundle.
+                said = self._prepared.serving
+                links = links_of(
+                    self._servers,
+                    "" if said is None else said.server,
+                    self.manifest,
+                    self.digest,
+                    self._credentials,
+                    self._opened,
+                )
+                self._workers = Workers(links)
+            self._planning = Planning(
+                prepared=self._prepared,
+                codecs=codecs,
+                device=self._device,
+                auto=self._auto,
+                split=self._split,
+                codec=self._codec,
+            )
+            self._planning.check()
+            if away is None:
+                await self.switch(await self._first_plan())
+            else:
+                await self._take(await self._planning.alone(away))
             if self._workers is not None:
                 self._workers.start()
                 if self._finish_locally and fits(
@@ -191,6 +219,8 @@ class EdgeAgent:
                 budget_ms=self._budget_ms,
                 outcomes=self.outcomes,
             )
+            if away is not None:
+                await self._begin_alone(away)
         except BaseException:
             await self._close()
             raise
@@ -211,13 +241,17 @@ class EdgeAgent:
         Frames that are under way end as they began. Raises `AgentError` for a plan that needs a
         worker where there is none.
         """
-        if plan.boundary < len(self.manifest.segments):
+        if not self._is_local(plan):
             if self._workers is None:
                 raise AgentError(
                     f"the split at boundary {plan.boundary} needs a worker",
                     "give --server HOST:PORT, or --split local",
                 )
             await self._workers.current.connection.live()
+        await self._take(plan)
+
+    async def _take(self, plan: Plan) -> None:
+        """The same, whether or not a worker is there."""
         segments = await self._prepared.segments(plan.boundary, plan.runtime)
         loop = asyncio.get_running_loop()
         runner = self._runners[plan.runtime]
@@ -251,7 +285,9 @@ class EdgeAgent:
         """
         intake = self._intake
         stream = None if self._workers is None else self._workers.stream
-        credits = 1 if stream is None else stream.credits
+        # A worker that is not there yet will grant the usual.
+        credits = MAX_CREDITS if stream is None else stream.credits
+        credits = 1 if self._workers is None else credits
         # One is computed and one encoded while the others are on their way.
         window = in_flight or credits + 2
         if not live:
@@ -295,58 +331,52 @@ class EdgeAgent:
 
     # Starting and ending. -------------------------------------------------------------------
 
-    def _connections(self) -> Workers:
-        specs = [boundary.tensors for boundary in self.manifest.boundaries]
-        limit = max_frame_bytes(specs, MAX_BATCH_PER_FRAME)
-        # The nearest and idlest is asked first; it is the one that described the bundle.
-        first = self._prepared.server
-        links = [
-            WorkerLink(
-                Connection(
-                    WorkerChannel(server, limit, self._credentials),
-                    self.manifest.name,
-                    self.digest,
-                    self._opened,
-                )
-            )
-            for server in sorted(self._servers, key=lambda server: server != first)
-        ]
-        return Workers(links)
-
-    async def _first_plan(self) -> None:
+    async def _first_plan(self) -> Plan:
         if self._split != "auto":
-            for boundary in self.manifest.boundaries:
-                if self._split == str(boundary.id):
-                    await self._prepared.tables(boundary.id)
-            await self.switch(self._named_plan(self._split, self._codec))
-        elif self._workers is None:
-            await self.switch(self._named_plan("local"))
-        else:
-            await self.switch(await self._best_plan(self._workers))
-
-    def _named_plan(self, split: str, codec: str = "auto") -> Plan:
-        plan = named_plan(self.manifest, self._codecs, split, codec)
-        return plan if self._runtime == "auto" else replace(plan, runtime=self._runtime)
-
-    async def _best_plan(self, workers: Workers) -> Plan:
-        """The plan for this device, its link and the worker's load, all of them measured."""
-        found = await first_plan(
-            self._prepared,
-            self._auto,
-            workers,
-            codec=self._codec,
-            runtime=self._runtime,
-            providers=self._providers,
-            compute=self._pools.compute,
-            folder=self._cache,
-            threads=self._threads,
-            slowdown=self._slower.factor,
-        )
+            return await self._planning.named()
+        if self._workers is None:
+            return self._planning.local()
+        found = await self._planning.measured(self._workers)
         self.link, self.report = found.link, found.report
         if self._adapt:
             controller = found.controller(self.manifest, self._auto, self._budget_ms)
-            self._adapter = Adapter(found.table, controller, workers, self.switch, self._switched)
+            self._adapter = Adapter(
+                found.table, controller, self._workers, self.switch, self._switched
+            )
         return found.report.chosen
+
+    # Without a worker. ----------------------------------------------------------------------
+
+    async def _begin_alone(self, away: UnreachableError) -> None:
+        """Lets frames begin, and has the workers looked for."""
+        assert self._workers is not None
+        if not self.is_local:
+            await self.settled()
+            if not self.can_finish:
+                raise AgentError(
+                    f"{away.what}, and this device may not or cannot finish frames",
+                    "start the worker, or let the device: --split local, --finish-locally",
+                )
+        log.warning(
+            "%s; until one does, %s runs on this device alone", away.what, self.manifest.name
+        )
+        if self._split == "auto":
+            self._joining = Joining(self._join)
+        self._workers.look_for_all()
+
+    async def _join(self) -> None:
+        """Plans as at a start, now that a worker is there."""
+        if self._workers is None or self._workers.pick(needed=True) is None:
+            raise UnreachableError("the worker has not answered yet")
+        self._prepared = await described_now(self._prepared, self._files)
+        self._planning = replace(self._planning, prepared=self._prepared)
+        plan = await self._first_plan()
+        await self.switch(plan)
+        if self._adapter is not None:
+            self._path.follows(self._adapter)
+            self._intake.follows(self._adapter)
+        name = name_of(plan.boundary, plan.codec)
+        self._switched(f"{self._workers.current.server} is there: {name} ({plan.why})")
 
     def _opened(self, stream: FrameStream) -> None:
         """Called with every new stream."""
@@ -354,6 +384,8 @@ class EdgeAgent:
         self._half.new_stream()
         if self._local is not None:
             self._local.start()
+        if self._joining is not None:
+            self._joining.start()
 
     def _late(self, nbytes: int, waited_ms: float) -> None:
         # The first stream is there before the adapter is: planning needs it.
@@ -366,7 +398,7 @@ class EdgeAgent:
             self.on_switch(why)
 
     async def _close(self) -> None:
-        for helper in (self._adapter, self._local, self._workers, *self._files):
+        for helper in (self._joining, self._adapter, self._local, self._workers, *self._files):
             if helper is not None:
                 await helper.close()
         if self._cache_use is not None:

@@ -156,13 +156,13 @@ def cloud_times(info: pb.ModelInfo) -> CloudTimes:
 
 
 def candidates(
-    bundle: Bundle, auto: AutoPlan, profiles: Sequence[Profile], info: pb.ModelInfo, codec: str
+    bundle: Bundle, auto: AutoPlan, profiles: Sequence[Profile], cloud: CloudTimes, codec: str
 ) -> CostTable:
     """What every split would cost; `codec` "auto" leaves the choice of the codec open."""
     return cost_table(
         bundle.manifest,
         profiles,
-        cloud_times(info),
+        cloud,
         radio=radio_for(auto.radio),
         power=auto.power,
         codecs=None if codec == "auto" else frozenset((codec,)),

@@ -1,4 +1,7 @@
-"""The first plan: the device, the link and the worker are measured, and all splits compared."""
+"""The first plan: the device, the link and the worker are measured, and all splits compared.
+
+Where no worker is there, the best that the device can do alone.
+"""
 
 from __future__ import annotations
 
@@ -9,13 +12,24 @@ from concurrent.futures import Executor
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 from splitpoint.partition.bundle import Manifest
-from splitpoint.partition.costs import CostTable
+from splitpoint.partition.costs import CloudTimes, CostTable
+from splitpoint.partition.errors import PlanError
 from splitpoint.partition.link import Link
 from splitpoint.partition.online import OnlinePlanner
+from splitpoint.partition.plan import Plan
 from splitpoint.partition.planner import Report
+from splitpoint.partition.profile import Profile
 
-from .auto_plan import AutoPlan, candidates, device_profiles, plan_now, runtimes_to_measure
+from .auto_plan import (
+    AutoPlan,
+    candidates,
+    cloud_times,
+    device_profiles,
+    plan_now,
+    runtimes_to_measure,
+)
 from .controller import Controller
 from .errors import AgentError
 from .link_probe import probe_link
@@ -48,48 +62,98 @@ class FirstPlan:
         return controller
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Device:
+    """What this device is measured with: on the thread `compute`, and kept in `folder`.
+
+    `runtime` is the one that is asked for, or auto; see `device_profiles` for the others.
+    """
+
+    compute: Executor
+    folder: Path
+    runtime: str
+    providers: Sequence[str]
+    threads: int
+    slowdown: float
+
+    def runtimes(self, manifest: Manifest) -> tuple[str, ...]:
+        """Those that a plan may choose from."""
+        return runtimes_to_measure(manifest, self.runtime)
+
+    async def profiles(self, prepared: Prepared, auto: AutoPlan) -> list[Profile]:
+        """What is given or kept, or else measured now; what is missing for that is fetched."""
+        runtimes = self.runtimes(prepared.manifest)
+        for name in runtimes:
+            await prepared.segments(len(prepared.manifest.segments), name)
+        for boundary in prepared.manifest.boundaries:
+            await prepared.tables(boundary.id)
+        bundle = prepared.bundle()
+        return await asyncio.get_running_loop().run_in_executor(
+            self.compute,
+            lambda: device_profiles(
+                bundle,
+                auto,
+                runtimes,
+                providers=self.providers,
+                folder=self.folder,
+                threads=self.threads,
+                slowdown=self.slowdown,
+            ),
+        )
+
+
 async def first_plan(
     prepared: Prepared,
     auto: AutoPlan,
     workers: Workers,
+    device: Device,
     *,
     codec: str,
-    runtime: str,
-    providers: Sequence[str],
-    compute: Executor,
-    folder: Path,
-    threads: int,
-    slowdown: float,
 ) -> FirstPlan:
-    """Measures what is not given, and plans; profiles are kept in `folder`.
+    """Measures what is not given, and plans.
 
     Raises `AgentError` when the worker does not serve the bundle, and what profiling, probing and
     planning raise.
     """
     server = workers.current.server
-    if prepared.info is None or prepared.load is None:
+    if prepared.serving is None:
         raise AgentError(
             f"{server} does not serve the bundle {prepared.folder}",
             "serve the same bundle, or leave out --bundle",
         )
     link = auto.link or await probe_link(await workers.current.connection.live(), server)
-    runtimes = runtimes_to_measure(prepared.manifest, runtime)
-    for name in runtimes:
-        await prepared.segments(len(prepared.manifest.segments), name)
-    for boundary in prepared.manifest.boundaries:
-        await prepared.tables(boundary.id)
-    bundle = prepared.bundle()
-    profiles = await asyncio.get_running_loop().run_in_executor(
-        compute,
-        lambda: device_profiles(
-            bundle,
-            auto,
-            runtimes,
-            providers=providers,
-            folder=folder,
-            threads=threads,
-            slowdown=slowdown,
-        ),
+    profiles = await device.profiles(prepared, auto)
+    table = candidates(prepared.bundle(), auto, profiles, cloud_times(prepared.serving.info), codec)
+    report = plan_now(prepared.bundle(), auto, table, prepared.serving.load, link)
+    return FirstPlan(link, table, report)
+
+
+async def plan_alone(prepared: Prepared, auto: AutoPlan, device: Device) -> Plan:
+    """The best way to run all on the device, in one of its runtimes, while no worker is there.
+
+    Where none keeps to a limit on time, the quickest. Raises `PlanError` where other limits forbid
+    them all.
+    """
+    profiles = await device.profiles(prepared, auto)
+    nowhere = CloudTimes(segment_ms=(0.0,) * len(prepared.manifest.segments))
+    table = candidates(prepared.bundle(), auto, profiles, nowhere, "auto")
+    planner = OnlinePlanner(table, prepared.manifest, auto.objective, auto.constraints)
+    metrics = table.metrics(
+        np.zeros(len(table)), round_trip_ms=0.0, queue_ms=0.0, server_factor=1.0
     )
-    table = candidates(bundle, auto, profiles, prepared.info, codec)
-    return FirstPlan(link, table, plan_now(bundle, auto, table, prepared.load, link))
+    here = planner.allowed & (table.sends == 0)
+    if not here.any():
+        raise PlanError(
+            f"all of {prepared.manifest.name} on the device breaks a limit that you gave",
+            "start the worker, or give other limits",
+        )
+    scores = np.where(here, planner.scores(metrics, table.spread_ms), np.inf)
+    if not np.isfinite(scores).any():
+        scores = np.where(here, metrics.latency_ms, np.inf)
+    best = int(scores.argmin())
+    return Plan(
+        boundary=int(table.boundary[best]),
+        codec=table.codec[best],
+        runtime=table.runtime[best],
+        why="no worker is there",
+    )

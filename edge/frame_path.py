@@ -78,6 +78,10 @@ class FramePath:
         self._asking = 0  # frames that wait for an answer
         self._answers: deque[float] = deque(maxlen=ANSWERS)  # milliseconds from sending on
 
+    def follows(self, adapter: Adapter) -> None:
+        """From now on what frames see goes to `adapter`."""
+        self._adapter = adapter
+
     async def run(self, frame: Frame) -> Result:
         """The frame's end, whatever goes wrong with it."""
         try:

@@ -40,6 +40,10 @@ class Intake:
         self._frames, self._outcomes = 0, outcomes
         self._arrived_s = 0.0  # of a live source's latest frame
 
+    def follows(self, adapter: Adapter) -> None:
+        """From now on what frames see goes to `adapter`."""
+        self._adapter = adapter
+
     async def infer(
         self,
         given: Given,

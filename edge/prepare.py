@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from splitpoint.partition.bundle import Bundle, Manifest, open_bundle
@@ -17,13 +16,14 @@ from splitpoint.partition.runtimes import (
     runtime_files,
     segment_files,
 )
-from splitpoint.proto import splitpoint_pb2 as pb
-from splitpoint.proto.status import UnreachableError
+from splitpoint.proto.status import RefusedError, UnreachableError
 
-from .cache import BundleCache
+from .cache import BundleCache, FetchFrom
+from .cache_size import CacheUse
 from .channel import WorkerChannel
+from .described import Described, Serving, describe, serving
 from .errors import AgentError
-from .told_load import told_load
+from .known_models import KnownModel, recall, remember
 
 log = logging.getLogger("splitpoint.edge")
 
@@ -32,8 +32,9 @@ log = logging.getLogger("splitpoint.edge")
 class Prepared:
     """A model whose manifest is here; its segments may still lie with the worker.
 
-    `info` is what the worker `server` says of the model, `load` how busy it was then; they are None
-    where no worker was asked or none serves it.
+    `serving` is what a worker says of the model, None where none was asked or none serves it.
+    `away` says that workers were asked and none answered. `use` keeps the files in the cache from
+    being removed: close it.
     """
 
     manifest: Manifest
@@ -41,9 +42,9 @@ class Prepared:
     labels: list[str]
     folder: Path
     cache: BundleCache | None = None
-    info: pb.ModelInfo | None = None
-    load: pb.Load | None = None
-    server: str = ""
+    use: CacheUse | None = None
+    away: UnreachableError | None = None
+    serving: Serving | None = None
 
     async def segments(self, count: int, runtime: str = ONNX) -> list[SegmentFiles]:
         """The first `count` segments as `runtime` loads them, fetched if need be.
@@ -63,18 +64,28 @@ class Prepared:
         if path and self.cache is not None:
             await self.cache.get(path, self.manifest.files[path])
 
+    async def missing(self, segments: Mapping[str, int], boundaries: Iterable[int]) -> list[str]:
+        """Of the files of so many first segments in each runtime, and of the tables of these
+        boundaries, those that are not here, whole and undamaged."""
+        if self.cache is None:
+            return []
+        manifest = self.manifest
+        names = [
+            name
+            for runtime, count in segments.items()
+            for index in range(count)
+            for name in runtime_files(manifest, index, runtime)
+        ]
+        names += [manifest.boundaries[at].tables for at in boundaries]
+        return [
+            name
+            for name in dict.fromkeys(names)
+            if name and not await self.cache.has(name, manifest.files[name])
+        ]
+
     def bundle(self) -> Bundle:
         """The files that are here, as a bundle."""
         return Bundle(folder=self.folder, manifest=self.manifest, digest=self.digest)
-
-
-@dataclass(frozen=True, slots=True)
-class _Described:
-    """What one worker said, and how long it took."""
-
-    channel: WorkerChannel
-    ms: float
-    reply: pb.DescribeReply
 
 
 async def prepare(
@@ -82,94 +93,113 @@ async def prepare(
 ) -> Prepared:
     """Reads the local `bundle`, or the manifest of the workers' model into `cache`.
 
-    The nearest and idlest of the workers that answer says which bundle it is. Raises `AgentError`
-    when it serves no such model, and whatever the bundle, the wire and the cache raise.
+    The nearest and idlest of the workers that answer says which bundle it is; where none answers,
+    it is the one that they served last, as far as it is in the cache. Raises `AgentError` when the
+    worker serves no such model, and whatever the bundle, the wire and the cache raise.
     """
-    described: list[_Described] = []
+    described: list[Described] = []
+    away: UnreachableError | None = None
     if channels:
         try:
-            described = await _describe(channels)
-        except UnreachableError:
-            if bundle is None:  # with one, the device can do without a worker
-                raise
+            described = await describe(channels)
+        except UnreachableError as error:
+            away = error
     if bundle is not None:
         opened = await asyncio.to_thread(open_bundle, bundle)
-        digest = opened.digest
-        described.sort(key=lambda answer: _wait_ms(answer, lambda info: info.digest == digest))
-        found = [
-            (info, _load(info, worker.reply), worker.channel.server)
-            for worker in described
-            for info in worker.reply.models
-            if info.digest == opened.digest
-        ]
-        info, load, server = found[0] if found else (None, None, "")
         return Prepared(
             manifest=opened.manifest,
             digest=opened.digest,
             labels=opened.labels(),
             folder=opened.folder,
-            info=info,
-            load=load,
-            server=server,
+            serving=serving(described, opened.digest),
+            away=away,
         )
-    best = min(
-        described, key=lambda answer: _wait_ms(answer, lambda info: model in ("", info.name))
-    )
-    info = _pick_model(best.reply.models, model, best.channel.server)
-    files = BundleCache(cache, info.digest, best.channel.fetch)
-    manifest = await files.manifest(info.manifest_bytes)
-    labels: list[str] = []
-    if manifest.labels_file is not None:
-        path = await files.get(manifest.labels_file, manifest.files[manifest.labels_file])
-        labels = path.read_text(encoding="utf-8").splitlines()
+    if away is not None:
+        return await _of_cache(channels, away, model, cache)
+    return await _of_worker(channels, described, model, cache)
+
+
+async def _of_worker(
+    channels: Sequence[WorkerChannel], described: Sequence[Described], model: str, cache: Path
+) -> Prepared:
+    """The model of the nearest and idlest worker, which is remembered as that of all of them."""
+    best = min(described, key=lambda one: one.wait_ms(lambda info: model in ("", info.name)))
+    info = best.model(model)
+    known = KnownModel(digest=info.digest, manifest_bytes=info.manifest_bytes)
+    others = [channel for channel in channels if channel is not best.channel]
+    prepared = await _of_digest(known, [best.channel, *others], cache)
+    servers, names = [channel.server for channel in channels], {model, info.name}
+    await asyncio.to_thread(remember, cache, servers, names, known)
+    said = Serving(info=info, load=best.load(info), server=best.channel.server)
+    return replace(prepared, serving=said)
+
+
+async def _of_cache(
+    channels: Sequence[WorkerChannel], away: UnreachableError, model: str, cache: Path
+) -> Prepared:
+    """The model that the workers served last; `UnreachableError` where that is not known."""
+    servers = [channel.server for channel in channels]
+    known = await asyncio.to_thread(recall, cache, servers, model)
+    if known is not None:
+        try:
+            return replace(await _of_digest(known, channels, cache), away=away)
+        except UnreachableError:
+            pass  # its manifest or its labels are not here any more
+    what = f"model {model!r}" if model else "model"
+    raise UnreachableError(f"{away.what}, and the cache has no {what} of it", away.remedy)
+
+
+async def _of_digest(model: KnownModel, channels: Sequence[WorkerChannel], cache: Path) -> Prepared:
+    """A model whose manifest is in the cache then, and is used from there."""
+    files = BundleCache(cache, model.digest, _fetch_from(channels))
+    use = await asyncio.to_thread(CacheUse, files.folder)
+    try:
+        manifest = await files.manifest(model.manifest_bytes)
+        labels: list[str] = []
+        if manifest.labels_file is not None:
+            path = await files.get(manifest.labels_file, manifest.files[manifest.labels_file])
+            text = await asyncio.to_thread(path.read_text, encoding="utf-8")
+            labels = text.splitlines()
+    except BaseException:
+        use.close()
+        raise
     return Prepared(
         manifest=manifest,
-        digest=info.digest,
+        digest=model.digest,
         labels=labels,
         folder=files.folder,
         cache=files,
-        info=info,
-        load=_load(info, best.reply),
-        server=best.channel.server,
+        use=use,
     )
 
 
-async def _describe(channels: Sequence[WorkerChannel]) -> list[_Described]:
-    """What the workers that answer say; `UnreachableError` where none does."""
+def _fetch_from(channels: Sequence[WorkerChannel]) -> FetchFrom:
+    """Files of a bundle, from the first of the workers that has them."""
 
-    async def ask(channel: WorkerChannel) -> _Described:
-        start = time.perf_counter()
-        reply = await channel.describe()
-        return _Described(channel, 1e3 * (time.perf_counter() - start), reply)
+    async def fetch(digest: str, sha256: str, offset: int) -> AsyncIterator[bytes]:
+        for channel in channels:
+            try:
+                async for data in channel.fetch(digest, sha256, offset):
+                    offset += len(data)
+                    yield data
+            except (UnreachableError, RefusedError):
+                if channel is channels[-1]:
+                    raise
+            else:
+                return
 
-    answers = await asyncio.gather(*map(ask, channels), return_exceptions=True)
-    found = [answer for answer in answers if isinstance(answer, _Described)]
-    errors = [answer for answer in answers if isinstance(answer, BaseException)]
-    if not found:
-        raise errors[0]
-    for error in errors:
-        log.warning("%s; going on without it", error)
-    return found
-
-
-def _wait_ms(answer: _Described, wanted: Callable[[pb.ModelInfo], bool]) -> float:
-    """How far the worker is, and how busy for that model, or for whichever it is busiest."""
-    waits = [_load(info, answer.reply).queue_ms for info in answer.reply.models if wanted(info)]
-    return answer.ms + max(waits, default=0.0)
+    return fetch
 
 
-def _load(info: pb.ModelInfo, reply: pb.DescribeReply) -> pb.Load:
-    """How busy the worker is for that model. An older one says nothing of its queue here."""
-    return told_load(info.load) or told_load(reply.load) or pb.Load()
+async def described_now(prepared: Prepared, channels: Sequence[WorkerChannel]) -> Prepared:
+    """The same model, with what a worker that serves it says of it now.
 
-
-def _pick_model(models: Iterable[pb.ModelInfo], name: str, server: str) -> pb.ModelInfo:
-    found = [model for model in models if name in ("", model.name)]
-    if len(found) == 1:
-        return found[0]
-    names = ", ".join(sorted(model.name for model in models))
-    if not names:
-        raise AgentError(f"{server} has no model that this client may use")
-    if not found:
-        raise AgentError(f"{server} does not serve {name!r}", f"it serves {names}")
-    raise AgentError(f"{server} serves several models", f"name one with --model: {names}")
+    Raises `UnreachableError` where none answers, and `AgentError` where none serves it.
+    """
+    said = serving(await describe(channels), prepared.digest)
+    if said is None:
+        raise AgentError(
+            f"no worker serves {prepared.manifest.name} as it is here ({prepared.digest[:12]})",
+            "start the agent again: it then fetches the model that they serve",
+        )
+    return replace(prepared, serving=said, away=None)

@@ -6,13 +6,17 @@ import asyncio
 import logging
 import math
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 from splitpoint.codec import SplitpointError
+from splitpoint.partition.bundle import Manifest
 from splitpoint.proto.address import AddressError, split_address
+from splitpoint.proto.limits import MAX_BATCH_PER_FRAME, max_frame_bytes
 
 from .breaker import Breaker
+from .channel import WorkerChannel
 from .connection import Connection
+from .credentials import Credentials
 from .errors import AgentError
 from .frame_stream import FrameStream
 
@@ -82,6 +86,28 @@ class WorkerLink:
         return stream.round_trip_ms + stream.load.queue_ms
 
 
+def links_of(
+    servers: Sequence[str],
+    first: str,
+    manifest: Manifest,
+    digest: str,
+    credentials: Credentials | None,
+    opened: Callable[[FrameStream], None],
+) -> list[WorkerLink]:
+    """A link to each of `servers` for frames of one bundle; `first` is the first to be asked.
+
+    `opened` is called with each stream.
+    """
+    specs = [boundary.tensors for boundary in manifest.boundaries]
+    limit = max_frame_bytes(specs, MAX_BATCH_PER_FRAME)
+    return [
+        WorkerLink(
+            Connection(WorkerChannel(server, limit, credentials), manifest.name, digest, opened)
+        )
+        for server in sorted(servers, key=lambda server: server != first)
+    ]
+
+
 class Workers:
     """Frames go to one of several workers: to the nearest and idlest, and to others when it fails.
 
@@ -133,6 +159,11 @@ class Workers:
         """
         if self.current.lost and not self.current.breaker.is_open:
             self.current.breaker.open()
+
+    def look_for_all(self) -> None:
+        """Has all of them asked for until they echo: none has answered yet."""
+        for link in self._links:
+            link.breaker.open()
 
     @property
     def stream(self) -> FrameStream | None:

@@ -21,11 +21,15 @@ def default_cache() -> Path:
 def write_whole(path: Path, text: str) -> None:
     """Writes the file whole or not at all; whoever reads it meanwhile sees the old one.
 
-    Raises `OSError` where that cannot be done, and leaves nothing behind.
+    After a power cut there is the old one or the new one, too. Raises `OSError` where that cannot
+    be done, and leaves nothing behind.
     """
     draft = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
-        draft.write_text(text, encoding="utf-8")
+        with draft.open("w", encoding="utf-8") as stream:
+            stream.write(text)
+            stream.flush()
+            os.fsync(stream.fileno())
         draft.replace(path)
     except OSError:
         with contextlib.suppress(OSError):

@@ -125,7 +125,7 @@ async def test_one_unreachable_at_the_start_is_gone_on_without(
         assert f"no worker answers at {NOBODY}" in caplog.text
         caplog.clear()
     with pytest.raises(UnreachableError):
-        async with agent_of([NOBODY, "127.0.0.1:7"], tmp_path):
+        async with agent_of([NOBODY, "127.0.0.1:7"], tmp_path / "new"):
             pass
 
 
