@@ -99,6 +99,18 @@ async def test_one_frame_pays(
         assert worker._service._tools.decoders.nbytes == 0
 
 
+async def test_a_decoder_that_wants_to_exit_ends_neither_its_thread_nor_the_worker(
+    worker: Worker, breaks: Callable[..., None]
+) -> None:
+    async with RawClient(worker) as client:
+        await client.hello()
+        for number in range(5):  # more often than there are threads
+            breaks(CheckedFrame, "decode", SystemExit(1))
+            reply = await client.ask(client.frame(2 * number + 1, 1, "q8"))
+            assert (reply.status, reply.reason) == (pb.INTERNAL, "decode failed (DecoderDied)")
+            assert (await client.ask(client.frame(2 * number + 2, 1, "q8"))).status == pb.OK
+
+
 async def test_a_raw_frame_that_cannot_be_queued_is_answered(
     worker: Worker, breaks: Callable[..., None]
 ) -> None:
