@@ -319,7 +319,7 @@ def device_named(name: str) -> Device:
 _GUESSES: tuple[tuple[str, str], ...] = (
     (r"raspberry pi (compute module )?5|bcm2712|cortex-a76", "pi5"),
     (r"raspberry pi|bcm27|cortex-a72", "pi4"),
-    (r"\borin\b", "orin-nano"),
+    (r"\b(orin|thor)\b", "orin-nano"),
     (r"jetson|tegra", "jetson-nano"),
     (r"\b([abh][12]00|gh200|gb?200)\b", "h100"),
     (r"\bt4\b", "t4"),

@@ -215,6 +215,7 @@ def test_names() -> None:
         ("Raspberry Pi 4 Model B Rev 1.4", "aarch64", "pi4"),
         ("NVIDIA Jetson Nano Developer Kit", "aarch64", "jetson-nano"),
         ("NVIDIA Jetson Orin Nano Developer Kit", "aarch64", "orin-nano"),
+        ("NVIDIA Jetson AGX Thor Developer Kit", "aarch64", "orin-nano"),
         ("AMD EPYC 7763 64-Core Processor", "x86_64", "server-cpu"),
         ("Intel(R) Xeon(R) Platinum 8380 CPU @ 2.30GHz", "x86_64", "server-cpu"),
         ("11th Gen Intel(R) Core(TM) i7-1165G7 @ 2.80GHz", "x86_64", "laptop"),
