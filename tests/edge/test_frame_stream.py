@@ -11,7 +11,7 @@ import pytest
 from scripted_worker import ScriptedCall, frame, manners
 from splitpoint.edge.frame_stream import MOST_CREDITS, FrameStream
 from splitpoint.edge.link_probe import probe_link
-from splitpoint.partition.link import LinkError
+from splitpoint.partition.errors import LinkError
 from splitpoint.proto import splitpoint_pb2 as pb
 from splitpoint.proto.frames import build_reply
 from splitpoint.proto.limits import PROTOCOL

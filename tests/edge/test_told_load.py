@@ -140,7 +140,8 @@ async def test_the_first_plan_goes_to_the_worker_where_its_model_waits_least(
     free = Channel("free:1", info("other", 90_000.0), info("small", 30_000.0), load=BUSY)
     channels: Any = [full, free]
     found = await prepare(channels, bundle=small_bundle.folder, model="", cache=tmp_path)
-    assert (found.server, found.load and found.load.queue_ms) == ("free:1", 30_000.0)
+    assert found.serving is not None
+    assert (found.serving.server, found.serving.load.queue_ms) == ("free:1", 30_000.0)
 
 
 async def test_an_older_worker_has_no_load_of_its_model(
@@ -150,7 +151,8 @@ async def test_an_older_worker_has_no_load_of_its_model(
     for load, expected in ((BUSY, BUSY), (pb.Load(queued=2), pb.Load())):
         channels: Any = [Channel("a:1", info, load=load)]
         found = await prepare(channels, bundle=small_bundle.folder, model="", cache=tmp_path)
-        assert found.load == expected
+        assert found.serving is not None
+        assert found.serving.load == expected
 
 
 def test_the_first_plan_waits_in_the_announced_queue(monkeypatch: pytest.MonkeyPatch) -> None:
