@@ -6,19 +6,22 @@ import inspect
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from splitpoint.codec import TensorSpec
 from torch.export import Dim, ExportedProgram
-from torch.export.graph_signature import InputKind, OutputKind
 from torch.fx import Node
 
 from .batch_shape import batch_multiple, fake_value, shape_of_one, spec_of
 from .borrowed import borrowed, is_exported
 from .canonical import canonicalise, parameter_values
+from .capture_help import explained
 from .errors import CaptureError
 from .graph import Cut, Layer, ModelGraph
+from .graph_check import check_operations
+from .graph_ends import drop_constant_inputs, named_outputs_of, user_inputs
 from .layers import (
     LayerNodes,
     group_layers,
@@ -70,10 +73,12 @@ def capture(
     size, for a model that cannot be exported with a free batch size.
     """
     with borrowed(module):
-        exported = _export(module, args, dict(kwargs or {}))
+        exported = _export(module, args, dict(kwargs or {}), name_prefix)
+    drop_constant_inputs(exported)
+    check_operations(exported, name_prefix)
     program = canonicalise(exported)
-    inputs = _user_inputs(program)
-    outputs = _named_outputs(program)
+    inputs = user_inputs(program)
+    outputs = named_outputs_of(program)
     is_data = _data_nodes(program, inputs)
     for name, node in outputs.items():
         if node not in is_data:
@@ -82,6 +87,10 @@ def capture(
                 "return it beside the model instead",
             )
     nodes = [n for n in program.graph.nodes if n.op == "call_function" and n in is_data]
+    if not nodes:
+        raise CaptureError(
+            "the model computes nothing: its outputs are its inputs", "there is nothing to split"
+        )
     layers = group_layers(nodes, name_prefix)
     cuts, cut_nodes = _find_cuts(layers, inputs, list(outputs.values()), is_data)
     return CapturedModel(
@@ -95,7 +104,7 @@ def capture(
 
 
 def _export(
-    module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+    module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], prefix: str
 ) -> ExportedProgram:
     exported_before = any(map(is_exported, module.modules()))
     # An exported program brings its own bounds of the batch size, which ours must not exceed.
@@ -104,8 +113,9 @@ def _export(
     def dynamic(leaf: Any) -> Any:
         return {0: batch} if isinstance(leaf, torch.Tensor) else None
 
-    shapes = torch.utils._pytree.tree_map(dynamic, (args, kwargs))
-    try:
+    _name_keywords(module, kwargs)
+
+    def export() -> ExportedProgram:
         by_name = inspect.signature(module.forward).bind(*shapes[0], **shapes[1]).arguments
         with quiet_torch(), torch.no_grad(), one_step_shapes():
             exported = torch.export.export(
@@ -113,77 +123,34 @@ def _export(
             )
             program: ExportedProgram = exported.run_decompositions({})
             return program
+
+    shapes = torch.utils._pytree.tree_map(dynamic, (args, kwargs))
+    try:
+        return export()
     except Exception as error:
-        reason = next((line for line in str(error).splitlines() if line.strip()), repr(error))
-        raise CaptureError(
-            f"the model's graph cannot be captured ({type(error).__name__}: {reason[:300]})",
-            "torch.export must accept the model with a free batch size: remove control flow that "
-            "depends on values, and sizes fixed to one batch size",
-        ) from error
+        call = partial(module, *args, **kwargs)
+        raise explained(error, module, call, export, prefix) from error
 
 
-def _user_inputs(program: ExportedProgram) -> list[Node]:
-    placeholders = {node.name: node for node in program.graph.nodes if node.op == "placeholder"}
-    inputs = []
-    for spec in program.graph_signature.input_specs:
-        if spec.kind is not InputKind.USER_INPUT:
-            continue
-        node = placeholders.get(spec.arg.name)
-        value = None if node is None else fake_value(node)
-        if not isinstance(value, torch.Tensor):
-            raise CaptureError(
-                f"the input {spec.arg.name!r} is no tensor",
-                "bind it with functools.partial or a wrapper module",
-            )
-        assert node is not None
-        if value.ndim == 0 or batch_multiple(value.shape[0]) != 1:
-            raise CaptureError(
-                f"the input {node.name!r} of shape {list(value.shape)} has no free batch dimension",
-                "give every input the batch as dimension 0, and no size fixed to one batch size",
-            )
-        inputs.append(node)
-    return inputs
+def _name_keywords(module: torch.nn.Module, kwargs: Mapping[str, Any]) -> None:
+    """Gives a forward with `**kwargs` the names of these: torch knows inputs by its parameters.
 
+    Changes the module, which is on loan.
+    """
+    signature, forward = inspect.signature(module.forward), module.forward
+    kinds = [parameter.kind for parameter in signature.parameters.values()]
+    if inspect.Parameter.VAR_KEYWORD not in kinds:
+        return
 
-def _named_outputs(program: ExportedProgram) -> dict[str, Node]:
-    (output,) = (node for node in program.graph.nodes if node.op == "output")
-    tree = program.call_spec.out_spec
-    assert tree is not None
-    for spec in program.graph_signature.output_specs:
-        if spec.kind is not OutputKind.USER_OUTPUT:
-            raise CaptureError(
-                f"the model changes its input or buffer {spec.target!r} in place",
-                "clone it first; a segment keeps no state between frames",
-            )
-    leaves = list(output.args[0])
-    paths, _ = torch.utils._pytree.tree_flatten_with_path(
-        torch.utils._pytree.tree_unflatten(leaves, tree)
-    )
-    named: dict[str, Node] = {}
-    for path, leaf in paths:
-        if leaf is None:
-            continue
-        name = ".".join(str(_key_text(key)) for key in path) or "output"
-        value = fake_value(leaf) if isinstance(leaf, Node) else leaf
-        if not isinstance(value, torch.Tensor):
-            raise CaptureError(
-                f"the output {name!r} is a number or a size, no tensor",
-                "return tensors only; who sends a batch knows its size",
-            )
-        if not isinstance(leaf, Node) or spec_of(name, value) is None:
-            raise CaptureError(
-                f"the output {name!r} is no tensor with a batch dimension",
-                "return tensors of supported dtypes with one dimension that is the batch",
-            )
-        named[name] = leaf
-    return named
+    def named(*args: Any, **options: Any) -> Any:
+        return forward(*args, **options)
 
-
-def _key_text(key: Any) -> Any:
-    for attribute in ("key", "idx", "name"):
-        if hasattr(key, attribute):
-            return getattr(key, attribute)
-    return key
+    own = [p for p in signature.parameters.values() if p.kind != inspect.Parameter.VAR_KEYWORD]
+    known = {parameter.name for parameter in own}
+    keyword = inspect.Parameter.KEYWORD_ONLY
+    own += [inspect.Parameter(name, keyword) for name in kwargs if name not in known]
+    named.__signature__ = signature.replace(parameters=own)  # type: ignore[attr-defined]
+    module.forward = named
 
 
 def _data_nodes(program: ExportedProgram, inputs: list[Node]) -> frozenset[Node]:

@@ -30,8 +30,9 @@ from .calibrate import calibrate
 from .calibration_inputs import Calibration, calibration_inputs
 from .canonical import fold_batch_norms, parameter_values
 from .capture import CapturedModel, capture
-from .choose import DEFAULT_BOUNDARIES, choose_cuts, cuts_after
-from .errors import BundleError, CaptureError
+from .choose import DEFAULT_BOUNDARIES
+from .errors import BundleError, SegmentError
+from .example_inputs import with_usable_inputs
 from .graph import Cut
 from .int8_segments import quantise_bundle
 from .left_out import refusals
@@ -39,8 +40,10 @@ from .model_kind import is_classifier
 from .model_spec import ModelSpec
 from .onnx_cut import OnnxCutter, export_whole
 from .onnx_names import layer_names
+from .onnx_refusal import refused
 from .program import program_of
-from .verify import inseparable_cuts, verified_error
+from .separable import separable_cuts
+from .verify import verified_error
 from .weights import save_weights, share_weights
 
 Progress = Callable[[str, int, int], None]
@@ -75,7 +78,7 @@ def compile_model(
         if not (out / MANIFEST).is_file():
             raise BundleError(f"{out} exists and is no bundle", "give another --out")
     with borrowed(spec.module):
-        return _compile(spec, out, boundaries, after, calibration, progress)
+        return _compile(with_usable_inputs(spec), out, boundaries, after, calibration, progress)
 
 
 def _compile(
@@ -98,7 +101,7 @@ def _compile(
     )
     spec = replace(spec, classifies=classifies)
     steps("choose boundaries")
-    chosen = _choose_separable(model, spec, boundaries, after)
+    chosen = separable_cuts(model, spec, boundaries, after)
     cuts = [model.graph.cuts[i] for i in chosen]
     nodes = [model.cut_nodes[i] for i in chosen]
     fold_batch_norms(model.program, frozenset(node for crossing in nodes for node in crossing))
@@ -119,19 +122,7 @@ def _compile(
         del whole
         steps("verify against the unsplit model")
         manifest = _manifest(model, spec, out.name.removesuffix(".split"), cuts, draft)
-        left_out: dict[int, dict[str, str]] = defaultdict(dict)
-        worst = verified_error(
-            manifest,
-            draft,
-            spec,
-            TOLERANCE,
-            lambda b, values: left_out[b.id].update(refusals(b.tensors, values)),
-        )
-        manifest = replace(
-            manifest,
-            max_relative_error=float(f"{worst:.2g}"),
-            boundaries=tuple(replace(b, left_out=left_out[b.id]) for b in manifest.boundaries),
-        )
+        manifest = _verified(manifest, draft, spec)
         if calibration is not None:
             manifest = _calibrated(manifest, draft, calibration, progress)
         bundle = write_manifest(draft, manifest)
@@ -148,6 +139,25 @@ def _compile(
         raise BundleError(f"cannot write {out} ({error.strerror or error})") from error
     finally:
         shutil.rmtree(draft, ignore_errors=True)
+
+
+def _verified(manifest: Manifest, draft: Path, spec: ModelSpec) -> Manifest:
+    left_out: dict[int, dict[str, str]] = defaultdict(dict)
+    try:
+        worst = verified_error(
+            manifest,
+            draft,
+            spec,
+            TOLERANCE,
+            lambda b, values: left_out[b.id].update(refusals(b.tensors, values)),
+        )
+    except (BundleError, SegmentError) as error:
+        raise refused(error, manifest, draft) from error
+    return replace(
+        manifest,
+        max_relative_error=float(f"{worst:.2g}"),
+        boundaries=tuple(replace(b, left_out=left_out[b.id]) for b in manifest.boundaries),
+    )
 
 
 def _calibrated(
@@ -185,29 +195,6 @@ class _Steps:
     def __call__(self, what: str) -> None:
         self._progress(what, self._done, self.TOTAL)
         self._done += 1
-
-
-def _choose_separable(
-    model: CapturedModel, spec: ModelSpec, most: int, after: Sequence[str]
-) -> list[int]:
-    """The chosen cuts, without those at which the samples of a batch cannot be told apart."""
-    excluded: set[int] = set()
-    while True:
-        without = frozenset(excluded)
-        chosen = (
-            cuts_after(model.graph, after, without)
-            if after
-            else choose_cuts(model.graph, most, without)
-        )
-        bad = inseparable_cuts(model, chosen, spec)
-        if not bad:
-            return chosen
-        if bad & {chosen[0], chosen[-1]}:
-            raise CaptureError(
-                "the model mixes the samples of a batch",
-                "splitpoint batches requests of several devices and needs independent samples",
-            )
-        excluded |= bad
 
 
 def _write_programs(model: CapturedModel, nodes: Sequence[Sequence[Node]], folder: Path) -> None:

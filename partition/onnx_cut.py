@@ -23,6 +23,7 @@ from torch.fx import Node
 
 from .capture import CapturedModel
 from .errors import CaptureError
+from .onnx_refusal import without_onnx_form
 from .quiet import quiet_torch
 from .recurrent import one_step_shapes
 
@@ -58,10 +59,7 @@ def export_whole(model: CapturedModel, boundary_nodes: Sequence[Node]) -> WholeO
         while cause.__cause__ is not None:
             cause = cause.__cause__
         reason = next((line for line in str(cause).splitlines() if line.strip()), repr(cause))
-        raise CaptureError(
-            f"the model has an operation without an ONNX form ({reason[:300]})",
-            "replace it; the device runs its segments with onnxruntime",
-        ) from error
+        raise without_onnx_form(reason, model.layers) from error
     assert exported is not None
     proto = exported.model_proto
     values = dict(zip(extra, (value.name for value in proto.graph.output), strict=True))
