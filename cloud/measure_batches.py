@@ -13,6 +13,7 @@ from splitpoint.partition.samples import synthetic_samples
 from .batch_times import BatchTimes
 from .memory import is_out_of_memory
 from .runner import Runner
+from .waited import waited_s
 
 ROUNDS = 3
 LONGEST_ROUND_S = 0.3  # a size that takes longer is the largest that is measured
@@ -20,7 +21,9 @@ LONGEST_ROUND_S = 0.3  # a size that takes longer is the largest that is measure
 # kernels is paid once. Alone on a device it can hardly be measured; in a worker whose cores also
 # receive and decode for 32 clients, batches of 16 passed 1.1 to 1.3 times the frames of one by one.
 SAVED = 0.03
-STEADY = 1.3  # rounds that differ more were disturbed
+# A measurement was disturbed whose rounds differ more, or in which so large a share of the time was
+# spent waiting for a core.
+STEADY, MOST_WAITED = 1.3, 0.05
 WORSE = 1.15  # batches in which samples cost so much more than at best are not formed
 
 
@@ -55,7 +58,9 @@ def measure_batches(
     """The times of every segment for 1, 2, 4 … samples, and for `max_batch`.
 
     A size for which the device has no memory is beyond the limit of what is planned, and so is one
-    that makes samples dearer. Sizes that take too long to measure cost what samples cost before.
+    that makes samples dearer, but for what is seen on a machine that is busy with something else:
+    there any size may look dearer. Sizes that take too long to measure cost what samples cost
+    before.
     """
     values = synthetic_samples(bundle.manifest).inputs[0]
 
@@ -77,19 +82,22 @@ def measure_batches(
         if warm_s > LONGEST_ROUND_S:
             break
     # In turn, and each round by its own speed: a processor's changes from second to second.
+    began_s, waited_before_s = time.perf_counter(), waited_s()
     rounds = [np.array([run(size) for size in sizes]) for _ in range(ROUNDS)]
+    waited = (waited_s() - waited_before_s) / (time.perf_counter() - began_s)
     speed = np.array([found.sum() for found in rounds])
+    steady = bool(speed.max() <= STEADY * speed.min()) and waited <= MOST_WAITED
     ms = np.median([found / own for found, own in zip(rounds, speed, strict=True)], axis=0)
     ms *= float(np.median(speed))
     round_s = dict(zip(sizes, (ms.sum(axis=1) / 1e3).tolist(), strict=True))
-    limit = _worthwhile(round_s, max_batch)
+    limit = _worthwhile(round_s, max_batch) if steady else max_batch
     rows = [_planned(dict(zip(sizes, row, strict=True)), limit) for row in ms.T.tolist()]
     return Measured(
         rows=rows,
         limit=limit,
         padded=bool(runner.sizes),
         round_s=round_s,
-        steady=bool(speed.max() <= STEADY * speed.min()),
+        steady=steady,
     )
 
 

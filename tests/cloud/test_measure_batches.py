@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from splitpoint.cloud import measure_batches as module
 from splitpoint.cloud.measure_batches import LONGEST_ROUND_S, SAVED, Measured
+from splitpoint.cloud.waited import waited_s
 from splitpoint.partition.bundle import Bundle
 
 
@@ -24,6 +25,8 @@ class _Runner:
 def measure(
     monkeypatch: pytest.MonkeyPatch, small_bundle: Bundle
 ) -> Callable[[Callable[[int], float], int], tuple[Measured, list[int]]]:
+    monkeypatch.setattr(module, "waited_s", lambda: 0.0)  # whatever else this machine does
+
     def run(ms: Callable[[int], float], max_batch: int) -> tuple[Measured, list[int]]:
         runner: Any = _Runner(ms)
 
@@ -108,3 +111,38 @@ def test_no_memory_for_one_is_an_error(measure: Any) -> None:
 
     with pytest.raises(MemoryError):
         measure(ms, 16)
+
+
+def test_nothing_is_concluded_from_what_others_disturbed(
+    measure: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a busy machine any size may look dearer: batches are not given up for that."""
+
+    def dearer(size: int) -> float:
+        return size * (1.0 if size <= 8 else 1.3)
+
+    measured, _ = measure(dearer, 32)
+    assert measured.steady
+    assert measured.limit == 8
+    waited = iter((0.0, 1e6))
+    monkeypatch.setattr(module, "waited_s", lambda: next(waited))
+    measured, _ = measure(dearer, 32)
+    assert not measured.steady
+    assert measured.limit == 32
+
+
+def test_rounds_that_differ_were_disturbed(measure: Any) -> None:
+    calls = 0
+
+    def ms(size: int) -> float:
+        nonlocal calls
+        calls += 1
+        return size * (3.0 if calls > 12 else 1.0)  # in the third round
+
+    assert not measure(ms, 4)[0].steady
+
+
+def test_waiting_for_a_core_is_counted() -> None:
+    before_s = waited_s()
+    assert before_s >= 0.0
+    assert waited_s() >= before_s
