@@ -46,8 +46,13 @@ class OneLine(logging.Formatter):
     """A message as one line without control characters, whoever put what into it."""
 
     def formatMessage(self, record: logging.LogRecord) -> str:
-        """The message; a traceback comes after it, as Python writes it."""
+        """The message alone."""
         return printable(super().formatMessage(record), MOST_LOGGED)
+
+    def formatException(self, ei: Any) -> str:
+        """The traceback behind it, indented: no line of it can be taken for one of the log."""
+        lines = super().formatException(ei).splitlines()
+        return "\n".join(f"    {printable(line, MOST_LOGGED)}" for line in lines)
 
 
 class Steps:
