@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Callable
 from contextlib import suppress
 
 import pytest
+from patience import PATIENCE_S, until
 from scripted_worker import ScriptedCall, frame, manners
 from splitpoint.edge.frame_stream import MOST_CREDITS, FrameStream
 from splitpoint.edge.link_probe import probe_link
@@ -47,7 +47,7 @@ async def test_replies_out_of_order_find_their_frames() -> None:
         return held[::-1] if len(held) == 2 else []
 
     stream = await opened(answer)
-    replies = await asyncio.gather(stream.ask(frame, 1000), stream.ask(frame, 1000))
+    replies = await asyncio.gather(stream.ask(frame, 60_000), stream.ask(frame, 60_000))
     assert replies[0].reply.id < replies[1].reply.id
     await stream.close()
 
@@ -60,7 +60,7 @@ async def test_unreadable_message_is_known_by_its_place() -> None:
 
     stream = await opened(answer)
     with pytest.raises(FrameRejectedError):
-        await stream.ask(frame, 1000)
+        await stream.ask(frame, 60_000)
     assert stream.broken is None
     await stream.close()
 
@@ -75,7 +75,7 @@ async def test_damaged_reply_is_corrupt_and_the_stream_lives() -> None:
     stream = await opened(answer)
     for _ in range(3):
         with pytest.raises(FrameCorruptError):
-            await stream.ask(frame, 1000)
+            await stream.ask(frame, 60_000)
     await stream.close()
 
 
@@ -84,11 +84,9 @@ async def test_stalled_link_does_not_hold_up_the_budget() -> None:
     stream = await opened(lambda message, index: manners(message, credits=1))
     call: ScriptedCall = stream._call
     call.writable.clear()
-    start = time.perf_counter()
-    results = await asyncio.gather(
-        *(stream.ask(frame, 100) for _ in range(3)), return_exceptions=True
-    )
-    assert time.perf_counter() - start < 0.5
+    # The write would block for ever: that they end at all is their budgets' doing.
+    asking = (stream.ask(frame, 100) for _ in range(3))
+    results = await asyncio.wait_for(asyncio.gather(*asking, return_exceptions=True), PATIENCE_S)
     assert all(isinstance(result, FrameExpiredError) for result in results)
     sent = len(call.sent)
     call.writable.set()
@@ -100,12 +98,11 @@ async def test_stalled_link_does_not_hold_up_the_budget() -> None:
 
 async def test_cancelled_frame_is_cancelled_at_the_worker() -> None:
     stream = await opened(lambda message, index: manners(message))
-    asking = asyncio.create_task(stream.ask(frame, 1000))
-    await asyncio.sleep(0.01)
+    asking = asyncio.create_task(stream.ask(frame, 60_000))
+    await until(lambda: stream._call.sent[-1].WhichOneof("kind") == "frame")
     asking.cancel()
     await asyncio.gather(asking, return_exceptions=True)
-    await asyncio.sleep(0.01)
-    assert stream._call.sent[-1].WhichOneof("kind") == "cancel"
+    await until(lambda: stream._call.sent[-1].WhichOneof("kind") == "cancel")
     await stream.close()
 
 
@@ -116,7 +113,7 @@ async def test_end_of_stream_fails_what_waits() -> None:
     stream = await opened(answer)
     for _ in range(2):
         with pytest.raises(UnreachableError, match="lost"):
-            await stream.ask(frame, 1000)
+            await stream.ask(frame, 60_000)
     await stream.close()
 
 
@@ -128,9 +125,9 @@ async def test_draining_worker_gets_no_more_frames() -> None:
         return [draining, ok(message, index)]
 
     stream = await opened(answer)
-    await stream.ask(frame, 1000)
+    await stream.ask(frame, 60_000)
     with pytest.raises(OverloadedError, match="stopping"):
-        await stream.ask(frame, 1000)
+        await stream.ask(frame, 60_000)
     await stream.close()
 
 
@@ -155,7 +152,7 @@ async def test_expired_frame_keeps_its_credit_until_the_worker_answers() -> None
 
     stream = await opened(answer)
     results = await asyncio.gather(
-        *(stream.ask(frame, 50) for _ in range(6)), return_exceptions=True
+        *(stream.ask(frame, 500) for _ in range(6)), return_exceptions=True
     )
     assert all(isinstance(result, FrameExpiredError) for result in results)
     assert len(held) == 2  # the credits
@@ -163,7 +160,7 @@ async def test_expired_frame_keeps_its_credit_until_the_worker_answers() -> None
     busy = False
     for message, index in held:  # at last the worker answers the two
         stream._call._replies.put_nowait(ok(message, index))
-    replies = await asyncio.gather(*(stream.ask(frame, 1000) for _ in range(4)))
+    replies = await asyncio.gather(*(stream.ask(frame, 60_000) for _ in range(4)))
     assert len(replies) == 4
     await stream.close()
 
@@ -176,10 +173,8 @@ async def test_reply_to_a_frame_with_a_damaged_id_is_known_by_its_place() -> Non
         return [build_reply(pb.Reply(id=damaged, message_index=index, status=pb.CORRUPT))]
 
     stream = await opened(answer)
-    start = time.perf_counter()
-    with pytest.raises(FrameCorruptError):
-        await stream.ask(frame, 5000)
-    assert time.perf_counter() - start < 1
+    with pytest.raises(FrameCorruptError):  # and not that it expired
+        await stream.ask(frame, 60_000)
     await stream.close()
 
 
@@ -190,10 +185,10 @@ async def test_who_waits_for_a_credit_hears_at_once_that_the_stream_is_lost() ->
         return manners(message)
 
     stream = await opened(answer)
-    asking = [asyncio.create_task(stream.ask(frame, 60_000)) for _ in range(5)]
-    await asyncio.sleep(0.01)
+    asking = [asyncio.create_task(stream.ask(frame, 600_000)) for _ in range(5)]
+    await until(lambda: len(stream._unanswered) == 2)  # the credits
     stream._call._replies.put_nowait(b"")  # the worker ends the stream
-    results = await asyncio.wait_for(asyncio.gather(*asking, return_exceptions=True), 10)
+    results = await asyncio.wait_for(asyncio.gather(*asking, return_exceptions=True), PATIENCE_S)
     assert {type(result) for result in results} == {UnreachableError}
     await stream.close()
 
@@ -207,7 +202,8 @@ async def test_who_gives_up_says_how_long_it_waited() -> None:
     stream = await opened(answer)
     stream.on_late = lambda nbytes, waited_ms: late.append((nbytes, waited_ms))
     asking = asyncio.create_task(stream.ask(frame, 60_000))
-    await asyncio.sleep(0.05)
+    await until(lambda: stream._call.sent[-1].WhichOneof("kind") == "frame")
+    await asyncio.sleep(0.05)  # at least
     asking.cancel()
     await asyncio.gather(asking, return_exceptions=True)
     assert len(late) == 1
@@ -238,7 +234,7 @@ async def test_times_that_cannot_be_true_are_cut_to_what_can(times: pb.Times) ->
 
     stream = await opened(answer)
     before_ms = stream.round_trip_ms
-    found = await stream.ask(frame, 5000)
+    found = await stream.ask(frame, 60_000)
     assert 0 <= found.queue_ms <= found.server_ms <= found.answer_ms
     if times.total_us == MOST:
         assert stream.round_trip_ms == before_ms > 0
