@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from patience import PATIENCE_S, stalled, swallowing, until
 from splitpoint.cli.relay import Relay
 from splitpoint.cloud.worker import Worker
 from splitpoint.codec import Array, SplitpointError
@@ -95,15 +96,13 @@ async def test_the_device_is_first(
         stream = agent._workers.stream
         assert stream is not None
         stream.on_late = lambda nbytes, waited_ms: late.append(waited_ms)
-        stalling = asyncio.create_task(relay.stall(0.8))
-        await asyncio.sleep(0.05)
-        result = await agent.infer({"pixels": pixels})
-        assert_right(result, expected, Outcome.LOCAL)
-        assert "no answer within 50 ms" in result.why
-        assert 50 <= result.total_ms < BUDGET_MS / 2
-        assert len(late) == 1  # who adapts hears of it
-        assert late[0] >= 50
-        await stalling
+        async with stalled(relay):
+            result = await agent.infer({"pixels": pixels})
+            assert_right(result, expected, Outcome.LOCAL)
+            assert "no answer within 50 ms" in result.why
+            assert 50 <= result.total_ms < BUDGET_MS
+            assert len(late) == 1  # who adapts hears of it
+            assert late[0] >= 50
         await assert_all_credits_are_there(agent, pixels)
         assert agent._workers.stream is stream
         assert stream.idle
@@ -117,9 +116,10 @@ async def test_the_cloud_is_first_although_the_device_has_begun(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    ended: list[str] = []
+    begun, ended = asyncio.Event(), list[str]()
 
     async def slow(self: LocalFinish, values: Mapping[str, Array], boundary: int) -> object:
+        begun.set()
         try:
             await asyncio.sleep(60)
         except asyncio.CancelledError:
@@ -128,11 +128,11 @@ async def test_the_cloud_is_first_although_the_device_has_begun(
 
     async with Relay(worker.address, FAST) as relay, hedging(relay, tmp_path, 10) as agent:
         replace_run(monkeypatch, slow)  # type: ignore[arg-type]
-        stalling = asyncio.create_task(relay.stall(0.3))
-        await asyncio.sleep(0.05)
-        assert_right(await agent.infer({"pixels": pixels}), expected, Outcome.ANSWERED)
+        async with stalled(relay):
+            frame = asyncio.create_task(agent.infer({"pixels": pixels}))
+            await asyncio.wait_for(begun.wait(), PATIENCE_S)
+        assert_right(await frame, expected, Outcome.ANSWERED)
         assert ended == ["cancelled"]
-        await stalling
 
 
 async def test_a_device_that_cannot_finish_leaves_the_frame_to_the_cloud(
@@ -150,11 +150,11 @@ async def test_a_device_that_cannot_finish_leaves_the_frame_to_the_cloud(
 
     async with Relay(worker.address, FAST) as relay, hedging(relay, tmp_path, 10) as agent:
         replace_run(monkeypatch, broken)  # type: ignore[arg-type]
-        stalling = asyncio.create_task(relay.stall(0.3))
-        await asyncio.sleep(0.05)
-        assert_right(await agent.infer({"pixels": pixels}), expected, Outcome.ANSWERED)
+        async with stalled(relay):
+            frame = asyncio.create_task(agent.infer({"pixels": pixels}))
+            await until(lambda: asked == [1])
+        assert_right(await frame, expected, Outcome.ANSWERED)
         assert asked == [1]
-        await stalling
 
 
 async def test_where_neither_can_the_frame_ends_with_the_devices_reason(
@@ -165,22 +165,22 @@ async def test_where_neither_can_the_frame_ends_with_the_devices_reason(
 
     async with Relay(worker.address, FAST) as relay, hedging(relay, tmp_path, 10, 700) as agent:
         replace_run(monkeypatch, broken)  # type: ignore[arg-type]
-        stalling = asyncio.create_task(relay.stall(1.5))
-        await asyncio.sleep(0.05)
-        result = await agent.infer({"pixels": pixels})
-        assert result.outcome is Outcome.FAILED
-        assert "no memory left" in result.why
-        assert sum(agent.outcomes.values()) == 1
-        await stalling
+        async with stalled(relay):
+            result = await agent.infer({"pixels": pixels})
+            assert result.outcome is Outcome.FAILED
+            assert "no memory left" in result.why
+            assert sum(agent.outcomes.values()) == 1
 
 
 async def test_a_worker_that_is_gone_is_found_out_although_the_device_is_always_first(
     worker: Worker, pixels: np.ndarray, expected: np.ndarray, tmp_path: Path
 ) -> None:
     """Else every frame would be sent into the void and wait for what usually suffices."""
-    async with Relay(worker.address, FAST) as relay, hedging(relay, tmp_path, 30) as agent:
-        swallowing = asyncio.create_task(relay.black_hole(60))
-        await asyncio.sleep(0.05)
+    async with (
+        Relay(worker.address, FAST) as relay,
+        hedging(relay, tmp_path, 30) as agent,
+        swallowing(relay),
+    ):
         for _ in range(600):
             result = await agent.infer({"pixels": pixels})
             assert_right(result, expected, Outcome.LOCAL)
@@ -189,8 +189,6 @@ async def test_a_worker_that_is_gone_is_found_out_although_the_device_is_always_
             await asyncio.sleep(0.05)
         else:
             pytest.fail("frames go on waiting")
-        swallowing.cancel()
-        await asyncio.gather(swallowing, return_exceptions=True)
 
 
 async def test_without_answers_to_compare_with_there_is_no_hedge(
@@ -199,10 +197,10 @@ async def test_without_answers_to_compare_with_there_is_no_hedge(
     async with Relay(worker.address, FAST) as relay, hedging(relay, tmp_path, 1) as agent:
         agent._path._answers.clear()
         agent._path._answers.extend([1.0] * (FEWEST_ANSWERS - 1))
-        stalling = asyncio.create_task(relay.stall(0.5))
-        await asyncio.sleep(0.05)
-        assert_right(await agent.infer({"pixels": pixels}), expected, Outcome.ANSWERED)
-        await stalling
+        async with stalled(relay):
+            frame = asyncio.create_task(agent.infer({"pixels": pixels}))
+            await asyncio.sleep(0.3)
+        assert_right(await frame, expected, Outcome.ANSWERED)
 
 
 async def test_a_frame_that_nobody_waits_for_ends_both(
@@ -219,13 +217,11 @@ async def test_a_frame_that_nobody_waits_for_ends_both(
 
     async with Relay(worker.address, FAST) as relay, hedging(relay, tmp_path, 10) as agent:
         replace_run(monkeypatch, slow)  # type: ignore[arg-type]
-        stalling = asyncio.create_task(relay.stall(0.5))
-        await asyncio.sleep(0.05)
-        frame = asyncio.create_task(agent.infer({"pixels": pixels}))
-        await asyncio.wait_for(begun.wait(), 20)
-        frame.cancel()
-        await asyncio.gather(frame, return_exceptions=True)
-        assert ended.is_set()
-        assert agent._path._asking == 0
-        await stalling
+        async with stalled(relay):
+            frame = asyncio.create_task(agent.infer({"pixels": pixels}))
+            await asyncio.wait_for(begun.wait(), PATIENCE_S)
+            frame.cancel()
+            await asyncio.gather(frame, return_exceptions=True)
+            assert ended.is_set()
+            assert agent._path._asking == 0
         await assert_all_credits_are_there(agent, pixels)
