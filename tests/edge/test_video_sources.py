@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from patience import PATIENCE_S, until
 from rtsp_camera import rtsp_camera
 from splitpoint.codec import Array
 from splitpoint.edge import EdgeAgent, Given
@@ -27,8 +28,9 @@ from splitpoint.partition.bundle import Bundle
 from splitpoint.partition.picture import PictureInput
 from videos import damage, grey_frames, jpeg, mjpeg_server, write_video
 
-PICTURE = PictureInput(resize_px=26, height_px=24, width_px=24)
-FEED = InputFeed(model="small", specs=(PICTURE.spec,), picture=PICTURE)
+INPUT = PictureInput(resize_px=26, height_px=24, width_px=24)
+FEED = InputFeed(model="small", specs=(INPUT.spec,), picture=INPUT)
+Script = list[Array | threading.Event | None]
 
 
 def frames_of(path: Path) -> list[Array | None]:
@@ -92,23 +94,23 @@ async def test_a_video_that_is_left_is_closed(tmp_path: Path) -> None:
         assert (await anext(frames)).metadata == f"{video}#0"
     for thread in threading.enumerate():
         if thread.name == "splitpoint-video":
-            thread.join(5)
+            thread.join(PATIENCE_S)
             assert not thread.is_alive()
 
 
 class FakeCapture:
-    """Plays a list: an array, None, or a number of seconds to hang before the next."""
+    """Plays a list: an array, None, or an event, until which it hangs before the next."""
 
-    def __init__(self, script: list[Array | float | None]) -> None:
+    def __init__(self, script: Script) -> None:
         self._script = iter(script)
         self.closed = False
 
     def read(self) -> Array | None:
         assert not self.closed
         for item in self._script:
-            if not isinstance(item, float):
+            if not isinstance(item, threading.Event):
                 return item
-            time.sleep(item)
+            assert item.wait(PATIENCE_S)
         return None
 
     def close(self) -> None:
@@ -116,7 +118,7 @@ class FakeCapture:
 
 
 def fake(
-    *scripts: list[Array | float | None], refusals: int = 0
+    *scripts: Script, refusals: int = 0
 ) -> tuple[Callable[[], FakeCapture], list[FakeCapture]]:
     """Opens one script after the other; after the first, so many attempts fail."""
     captures: list[FakeCapture] = []
@@ -136,7 +138,7 @@ async def some(source: LiveSource, count: int) -> list[Given]:
     await source.open()
     try:
         async with aclosing(source.frames(FEED)) as frames:
-            return [await asyncio.wait_for(anext(frames), 10) for _ in range(count)]
+            return [await asyncio.wait_for(anext(frames), PATIENCE_S) for _ in range(count)]
     finally:
         await source.close()
 
@@ -165,29 +167,42 @@ async def test_a_lost_camera_comes_back(caplog: pytest.LogCaptureFixture) -> Non
 
 
 async def test_a_stall_is_told_once_and_waited_for(caplog: pytest.LogCaptureFixture) -> None:
-    opener, captures = fake([PICTURE, 0.5, PICTURE], [])
-    assert len(await some(LiveSource("camera 0", opener, stall_s=0.1), 2)) == 2
-    assert [record.getMessage() for record in caplog.records] == ["camera 0: no frame for 0.1 s"]
-    assert len(captures) == 1
+
+    async def stalled(last: Array | None, then: Script) -> list[FakeCapture]:
+        """Hangs until that is told, and then gives `last`."""
+        over = threading.Event()
+        opener, captures = fake([PICTURE, over, last], then)
+        coming = asyncio.create_task(some(LiveSource("camera 0", opener, stall_s=1.0), 2))
+        await until(lambda: "camera 0: no frame for 1 s" in caplog.messages)
+        over.set()
+        assert len(await coming) == 2
+        return captures
+
+    assert len(await stalled(PICTURE, [])) == 1
+    assert caplog.messages == ["camera 0: no frame for 1 s"]
     # A stall that ends in a failure is a loss, and the camera is opened again.
-    opener, captures = fake([PICTURE, 0.2, None], [PICTURE])
-    assert len(await some(LiveSource("camera 0", opener, stall_s=0.1), 2)) == 2
-    assert len(captures) == 2
+    caplog.clear()
+    assert len(await stalled(None, [PICTURE])) == 2
 
 
 async def test_a_camera_that_hangs_does_not_hold_up_the_end() -> None:
-    opener, _ = fake([PICTURE, 3.0])
-    source = LiveSource("camera 0", opener, stall_s=10)
+    hanging, over = threading.Event(), threading.Event()
+
+    class Hanging(FakeCapture):
+        def read(self) -> Array | None:
+            hanging.set()
+            over.wait(2 * PATIENCE_S)
+            return None
+
+    source = LiveSource("camera 0", lambda: Hanging([]), stall_s=2 * PATIENCE_S)
     await source.open()
     async with aclosing(source.frames(FEED)) as frames:
-        await anext(frames)
         coming = asyncio.ensure_future(anext(frames))
-        await asyncio.sleep(0.05)
+        await until(hanging.is_set)
         coming.cancel()
         await asyncio.gather(coming, return_exceptions=True)
-        start = time.monotonic()
-    await source.close()
-    assert time.monotonic() - start < 2
+    await asyncio.wait_for(source.close(), PATIENCE_S)
+    over.set()  # it hung until here
 
 
 async def test_nothing_is_read_that_nobody_asked_for() -> None:
@@ -229,7 +244,7 @@ async def test_a_stream_that_stalls_is_opened_again(caplog: pytest.LogCaptureFix
         for _ in range(5 if visit == 0 else 1000):
             yield jpeg(100)
             time.sleep(0.01)
-        over.wait(20)  # and says nothing more
+        over.wait(2 * PATIENCE_S)  # and says nothing more
 
     with mjpeg_server(parts) as url:
         source = LiveSource("camera", partial(open_stream, url, 1.0), stall_s=0.8)
