@@ -1,4 +1,8 @@
-"""Frames that go on while something goes wrong, and what must hold of them."""
+"""Frames that go on while something goes wrong, and what must hold of them.
+
+How late something is counts without the time that this process was kept waiting for a processor: on
+a machine that does other things everything is later, and nothing is wrong.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+from patience import until
 from processes import MAIN
 from splitpoint.edge import EdgeAgent, Outcome, Result
 from splitpoint.partition.relative_error import relative_error
@@ -21,6 +26,8 @@ FPS, BUDGET_MS = 15, 600.0
 # A finish of the small model takes a millisecond; the rest is for a machine that does other things.
 FINISH_MS = 400.0
 BACK_S = 2.0
+BEAT_S = 0.01
+SHARED = 4  # a frame passes from process to process, and each waits for its turn
 
 
 class WorkerProcess:
@@ -73,14 +80,29 @@ class Course:
     agent: EdgeAgent
     expected: np.ndarray
     results: list[tuple[float, Result]] = field(default_factory=list)
+    lost: list[tuple[float, float]] = field(default_factory=list)  # when a beat ended, how late
+
+    async def beat(self) -> None:
+        """Measures how late the event loop is, for ever."""
+        while True:
+            due_s = time.perf_counter() + BEAT_S
+            await asyncio.sleep(BEAT_S)
+            now_s = time.perf_counter()
+            self.lost.append((now_s, now_s - due_s))
+
+    def lost_s(self, begin_s: float, end_s: float) -> float:
+        """What the machine took from this process in that time, and from others as well."""
+        late_s = sum(late for at_s, late in self.lost if begin_s < at_s < end_s + BEAT_S)
+        return SHARED * late_s
 
     def check(self) -> None:
         """Every frame has its answer, none is later than its budget and one finish."""
         assert sum(self.agent.outcomes.values()) == len(self.results) > 0
-        for _, result in self.results:
+        for at_s, result in self.results:
             assert result.outcome in (Outcome.ANSWERED, Outcome.LOCAL), result.why
             assert relative_error(result.outputs["output"], self.expected) < 0.05, result.why
-            assert result.total_ms < BUDGET_MS + FINISH_MS, result.why
+            lost_ms = 1e3 * self.lost_s(at_s - result.total_ms / 1e3, at_s)
+            assert result.total_ms < BUDGET_MS + FINISH_MS + lost_ms, result.why
 
     def count(self, outcome: Outcome, *, after_s: float = 0.0) -> int:
         return sum(r.outcome is outcome and at_s > after_s for at_s, r in self.results)
@@ -100,11 +122,7 @@ async def course(
 ) -> AsyncIterator[Course]:
     """Frames at a steady rate until the block ends; a second before it and one after it."""
     async with agent:
-        for _ in range(600):
-            if agent.can_finish:
-                break
-            await asyncio.sleep(0.05)
-        assert agent.can_finish
+        await until(lambda: agent.can_finish, "the device cannot finish")
         running = Course(agent, expected)
         stop = asyncio.Event()
 
@@ -120,6 +138,7 @@ async def course(
                 await asyncio.sleep(max(due - time.perf_counter(), 0))
             await asyncio.gather(*tasks)
 
+        beating = asyncio.create_task(running.beat())
         driving = asyncio.create_task(drive())
         try:
             await asyncio.sleep(1)
@@ -127,16 +146,17 @@ async def course(
         finally:
             stop.set()
             await driving
+            beating.cancel()
+            await asyncio.gather(beating, return_exceptions=True)
     running.check()
     assert running.count(Outcome.ANSWERED) > 0
 
 
 async def until_back(running: Course, fault: Awaitable[object]) -> None:
-    """Waits for the fault's end, and for a worker's answer after it, for `BACK_S` at most."""
+    """Waits for the fault's end, and for a worker's answer after it: `BACK_S` at most."""
     await fault
     end_s = time.perf_counter()
-    while running.back_after_s(end_s) == float("inf"):
-        assert time.perf_counter() - end_s < BACK_S + 1, "nobody answers again"
-        await asyncio.sleep(0.02)
-    assert running.back_after_s(end_s) < BACK_S
+    await until(lambda: running.back_after_s(end_s) < float("inf"), "nobody answers again")
+    took_s = running.back_after_s(end_s)
+    assert took_s < BACK_S + running.lost_s(end_s, end_s + took_s)
     await asyncio.sleep(0.5)

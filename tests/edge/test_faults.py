@@ -20,6 +20,7 @@ import pytest
 import torch
 from course import BUDGET_MS, WorkerProcess, course, until_back, worker_process
 from garbage import GarblingProxy
+from patience import PATIENCE_S, until
 from processes import MAIN, free_port
 from splitpoint.cli.relay import Relay
 from splitpoint.edge import EdgeAgent, Outcome
@@ -60,8 +61,7 @@ async def test_worker_killed_and_started_again(
         agent = agent_of(worker.address, tmp_path)
         async with course(agent, pixels, expected) as running:
             worker.end(signal.SIGKILL)  # frames are under way
-            await asyncio.sleep(1)
-            assert running.count(Outcome.LOCAL) > 0
+            await until(lambda: running.count(Outcome.LOCAL) > 0)
             await until_back(running, asyncio.to_thread(worker.start))
 
 
@@ -118,11 +118,11 @@ async def test_black_hole_of_30_s(
         begin_s = time.perf_counter()
         await until_back(running, relay.black_hole(30))
         later = [
-            result.total_ms
+            result.why
             for at_s, result in running.results
-            if 4 * BUDGET_MS / 1e3 < at_s - begin_s < 28
+            if 4 * BUDGET_MS / 1e3 + running.lost_s(begin_s, at_s) < at_s - begin_s < 28
         ]
-        assert np.median(later) < BUDGET_MS / 2
+        assert sum("has not answered lately" in why for why in later) > len(later) / 2
 
 
 async def test_link_that_flaps_each_second(
@@ -172,8 +172,7 @@ async def test_worker_that_answers_garbage(
         course(agent_of(proxy.address, tmp_path), pixels, expected) as running,
     ):
         proxy.garbling = True
-        await asyncio.sleep(3)
-        assert proxy.garbled > 4
+        await until(lambda: proxy.garbled > 4)
         proxy.garbling = False
         await until_back(running, asyncio.sleep(0))
 
@@ -235,7 +234,7 @@ def test_sigterm_in_the_middle(worker: WorkerProcess, photos: Path, tmp_path: Pa
     assert process.stdout is not None
     lines = [process.stdout.readline() for _ in range(20)]
     process.send_signal(signal.SIGTERM)
-    rest, errors = process.communicate(timeout=20)
+    rest, errors = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 0, errors
     import json
 
