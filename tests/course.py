@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from patience import until
+from patience import Lateness, until
 from processes import MAIN
 from splitpoint.edge import EdgeAgent, Outcome, Result
 from splitpoint.partition.relative_error import relative_error
@@ -26,7 +26,6 @@ FPS, BUDGET_MS = 15, 600.0
 # A finish of the small model takes a millisecond; the rest is for a machine that does other things.
 FINISH_MS = 400.0
 BACK_S = 2.0
-BEAT_S = 0.01
 SHARED = 4  # a frame passes from process to process, and each waits for its turn
 
 
@@ -80,20 +79,11 @@ class Course:
     agent: EdgeAgent
     expected: np.ndarray
     results: list[tuple[float, Result]] = field(default_factory=list)
-    lost: list[tuple[float, float]] = field(default_factory=list)  # when a beat ended, how late
-
-    async def beat(self) -> None:
-        """Measures how late the event loop is, for ever."""
-        while True:
-            due_s = time.perf_counter() + BEAT_S
-            await asyncio.sleep(BEAT_S)
-            now_s = time.perf_counter()
-            self.lost.append((now_s, now_s - due_s))
+    lateness: Lateness = field(default_factory=Lateness)
 
     def lost_s(self, begin_s: float, end_s: float) -> float:
-        """What the machine took from this process in that time, and from others as well."""
-        late_s = sum(late for at_s, late in self.lost if begin_s < at_s < end_s + BEAT_S)
-        return SHARED * late_s
+        """What the machine took from this process and the others in that time."""
+        return SHARED * self.lateness.within_s(begin_s, end_s)
 
     def check(self) -> None:
         """Every frame has its answer, none is later than its budget and one finish."""
@@ -121,9 +111,9 @@ async def course(
     agent: EdgeAgent, pixels: np.ndarray, expected: np.ndarray
 ) -> AsyncIterator[Course]:
     """Frames at a steady rate until the block ends; a second before it and one after it."""
-    async with agent:
+    async with agent, Lateness() as lateness:
         await until(lambda: agent.can_finish, "the device cannot finish")
-        running = Course(agent, expected)
+        running = Course(agent, expected, lateness=lateness)
         stop = asyncio.Event()
 
         async def one() -> None:
@@ -138,7 +128,6 @@ async def course(
                 await asyncio.sleep(max(due - time.perf_counter(), 0))
             await asyncio.gather(*tasks)
 
-        beating = asyncio.create_task(running.beat())
         driving = asyncio.create_task(drive())
         try:
             await asyncio.sleep(1)
@@ -146,8 +135,6 @@ async def course(
         finally:
             stop.set()
             await driving
-            beating.cancel()
-            await asyncio.gather(beating, return_exceptions=True)
     running.check()
     assert running.count(Outcome.ANSWERED) > 0
 

@@ -7,6 +7,7 @@ where that would take a minute.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
@@ -14,6 +15,7 @@ import pytest
 from splitpoint.cli.relay import Relay
 
 PATIENCE_S = 60.0
+BEAT_S = 0.01
 FOREVER_S = 3600.0  # of a fault that the test ends
 
 
@@ -24,6 +26,34 @@ async def until(condition: Callable[[], bool], what: str = "it did not come abou
             return
         await asyncio.sleep(0.01)
     pytest.fail(what)
+
+
+class Lateness:
+    """How late the event loop is while it is entered: what the machine takes from this process."""
+
+    def __init__(self) -> None:
+        self._beats: list[tuple[float, float]] = []  # when one ended, and how late
+        self._task: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> Lateness:
+        self._task = asyncio.create_task(self._beat())
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        assert self._task is not None
+        self._task.cancel()
+        await asyncio.gather(self._task, return_exceptions=True)
+
+    async def _beat(self) -> None:
+        while True:
+            due_s = time.perf_counter() + BEAT_S
+            await asyncio.sleep(BEAT_S)
+            now_s = time.perf_counter()
+            self._beats.append((now_s, now_s - due_s))
+
+    def within_s(self, begin_s: float, end_s: float) -> float:
+        """All of it between two times of `time.perf_counter`."""
+        return sum(late for at_s, late in self._beats if begin_s < at_s < end_s + BEAT_S)
 
 
 @asynccontextmanager

@@ -17,7 +17,7 @@ MAIN = [sys.executable, "-W", "error", "-c", "from splitpoint.cli.main import ma
 
 
 def splitpoint(
-    *arguments: str, cwd: Path | None = None, timeout: float = 120
+    *arguments: str, cwd: Path | None = None, timeout: float = 300
 ) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [*MAIN, *arguments], capture_output=True, text=True, cwd=cwd, timeout=timeout, check=False

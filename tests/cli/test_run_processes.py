@@ -314,7 +314,7 @@ def test_a_missing_extra_is_named(
     done = subprocess.run(
         [*MAIN[:-1], code, "run", "--bundle", str(small_bundle.folder), "--split", "local",
          *arguments],
-        capture_output=True, text=True, timeout=60, check=False, cwd=tmp_path,
+        capture_output=True, text=True, timeout=300, check=False, cwd=tmp_path,
         stdin=subprocess.DEVNULL,
     )  # fmt: skip
     assert done.returncode == 1
