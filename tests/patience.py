@@ -70,6 +70,19 @@ async def stalled(relay: Relay) -> AsyncIterator[None]:
 
 
 @asynccontextmanager
+async def refusing(relay: Relay) -> AsyncIterator[None]:
+    """Connections are reset, and none accepted within the block."""
+    cutting = asyncio.create_task(relay.cut(FOREVER_S))
+    await asyncio.sleep(0)  # it begins
+    try:
+        yield
+    finally:
+        cutting.cancel()
+        await asyncio.gather(cutting, return_exceptions=True)
+        await relay.cut(0)
+
+
+@asynccontextmanager
 async def swallowing(relay: Relay) -> AsyncIterator[None]:
     """All bytes vanish within the block; then connections are reset."""
     hole = asyncio.create_task(relay.black_hole(FOREVER_S))

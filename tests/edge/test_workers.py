@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from patience import FOREVER_S, PATIENCE_S, refusing, until
 from splitpoint.cli.relay import Relay
 from splitpoint.cloud.engine import Engine
 from splitpoint.cloud.worker import Worker
@@ -28,7 +29,6 @@ from splitpoint.proto.status import UnreachableError
 
 FAST = parse_link("1000mbps,0ms")
 NOBODY = "127.0.0.1:9"
-PATIENCE_S = 60.0
 
 
 @pytest.fixture
@@ -62,14 +62,6 @@ def in_use(agent: EdgeAgent) -> str:
 def link_to(agent: EdgeAgent, server: str) -> WorkerLink:
     assert agent._workers is not None
     return next(link for link in agent._workers._links if link.server == server)
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    for _ in range(int(50 * PATIENCE_S)):
-        if condition():
-            return
-        await asyncio.sleep(0.02)
-    pytest.fail("it did not come about")
 
 
 @pytest.mark.parametrize(
@@ -183,20 +175,19 @@ async def test_a_worker_is_left_alone_until_it_echoes_and_then_used_again(
     ):
         agent._workers.current = link_to(agent, one.address)  # type: ignore[union-attr]
         assert (await agent.infer({"pixels": pixels})).outcome is Outcome.ANSWERED
-        refusing = asyncio.create_task(one.cut(1.0))
         first = link_to(agent, one.address)
-        for _ in range(FAILURES):
-            await asyncio.sleep(0)
-            agent._workers.current = first  # type: ignore[union-attr]
-            assert (await agent.infer({"pixels": pixels})).outcome is Outcome.ANSWERED
-        assert in_use(agent) == two[1].address
-        await until(lambda: first.breaker.is_open or first.usable)
-        sent = one.uplink_bytes
-        for _ in range(10):
-            assert (await agent.infer({"pixels": pixels})).outcome is Outcome.ANSWERED
-        assert in_use(agent) == two[1].address
-        assert one.uplink_bytes == sent or refusing.done()
-        await refusing
+        async with refusing(one):
+            for _ in range(FAILURES):
+                await asyncio.sleep(0)
+                agent._workers.current = first  # type: ignore[union-attr]
+                assert (await agent.infer({"pixels": pixels})).outcome is Outcome.ANSWERED
+            assert in_use(agent) == two[1].address
+            await until(lambda: first.breaker.is_open)
+            sent = one.uplink_bytes
+            for _ in range(10):
+                assert (await agent.infer({"pixels": pixels})).outcome is Outcome.ANSWERED
+            assert in_use(agent) == two[1].address
+            assert one.uplink_bytes == sent
         await until(lambda: first.usable and first.wait_ms is not None)
         # Now the other goes, and frames come back.
         await two[1].__aexit__(None, None, None)
@@ -290,13 +281,14 @@ async def test_nothing_goes_on_after_the_end_of_an_agent_with_frames_under_way(
         async with agent:
             agent._workers.current = link_to(agent, relay.address)  # type: ignore[union-attr]
             assert (await agent.infer({"pixels": pixels})).outcome is Outcome.ANSWERED
-            stalling = asyncio.create_task(relay.stall(0.5))
-            await asyncio.sleep(0.05)
+            stalling = asyncio.create_task(relay.stall(FOREVER_S))
+            await asyncio.sleep(0)  # it begins
             asking = [asyncio.create_task(agent.infer({"pixels": pixels})) for _ in range(6)]
             await asyncio.sleep(0.1)
         results = await asyncio.wait_for(asyncio.gather(*asking), PATIENCE_S)
         assert {one.outcome for one in results} == {Outcome.FAILED}
-        await stalling
+        stalling.cancel()
+        await asyncio.gather(stalling, return_exceptions=True)
         names = {task.get_name() for task in asyncio.all_tasks()}
         assert not names & {"probe-worker", "ask-worker", "open-stream", "watch-workers"}
         assert not agent._workers.current.breaker.is_open  # type: ignore[union-attr]
