@@ -98,8 +98,9 @@ class Computing:
             self._wake.notify_all()
 
     def can_compute(self, model: Timed) -> bool:
-        """Whether the thread lives, and `model` could be computed when it was last tried."""
-        return self._thread.is_alive and not self._doubts.has_confirmed(model)
+        """Whether the thread lives and is free, and `model` worked when it was last tried."""
+        is_free = self._thread.is_alive and not self._calls.has_run_for(self._hung_s)
+        return is_free and not self._doubts.has_confirmed(model)
 
     def forget(self, model: ServedModel) -> None:
         """The model is served no longer. The lock is to be held."""
@@ -218,6 +219,8 @@ class Computing:
                     self._leave_behind(running)
                 if not self._thread.is_alive:
                     self._replace_thread()
+                if self._calls.has_run_for(self._hung_s) and self._schedule.queued:
+                    self._send_away()
             except Exception as error:  # noqa: BLE001 - noted, and it is tried again
                 self.unexpected("watching the compute thread", error)
 
@@ -239,6 +242,15 @@ class Computing:
         self._give([(request, FrameError(pb.INTERNAL, f"computing {why}")) for request in hung])
         if is_lost:
             self._say_lost(running.model, lost, why)
+
+    def _send_away(self) -> None:
+        """A model takes long to load, if it ever comes to an end: nobody waits for that."""
+        with self.lock:
+            if self._running is not None:
+                return  # it has just ended
+            waiting = self._schedule.clear()
+        busy = FrameError(pb.OVERLOADED, "loading or measuring a model takes long")
+        self._give([(request, busy) for request in waiting])
 
     def _replace_thread(self) -> None:
         if not self._thread.is_left:

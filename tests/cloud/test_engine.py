@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import random
+import threading
 import time
 from collections.abc import AsyncIterator
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,7 +23,7 @@ NEVER = 1 << 40
 
 @pytest.fixture
 async def engine() -> AsyncIterator[Engine]:
-    running = Engine(max_batch=64, max_queued_bytes=NEVER, hung_s=0.4)
+    running = Engine(max_batch=64, max_queued_bytes=NEVER, hung_s=60)
     running.start()
     yield running
     await running.stop()
@@ -35,16 +37,36 @@ async def answered(answers: list[object], count: int) -> None:
     raise AssertionError(f"{len(answers)} of {count} answers")
 
 
+class Held:
+    """A request whose first segment does not end before `go_on` is set."""
+
+    def __init__(
+        self, engine: Engine, model: SlowModel, answers: list[object], **over: Any
+    ) -> None:
+        self.go_on, self._began, self._step = threading.Event(), threading.Event(), None
+        model.chain.on_step = self._wait
+        engine.submit(model.request(0, answers, **over))
+
+    def _wait(self, segment: int) -> None:
+        self._began.set()
+        self.go_on.wait(60)
+
+    async def begun(self) -> Held:
+        """Once it is being computed."""
+        await asyncio.to_thread(self._began.wait, 60)
+        return self
+
+
 def statuses(answers: list[object]) -> list[int]:
     return [answer.status if isinstance(answer, FrameError) else pb.OK for answer in answers]
 
 
 async def test_frames_that_entered_apart_go_on_together(engine: Engine) -> None:
     model, answers = SlowModel(3, ms=30), []
-    engine.submit(model.request(0, answers))
-    await asyncio.sleep(0.01)  # its first segment is being computed
+    held = await Held(engine, model, answers).begun()
     for boundary in (1, 1, 2, 0):
         engine.submit(model.request(boundary, answers))
+    held.go_on.set()
     await answered(answers, 5)
     assert model.chain.runs == [(0, 1), (1, 3), (2, 4), (0, 1), (1, 1), (2, 1)]
 
@@ -53,10 +75,10 @@ async def test_batching_by_boundary_keeps_them_apart() -> None:
     engine = Engine(max_batch=3, max_queued_bytes=NEVER, batching=Batching.BOUNDARY)
     engine.start()
     model, answers = SlowModel(2, ms=20), []
-    engine.submit(model.request(0, answers))
-    await asyncio.sleep(0.005)
+    held = await Held(engine, model, answers).begun()
     for boundary in (1, 0, 1, 1, 1, 0):
         engine.submit(model.request(boundary, answers))
+    held.go_on.set()
     await answered(answers, 7)
     await engine.stop()
     assert model.chain.runs == [(0, 1), (1, 1), (1, 3), (0, 2), (1, 2), (1, 1)]
@@ -92,11 +114,11 @@ async def test_every_answer_is_its_own(engine: Engine) -> None:
 
 async def test_a_late_frame_is_refused_at_once_with_its_wait(engine: Engine) -> None:
     model, answers = SlowModel(1, ms=100), []
-    engine.submit(model.request(0, answers, client="first"))
-    await asyncio.sleep(0.01)
+    held = await Held(engine, model, answers, client="first").begun()
     with pytest.raises(FrameError, match=r"would wait \d+ ms and compute 100 ms") as caught:
-        engine.submit(model.request(0, answers, deadline_s=time.perf_counter() + 0.12))
+        engine.submit(model.request(0, answers, deadline_s=time.perf_counter() + 0.09))
     assert caught.value.status == pb.OVERLOADED
+    held.go_on.set()
     await answered(answers, 1)
 
 
@@ -113,24 +135,27 @@ async def test_memory_for_waiting_frames_is_bounded() -> None:
 
 
 async def test_stop_answers_what_waits(engine: Engine) -> None:
-    model, answers = SlowModel(2, ms=50), []
+    model, answers = SlowModel(2, ms=1), []
+    held = await Held(engine, model, answers).begun()
     engine.submit(model.request(0, answers))
-    await asyncio.sleep(0.01)
-    engine.submit(model.request(0, answers))
-    await engine.stop()
+    stopping = asyncio.create_task(engine.stop())
+    await asyncio.sleep(0.05)
+    assert answers == []  # a step that is being computed is waited for
+    held.go_on.set()
+    await stopping
     assert statuses(answers) == [pb.STOPPING, pb.STOPPING]
 
 
 async def test_expired_and_cancelled_while_they_wait(engine: Engine) -> None:
-    model, answers = SlowModel(1, ms=30), []
-    engine.submit(model.request(0, answers))
-    await asyncio.sleep(0.005)
+    model, answers = SlowModel(1, ms=1), []
+    held = await Held(engine, model, answers).begun()
     gone = model.request(0, answers, 2.0)
     engine.submit(gone)
     gone.cancelled = True
     late = model.request(0, answers, 3.0)
     engine.submit(late)
     late.deadline_s = time.perf_counter()
+    held.go_on.set()
     await answered(answers, 3)
     assert sorted(statuses(answers)) == [pb.OK, pb.EXPIRED, pb.CANCELLED]
 
@@ -139,13 +164,13 @@ async def test_a_poisoned_frame_fails_alone(engine: Engine) -> None:
     model, answers, broke = SlowModel(3, ms=20), [], []
     model.chain.poison = 2 * 7.0  # as the second segment sees it
     results: dict[int, object] = {}
-    engine.submit(model.request(0, answers, 0.0))
-    await asyncio.sleep(0.005)
+    held = await Held(engine, model, answers, value=0.0).begun()
     for value in range(5, 11):
         engine.submit(model.request(
             0, answers, value, broke=lambda value=value: broke.append(value),
             answer=lambda request, result, value=value: results.__setitem__(value, result),
         ))  # fmt: skip
+    held.go_on.set()
     await answered(answers, 1)
     for _ in range(400):
         if len(results) == 6:
@@ -165,10 +190,10 @@ async def test_too_large_for_memory_is_halved_and_remembered(engine: Engine) -> 
     model, answers = SlowModel(2, ms=10), []
     model.chain.room = 3
     for round_ in range(2):
-        engine.submit(model.request(0, answers, client="first"))
-        await asyncio.sleep(0.003)
+        held = await Held(engine, model, answers, client="first").begun()
         for number in range(8):
             engine.submit(model.request(0, answers, client=str(number)))
+        held.go_on.set()
         await answered(answers, 9 * (round_ + 1))
         if round_ == 0:
             model.chain.runs.clear()
@@ -179,9 +204,13 @@ async def test_too_large_for_memory_is_halved_and_remembered(engine: Engine) -> 
 
 async def test_a_kernel_that_hangs_is_left_behind(engine: Engine) -> None:
     model, answers, broke = SlowModel(1, ms=5), [], []
+    began = threading.Event()
+    model.chain.on_step = lambda segment: began.set()
     model.chain.hangs.set()
+    engine._computing._hung_s = 0.2
     engine.submit(model.request(0, answers, broke=lambda: broke.append(1)))
-    await asyncio.sleep(0.05)
+    await asyncio.to_thread(began.wait, 60)
+    engine._computing._hung_s = 60
     stuck = engine._computing._thread
     queued: list[object] = []
     engine.submit(model.request(0, queued))
@@ -214,11 +243,12 @@ async def test_load_says_how_long_a_frame_would_wait_at_each_boundary(engine: En
     idle = engine.load(model)
     assert list(idle.wait_ms) == pytest.approx([0, 0, 0], abs=1e-6)
     assert idle.utilisation == 0
-    engine.submit(model.request(0, answers))
-    await asyncio.sleep(0.01)
+    held = await Held(engine, model, answers).begun()
+    await asyncio.sleep(0.01)  # so long a load is told again as it was
     busy = engine.load(model)
     assert busy.queued == 1
-    assert busy.wait_ms[0] > 100  # behind all of it
-    assert busy.wait_ms[2] < 100  # together with it
+    assert busy.wait_ms[0] > 99  # behind all of it
+    assert busy.wait_ms[2] < 101  # together with it
+    held.go_on.set()
     await answered(answers, 1)
     assert 0 < engine.load().utilisation <= 1

@@ -28,10 +28,15 @@ NEVER = 1 << 40
 async def engine(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Engine]:
     monkeypatch.setattr(computing, "WATCH_S", 0.02)
     monkeypatch.setattr(doubts, "FIRST_PAUSE_S", 0.05)
-    running = Engine(max_batch=8, max_queued_bytes=NEVER, hung_s=0.3)
+    running = Engine(max_batch=8, max_queued_bytes=NEVER, hung_s=60)
     running.start()
     yield running
     await running.stop()
+
+
+def hung_after(engine: Engine, seconds: float) -> None:
+    """What begins from now on has so much time; nothing is to be late because a machine is busy."""
+    engine._computing._hung_s = seconds
 
 
 async def until(condition: Callable[[], object]) -> None:
@@ -274,8 +279,10 @@ async def test_the_shortest_work_is_watched_too(engine: Engine) -> None:
     model, answers, threads = SlowModel(1, ms=0.01), [], set()
     model.chain.on_step = lambda segment: threads.add(threading.current_thread().name)
     model.chain.hangs.set()
+    hung_after(engine, 0.2)
     engine.submit(model.request(0, answers))
     await until(lambda: answers)
+    hung_after(engine, 60)
     model.chain.hangs.clear()
     assert status(answers[0]) == pb.INTERNAL
     assert threads == {"splitpoint-compute"}
@@ -287,12 +294,14 @@ async def test_a_gpu_that_hangs_is_seen_where_its_answer_is_waited_for(engine: E
     model, answers = SlowModel(2, ms=0.1), []
     hangs = threading.Event()
     model.chain.fetch = lambda value: (hangs.wait(10), value)[1]  # type: ignore[method-assign]
+    hung_after(engine, 0.2)
     engine.submit(model.request(0, answers))
     await until(lambda: answers)
+    hung_after(engine, 60)
     hangs.set()
     assert status(answers[0]) == pb.INTERNAL
     assert "did not come back" in str(answers[0])
-    await until(lambda: engine.restarts >= 1)
+    await until(lambda: engine.restarts >= 1 and engine.can_compute(model))
     assert await computes(engine, model)
 
 
@@ -313,10 +322,7 @@ async def test_a_step_that_has_just_ended_is_not_given_up(
         end.wait(10)
 
     slow.chain.on_step, next_.chain.on_step = hold, hold_next
-    holder, name = (
-        (engine._computing, "lock") if hasattr(engine, "_computing") else (engine, "_lock")
-    )
-    lock, seen = getattr(holder, name), []
+    lock, seen = engine._computing.lock, []
 
     class Late:
         """The event loop gets the lock when the step that it has seen is over."""
@@ -325,6 +331,7 @@ async def test_a_step_that_has_just_ended_is_not_given_up(
             is_watchdog = asyncio.current_task() and asyncio.current_task().get_name() == "watchdog"
             if is_watchdog and not seen:
                 seen.append(1)
+                hung_after(engine, 60)
                 go_on.set()
                 next_began.wait(10)
             lock.acquire()
@@ -339,7 +346,8 @@ async def test_a_step_that_has_just_ended_is_not_given_up(
             else:
                 lock.acquire()
 
-    setattr(holder, name, InThread())
+    engine._computing.lock = InThread()  # type: ignore[assignment]
+    hung_after(engine, 0.2)
     engine.submit(slow.request(0, answers))
     engine.submit(next_.request(0, answers))
     await until(lambda: seen)
@@ -349,20 +357,28 @@ async def test_a_step_that_has_just_ended_is_not_given_up(
     assert engine.restarts == 0
 
 
-async def test_a_model_that_hangs_for_zeros_too_is_refused_until_it_works(engine: Engine) -> None:
+async def test_a_model_that_hangs_for_zeros_too_is_refused_until_it_works(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
     model, other, answers = SlowModel(2, ms=1), SlowModel(2, ms=1), []
     engines = Engines([engine])
     await engines.load_model(lambda number: model)  # type: ignore[arg-type, return-value]
+    monkeypatch.setattr(doubts, "FIRST_PAUSE_S", 1.0)  # time for the other model
     model.chain.hangs.set()
+    hung_after(engine, 0.2)
     engine.submit(model.request(0, answers))
-    await until(lambda: not engine.can_compute(model))
+    await until(lambda: not engine.can_compute(model) and engine.restarts == 2)
+    hung_after(engine, 60)
     assert not engines.can_compute
     assert status(answers[0]) == pb.INTERNAL
     with pytest.raises(FrameError, match="nothing can be computed") as caught:
         engine.submit(model.request(0, answers))
     assert caught.value.status == pb.OVERLOADED
-    assert await computes(engine, other)  # that is another model's trouble
+    other_answers: list[object] = []
+    engine.submit(other.request(0, other_answers))  # that is another model's trouble
     model.chain.hangs.clear()
+    await until(lambda: other_answers)
+    assert status(other_answers[0]) == pb.OK
     await until(lambda: engines.can_compute)
     assert await computes(engine, model)
 
@@ -394,6 +410,25 @@ async def test_frames_that_break_batches_do_not_make_a_model_refused(engine: Eng
         await until(lambda number=number: len(answers) > number)
         assert engine.can_compute(model)
     assert await computes(engine, model)
+
+
+async def test_frames_do_not_wait_for_a_model_that_takes_long_to_load(engine: Engine) -> None:
+    model, answers, go_on = SlowModel(1, ms=1), [], threading.Event()
+    call = asyncio.create_task(engine.on_compute_thread(go_on.wait, 60))
+    await asyncio.sleep(0)
+    engine.submit(model.request(0, answers))
+    hung_after(engine, 0.05)
+    await until(lambda: answers)
+    assert status(answers[0]) == pb.OVERLOADED
+    assert not engine.can_compute(model)
+    with pytest.raises(FrameError, match="nothing can be computed"):
+        engine.submit(model.request(0, answers))
+    hung_after(engine, 60)
+    go_on.set()
+    await call
+    assert engine.can_compute(model)
+    assert await computes(engine, model)
+    assert (engine.errors, engine.restarts) == (0, 0)
 
 
 # The end. -----------------------------------------------------------------------------------
@@ -460,12 +495,13 @@ async def test_a_device_that_cannot_compute_gets_no_frames(
 ) -> None:
     monkeypatch.setattr(computing, "WATCH_S", 0.02)
     copies = [SlowModel(1, ms=5), SlowModel(1, ms=5)]
-    own = [Engine(max_batch=4, max_queued_bytes=NEVER, hung_s=0.2) for _ in copies]
+    own = [Engine(max_batch=4, max_queued_bytes=NEVER, hung_s=60) for _ in copies]
     engines = Engines(own)
     model: Any = await engines.load_model(lambda number: copies[number])  # type: ignore[arg-type, return-value]
     engines.start()
     answers: list[object] = []
     copies[0].chain.hangs.set()
+    hung_after(own[0], 0.2)
     own[0].submit(copies[0].request(0, answers))
     await until(lambda: not own[0].can_compute(copies[0]))
     assert engines.can_compute
