@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from .bundle import Bundle, Manifest
 from .canonical import parameter_values
 from .capture import CapturedModel
 from .chain import SegmentChain
+from .difference_help import cause_of_difference
 from .errors import CaptureError
 from .model_spec import ModelSpec
 from .onnx_chain import OnnxChain
@@ -112,9 +114,15 @@ def verified_error(
                 "the fast path answers zeros for padding: build the encoder with "
                 "enable_nested_tensor=False, or mask what it answers there",
             )
-    raise CaptureError(
-        differ, "a part of the model is not deterministic at inference, or depends on the batch"
-    )
+    cause, remedy = cause_of_difference(partial(_unsplit, spec), tolerance)
+    raise CaptureError(f"{differ}, {cause}", remedy)
+
+
+def _unsplit(spec: ModelSpec, samples: Sequence[int]) -> list[Array]:
+    """The unsplit model's outputs for these samples of the example."""
+    args, kwargs = example_batch(spec, samples)
+    with borrowed(spec.module), torch.inference_mode():
+        return [tensor.numpy() for tensor in named_outputs(spec.module(*args, **kwargs))]
 
 
 @contextmanager
@@ -142,8 +150,7 @@ def worst_relative_error(
     for batch in BATCHES:
         args, kwargs = example_batch(spec, range(batch))
         given = flat_tensors(args, kwargs)
-        with borrowed(spec.module), torch.inference_mode():
-            expected = [tensor.numpy() for tensor in named_outputs(spec.module(*args, **kwargs))]
+        expected = _unsplit(spec, range(batch))
         for chain in chains:
             state = chain.place({s.name: t.numpy() for s, t in zip(first, given, strict=True)})
             for boundary in manifest.boundaries[:-1]:
