@@ -39,7 +39,7 @@ def test_benchmarks(name: str, bundle: Path) -> None:
     extra = [OPTIONS[name], str(bundle)] if name in OPTIONS else []
     done = subprocess.run(
         [sys.executable, f"benchmarks/{name}.py", "--quick", *extra],
-        cwd=ROOT, capture_output=True, text=True, timeout=170, check=False,
+        cwd=ROOT, capture_output=True, text=True, timeout=570, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert "|" in done.stdout

@@ -211,7 +211,7 @@ def test_compile_json_and_unsupported_op(tmp_path: Path) -> None:
 
 
 def test_demo() -> None:
-    done = splitpoint("demo", "--json", timeout=900)
+    done = splitpoint("demo", "--json", timeout=570)
     assert done.returncode == 0, done.stderr
     document = json.loads(done.stdout)
     assert len(document["boundaries"]) == 8
