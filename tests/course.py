@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from patience import Lateness, until
+from patience import PATIENCE_S, Lateness, until
 from processes import MAIN
 from splitpoint.edge import EdgeAgent, Outcome, Result
 from splitpoint.partition.relative_error import relative_error
@@ -58,7 +58,7 @@ class WorkerProcess:
         """Returns its exit code."""
         assert self._process is not None
         self._process.send_signal(number)
-        self._process.communicate(timeout=30)
+        self._process.communicate(timeout=PATIENCE_S)
         return self._process.returncode
 
 

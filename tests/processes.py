@@ -13,6 +13,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from patience import PATIENCE_S
+
 MAIN = [sys.executable, "-W", "error", "-c", "from splitpoint.cli.main import main; main()"]
 
 
@@ -43,7 +45,7 @@ def background(arguments: Sequence[str], cwd: Path | None = None) -> Iterator[st
             raise AssertionError(f"it ended: {said}")
     finally:
         process.send_signal(signal.SIGTERM)
-        said.append(process.communicate(timeout=30)[1])
+        said.append(process.communicate(timeout=PATIENCE_S)[1])
     assert process.returncode == 0, said
 
 

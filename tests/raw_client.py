@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import grpc
 import numpy as np
+from patience import PATIENCE_S
 from splitpoint.cloud.request import ServedModel
 from splitpoint.cloud.worker import Worker
 from splitpoint.codec import codec_named
@@ -54,7 +55,7 @@ class RawClient:
         return (await self.message()).welcome
 
     async def message(self) -> pb.ServerMessage:
-        return parse_server(await asyncio.wait_for(self.call.read(), 10))
+        return parse_server(await asyncio.wait_for(self.call.read(), PATIENCE_S))
 
     async def ask(self, message: bytes) -> pb.Reply:
         await self.call.write(message)
@@ -70,7 +71,7 @@ class RawClient:
             response_deserializer=pb.DescribeReply.FromString,
         )
         request = pb.DescribeRequest(protocol=PROTOCOL)
-        return await call(request, metadata=self._metadata, timeout=10)
+        return await call(request, metadata=self._metadata, timeout=PATIENCE_S)
 
     async def fetch(self, digest: str, sha256: str) -> bytes:
         call = self.channel.unary_stream(
@@ -79,13 +80,15 @@ class RawClient:
             response_deserializer=pb.Chunk.FromString,
         )
         request = pb.FetchRequest(digest=digest, sha256=sha256)
-        chunks = [chunk.data async for chunk in call(request, metadata=self._metadata, timeout=10)]
+        chunks = [
+            chunk.data async for chunk in call(request, metadata=self._metadata, timeout=PATIENCE_S)
+        ]
         return b"".join(chunks)
 
     async def ended(self) -> tuple[grpc.StatusCode, str]:
         """How the worker ends the stream, whatever else comes before."""
         try:
-            while await asyncio.wait_for(self.call.read(), 10) is not grpc.aio.EOF:
+            while await asyncio.wait_for(self.call.read(), PATIENCE_S) is not grpc.aio.EOF:
                 pass
         except grpc.aio.AioRpcError:
             pass
