@@ -85,6 +85,7 @@ def _varint(data: bytes, at: int, end: int) -> tuple[int, int]:
 _TENSOR = Outline({2: _SHAPE_BYTES})
 _FRAME = Outline({3: _NAME_BYTES}, {4: _TENSOR})
 _HELLO = Outline({2: _NAME_BYTES, 3: _NAME_BYTES, 4: _NAME_BYTES})
-CLIENT_MESSAGE = Outline(inner={1: _HELLO, 2: _FRAME})
+_CANCEL = _PROBE = Outline()  # a number, and for the probe bytes
+CLIENT_MESSAGE = Outline(inner={1: _HELLO, 2: _FRAME, 3: _CANCEL, 4: _PROBE})
 _REPLY = Outline(inner={5: _TENSOR})
 SERVER_MESSAGE = Outline(inner={2: _REPLY})

@@ -36,6 +36,8 @@ BOMBS = {
     "a codec's name": client_frame(field(3, b"x" * N)),
     "a digest": field(1, field(3, b"0" * N)),
     "a client's name": field(1, field(4, b"\n" * N)),
+    "a cancel that says its id again and again": field(3, b"\x08\x01" * N),
+    "a probe of fields that nobody knows": field(4, b"\x78\x01" * N),
 }
 
 
