@@ -131,7 +131,7 @@ class Engine:
     def load(self, model: ServedModel | None = None) -> pb.Load:
         """How busy the device is now, and how long a frame of `model` would wait.
 
-        Without waits where those cannot be said.
+        Without waits where those cannot be said, as where its frames are not taken.
         """
         now_s = time.perf_counter()
         about = self if model is None else model
@@ -145,7 +145,7 @@ class Engine:
                 utilisation=schedule.rates.busy(now_s),
                 slowdown=schedule.rates.slowdown,
             )
-            if model is not None:
+            if model is not None and self.can_compute(model):
                 try:
                     waits = [
                         1e3 * schedule.wait_s(now_s, model, boundary)

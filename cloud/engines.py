@@ -76,15 +76,10 @@ class Engines:
         copies: Sequence[ServedModel | None] = [None] * len(self._engines)
         if model is not None:
             copies = self._copies.get(model, copies)
-        pairs = list(zip(self._engines, copies, strict=True))
-        loads = [engine.load(copy) for engine, copy in pairs]
+        loads = [engine.load(copy) for engine, copy in zip(self._engines, copies, strict=True)]
         if len(loads) == 1:
             return loads[0]
-        told = [
-            load.wait_ms
-            for load, (engine, copy) in zip(loads, pairs, strict=True)
-            if copy is not None and engine.can_compute(copy) and load.wait_ms
-        ]
+        told = [load.wait_ms for load in loads if load.wait_ms]
         waits = [min(wait) for wait in zip(*told, strict=True)]
         return pb.Load(
             queued=sum(load.queued for load in loads),

@@ -374,6 +374,8 @@ async def test_a_model_that_hangs_for_zeros_too_is_refused_until_it_works(
     with pytest.raises(FrameError, match="nothing can be computed") as caught:
         engine.submit(model.request(0, answers))
     assert caught.value.status == pb.OVERLOADED
+    for told in (engine.load(model), engines.load(model)):  # nobody is to think it idle
+        assert not told.wait_ms
     other_answers: list[object] = []
     engine.submit(other.request(0, other_answers))  # that is another model's trouble
     model.chain.hangs.clear()
