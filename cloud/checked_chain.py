@@ -1,4 +1,4 @@
-"""A chain whose work can be broken off between two segments."""
+"""A chain whose work can be broken off between two segments, or two codecs that are measured."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from splitpoint.partition.chain import SegmentChain, State
 
 
 class CheckedChain:
-    """`chain`, where `check` is called before each segment; what it raises ends what is done.
+    """`chain`, where `check` is called before each segment and each tensor that is fetched.
 
-    Loading and measuring a model take from seconds to minutes, on the thread that also computes
+    What it raises ends what is done. Loading and measuring a model take from seconds to minutes, on the thread that also computes
     every frame; this is how they are told that the worker stops, or that a frame waits.
     """
 
@@ -39,7 +39,8 @@ class CheckedChain:
         return self._chain.step(index, state)
 
     def fetch(self, value: Any) -> Array:
-        """One tensor as an array."""
+        """One tensor as an array: who measures codecs asks for one before each of them."""
+        self._check()
         return self._chain.fetch(value)
 
     def join(self, values: Sequence[Any], dim: int) -> Any:

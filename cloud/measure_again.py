@@ -21,8 +21,8 @@ _QUIET = 0.01  # share of the last second that was computed
 async def measure_again(models: Mapping[str, ServedModel], engine: Engines) -> None:
     """Runs until it is cancelled. A frame that comes while a model is measured ends that.
 
-    It waits for no more than the segment that is being timed; the next try is made after a longer
-    silence.
+    It waits for no more than the segment or the codec that is being timed; the next try is made
+    after a longer silence.
     """
     tried: Counter[str] = Counter()  # by digest: nothing here keeps a model in memory
     while True:

@@ -22,7 +22,8 @@ class ServedModel:
     """A bundle that is loaded and timed.
 
     `measure_again`, where that is due, measures its times anew on the compute thread: None where
-    they were disturbed. It calls what it is given between two segments; what that raises ends it.
+    they were disturbed. It calls what it is given between whatever it times; what that raises ends
+    it.
     """
 
     bundle: Bundle

@@ -12,12 +12,18 @@ from typing import Any
 import pytest
 import torch
 from splitpoint.cloud import kept_times, load_model
+from splitpoint.cloud.checked_chain import CheckedChain
+from splitpoint.cloud.errors import Interrupted
 from splitpoint.cloud.kept_times import Conditions, KeptTimes, conditions_here
 from splitpoint.cloud.measure_batches import Measured, expected_s
 from splitpoint.cloud.request import ServedModel
 from splitpoint.cloud.timing import Timing
+from splitpoint.codec import Codec
 from splitpoint.partition.bundle import Bundle
+from splitpoint.partition.codec_tables import codecs_of
 from splitpoint.partition.costs import CloudTimes
+from splitpoint.partition.measure import measure_server
+from splitpoint.partition.torch_chain import TorchChain
 
 Start = Callable[..., ServedModel]
 
@@ -211,3 +217,27 @@ def test_what_was_disturbed_or_is_old_is_measured_again(
     assert machine.start().measure_again is None
     monkeypatch.setattr(load_model, "AGAIN_S", 0.0)
     assert machine.start().measure_again is not None
+
+
+def test_a_measurement_is_broken_off_between_two_codecs_too(small_bundle: Bundle) -> None:
+    """At the input no segment runs between them, and a frame that waits is not to wait for all."""
+    codecs = codecs_of(small_bundle.manifest, small_bundle.folder)
+    asked: list[str] = []
+    ended = False
+
+    class Noting:
+        @staticmethod
+        def named(name: str, boundary: int) -> Codec:
+            nonlocal ended
+            ended = True  # from the first codec on somebody waits
+            asked.append(name)
+            return codecs.named(name, boundary)
+
+    def check() -> None:
+        if ended:
+            raise Interrupted("a frame waits")
+
+    chain = CheckedChain(TorchChain(small_bundle, torch.device("cpu")), check)
+    with pytest.raises(Interrupted):
+        measure_server(small_bundle, chain, Noting(), max_seconds=0.0)
+    assert len(asked) == 1
