@@ -23,8 +23,6 @@ from .request import Request
 FRAME = "splitpoint.frame"
 _PARENT = TraceContextTextMapPropagator()
 
-MOST_TRACEPARENT = 100  # characters; W3C's version 0 has 55
-
 
 class FrameTraces:
     """Makes spans with the tracer of `provider`. `close` is called when the worker has stopped."""
@@ -44,7 +42,7 @@ class FrameTraces:
             return epoch_ns + int(1e9 * seconds)
 
         parent = Context()  # nothing of the task that happens to answer
-        if 0 < len(arrival.traceparent) <= MOST_TRACEPARENT:
+        if arrival.traceparent:
             parent = _PARENT.extract({"traceparent": arrival.traceparent}, parent)
         span = self._tracer.start_span(
             FRAME, parent, SpanKind.SERVER, start_time=ns(arrival.arrived_s)
