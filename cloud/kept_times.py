@@ -94,7 +94,9 @@ class KeptTimes:
             return Timing.from_record(record["timing"], segments, conditions.max_batch)
         except FileNotFoundError:
             return None
-        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        except (
+            OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError,
+        ) as error:  # fmt: skip
             why = " ".join(str(error).split())[:100]
             log.warning("the times in %s cannot be used (%s); measuring anew", path, why)
             return None

@@ -91,8 +91,9 @@ def load_model(
             conditions=conditions,
             kept=kept,
         )
+        timing = None if timing is None else loaded.warmed(timing, check)
         is_known = timing is not None
-        timing = loaded.measure(check, progress) if timing is None else loaded.warmed(timing, check)
+        timing = timing or loaded.measure(check, progress)
     except Exception as error:
         if not is_out_of_memory(error):
             raise
@@ -169,12 +170,19 @@ class _Loaded:
         timing = self.measure(check, again=True)
         return timing if timing.batches.steady else None
 
-    def warmed(self, timing: Timing, check: Check) -> Timing:
-        """Has run whatever frames will need; `timing` with what a profile says instead."""
+    def warmed(self, timing: Timing, check: Check) -> Timing | None:
+        """Has run whatever frames will need; `timing` with what a profile says instead.
+
+        None where memory does not suffice any more for its batches.
+        """
         chain = CheckedChain(self.chain, check)
         warm_up(self.bundle, chain)
-        if self.sizes:
+        try:
             run_once(self.bundle, Runner(chain, self.boundaries, self.sizes), timing.batches.limit)
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            return None
         if self.profile is None:
             return timing
         return timing.announcing(CloudTimes.from_profile(self.profile))

@@ -17,6 +17,7 @@ from splitpoint.cloud.errors import Interrupted
 from splitpoint.cloud.kept_times import Conditions, KeptTimes, conditions_here
 from splitpoint.cloud.measure_batches import Measured, expected_s
 from splitpoint.cloud.request import ServedModel
+from splitpoint.cloud.runner import Runner
 from splitpoint.cloud.timing import Timing
 from splitpoint.codec import Codec
 from splitpoint.partition.bundle import Bundle
@@ -159,6 +160,7 @@ def _damage(text: str) -> dict[str, str]:
         "runtime": with_timing(runtime="java"),
         "precision": with_timing(precision="fp8"),
         "pairs": with_timing(decode_ms=7),
+        "huge": with_timing(at_s=10**400),
     }
 
 
@@ -178,6 +180,26 @@ async def test_a_damaged_or_foreign_file_is_measured_anew(
         assert "\n" not in caplog.messages[0]
         assert len(caplog.messages[0]) < 400
         Timing.from_record(json.loads(path.read_text())["timing"], machine.segments, 8)
+
+
+def test_where_memory_is_scarcer_than_it_was_batches_are_measured_anew(
+    machine: Counts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another process may have taken some of a GPU's: that is no reason not to start."""
+    machine.start()
+    run_once, sizes = load_model.run_once, []
+
+    def scarce(bundle: Bundle, runner: Runner, limit: int) -> None:
+        sizes.append(limit)
+        if limit > 1:
+            raise RuntimeError("CUDA error: out of memory")
+        run_once(bundle, runner, limit)
+
+    monkeypatch.setattr(load_model, "run_once", scarce)
+    assert machine.start().batch_times.seconds[0][4] == pytest.approx(4e-3)
+    assert sizes == [4, 1]
+    assert machine.batches == 2
+    assert not any("as measured before" in line for line in machine.said)
 
 
 def test_only_so_many_files_are_kept(machine: Counts, monkeypatch: pytest.MonkeyPatch) -> None:
