@@ -27,6 +27,7 @@ from .figures import Figures
 from .kept_times import KeptTimes
 from .lifetime import StreamLimits
 from .load_model import load_model
+from .measure_again import measure_again
 from .precision import check_precision
 from .ray_call import CallInfo, Raw, RayCall, one
 from .ray_options import APP, DEPLOYMENT, RayOptions
@@ -80,7 +81,10 @@ class SplitReplica:
         self._calls: set[RayCall] = set()
         self._draining = False
         self._asked_s = time.monotonic()
-        self._watch = asyncio.create_task(self._drain_when_stopped())
+        self._tasks = [  # Ray ends the process with them
+            asyncio.create_task(self._drain_when_stopped()),
+            asyncio.create_task(measure_again(self._models, self._engine)),
+        ]
 
     def _load(self, folder: Path, _number: int) -> ServedModel:
         options = self._options
