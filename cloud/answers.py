@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from splitpoint.codec import Array, SplitpointError, codec_named
+from splitpoint.partition.costs import CloudTimes
 from splitpoint.proto import splitpoint_pb2 as pb
 from splitpoint.proto.frames import FrameError, build_reply, encode_tensors
 
@@ -36,16 +37,21 @@ def load_of(engine: Engines, model: ServedModel, figures: Figures) -> pb.Load | 
 
 
 class Answers:
-    """Gives every message that asks for one exactly one answer. `send` returns bytes written."""
+    """Gives every message that asks for one exactly one answer. `send` returns bytes written.
+
+    `announced` are the times that the client was told when it came, and goes by.
+    """
 
     def __init__(
         self,
         engine: Engines,
         figures: Figures,
         traces: FrameTraces | None,
+        announced: CloudTimes,
         send: Callable[[bytes], int],
     ) -> None:
         self._engine, self._figures, self._traces, self._send = engine, figures, traces, send
+        self._announced = announced
 
     def give(
         self, arrival: Arrival, result: dict[str, Array] | FrameError, job: Request | None = None
@@ -119,7 +125,14 @@ class Answers:
             self._trace(arrival, job, error.status, str(error))
 
     def _load(self, model: ServedModel) -> pb.Load | None:
-        return load_of(self._engine, model, self._figures)
+        load = load_of(self._engine, model, self._figures)
+        if load is None or model.times.segment_ms == self._announced.segment_ms:
+            return load
+        # The model was measured again, and its slowdown is over the new times.
+        told = pb.Load()
+        told.CopyFrom(load)
+        told.slowdown *= sum(model.times.segment_ms) / sum(self._announced.segment_ms)
+        return told
 
     def _trace(
         self, arrival: Arrival, job: Request | None, status: pb.Status, reason: str = ""

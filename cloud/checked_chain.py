@@ -12,8 +12,9 @@ from splitpoint.partition.chain import SegmentChain, State
 class CheckedChain:
     """`chain`, where `check` is called before each segment and each tensor that is fetched.
 
-    What it raises ends what is done. Loading and measuring a model take from seconds to minutes, on the thread that also computes
-    every frame; this is how they are told that the worker stops, or that a frame waits.
+    What it raises ends what is done. Loading and measuring a model take from seconds to minutes, on
+    the thread that also computes every frame; this is how they are told that the worker stops, or
+    that a frame waits.
     """
 
     def __init__(self, chain: SegmentChain, check: Callable[[], None]) -> None:

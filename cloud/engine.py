@@ -60,7 +60,8 @@ class Engine:
     async def measure_again(self, model: ServedModel, is_wanted: Callable[[], bool]) -> bool:
         """Measures a model that is served where that is due, and plans with that from then on.
 
-        False, and all is as before, where a frame came meanwhile or it was not wanted any more.
+        False, and all is as before, where a frame came meanwhile or it was not wanted any more. What
+        the measurement raises is raised, and it is not due again.
         """
         measure = model.measure_again
         if measure is None:
@@ -74,11 +75,15 @@ class Engine:
             timing = await self.on_compute_thread(measure, check)
         except Interrupted:
             return False
+        except Exception:
+            model.measure_again = None
+            raise
         with self._computing.lock:
             if timing is None or self._schedule.queued:  # frames were planned with the old times
                 return False
             model.times, model.batch_times = timing.announced, timing.batches.times
             model.measure_again = None
+            self._schedule.rates.slowdown = 1.0  # what was learned was of the old times
             self._loads.clear()
         return True
 

@@ -32,6 +32,10 @@ class Engines:
         self._copies[copies[0]] = copies
         return copies[0]
 
+    def is_due(self, model: ServedModel) -> bool:
+        """Whether a copy of the model is to be measured again."""
+        return any(copy.measure_again is not None for copy in self._copies.get(model, ()))
+
     async def measure_again(self, model: ServedModel, is_wanted: Callable[[], bool]) -> bool:
         """Measures the model's copies where that is due; whether there is nothing left to do."""
         pairs = list(zip(self._engines, self._copies[model], strict=True))

@@ -26,7 +26,7 @@ async def measure_again(models: Mapping[str, ServedModel], engine: Engines) -> N
     """
     tried: Counter[str] = Counter()  # by digest: nothing here keeps a model in memory
     while True:
-        due = [digest for digest, model in models.items() if model.measure_again is not None]
+        due = [digest for digest, model in models.items() if engine.is_due(model)]
         due = sorted((digest for digest in due if tried[digest] < TRIES), key=tried.__getitem__)
         if not due:
             await asyncio.sleep(LOOK_S)
@@ -44,7 +44,6 @@ async def _try(model: ServedModel, models: Mapping[str, ServedModel], engine: En
             log.info("%s was measured again", name)
     except Exception:
         log.exception("%s could not be measured again", name)
-        model.measure_again = None
 
 
 async def _quiet(engine: Engines, seconds: float) -> None:

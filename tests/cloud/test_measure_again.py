@@ -9,13 +9,18 @@ from typing import Any
 
 import numpy as np
 import pytest
+from raw_client import RawClient
+from slow_model import SlowModel
 from splitpoint.cloud import measure_again as module
+from splitpoint.cloud.engine import LOAD_EVERY_S, Engine
+from splitpoint.cloud.engines import Engines
 from splitpoint.cloud.measure_batches import Measured
 from splitpoint.cloud.request import Request, ServedModel
 from splitpoint.cloud.timing import Timing
 from splitpoint.cloud.worker import Worker
 from splitpoint.partition.bundle import Bundle
 from splitpoint.partition.costs import CloudTimes
+from splitpoint.proto import splitpoint_pb2 as pb
 
 
 @pytest.fixture
@@ -96,6 +101,59 @@ async def test_one_that_fails_is_logged_and_not_tried_again(
     await until(lambda: model.measure_again is None)
     await until(lambda: any("could not be measured again" in line for line in caplog.messages))
     assert isinstance(await _answer(worker, model), dict)
+
+
+async def test_each_copy_of_a_model_is_measured_until_that_is_done(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """One of two devices was ready at once; the other one was disturbed, and has another try."""
+    monkeypatch.setattr(module, "LOOK_S", 0.01)
+    monkeypatch.setattr(module, "QUIET_S", 0.01)
+    copies: list[Any] = [SlowModel(2, ms=1), SlowModel(2, ms=1)]
+    tries = [0, 0]
+
+    def measuring(number: int) -> Callable[[Callable[[], None]], Timing | None]:
+        def measure(check: Callable[[], None]) -> Timing | None:
+            tries[number] += 1
+            return timing(copies[number], 7.0) if tries[number] > number else None
+
+        return measure
+
+    for number, copy in enumerate(copies):
+        copy.measure_again = measuring(number)
+    engines = Engines([Engine(max_batch=8, max_queued_bytes=1 << 40) for _ in copies])
+    model = await engines.load_model(lambda number: copies[number])
+    engines.start()
+    task = asyncio.create_task(module.measure_again({"digest": model}, engines))
+    await until(lambda: all(copy.measure_again is None for copy in copies))
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    await engines.stop()
+    assert tries == [1, 2]
+    assert [set(copy.times.segment_ms) for copy in copies] == [{7.0}, {7.0}]
+
+
+async def test_new_times_are_true_as_far_as_is_known(worker: Worker) -> None:
+    """What was learned of the old ones, and of how wrong they were, says nothing of them."""
+    (model,) = worker.models.values()
+    (engine,) = worker._engine._engines
+    before = model.times
+    rates = engine._schedule.rates
+    async with RawClient(worker) as client:
+        assert list((await client.hello()).segment_ms) == pytest.approx(before.segment_ms)
+        rates.slowdown = 3.0
+        model.measure_again = lambda check: timing(model, 7.0)
+        await until(lambda: model.measure_again is None)
+        assert rates.slowdown == 1.0
+        await asyncio.sleep(LOAD_EVERY_S)
+        await client.call.write(pb.ClientMessage(probe=pb.Probe(id=7)).SerializeToString())
+        told = (await client.message()).probe.load
+    # It goes by what it was told at first.
+    assert told.slowdown * sum(before.segment_ms) == pytest.approx(7.0 * len(before.segment_ms))
+    async with RawClient(worker) as client:
+        welcome = await client.hello()
+    assert welcome.load.slowdown == 1.0
+    assert set(welcome.segment_ms) == {7.0}
 
 
 async def _answer(worker: Worker, model: ServedModel) -> object:
