@@ -122,6 +122,8 @@ class Computing:
     def _round(self, me: ComputeThread) -> None:
         """Does one thing, or waits until there is one to do."""
         if self._calls.run_next():
+            with self.lock:
+                self._schedule.rest()  # that was nothing of the frames'
             return
         if self._loop is not None and (self._try_model(me) or self._work(me)):
             return

@@ -60,8 +60,8 @@ class Engine:
     async def measure_again(self, model: ServedModel, is_wanted: Callable[[], bool]) -> bool:
         """Measures a model that is served where that is due, and plans with that from then on.
 
-        False, and all is as before, where a frame came meanwhile or it was not wanted any more. What
-        the measurement raises is raised, and it is not due again.
+        False, and all is as before, where a frame came meanwhile or it was not wanted any more.
+        What the measurement raises is raised, and it is not due again.
         """
         measure = model.measure_again
         if measure is None:

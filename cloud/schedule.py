@@ -94,7 +94,7 @@ class Schedule(Generic[J]):
         """Takes `job` and tells by when it will be done; `Refused` if that cannot be kept."""
         self.rates.arrived(now_s)
         if not self._plan:  # the device was idle
-            self._rest()
+            self.rest()
         place = self._find_place(now_s, job)
         if place.joins:
             self._plan[place.index].add(job)
@@ -168,7 +168,7 @@ class Schedule(Generic[J]):
         step, self._step = self._step, None
         if step is None:
             return []
-        self._rest()
+        self.rest()
         batch = step.batch
         begun = [job for job in batch.jobs if batch.has_begun(job)]
         batch.remove(begun)
@@ -195,13 +195,17 @@ class Schedule(Generic[J]):
         """`gone`, and whom nobody was told of. The device rests; what is left is counted anew."""
         gone, self._dropped = self._dropped + gone, []
         self._step = None
-        self._rest()
+        self.rest()
         self._cost_s.clear()
         self.queued = self.nbytes = 0
         for batch in self._plan:
             for job in batch.jobs:
                 self._enter(job)
         return gone
+
+    def rest(self) -> None:
+        """The device does nothing, or other things; what steps take from now on is counted anew."""
+        self._going_since_s, self._unanswered = None, _Unanswered()
 
     def shrink(self, model: Timed, samples: int) -> None:
         """Batches of `model` may have so many samples at most from now on."""
@@ -261,10 +265,6 @@ class Schedule(Generic[J]):
         self._cost_s[job.client] += job.cost_s
         self.queued += 1
         self.nbytes += job.nbytes
-
-    def _rest(self) -> None:
-        """The device does nothing; what it takes from here on is another stretch."""
-        self._going_since_s, self._unanswered = None, _Unanswered()
 
     def _leave(self, jobs: Sequence[J]) -> None:
         for job in jobs:

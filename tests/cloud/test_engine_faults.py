@@ -474,6 +474,30 @@ async def test_stopping_does_not_wait_for_a_model_that_is_being_loaded(
     go_on.set()
 
 
+async def test_a_call_between_two_steps_is_no_part_of_the_second(engine: Engine) -> None:
+    """A model that is loaded takes seconds; frames would be refused for long after that."""
+    model, answers, since = SlowModel(2, ms=1), [], []
+    began, go_on, done = threading.Event(), threading.Event(), engine._schedule.done
+
+    def hold(segment: int) -> None:
+        began.set()
+        go_on.wait(10)
+
+    def note(*given: Any) -> Any:
+        since.append(engine._schedule._going_since_s)
+        return done(*given)
+
+    model.chain.on_step, engine._schedule.done = hold, note  # type: ignore[method-assign]
+    engine.submit(model.request(0, answers))
+    await until(began.is_set)
+    call = asyncio.create_task(engine.on_compute_thread(lambda: None))
+    await asyncio.sleep(0)
+    go_on.set()
+    await call
+    await until(lambda: answers)
+    assert since == [None, None]
+
+
 # Several devices. ---------------------------------------------------------------------------
 
 
