@@ -36,7 +36,10 @@ def token(name: str) -> list[tuple[str, str]]:
 
 @pytest.fixture
 async def worker(small_bundle: Bundle, tmp_path: Path) -> AsyncIterator[Worker]:
-    """Knows the clients `hog`, `neighbour`, and `slow`, who may hardly ask."""
+    """Knows the clients `hog`, `neighbour`, and `slow`, who may hardly ask; decodes two at a time.
+
+    However many cores there are: one stream must be able to keep all decoders busy.
+    """
     lines = []
     for name, line in (("hog", ""), ("neighbour", ""), ("slow", "max_requests_per_s = 0.001")):
         digest = hashlib.sha256(name.encode()).hexdigest()
@@ -47,6 +50,7 @@ async def worker(small_bundle: Bundle, tmp_path: Path) -> AsyncIterator[Worker]:
     async with Worker(
         [small_bundle.folder], listen="127.0.0.1:0", device="cpu", security=security
     ) as running:
+        running._service._tools.decoders._threads = 2
         yield running
 
 
