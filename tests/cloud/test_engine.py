@@ -222,7 +222,7 @@ async def test_a_kernel_that_hangs_is_left_behind(engine: Engine) -> None:
     await answered(queued, 1)  # what waited is computed by the next thread
     assert statuses(queued) == [pb.OK]
     await asyncio.to_thread(stuck.join, 5)
-    assert not stuck.is_alive
+    assert not stuck._thread.is_alive()
     assert len(answers) == 1  # and what came of it in the end is told to nobody
 
 
