@@ -20,7 +20,7 @@ class Calls:
         self._lock = threading.Lock()
         self._waiting: deque[tuple[Callable[[], Any], Future[Any]]] = deque()
         self._running: Future[Any] | None = None
-        self._began_s = 0.0
+        self._alive_s = 0.0
         self._closed: Exception | None = None
 
     def __bool__(self) -> bool:
@@ -44,7 +44,7 @@ class Calls:
             function, future = self._waiting.popleft()
             if not future.set_running_or_notify_cancel():
                 return True  # its caller has gone
-            self._running, self._began_s = future, time.perf_counter()
+            self._running, self._alive_s = future, time.perf_counter()
         try:
             result = function()
         except BaseException as error:  # noqa: BLE001 - it is the caller's
@@ -57,9 +57,13 @@ class Calls:
             self._running = None
         return True
 
+    def goes_on(self) -> None:
+        """What runs has just looked whether it is to give way to somebody: it keeps nobody out."""
+        self._alive_s = time.perf_counter()
+
     def has_run_for(self, seconds: float) -> bool:
-        """Whether one has been running for that long."""
-        return self._running is not None and time.perf_counter() - self._began_s > seconds
+        """Whether one has been running for that long, or since it last looked."""
+        return self._running is not None and time.perf_counter() - self._alive_s > seconds
 
     def close(self, error: Exception) -> None:
         """Whoever waits gets `error`, and so does whoever comes; what runs goes on for nobody."""

@@ -57,7 +57,7 @@ class Computing:
         self._doubts = Doubts()
         self._running: _Running | None = None
         self._wake = threading.Condition()
-        self._calls = Calls()
+        self.calls = Calls()
         self.restarts = self.errors = 0
         self._loop: asyncio.AbstractEventLoop | None = None
         self._watching: asyncio.Task[None] | None = None
@@ -78,7 +78,7 @@ class Computing:
             self._thread.leave()
             most_s = LAST_CALL_S if self._running is None else self._hung_s
         self.notify()
-        self._calls.close(ServeError("the worker is stopping", "start it again"))
+        self.calls.close(ServeError("the worker is stopping", "start it again"))
         await asyncio.to_thread(self._thread.join, most_s)
         with self.lock:
             self._running = None
@@ -88,7 +88,7 @@ class Computing:
 
     def call(self, function: Callable[[], _T]) -> Future[_T]:
         """Has `function` called between two steps; `ServeError` where that will not be."""
-        future = self._calls.add(function)
+        future = self.calls.add(function)
         self.notify()
         return future
 
@@ -99,7 +99,7 @@ class Computing:
 
     def can_compute(self, model: Timed) -> bool:
         """Whether the thread lives and is free, and `model` worked when it was last tried."""
-        is_free = self._thread.is_alive and not self._calls.has_run_for(self._hung_s)
+        is_free = self._thread.is_alive and not self.calls.has_run_for(self._hung_s)
         return is_free and not self._doubts.has_confirmed(model)
 
     def forget(self, model: ServedModel) -> None:
@@ -121,7 +121,7 @@ class Computing:
 
     def _round(self, me: ComputeThread) -> None:
         """Does one thing, or waits until there is one to do."""
-        if self._calls.run_next():
+        if self.calls.run_next():
             with self.lock:
                 self._schedule.rest()  # that was nothing of the frames'
             return
@@ -130,7 +130,7 @@ class Computing:
         with self.lock:
             due_s = self._doubts.next_due_s
         with self._wake:
-            to_do = self._calls or (self._loop is not None and self._schedule.queued)
+            to_do = self.calls or (self._loop is not None and self._schedule.queued)
             if not (to_do or me.is_left):
                 self._wake.wait(None if due_s == math.inf else max(due_s - time.perf_counter(), 0))
 
@@ -221,7 +221,7 @@ class Computing:
                     self._leave_behind(running)
                 if not self._thread.is_alive:
                     self._replace_thread()
-                if self._calls.has_run_for(self._hung_s) and self._schedule.queued:
+                if self.calls.has_run_for(self._hung_s) and self._schedule.queued:
                     self._send_away()
             except Exception as error:  # noqa: BLE001 - noted, and it is tried again
                 self.unexpected("watching the compute thread", error)

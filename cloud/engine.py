@@ -70,6 +70,7 @@ class Engine:
         def check() -> None:
             if self._schedule.queued or self._stopping or not is_wanted():
                 raise Interrupted("something else is to be done")
+            self._computing.calls.goes_on()
 
         try:
             timing = await self.on_compute_thread(measure, check)

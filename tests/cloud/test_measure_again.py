@@ -89,6 +89,24 @@ async def test_a_frame_ends_a_measurement_and_nothing_is_taken_from_it(worker: W
     assert (model.times, model.batch_times) == before
 
 
+async def test_a_long_measurement_that_gives_way_keeps_nobody_out(worker: Worker) -> None:
+    """It may take longer than a kernel may hang, and a frame still ends it at once."""
+    (model,) = worker.models.values()
+    (engine,) = worker._engine._engines
+    began = threading.Event()
+
+    def measure(check: Callable[[], None]) -> Timing:
+        engine._computing.calls._alive_s -= 1000.0  # that it is at it
+        while True:
+            check()
+            began.set()
+
+    model.measure_again = measure
+    await until(began.is_set)
+    assert engine.can_compute(model)
+    assert isinstance(await _answer(worker, model), dict)
+
+
 async def test_one_that_fails_is_logged_and_not_tried_again(
     worker: Worker, caplog: pytest.LogCaptureFixture
 ) -> None:
