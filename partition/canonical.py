@@ -67,12 +67,34 @@ def parameter_values(program: ExportedProgram) -> dict[Node, tuple[str, torch.Te
     return values
 
 
+# Operations that a batch norm folds into -> the dimension of their weight that is its channels.
+_OUTPUT_DIMENSION: dict[Any, int] = {
+    **dict.fromkeys(
+        (
+            aten.conv1d.default,
+            aten.conv2d.default,
+            aten.conv3d.default,
+            aten.conv1d.padding,
+            aten.conv2d.padding,
+            aten.conv3d.padding,
+            aten.linear.default,
+        ),
+        0,
+    ),
+    **dict.fromkeys(
+        (aten.conv_transpose1d.default, aten.conv_transpose2d.input, aten.conv_transpose3d.input), 1
+    ),
+}
+_GROUPS = 6  # which argument of a transposed convolution they are
+
+
 def fold_batch_norms(program: ExportedProgram, crossing: frozenset[Node]) -> None:
-    """Folds each batch norm into the convolution before it, unless a cut lies between them.
+    """Folds each batch norm into the weighted operation before it, unless a cut is between them.
 
     With mean m, variance v, scale g and shift b of a channel, g·(w·x + c - m)/sqrt(v + eps) + b is
     a convolution with the weight w·s and the bias (c - m)·s + b, where s = g/sqrt(v + eps). The
-    batch norm's node becomes that convolution, so whatever refers to it stays valid.
+    batch norm's node becomes that convolution, so whatever refers to it stays valid. What is not
+    folded here, the ONNX exporter may fold: the bundle then has the weights in both forms.
     """
     values = {node: value for node, (_, value) in parameter_values(program).items()}
     for node in list(program.graph.nodes):
@@ -80,10 +102,12 @@ def fold_batch_norms(program: ExportedProgram, crossing: frozenset[Node]) -> Non
             continue
         convolution, scale, shift, mean, variance = node.args[:5]
         if (
-            convolution.target is not aten.conv2d.default
+            convolution.target not in _OUTPUT_DIMENSION
             or len(convolution.users) != 1
             or convolution in crossing
             or mean is None
+            # Channels are dimension 1, and a linear layer's outputs the last one.
+            or (convolution.target is aten.linear.default and fake_value(convolution).ndim != 2)
         ):
             continue
         x, weight, bias, *options = (*convolution.args, None)[: max(3, len(convolution.args))]
@@ -94,7 +118,7 @@ def fold_batch_norms(program: ExportedProgram, crossing: frozenset[Node]) -> Non
         s = s if scale is None else s * values[scale].double()
         c = -values[mean].double() if bias is None else (values[bias] - values[mean]).double()
         new_bias = c * s if shift is None else c * s + values[shift].double()
-        new_weight = w * s.reshape(-1, *[1] * (w.ndim - 1))
+        new_weight = _scaled(convolution, w, s)
         name, dtype = f"folded.{node.name}", values[weight].dtype
         arguments = (
             x,
@@ -102,13 +126,22 @@ def fold_batch_norms(program: ExportedProgram, crossing: frozenset[Node]) -> Non
             _add_constant(program, f"{name}.bias", new_bias.to(dtype), fake_value(mean)),
             *options,
         )
-        node.target, node.args, node.kwargs = aten.conv2d.default, arguments, convolution.kwargs
+        node.target, node.args, node.kwargs = convolution.target, arguments, convolution.kwargs
         # The work is the convolution's: a profile is to find it under that name.
         node.meta["nn_module_stack"] = convolution.meta.get("nn_module_stack", {})
         program.graph.erase_node(convolution)
     _drop_unused_inputs(program)
     program.graph.lint()
     program.graph_module.recompile()
+
+
+def _scaled(operation: Node, weight: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
+    """The weight whose output channels are multiplied by `scale`."""
+    if not _OUTPUT_DIMENSION[operation.target]:
+        return weight * scale.reshape(-1, *[1] * (weight.ndim - 1))
+    groups: Any = operation.args[_GROUPS] if len(operation.args) > _GROUPS else 1
+    parts = weight.reshape(groups, -1, *weight.shape[1:])  # inputs of a group are neighbours
+    return (parts * scale.reshape(groups, 1, -1, *[1] * (weight.ndim - 2))).reshape(weight.shape)
 
 
 def _simplify(graph: torch.fx.Graph, node: Node) -> None:

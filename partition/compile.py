@@ -38,13 +38,14 @@ from .int8_segments import quantise_bundle
 from .left_out import refusals
 from .model_kind import is_classifier
 from .model_spec import ModelSpec
-from .onnx_cut import OnnxCutter, export_whole
+from .onnx_cut import OnnxCutter
+from .onnx_export import WholeOnnx, export_whole
 from .onnx_names import layer_names
 from .onnx_refusal import refused
-from .program import program_of
+from .program import program_of, with_turned
 from .separable import separable_cuts
 from .verify import verified_error
-from .weights import save_weights, share_weights
+from .weights import save_weights
 
 Progress = Callable[[str, int, int], None]
 """Called with what is being done, how many steps are done, and how many there are."""
@@ -113,12 +114,10 @@ def _compile(
     try:
         draft.chmod(0o755)
         (draft / "segments").mkdir()
-        steps("write the cloud's programs")
-        _write_programs(model, nodes, draft)
         steps("export to ONNX")
         whole = export_whole(model, [node for crossing in nodes for node in crossing])
-        steps("cut the ONNX graph")
-        _write_onnx(OnnxCutter(whole, layer_names(whole, model.layers)), cuts, nodes, draft)
+        steps("write the segments")
+        _write_segments(model, whole, cuts, nodes, draft)
         del whole
         steps("verify against the unsplit model")
         manifest = _manifest(model, spec, out.name.removesuffix(".split"), cuts, draft)
@@ -187,7 +186,7 @@ def _calibrated(
 
 
 class _Steps:
-    TOTAL = 6
+    TOTAL = 5
 
     def __init__(self, progress: Progress) -> None:
         self._progress, self._done = progress, 0
@@ -197,29 +196,33 @@ class _Steps:
         self._done += 1
 
 
-def _write_programs(model: CapturedModel, nodes: Sequence[Sequence[Node]], folder: Path) -> None:
+def _write_segments(
+    model: CapturedModel,
+    whole: WholeOnnx,
+    cuts: Sequence[Cut],
+    nodes: Sequence[Sequence[Node]],
+    folder: Path,
+) -> None:
+    """Every segment as a program and as an ONNX model, with the weights that both of them read."""
+    cutter = OnnxCutter(whole, layer_names(whole, model.layers))
     parameters = parameter_values(model.program)
     names = {node: name for node, (name, _) in parameters.items()}
     values: dict[str, torch.Tensor] = dict(parameters.values())
-    for index, (entering, leaving) in enumerate(pairwise(nodes)):
-        program = program_of(model, entering, leaving, names)
-        _path(folder, index, "json").write_text(
-            json.dumps(program, separators=(",", ":")), encoding="utf-8"
-        )
-        save_weights(
-            {name: values[name] for name in program["weights"]},
-            _path(folder, index, "safetensors"),
-        )
-
-
-def _write_onnx(
-    cutter: OnnxCutter, cuts: Sequence[Cut], nodes: Sequence[Sequence[Node]], folder: Path
-) -> None:
     crossing = [list(zip(n, cut.tensors, strict=True)) for n, cut in zip(nodes, cuts, strict=True)]
     for index, (entering, leaving) in enumerate(pairwise(crossing)):
         segment = cutter.segment(entering, leaving)
-        share_weights(segment, _path(folder, index, "safetensors"))
-        onnx.save_model(segment, _path(folder, index, "onnx"))
+        program = program_of(model, nodes[index], nodes[index + 1], names)
+        turned = save_weights(
+            {name: values[name] for name in program["weights"]},
+            segment.model,
+            whole.weights,
+            segment.turned,
+            _path(folder, index, "safetensors"),
+        )
+        onnx.save_model(segment.model, _path(folder, index, "onnx"))
+        _path(folder, index, "json").write_text(
+            json.dumps(with_turned(program, turned), separators=(",", ":")), encoding="utf-8"
+        )
 
 
 def _path(folder: Path, index: int, suffix: str) -> Path:

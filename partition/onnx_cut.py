@@ -14,76 +14,25 @@ from dataclasses import dataclass
 
 import numpy as np
 import onnx
-import torch
 from onnx import helper, numpy_helper
 from splitpoint.codec import TensorSpec
-from torch.export import ExportedProgram
-from torch.export.graph_signature import OutputKind, OutputSpec, TensorArgument
 from torch.fx import Node
 
-from .capture import CapturedModel
 from .errors import CaptureError
-from .onnx_refusal import without_onnx_form
-from .quiet import quiet_torch
-from .recurrent import one_step_shapes
+from .onnx_export import WholeOnnx
 
 _MULTIPLE = re.compile(r"(?:(\d+)\*)?[A-Za-z_]\w*")
 
 
-@dataclass(slots=True, kw_only=True)
-class WholeOnnx:
-    """The exported model and the ONNX value of each boundary node."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CutSegment:
+    """A segment, whose large initializers are external tensors that lie nowhere yet.
+
+    It wants the weights called `turned` transposed: nothing in it reads them as they are.
+    """
 
     model: onnx.ModelProto
-    value_of: dict[Node, str]
-
-
-def export_whole(model: CapturedModel, boundary_nodes: Sequence[Node]) -> WholeOnnx:
-    """Exports the model with `boundary_nodes` as outputs. Changes `model.program` (call it last).
-
-    Raises `CaptureError` naming the operation that has no ONNX form.
-    """
-    program = model.program
-    inputs = [
-        node
-        for node in program.graph.nodes
-        if node.op == "placeholder" and node.name in program.graph_signature.user_inputs
-    ]
-    extra = [node for node in dict.fromkeys(boundary_nodes) if node not in inputs]
-    _replace_outputs(program, extra)
-    try:
-        with quiet_torch(), torch.no_grad(), one_step_shapes(for_onnx=True):
-            exported = torch.onnx.export(program, dynamo=True, optimize=True, verbose=False)
-    except Exception as error:
-        cause: BaseException = error
-        while cause.__cause__ is not None:
-            cause = cause.__cause__
-        reason = next((line for line in str(cause).splitlines() if line.strip()), repr(cause))
-        raise without_onnx_form(reason, model.layers) from error
-    assert exported is not None
-    proto = exported.model_proto
-    values = dict(zip(extra, (value.name for value in proto.graph.output), strict=True))
-    values |= dict(zip(inputs, (value.name for value in proto.graph.input), strict=True))
-    return WholeOnnx(model=proto, value_of=values)
-
-
-def _replace_outputs(program: ExportedProgram, outputs: Sequence[Node]) -> None:
-    """Makes the program return `outputs` as a flat tuple, whatever its model returned."""
-    (output,) = (node for node in program.graph.nodes if node.op == "output")
-    output.args = (tuple(outputs),)
-    program.graph_signature.output_specs[:] = [
-        OutputSpec(kind=OutputKind.USER_OUTPUT, arg=TensorArgument(name=node.name), target=None)
-        for node in outputs
-    ]
-    flat = torch.utils._pytree.tree_structure(tuple(outputs))
-    codegen = program.graph._codegen
-    if isinstance(codegen, torch.fx.graph._PyTreeCodeGen):
-        codegen.pytree_info = codegen.pytree_info._replace(out_spec=flat)
-    for entry in program.module_call_graph:
-        if entry.fqn == "" and entry.signature is not None:
-            entry.signature.out_spec = flat
-            entry.signature.outputs = []  # torch cannot follow these names when it decomposes
-    program.graph_module.recompile()
+    turned: frozenset[str]
 
 
 class OnnxCutter:
@@ -113,7 +62,7 @@ class OnnxCutter:
         self,
         entering: Sequence[tuple[Node, TensorSpec]],
         leaving: Sequence[tuple[Node, TensorSpec]],
-    ) -> onnx.ModelProto:
+    ) -> CutSegment:
         """The model that computes `leaving` from `entering`; its values bear the specs' names."""
         here = {self._whole.value_of[node]: spec for node, spec in entering}
         wanted = {
@@ -122,16 +71,18 @@ class OnnxCutter:
             if self._whole.value_of[node] not in here
         }
         nodes, initializers, shapes = self._collect(list(wanted), set(here))
+        turned = self._turned(nodes)
+        nodes = [node for node in nodes if node.output[0] not in turned]
         used = {name for node in nodes for name in node.input}
         if shapes and not used & set(here):
             used.add(next(iter(here)))
-        rename = {name: spec.name for name, spec in (here | wanted).items()}
+        rename = {name: spec.name for name, spec in (here | wanted).items()} | turned
         values = [name for node in nodes for name in node.output if name]
         for number, name in enumerate(values):
             rename.setdefault(name, f"{self._layer_of.get(name, '')}/{number}")
         prelude = self._recomputed_shapes(shapes, here, used) if shapes else ([], [])
         copies = [_copy(node, rename) for node in (*prelude[0], *nodes)]
-        tensors = [self._initializers[name] for name in initializers]
+        tensors = [_copy_tensor(self._initializers[name], turned) for name in initializers]
         for tensor in tensors:
             if tensor.name in rename:
                 raise CaptureError(f"the weight {tensor.name!r} bears the name of a tensor")
@@ -148,7 +99,19 @@ class OnnxCutter:
         del model.opset_import[:]
         model.opset_import.extend(source.opset_import)
         model.functions.extend(source.functions)
-        return model
+        return CutSegment(model=model, turned=frozenset(turned.values()))
+
+    def _turned(self, nodes: Sequence[onnx.NodeProto]) -> dict[str, str]:
+        """Transposed weight -> weight, of those that are read in no other form by `nodes`."""
+        found: dict[str, str] = {}
+        others: set[str] = set()
+        for node in nodes:
+            weight = self._whole.weights.get(node.input[0]) if node.input else None
+            if node.op_type == "Transpose" and weight is not None and weight.ndim == 2:
+                found[node.output[0]] = node.input[0]  # there is only one other order
+            else:
+                others |= set(node.input)
+        return {name: source for name, source in found.items() if source not in others}
 
     def _collect(
         self, wanted: list[str], here: set[str]
@@ -249,3 +212,11 @@ def _value_info(spec: TensorSpec) -> onnx.ValueInfoProto:
     return helper.make_tensor_value_info(
         spec.name, helper.np_dtype_to_tensor_dtype(spec.numpy_dtype), shape
     )
+
+
+def _copy_tensor(tensor: onnx.TensorProto, turned: Mapping[str, str]) -> onnx.TensorProto:
+    copy = onnx.TensorProto()
+    copy.CopyFrom(tensor)
+    if copy.name in turned.values():
+        copy.dims[:] = tensor.dims[::-1]
+    return copy

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import onnx
 
 from .layers import LayerNodes, op_name
-from .onnx_cut import WholeOnnx
+from .onnx_export import WholeOnnx
 
 _SCOPES, _CLASSES = "pkg.torch.onnx.name_scopes", "pkg.torch.onnx.class_hierarchy"
 

@@ -76,6 +76,29 @@ def program_of(
     }
 
 
+def with_turned(program: dict[str, Any], names: frozenset[str]) -> dict[str, Any]:
+    """The same program where the weights called `names` are stored transposed."""
+
+    def read(value: Any) -> Any:
+        if isinstance(value, list):
+            return [read(item) for item in value]
+        if isinstance(value, dict) and value.get("w") in names:
+            return {"t": f"{value['w']}.t"}  # no other tensor's name has a dot
+        return value
+
+    first = [
+        {"name": f"{name}.t", "op": "aten.t.default", "args": [{"w": name}], "kwargs": {}}
+        for name in program["weights"]
+        if name in names
+    ]
+    rest = [
+        node
+        | {"args": read(node["args"]), "kwargs": {k: read(v) for k, v in node["kwargs"].items()}}
+        for node in program["nodes"]
+    ]
+    return program | {"nodes": [*first, *rest]}
+
+
 def load_program(
     program: Mapping[str, Any],
     specs: Sequence[TensorSpec],

@@ -64,7 +64,7 @@ def load_segment(
     """
     try:
         program = json.loads(program_file.read_text(encoding="utf-8"))
-        weights = load_weights(weights_file, device)
+        weights = load_weights(weights_file, program["weights"], device)
         return program["inputs"], program["outputs"], load_program(program, specs, weights, device)
     except (OSError, ValueError, KeyError) as error:
         raise BundleError(

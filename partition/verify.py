@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -140,23 +141,35 @@ def worst_relative_error(
     manifest: Manifest, folder: Path, spec: ModelSpec, see: See = lambda boundary, values: None
 ) -> float:
     """Largest error of the chains of torch and of ONNX segments, relative to the largest output."""
-    worst = 0.0
     draft = Bundle(folder=folder, manifest=manifest, digest="")
-    chains: list[SegmentChain] = [OnnxChain(draft), TorchChain(draft, CPU)]
-    for chain in chains:
+    batches = [example_batch(spec, range(batch)) for batch in BATCHES]
+    expected = [_unsplit(spec, range(batch)) for batch in BATCHES]
+    given = [[tensor.numpy() for tensor in flat_tensors(*batch)] for batch in batches]
+    worst = 0.0
+    for chain in _chains(draft):  # one after the other: each holds all weights
         for index in range(len(chain)):
             chain.load(index)
-    first = manifest.boundaries[0].tensors
-    for batch in BATCHES:
-        args, kwargs = example_batch(spec, range(batch))
-        given = flat_tensors(args, kwargs)
-        expected = _unsplit(spec, range(batch))
-        for chain in chains:
-            state = chain.place({s.name: t.numpy() for s, t in zip(first, given, strict=True)})
-            for boundary in manifest.boundaries[:-1]:
-                see(boundary, {s.name: chain.fetch(state[s.name]) for s in boundary.tensors})
-                state |= chain.step(boundary.id, state)
-            found = [chain.fetch(state[tensor]) for tensor in manifest.outputs.values()]
-            pairs = zip(found, expected, strict=True)
-            worst = max(worst, *(relative_error(a, b) for a, b in pairs))
+        for inputs, answers in zip(given, expected, strict=True):
+            found = _answers(chain, manifest, inputs, see)
+            errors = (relative_error(a, b) for a, b in zip(found, answers, strict=True))
+            worst = max(worst, *errors)
+        del chain
+        gc.collect()  # a program's module refers to itself
     return worst
+
+
+def _chains(draft: Bundle) -> Iterator[SegmentChain]:
+    yield TorchChain(draft, CPU)
+    yield OnnxChain(draft)  # last: onnxruntime keeps what it had
+
+
+def _answers(
+    chain: SegmentChain, manifest: Manifest, inputs: Sequence[Array], see: See
+) -> list[Array]:
+    """The outputs in the order of the manifest's `outputs`."""
+    first = manifest.boundaries[0].tensors
+    state = chain.place({s.name: value for s, value in zip(first, inputs, strict=True)})
+    for boundary in manifest.boundaries[:-1]:
+        see(boundary, {s.name: chain.fetch(state[s.name]) for s in boundary.tensors})
+        state |= chain.step(boundary.id, state)
+    return [chain.fetch(state[tensor]) for tensor in manifest.outputs.values()]
