@@ -27,6 +27,11 @@ _FIXES = "fixes the batch size"
 # What torch says (its exception's name and text on one line) -> what that means, and the remedy.
 _SYMPTOMS: tuple[tuple[str, str, str], ...] = (
     (
+        r"\(\(-1\) \+ \S*\*.*// .*== \d",  # rounded up: how many parts there are
+        "divides the batch into parts (chunk, split), of which torch cannot count how many",
+        "slice instead: z[: a.shape[0]] and z[a.shape[0] :] are the parts of torch.cat([a, b])",
+    ),
+    (
         r"Constraints violated|specialized it to be a constant|dimension .* static",
         _FIXES,
         "take it from x.shape[0], or write -1, and make no tensors and no Python loops of one size",
@@ -177,13 +182,13 @@ def _where_fixed(export: Callable[[], object], names: Mapping[int, str]) -> str 
     """The place where an export fixes the batch size; torch logs it, and says it nowhere else."""
     logger = logging.getLogger("torch.fx.experimental.symbolic_shapes")
     watch, level, passes_on = _Watch(), logger.level, logger.propagate
-    logger.addHandler(watch)
+    others, logger.handlers = logger.handlers, [watch]  # torch has one there that writes to stderr
     logger.setLevel(logging.INFO)
     logger.propagate = False
     try:
         _failure_of(export)  # it fails as before; it is the place that is wanted
     finally:
-        logger.removeHandler(watch)
+        logger.handlers = others
         logger.setLevel(level)
         logger.propagate = passes_on
     return _place(watch.frames, names) if watch.frames else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 from splitpoint.codec import SplitpointError
+from splitpoint.partition.capture import capture
 from splitpoint.partition.compile import compile_model
+from splitpoint.partition.errors import CaptureError
 from splitpoint.partition.model_spec import ModelSpec
 from splitpoint.partition.torchvision_models import import_torchvision
 
@@ -196,6 +199,12 @@ REFUSED: dict[str, tuple[Callable[[], ModelSpec], str, str, str]] = {
         "the output 'output' is float32 []",
         "no sums or means over samples",
     ),
+    "chunk of the batch": (
+        lambda: doing(lambda m, x: torch.add(*torch.cat([x, 2 * x]).chunk(2))),
+        "divides the batch into parts (chunk, split)",
+        "",
+        "z[: a.shape[0]] and z[a.shape[0] :]",
+    ),
     "product of samples": (
         lambda: doing(lambda m, x: x @ x.T),
         "not in one dimension",
@@ -347,6 +356,26 @@ def test_what_is_no_tensor_is_constant(tmp_path: Path) -> None:
     manifest = compile_model(spec, tmp_path / "m.split").manifest
     assert [s.name for s in manifest.boundaries[0].tensors] == ["x", "given_shift", "bias"]
     assert manifest.max_relative_error < 1e-4
+
+
+def test_the_search_for_the_place_writes_nothing() -> None:
+    """torch's own handlers are there, and not called."""
+    logger = logging.getLogger("torch.fx.experimental.symbolic_shapes")
+    seen: list[logging.LogRecord] = []
+
+    class Seen(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            seen.append(record)
+
+    handler = Seen()
+    logger.addHandler(handler)
+    try:
+        with pytest.raises(CaptureError, match="fixes the batch size"):
+            capture(Net(lambda m, x: x.reshape(3, 4, 2)), (torch.randn(3, 8),))
+        assert handler in logger.handlers
+    finally:
+        logger.removeHandler(handler)
+    assert not seen
 
 
 @pytest.mark.parametrize("sample", [torch.randn(1, 8), torch.zeros(1, 8)])
