@@ -7,8 +7,6 @@ Models of pictures take arrays too, of pixels that are to be left as they are.
 
 from __future__ import annotations
 
-import zipfile
-import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -68,9 +66,10 @@ def _arrays(path: Path, specs: Sequence[TensorSpec]) -> dict[str, Array]:
             return {specs[0].name: loaded}
         with loaded:
             return dict(loaded)
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+    except Exception as error:  # numpy and zipfile raise whatever they meet, MemoryError among it
+        reason = " ".join(f"{error}".split())[:100] or type(error).__name__
         raise InputError(
-            f"{path} holds no array ({error})", "write it with numpy.save or numpy.savez"
+            f"{path} holds no array ({reason})", "write it with numpy.save or numpy.savez"
         ) from error
 
 

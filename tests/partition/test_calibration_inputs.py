@@ -213,6 +213,28 @@ def test_files_that_hold_no_arrays(tmp_path: Path) -> None:
     assert "holds no inputs" in refused(lambda: read(ONE, tmp_path / "folder"))
 
 
+@pytest.mark.parametrize(
+    ("suffix", "at", "value"),
+    [
+        (".npy", 8, 40),  # a header that ends in the middle of a list
+        (".npz", 8, 99),  # a method of compression that nobody knows
+        (".npz", 6, 1),  # encrypted
+    ],
+)
+def test_whatever_numpy_raises(tmp_path: Path, suffix: str, at: int, value: int) -> None:
+    path = tmp_path / f"bad{suffix}"
+    if suffix == ".npy":
+        np.save(path, np.ones((5, 6), np.float32))
+    else:
+        np.savez(path, x=np.ones((5, 6), np.float32))
+    data = bytearray(path.read_bytes())
+    data[at] = value
+    if suffix == ".npz":  # what is said of it a second time, at the end, counts
+        data[data.rindex(b"PK\x01\x02") + at + 2] = value
+    path.write_bytes(data)
+    assert f"bad{suffix} holds no array" in refused(lambda: read(ONE, path))
+
+
 def test_an_archive_under_the_name_of_an_array(tmp_path: Path) -> None:
     """What is inside counts, not the name."""
     np.savez(tmp_path / "a.npz", y=np.ones((5, 6), np.float32))
