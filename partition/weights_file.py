@@ -15,6 +15,7 @@ from .errors import ModelError
 # Where training scripts put the state dict in a checkpoint, and what wrappers put before its keys.
 _UNDER = ("state_dict", "model_state_dict", "model")
 _PREFIXES = ("module.", "_orig_mod.", "model.")  # DataParallel, torch.compile, Lightning
+_EXTRA = "_extra_state"  # what a layer keeps beside tensors, under torch's own key
 _NAMED = 3
 
 
@@ -40,7 +41,7 @@ def load_weights(module: torch.nn.Module, path: Path) -> None:
         missing = list(module.load_state_dict(state, strict=False).missing_keys)
         # Of weights that two layers share, safetensors holds one.
         loaded = {own[key].data_ptr() for key in state if isinstance(own[key], torch.Tensor)}
-        missing = [key for key in missing if own[key].data_ptr() not in loaded]
+        missing = [key for key in missing if not _shares(own[key], loaded)]
     wrong = [
         _some(keys, what)
         for keys, what in (
@@ -55,6 +56,10 @@ def load_weights(module: torch.nn.Module, path: Path) -> None:
             f"the weights in {path} do not fit {type(module).__name__}: {'; '.join(wrong)}",
             "give the state dict of this very module",
         )
+
+
+def _shares(value: Any, loaded: set[int]) -> bool:
+    return isinstance(value, torch.Tensor) and value.data_ptr() in loaded
 
 
 def _read(path: Path) -> Any:
@@ -78,28 +83,27 @@ def _read(path: Path) -> Any:
         ) from error
 
 
-def _state_dict(loaded: Any, path: Path) -> dict[str, torch.Tensor]:
-    """The tensors by key, out of a checkpoint if they lie in one."""
+def _state_dict(loaded: Any, path: Path) -> dict[str, Any]:
+    """What belongs to layers, by key, out of a checkpoint if it lies in one."""
     for key in _UNDER:
         if isinstance(loaded, Mapping) and isinstance(loaded.get(key), Mapping):
             loaded = loaded[key]
-    tensors = (
-        {str(key): value for key, value in loaded.items() if isinstance(value, torch.Tensor)}
-        if isinstance(loaded, Mapping)
-        else {}
-    )
-    if not tensors:
+    items = loaded.items() if isinstance(loaded, Mapping) else ()
+    state = {
+        str(key): value
+        for key, value in items
+        if isinstance(value, torch.Tensor) or str(key).endswith(_EXTRA)
+    }
+    if not state:
         names = f" but {_some(list(loaded), 'keys')}" if isinstance(loaded, Mapping) else ""
         raise ModelError(
             f"{path} holds no state dict{names}",
             f"write the state dict itself, or under one of {', '.join(_UNDER)}",
         )
-    return tensors
+    return state
 
 
-def _without_prefixes(
-    state: dict[str, torch.Tensor], own: Mapping[str, Any]
-) -> dict[str, torch.Tensor]:
+def _without_prefixes(state: dict[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
     """`state` without what a wrapper put before every key, as long as `own` keys lack it."""
     for prefix in (p for _ in _PREFIXES for p in _PREFIXES):
         if _all_start(state, prefix) and not _all_start(own, prefix):

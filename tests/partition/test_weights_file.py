@@ -171,3 +171,34 @@ def test_random_weights_of_a_segmentation_model_download_nothing(
     assert isinstance(spec, ModelSpec)
     assert isinstance(spec.picture, PictureInput)
     assert spec.classifies is False
+
+
+class Counting(torch.nn.Module):
+    """Keeps something in its state that is no tensor."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = torch.nn.Linear(2, 2)
+        self.count = 0
+
+    def get_extra_state(self) -> dict[str, int]:
+        return {"count": self.count}
+
+    def set_extra_state(self, state: dict[str, int]) -> None:
+        self.count = state["count"]
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.linear(x)
+
+
+def test_state_that_is_no_tensor(tmp_path: Path) -> None:
+    saved, loaded = Counting(), Counting()
+    saved.count = 7
+    torch.save(saved.state_dict(), tmp_path / "w.pt")
+    load_weights(loaded, tmp_path / "w.pt")
+    assert loaded.count == 7
+    assert torch.equal(loaded.linear.weight, saved.linear.weight)
+    state = {key: value for key, value in saved.state_dict().items() if "extra" not in key}
+    torch.save(state, tmp_path / "w.pt")
+    with pytest.raises(ModelError, match="1 missing \\(_extra_state\\)"):
+        load_weights(Counting(), tmp_path / "w.pt")
