@@ -52,14 +52,8 @@ class Planning:
 
         Raises `AgentError` where the cache lacks files that finishing all frames here needs.
         """
-        manifest, count = self.prepared.manifest, len(self.prepared.manifest.segments)
-        needed = dict.fromkeys(self.device.runtimes(manifest), count)
-        boundaries = [boundary.id for boundary in manifest.boundaries]
-        if self.split != "auto":
-            boundaries = [at for at in boundaries if str(at) == self.split]
-            # What the named split does not run is finished in float32.
-            needed = {**dict.fromkeys(needed, max(boundaries, default=count)), ONNX: count}
-        missing = await self.prepared.missing(needed, boundaries)
+        manifest = self.prepared.manifest
+        missing = await self.prepared.missing(*self._needed_alone())
         if missing:
             others = f" and {len(missing) - 1} more files are" if missing[1:] else " is"
             raise AgentError(
@@ -70,6 +64,19 @@ class Planning:
         if self.split == "auto":
             return await plan_alone(self.prepared, self.auto, self.device)
         return await self.named()
+
+    def _needed_alone(self) -> tuple[dict[str, int], list[int]]:
+        """How many first segments in each runtime, and the tables of which boundaries."""
+        manifest = self.prepared.manifest
+        boundaries, last = [boundary.id for boundary in manifest.boundaries], len(manifest.segments)
+        if self.split == "auto":
+            return dict.fromkeys(self.device.runtimes(manifest), last), boundaries
+        named = {**{str(at): at for at in boundaries}, "input": 0}.get(self.split, last)
+        runtime = ONNX if self.device.runtime == "auto" else self.device.runtime
+        if named == last:
+            return {runtime: last}, []
+        # What the named split does not run is finished in float32.
+        return {runtime: named, ONNX: last}, [named]
 
     def _named(self, split: str, codec: str) -> Plan:
         plan = named_plan(self.prepared.manifest, self.codecs, split, codec)

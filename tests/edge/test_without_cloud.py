@@ -120,6 +120,23 @@ async def test_a_named_split_is_finished_here_until_the_worker_is_there(
                 assert str(result.boundary) == split
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"split": "2", "codec": "raw"},
+        {"split": "local"},
+        {"split": "local", "runtime": "onnxruntime-int8", "finish_locally": False},
+    ],
+)
+async def test_a_named_split_needs_the_files_that_it_runs(
+    int8_bundle: Bundle, pixels: np.ndarray, tmp_path: Path, options: dict[str, Any]
+) -> None:
+    """And no others: those of another runtime were never fetched for it."""
+    address = await seen_once(int8_bundle, tmp_path, **options)
+    async with EdgeAgent(address, cache=tmp_path, **options) as agent:
+        assert (await agent.infer({"pixels": pixels})).outcome is Outcome.LOCAL
+
+
 async def test_a_stream_goes_on_from_the_device_to_the_cloud(
     small_bundle: Bundle, pixels: np.ndarray, tmp_path: Path
 ) -> None:
