@@ -80,12 +80,18 @@ async def describe(channels: Sequence[WorkerChannel]) -> list[Described]:
     return found
 
 
+def nearest(described: Sequence[Described], wanted: Callable[[pb.ModelInfo], bool]) -> Described:
+    """The nearest and idlest of those that serve such a model, or of all where none does."""
+    able = [one for one in described if any(map(wanted, one.reply.models))]
+    return min(able or described, key=lambda one: one.wait_ms(wanted))
+
+
 def serving(described: Sequence[Described], digest: str) -> Serving | None:
     """The nearest and idlest of those that serve a bundle; None where none does."""
-    for worker in sorted(
-        described, key=lambda one: one.wait_ms(lambda info: info.digest == digest)
-    ):
-        for info in worker.reply.models:
-            if info.digest == digest:
-                return Serving(info=info, load=worker.load(info), server=worker.channel.server)
-    return None
+    if not described:
+        return None
+    worker = nearest(described, lambda info: info.digest == digest)
+    info = next((info for info in worker.reply.models if info.digest == digest), None)
+    if info is None:
+        return None
+    return Serving(info=info, load=worker.load(info), server=worker.channel.server)

@@ -21,7 +21,7 @@ from splitpoint.proto.status import RefusedError, UnreachableError
 from .cache import BundleCache, FetchFrom
 from .cache_size import CacheUse
 from .channel import WorkerChannel
-from .described import Described, Serving, describe, serving
+from .described import Described, Serving, describe, nearest, serving
 from .errors import AgentError
 from .known_models import KnownModel, recall, remember
 
@@ -123,7 +123,7 @@ async def _of_worker(
     channels: Sequence[WorkerChannel], described: Sequence[Described], model: str, cache: Path
 ) -> Prepared:
     """The model of the nearest and idlest worker, which is remembered as that of all of them."""
-    best = min(described, key=lambda one: one.wait_ms(lambda info: model in ("", info.name)))
+    best = nearest(described, lambda info: model in ("", info.name))
     info = best.model(model)
     known = KnownModel(digest=info.digest, manifest_bytes=info.manifest_bytes)
     others = [channel for channel in channels if channel is not best.channel]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+from collections.abc import AsyncIterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -17,7 +18,7 @@ from splitpoint.edge.frame_stream import FrameStream
 from splitpoint.edge.prepare import prepare
 from splitpoint.edge.told_load import MOST_WAITS, told_load
 from splitpoint.edge.workers import REFUSED_S, WorkerLink
-from splitpoint.partition.bundle import Bundle
+from splitpoint.partition.bundle import MANIFEST, Bundle
 from splitpoint.partition.link import parse_link
 from splitpoint.proto import splitpoint_pb2 as pb
 from splitpoint.proto.frames import build_reply
@@ -142,6 +143,28 @@ async def test_the_first_plan_goes_to_the_worker_where_its_model_waits_least(
     found = await prepare(channels, bundle=small_bundle.folder, model="", cache=tmp_path)
     assert found.serving is not None
     assert (found.serving.server, found.serving.load.queue_ms) == ("free:1", 30_000.0)
+
+
+async def test_a_worker_without_the_model_is_not_the_idlest(
+    small_bundle: Bundle, tmp_path: Path
+) -> None:
+    """It has no queue for it, and is not asked for it."""
+
+    class Holder(Channel):
+        async def fetch(self, digest: str, sha256: str, offset: int) -> AsyncIterator[bytes]:
+            names = {file.sha256: name for name, file in small_bundle.manifest.files.items()}
+            path = small_bundle.folder / names.get(sha256, MANIFEST)
+            yield path.read_bytes()[offset:]
+
+    load = pb.Load(queue_ms=90_000.0, wait_ms=[90_000.0], slowdown=1.0)
+    nbytes = (small_bundle.folder / MANIFEST).stat().st_size
+    info = pb.ModelInfo(name="small", digest=small_bundle.digest, manifest_bytes=nbytes, load=load)
+    channels: Any = [Channel("other:1", pb.ModelInfo(name="other")), Holder("busy:1", info)]
+    found = await prepare(channels, bundle=None, model="small", cache=tmp_path)
+    assert found.use is not None
+    found.use.close()
+    assert found.serving is not None
+    assert found.serving.server == "busy:1"
 
 
 async def test_an_older_worker_has_no_load_of_its_model(
