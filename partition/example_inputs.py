@@ -31,6 +31,11 @@ def with_usable_inputs(spec: ModelSpec) -> ModelSpec:
                 f"the input {name!r} is a tensor without dimensions",
                 "give a Python number, which becomes a constant, or one value a sample",
             )
+        if tensor.is_floating_point() and tensor.isnan().any():
+            raise CaptureError(
+                f"the example input {name!r} holds NaN, which is not equal to itself",
+                "give numbers: what crosses the boundaries is compared",
+            )
     extents = {name: len(tensor) for name, tensor in tensors.items()}
     if len(set(extents.values())) > 1:
         listed = ", ".join(f"{name!r} {list(tensors[name].shape)}" for name in tensors)

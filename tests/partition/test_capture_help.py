@@ -315,6 +315,12 @@ REFUSED: dict[str, tuple[Callable[[], ModelSpec], str, str, str]] = {
         "'input2'",
         "a Python number",
     ),
+    "NaN in": (
+        lambda: of(Net(lambda m, x: x.nan_to_num()), torch.full((2, 8), torch.nan)),
+        "NaN",
+        "the example input 'x'",
+        "numbers",
+    ),
 }
 
 
