@@ -21,6 +21,7 @@ from .torchvision_models import IMAGENET_MEAN, IMAGENET_STD, SEED, declare_detec
 from .weights_file import load_weights
 
 _NAME_ONE = "name a function without arguments that returns the model, as package.module:function"
+_CORRECT = "correct that, so that Python imports the module and calls the function from this folder"
 
 
 def factory_model(source: str, weights: str) -> ModelSpec:
@@ -63,20 +64,21 @@ def _made(source: str) -> Any:
         raise
     except Exception as error:
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
-        raise ModelError(f"{_place(error, source)} ({reason})", _NAME_ONE) from error
+        what, remedy = _place(error, source)
+        raise ModelError(f"{what} ({reason})", remedy) from error
     finally:
         sys.path.remove("")
 
 
-def _place(error: Exception, source: str) -> str:
-    """What failed, and the line of the user's files where it did."""
+def _place(error: Exception, source: str) -> tuple[str, str]:
+    """What failed, and the line of the user's files where it did; and the remedy."""
     frames = traceback.extract_tb(error.__traceback__)[1:]
     last = next((f for f in reversed(frames) if "importlib" not in f.filename), None)
     if last is not None:
-        return f"{source} fails at {last.filename}:{last.lineno}"
+        return f"{source} fails at {last.filename}:{last.lineno}", _CORRECT
     if isinstance(error, ImportError):
-        return f"cannot import {source.partition(':')[0]!r}"
-    return f"{source} fails"
+        return f"cannot import {source.partition(':')[0]!r}", _NAME_ONE
+    return f"{source} fails", _NAME_ONE
 
 
 def exported_model(path: Path, weights: str) -> ModelSpec:

@@ -96,9 +96,15 @@ def test_random_weights_are_seeded() -> None:
             "odd_factories:demanding",
             r"demanding fails \(TypeError.*without arguments",
         ),
-        ("odd_factories:failing", r"fails at .*odd_factories.py:9 \(ZeroDivisionError"),
+        (
+            "odd_factories:failing",
+            r"fails at .*odd_factories.py:9 \(ZeroDivisionError.*correct that",
+        ),
         ("odd_factories:number", "odd_factories:number returned int.*return a torch module"),
-        ("odd_import:model", r"odd_import:model fails at .*odd_import.py:2 \(RuntimeError: broken"),
+        (
+            "odd_import:model",
+            r"odd_import:model fails at .*odd_import.py:2 \(RuntimeError: broken.*correct that",
+        ),
     ],
 )
 def test_what_is_no_model_is_said(
