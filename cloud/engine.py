@@ -165,6 +165,11 @@ class Engine:
             self._loads[about] = now_s, found
         return found
 
+    def alone_s(self, model: ServedModel, boundary: int, samples: int) -> float:
+        """What a frame would take here now, without any other."""
+        with self._computing.lock:
+            return self._schedule.alone_s(model, boundary, samples)
+
     def wait_s(self, model: ServedModel, boundary: int) -> float:
         """How long a frame that came now would wait; infinite where it would not be computed."""
         if not self.can_compute(model):

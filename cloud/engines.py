@@ -60,6 +60,13 @@ class Engines:
         engine, job.model = self._idlest(model, job.boundary)
         engine.check(job)
 
+    def alone_s(self, model: ServedModel, boundary: int, samples: int) -> float:
+        """What a frame would take now, without any other, where that is least."""
+        return min(
+            engine.alone_s(copy, boundary, samples)
+            for engine, copy in zip(self._engines, self._copies[model], strict=True)
+        )
+
     def _idlest(self, model: ServedModel, boundary: int) -> tuple[Engine, ServedModel]:
         """Where a frame would wait least, and the model's copy there."""
         copies = self._copies[model]

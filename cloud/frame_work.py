@@ -124,7 +124,7 @@ class FrameWork:
             self._refused(arrival, error, Stage.DECODE)
 
     def _decoding(self, frame: CheckedFrame, arrival: Arrival, in_order: bool) -> Decoding:
-        device_s = self._model.batch_times.suffix_s(frame.boundary, frame.batch)
+        device_s = self._tools.engine.alone_s(self._model, frame.boundary, frame.batch)
         deadline_s = _deadline_s(arrival, frame)
         read = frame.packed if self._model.runner.unpacks else frame.decode
 

@@ -215,18 +215,20 @@ class Schedule(Generic[J]):
         """No more jobs of `model` will come."""
         self._room.pop(model, None)
 
+    def alone_s(self, model: Timed, boundary: int, samples: int) -> float:
+        """What a frame takes by itself, as the device goes now."""
+        return self._times(model).suffix_s(boundary, samples) * self.rates.slowdown
+
     def wait_s(self, now_s: float, model: Timed, boundary: int) -> float:
         """How long a frame that came now would wait, beyond its own computing."""
         job = Job(
             model=model, boundary=boundary, samples=1, deadline_s=now_s + MOST_WAIT_S, client=""
         )
-        times = self._times(model)
-        alone_s = times.suffix_s(boundary, 1) * self.rates.slowdown
         try:
-            place = self._outlook(now_s).place(job, times, self._batching)
+            place = self._outlook(now_s).place(job, self._times(model), self._batching)
         except Refused as refused:
             return refused.wait_s
-        return max(place.end_s - now_s - alone_s, 0.0)
+        return max(place.end_s - now_s - self.alone_s(model, boundary, 1), 0.0)
 
     def _free_s(self, now_s: float) -> float:
         """When the device has done what it was given."""

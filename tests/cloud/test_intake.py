@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from raw_client import RawClient
 from splitpoint.cloud import intake as intake_module
+from splitpoint.cloud.batch_times import BatchTimes
 from splitpoint.cloud.client_use import StreamUse
 from splitpoint.cloud.decoders import Decoders
 from splitpoint.cloud.job import Job
@@ -170,6 +171,20 @@ async def test_what_is_late_or_cancelled_is_not_decoded(worker: Worker, decoding
             assert (await hog.reply()).status == pb.OK
     assert statuses == {50: pb.EXPIRED, 51: pb.CANCELLED, 52: pb.OK}
     assert not {50, 51} & set(decoding.ids)
+
+
+async def test_what_is_in_time_as_computing_goes_now_is_decoded(worker: Worker) -> None:
+    """The times were measured while others had the cores, and it has been seen since."""
+    (model,) = worker.models.values()
+    (engine,) = worker._engine._engines
+    segments = len(model.batch_times)
+    model.batch_times = BatchTimes([{1: 5000.0 / segments}] * segments, 1)
+    async with RawClient(worker, metadata=token("hog")) as client:
+        await client.hello()
+        for number, codec in enumerate(("raw", "png"), 1):
+            engine._schedule.rates.slowdown = 0.2
+            reply = await client.ask(client.frame(number, codec=codec, budget_ms=4500))
+            assert reply.status == pb.OK, (codec, reply.reason)
 
 
 async def test_a_large_frame_is_checked_in_a_thread_and_nothing_overtakes_it(
