@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 import grpc
 from google.protobuf.message import DecodeError, Message
+from splitpoint.proto.address import host_of
 
 from .abort import abort
 from .visitors import Displaced, Visitors
@@ -18,6 +19,12 @@ from .visitors import Displaced, Visitors
 REQUEST_S = 10.0
 REQUEST_BYTES = 4096  # a digest, a name: nobody asks more
 _M = TypeVar("_M", bound=Message)
+
+
+def asker(context: Any) -> str:
+    """Whose place a call takes that says nothing of its sender: that of its address."""
+    peer: str = context.peer()
+    return host_of(peer) or peer
 
 
 async def read_request(context: Any, kind: type[_M], visitors: Visitors, who: str) -> _M:

@@ -12,11 +12,10 @@ from typing import Any
 import grpc
 from grpc_health.v1 import health
 from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
-from splitpoint.proto.address import host_of
 from splitpoint.proto.limits import SERVICE
 
 from .abort import abort
-from .ask import read_request
+from .ask import asker, read_request
 from .guard import guarded
 from .visitors import Displaced, Visitors
 
@@ -77,12 +76,12 @@ class Health:
         """The status now, and again with each change."""
         request = await self._request(context)
         try:
-            await self.watching.stay(_who(context), self._follow(request.service, context))
+            await self.watching.stay(asker(context), self._follow(request.service, context))
         except Displaced:
             await abort(context, grpc.StatusCode.RESOURCE_EXHAUSTED, "others want to watch")
 
     async def _request(self, context: Any) -> HealthCheckRequest:
-        return await read_request(context, HealthCheckRequest, self.asking, _who(context))
+        return await read_request(context, HealthCheckRequest, self.asking, asker(context))
 
     async def _follow(self, service: str, context: Any) -> None:
         while True:
@@ -90,8 +89,3 @@ class Health:
             status = self._status if service in NAMES else HealthCheckResponse.SERVICE_UNKNOWN
             await context.write(HealthCheckResponse(status=status))
             await changed.wait()
-
-
-def _who(context: Any) -> str:
-    peer: str = context.peer()
-    return host_of(peer) or peer

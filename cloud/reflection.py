@@ -12,7 +12,8 @@ from grpc_reflection.v1alpha import reflection, reflection_pb2
 from splitpoint.proto.limits import SERVICE
 
 from .abort import abort
-from .ask import REQUEST_BYTES, REQUEST_S
+from .ask import REQUEST_BYTES, REQUEST_S, asker
+from .guard import guarded
 from .visitors import Displaced, Visitors
 
 MOST_ASKING = 8
@@ -20,28 +21,38 @@ NAMES = (SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME)
 METHOD = "ServerReflectionInfo"
 
 
-def add_reflection(server: grpc.aio.Server) -> None:
-    """Lets anybody ask, a few at a time, and each for a few seconds."""
-    servicer, visitors = reflection.aio.ReflectionServicer(NAMES), Visitors(MOST_ASKING)
+class Reflection:
+    """Anybody may ask, a few at a time, and each for a few seconds."""
 
-    async def answer(context: Any) -> None:
+    def __init__(self) -> None:
+        self._servicer = reflection.aio.ReflectionServicer(NAMES)
+        self.asking = Visitors(MOST_ASKING)
+
+    def handler(self) -> grpc.GenericRpcHandler:
+        """The method as gRPC wants it."""
+        method: grpc.RpcMethodHandler[Any, Any] = grpc.stream_stream_rpc_method_handler(self.info)
+        return grpc.method_handlers_generic_handler(reflection.SERVICE_NAME, {METHOD: method})
+
+    @guarded
+    async def info(self, _requests: Any, context: Any) -> None:
+        """Answers one question after the other."""
+        try:
+            await self.asking.stay(asker(context), self._answer(context), REQUEST_S)
+        except Displaced:
+            await abort(context, grpc.StatusCode.RESOURCE_EXHAUSTED, "others want to ask")
+        except asyncio.TimeoutError:
+            await abort(
+                context, grpc.StatusCode.DEADLINE_EXCEEDED, f"{REQUEST_S:g} s are over; ask again"
+            )
+
+    async def _answer(self, context: Any) -> None:
         while (data := await context.read()) is not grpc.aio.EOF:
             try:
                 request = reflection_pb2.ServerReflectionRequest.FromString(data[:REQUEST_BYTES])
             except DecodeError:
                 return
-            async for reply in servicer.ServerReflectionInfo(_only(request), context):
+            async for reply in self._servicer.ServerReflectionInfo(_only(request), context):
                 await context.write(reply.SerializeToString())
-
-    async def info(_requests: Any, context: Any) -> None:
-        try:
-            await visitors.stay(context.peer(), answer(context), REQUEST_S)
-        except (Displaced, asyncio.TimeoutError):
-            await abort(context, grpc.StatusCode.RESOURCE_EXHAUSTED, "others want to ask")
-
-    method: grpc.RpcMethodHandler[Any, Any] = grpc.stream_stream_rpc_method_handler(info)
-    handler = grpc.method_handlers_generic_handler(reflection.SERVICE_NAME, {METHOD: method})
-    server.add_generic_rpc_handlers((handler,))
 
 
 async def _only(request: Any) -> Any:

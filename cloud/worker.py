@@ -282,9 +282,9 @@ class Worker:
         return [state for state in states if state is not None]
 
     def _add_reflection(self) -> None:
-        from .reflection import add_reflection  # only the cloud extra brings it
+        from .reflection import Reflection  # only the cloud extra brings it
 
-        add_reflection(self._server)
+        self._server.add_generic_rpc_handlers((Reflection().handler(),))
 
 
 def _describe(devices: Sequence[torch.device]) -> str:

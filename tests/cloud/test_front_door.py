@@ -17,6 +17,7 @@ from raw_http2 import RawConnection
 from splitpoint.cloud import ask, health, service
 from splitpoint.cloud.health import Health
 from splitpoint.cloud.lifetime import StreamLimits
+from splitpoint.cloud.reflection import MOST_ASKING, Reflection
 from splitpoint.cloud.security import Security
 from splitpoint.cloud.worker import Worker
 from splitpoint.partition.bundle import Bundle
@@ -148,6 +149,41 @@ async def test_all_downloads_together_read_only_so_much_ahead(
     assert max(len(chunk.data) for chunk in chunks) <= 4096
     data = b"".join(chunk.data for chunk in chunks)
     assert hashlib.sha256(data).hexdigest() == digest
+
+
+class Silent:
+    """A call's context, of a connection of its own each time, that asks nothing."""
+
+    def __init__(self, host: str, number: int) -> None:
+        self._peer = f"ipv4:{host}:{number}"
+        self.status: grpc.StatusCode | None = None
+
+    def peer(self) -> str:
+        return self._peer
+
+    async def read(self) -> bytes:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    async def abort(self, status: grpc.StatusCode, words: str) -> None:
+        self.status = status
+        raise grpc.aio.AbortError(words)
+
+
+async def test_who_fills_the_places_of_reflection_fills_his_own_whatever_his_connections() -> None:
+    asked = Reflection()
+    other = Silent("192.0.2.2", 1)
+    crowd = [Silent("192.0.2.1", number) for number in range(30)]
+    tasks = []
+    for context in (crowd[0], other, *crowd[1:]):
+        tasks.append(asyncio.create_task(asked.info(None, context)))
+        for _ in range(10):
+            await asyncio.sleep(0)
+    assert other.status is None
+    assert [context.status for context in crowd].count(FULL) == 30 - (MOST_ASKING - 1)
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
 
 
 class Watcher:
