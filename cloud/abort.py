@@ -13,11 +13,14 @@ WAIT_S = 1.0
 async def abort(context: Any, status: grpc.StatusCode, words: str) -> NoReturn:
     """Ends the call that `context` belongs to; call it from the call's own method.
 
-    gRPC sends the status behind all that the client has not read yet. Where that does not move, the
-    method ends as if it was cancelled: gRPC then gives the call up and resets its stream.
+    gRPC sends the status behind all that the client has not read yet. Where that does not move, or
+    the client has gone, the method ends as if it was cancelled, and nothing here knows of the call
+    any more; gRPC keeps its stream until the client resets it or the connection closes.
     """
     try:
         await asyncio.wait_for(context.abort(status, words), WAIT_S)
-    except asyncio.TimeoutError:
+    except grpc.aio.AbortError:
+        raise
+    except (asyncio.TimeoutError, grpc.aio.InternalError):
         raise asyncio.CancelledError from None
     raise AssertionError("abort does not return")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import logging
 from collections.abc import Callable, Coroutine
@@ -31,6 +32,8 @@ def guarded(method: Method[_R]) -> Method[_R]:
             return await method(self, requests, context)
         except (grpc.aio.AbortError, Aborted):  # how the method ends a call
             raise
+        except grpc.aio.InternalError:  # what gRPC says when the client has gone in the middle
+            raise asyncio.CancelledError from None
         except Exception:
             log.exception("%s failed", method.__name__)
         await abort(context, grpc.StatusCode.INTERNAL, WORDS)

@@ -82,5 +82,10 @@ async def shake_hands(context: Any, tools: Tools, use: ClientUse) -> ServedModel
         segment_ms=model.times.segment_ms,
         load=load_of(tools.engine, model, tools.figures),
     )
-    await context.write(pb.ServerMessage(welcome=welcome).SerializeToString())
+    answer = pb.ServerMessage(welcome=welcome).SerializeToString()
+    try:
+        await asyncio.wait_for(context.write(answer), HANDSHAKE_TIMEOUT_S)
+    except asyncio.TimeoutError:
+        use.count_refused(Refusal.SILENT)
+        raise asyncio.CancelledError from None  # a status would wait behind the message
     return model

@@ -15,7 +15,7 @@ from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 from splitpoint.proto.limits import SERVICE
 
 from .abort import abort
-from .ask import asker, read_request
+from .ask import Answering, asker, read_request
 from .guard import guarded
 from .visitors import Displaced, Visitors
 
@@ -32,6 +32,7 @@ class Health:
         self._status = HealthCheckResponse.NOT_SERVING
         self._stopped, self._changed = False, asyncio.Event()
         self.asking, self.watching = Visitors(MOST_ASKING), Visitors(MOST_WATCHING)
+        self._answering = Answering()
 
     def handler(self) -> grpc.GenericRpcHandler:
         """The methods as gRPC wants them."""
@@ -39,8 +40,8 @@ class Health:
         return grpc.method_handlers_generic_handler(
             health.SERVICE_NAME,
             {
-                "Check": grpc.stream_unary_rpc_method_handler(
-                    self.check, response_serializer=serialize
+                "Check": grpc.stream_stream_rpc_method_handler(
+                    self._answering.method(self.check), response_serializer=serialize
                 ),
                 "Watch": grpc.stream_stream_rpc_method_handler(
                     self.watch, response_serializer=serialize

@@ -18,7 +18,7 @@ from splitpoint.proto.limits import CHUNK_BYTES, PROTOCOL, SERVICE
 from .abort import abort
 from .access import Access, AccessError
 from .answers import load_of
-from .ask import read_request
+from .ask import Answering, read_request
 from .client_use import ClientUse, ClientUses, Places
 from .decoders import Decoders
 from .engines import Engines
@@ -66,7 +66,7 @@ class SplitService:
         self._stream_places, self._fetch_places = [
             Places(limits.max_streams, limits.max_streams_per_client) for _ in range(2)
         ]
-        self._asking = Visitors(MOST_ASKING)
+        self._asking, self._answering = Visitors(MOST_ASKING), Answering()
         self.quarantine = Quarantine()
         self._tools = Tools(
             models=models,
@@ -93,8 +93,9 @@ class SplitService:
         return grpc.method_handlers_generic_handler(
             SERVICE,
             {
-                "Describe": grpc.stream_unary_rpc_method_handler(
-                    self.describe, response_serializer=pb.DescribeReply.SerializeToString
+                "Describe": grpc.stream_stream_rpc_method_handler(
+                    self._answering.method(self.describe),
+                    response_serializer=pb.DescribeReply.SerializeToString,
                 ),
                 "Fetch": grpc.stream_stream_rpc_method_handler(
                     self.fetch, response_serializer=pb.Chunk.SerializeToString

@@ -24,6 +24,7 @@ from .engine import Engine
 from .engines import Engines
 from .errors import Interrupted, ServeError
 from .figures import Figures
+from .grpc_log import keep_grpc_brief
 from .health import Health
 from .kept_times import KeptTimes
 from .lifetime import StreamLimits
@@ -44,9 +45,6 @@ if TYPE_CHECKING:
     from .tracing import FrameTraces
 
 DEFAULT_LISTEN = "127.0.0.1:7070"
-# Besides streams and downloads: those who ask what is served or how it is, and those who are just
-# being sent away.
-MORE_CALLS = 1024
 # gRPC's limit is set before it listens: room for the models that a watched folder may bring.
 WATCHED_FRAME_BYTES = 256 << 20
 HEALTH_S = 0.25  # how often it is looked at whether the engine can compute
@@ -136,9 +134,10 @@ class Worker:
             traces=self._traces,
         )
         self._health = Health()
+        # Without a limit for all calls: gRPC counts those, too, whose clients do not let their
+        # answers through, for as long as their connections last. Each method has its own places.
         self._server = grpc.aio.server(
-            options=server_options(max(sizes), self._limits.max_streams_per_client),
-            maximum_concurrent_rpcs=2 * self._limits.max_streams + MORE_CALLS,
+            options=server_options(max(sizes), self._limits.max_streams_per_client)
         )
         try:
             await self._listen_for_clients()
@@ -155,6 +154,7 @@ class Worker:
 
     async def _listen_for_clients(self) -> None:
         """They are told that the worker is not ready yet."""
+        keep_grpc_brief()
         self._server.add_generic_rpc_handlers((self._service.handler(),))
         self._server.add_generic_rpc_handlers((self._health.handler(),))
         if self._reflection:

@@ -77,6 +77,8 @@ def server_options(max_message_bytes: int, streams: int) -> list[tuple[str, int]
         ("grpc.max_concurrent_streams", streams + MORE_CALLS),
         ("grpc.server_handshake_timeout_ms", HANDSHAKE_MS),
         ("grpc.max_receive_message_length", max_message_bytes),
+        # Nobody compresses messages here: a few bytes would become as many as a message may have.
+        ("grpc.compression_enabled_algorithms_bitset", 1),
         # Its models and the pieces of their files may be larger than any frame of a small model.
         ("grpc.max_send_message_length", max(max_message_bytes, DESCRIBE_BYTES)),
         ("grpc.keepalive_time_ms", KEEPALIVE_MS),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import struct
 from collections import defaultdict
+from collections.abc import Sequence
 
 DATA, HEADERS, RST_STREAM, SETTINGS, PING, GOAWAY, WINDOW_UPDATE = 0, 1, 3, 4, 6, 7, 8
 END_STREAM, END_HEADERS, ACK = 1, 4, 1
@@ -24,26 +25,39 @@ class RawConnection:
         self._windows: defaultdict[int, int] = defaultdict(lambda: self._first_window)
         self._windows[0] = 65_535
         self.ended: defaultdict[int, asyncio.Event] = defaultdict(asyncio.Event)
+        self.answered: set[int] = set()  # streams for which something came
         self._moved = asyncio.Event()
 
     @classmethod
-    async def open(cls, address: str) -> RawConnection:
+    async def open(cls, address: str, *, takes_bytes: int = 65_535) -> RawConnection:
+        """`takes_bytes` is what it lets the server send of each answer before it asks for more."""
         host, _, port = address.rpartition(":")
         connection = cls(*await asyncio.open_connection(host, int(port)))
-        connection._writer.write(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + _frame(SETTINGS, 0, 0))
+        settings = struct.pack(">HI", INITIAL_WINDOW, takes_bytes)
+        begin = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + _frame(SETTINGS, 0, 0, settings)
+        connection._writer.write(begin)
         return connection
 
-    async def begin(self, stream: int, path: str) -> None:
+    async def begin(
+        self, stream: int, path: str, metadata: Sequence[tuple[str, bytes]] = ()
+    ) -> None:
         """Sends a call's headers; `stream` is odd, and larger than the one before."""
-        fields = {
-            ":method": "POST", ":scheme": "http", ":path": path, ":authority": "x",
-            "te": "trailers", "content-type": "application/grpc",
-        }  # fmt: skip
+        fields = [
+            (":method", b"POST"), (":scheme", b"http"), (":path", path.encode()),
+            (":authority", b"x"), ("te", b"trailers"), ("content-type", b"application/grpc"),
+            *metadata,
+        ]  # fmt: skip
         block = b"".join(
-            b"\x00" + bytes([len(name)]) + name.encode() + bytes([len(value)]) + value.encode()
-            for name, value in fields.items()
+            b"\x00" + bytes([len(name)]) + name.encode() + bytes([len(value)]) + value
+            for name, value in fields
         )
         self._writer.write(_frame(HEADERS, END_HEADERS, stream, block))
+        await self._writer.drain()
+
+    async def send(self, stream: int, message: bytes) -> None:
+        """The call's only message, a short one."""
+        head = b"\x00" + struct.pack(">I", len(message))
+        self._writer.write(_frame(DATA, END_STREAM, stream, head + message))
         await self._writer.drain()
 
     async def send_part(self, stream: int, message_bytes: int, most_bytes: int) -> int:
@@ -79,6 +93,8 @@ class RawConnection:
                 event.set()
 
     def _take(self, kind: int, flags: int, stream: int, body: bytes) -> None:
+        if kind == HEADERS:
+            self.answered.add(stream)
         if kind == WINDOW_UPDATE:
             self._windows[stream] += int.from_bytes(body, "big")
         elif kind == SETTINGS and not flags & ACK:
@@ -92,6 +108,12 @@ class RawConnection:
             self._writer.write(_frame(PING, ACK, 0, body))
         elif kind in (RST_STREAM, GOAWAY) or (kind in (HEADERS, DATA) and flags & END_STREAM):
             self.ended[stream].set()
+
+    async def answers(self, count: int) -> None:
+        """Until the server has begun to answer so many calls."""
+        while len(self.answered) < count:
+            self._moved.clear()
+            await self._moved.wait()
 
     def close(self) -> None:
         self._writer.transport.abort()

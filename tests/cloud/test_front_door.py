@@ -11,10 +11,11 @@ from typing import Any
 
 import grpc
 import pytest
+from google.protobuf.message import Message
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from raw_client import RawClient
 from raw_http2 import RawConnection
-from splitpoint.cloud import ask, health, service
+from splitpoint.cloud import ask, handshake, health, service
 from splitpoint.cloud.health import Health
 from splitpoint.cloud.lifetime import StreamLimits
 from splitpoint.cloud.reflection import MOST_ASKING, Reflection
@@ -22,7 +23,7 @@ from splitpoint.cloud.security import Security
 from splitpoint.cloud.worker import Worker
 from splitpoint.partition.bundle import Bundle
 from splitpoint.proto import splitpoint_pb2 as pb
-from splitpoint.proto.limits import SERVICE
+from splitpoint.proto.limits import PROTOCOL, SERVICE
 
 ME = [("authorization", "Bearer me")]
 HEALTH = "grpc.health.v1.Health"
@@ -103,6 +104,66 @@ async def test_what_is_no_request_is_refused(worker: Worker) -> None:
             assert await status_of(call) is grpc.StatusCode.INVALID_ARGUMENT, method
 
 
+class TakesNothing:
+    """The context of a call whose client sends `message` and takes nothing: HTTP/2 allows that."""
+
+    def __init__(self, message: Message) -> None:
+        self._data = message.SerializeToString()
+
+    def peer(self) -> str:
+        return "ipv4:127.0.0.1:1234"
+
+    def invocation_metadata(self) -> list[tuple[str, str]]:
+        return ME
+
+    def auth_context(self) -> dict[str, list[bytes]]:
+        return {}
+
+    async def read(self) -> bytes:
+        return self._data
+
+    async def write(self, _: object) -> None:
+        await asyncio.Event().wait()
+
+
+async def test_an_answer_that_is_not_taken_is_not_waited_for(
+    worker: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ask, "ANSWER_S", 0.1)
+    monkeypatch.setattr(handshake, "HANDSHAKE_TIMEOUT_S", 0.1)
+    (digest,) = worker.models
+    hello = pb.ClientMessage(hello=pb.Hello(protocol=PROTOCOL, digest=digest))
+    serving, answering = worker._service, ask.Answering()
+    for method, message in (
+        (answering.method(serving.describe), pb.DescribeRequest(protocol=PROTOCOL)),
+        (answering.method(Health().check), health_pb2.HealthCheckRequest()),
+        (serving.infer, hello),
+    ):
+        with pytest.raises(asyncio.CancelledError):
+            await asyncio.wait_for(method(None, TakesNothing(message)), 30)
+    async with RawClient(worker, metadata=ME) as client:
+        assert (await client.describe()).models
+
+
+async def test_answers_that_nobody_takes_keep_nobody_out(worker: Worker) -> None:
+    """gRPC counts such calls until their connections close: a limit for all would be reached."""
+    each = 60  # of a connection; a worker with these limits once took 1,032 in all
+    async with AsyncExitStack() as stack:
+        for _ in range(18):
+            connection = await RawConnection.open(worker.address, takes_bytes=0)
+            reading = asyncio.create_task(connection.read())
+            stack.callback(connection.close)
+            for number in range(each):
+                method = "Watch" if number % 2 else "Check"
+                await connection.begin(2 * number + 1, f"/{HEALTH}/{method}")
+                await connection.send(2 * number + 1, b"")
+            await asyncio.wait_for(connection.answers(each), 30)
+            assert not reading.done()
+        async with RawClient(worker, metadata=ME) as client:
+            assert (await client.describe()).models
+            await client.hello()
+
+
 async def test_watchers_take_no_place_of_others(worker: Worker) -> None:
     most = health.MOST_WATCHING
     async with AsyncExitStack() as stack, RawClient(worker, metadata=ME) as client:
@@ -132,6 +193,15 @@ async def test_checks_without_a_request_keep_nobody_from_checking(worker: Worker
             assert (await asyncio.wait_for(check, 30)).status == SERVING
         for call in silent:
             call.cancel()
+
+
+async def test_nothing_is_unpacked_by_grpc(worker: Worker) -> None:
+    """A request of 2 kB would be as large as a message may be before anybody looks at it."""
+    async with channel_to(worker) as channel:
+        for method in (f"{SERVICE}/Describe", f"{HEALTH}/Check"):
+            call = channel.unary_unary(f"/{method}")
+            asked = call(bytes(100_000), metadata=ME, compression=grpc.Compression.Gzip)
+            assert await status_of(asked) is grpc.StatusCode.UNIMPLEMENTED, method
 
 
 async def test_all_downloads_together_read_only_so_much_ahead(

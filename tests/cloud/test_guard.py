@@ -15,6 +15,8 @@ import grpc
 import pytest
 from raw_client import RawClient
 from splitpoint.cloud import stream as stream_module
+from splitpoint.cloud.abort import abort
+from splitpoint.cloud.guard import guarded
 from splitpoint.cloud.metrics import WorkerCollector
 from splitpoint.cloud.request import ServedModel
 from splitpoint.cloud.worker import Worker
@@ -29,6 +31,26 @@ async def worker(small_bundle: Bundle, tmp_path: Path) -> AsyncIterator[Worker]:
     shutil.copytree(small_bundle.folder, tmp_path / "own.split")
     async with Worker([tmp_path / "own.split"], listen="127.0.0.1:0", device="cpu") as worker:
         yield worker
+
+
+class Gone:
+    """The context of a call whose client hung up: gRPC fails at whatever it is to send."""
+
+    async def abort(self, *_: object) -> None:
+        raise grpc.aio.InternalError('Failed "execute_batch"')
+
+
+async def test_who_hangs_up_is_no_error(caplog: pytest.LogCaptureFixture) -> None:
+    async def refuses(_self: object, _requests: object, context: Any) -> None:
+        await abort(context, grpc.StatusCode.UNAUTHENTICATED, "who are you")
+
+    async def writes(_self: object, _requests: object, _context: Any) -> None:
+        raise grpc.aio.InternalError('Failed "execute_batch"')
+
+    for method in (refuses, writes):
+        with pytest.raises(asyncio.CancelledError):
+            await guarded(method)(None, None, Gone())
+    assert not caplog.records
 
 
 async def test_an_unexpected_error_is_told_to_the_log_only(
