@@ -2,48 +2,27 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import math
 from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import aclosing
-from dataclasses import replace
+from contextlib import AsyncExitStack, aclosing
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from splitpoint.partition.bundle import Manifest
-from splitpoint.partition.codec_tables import codecs_of
 from splitpoint.partition.kept_files import default_cache
 from splitpoint.partition.link import Link
-from splitpoint.partition.plan import Plan, name_of
+from splitpoint.partition.plan import Plan
 from splitpoint.partition.planner import Report
-from splitpoint.partition.runtimes import ONNX
-from splitpoint.partition.slowdown import Slowdown
 from splitpoint.proto.limits import MAX_CREDITS
-from splitpoint.proto.status import UnreachableError
 
-from .adapt import Adapter
 from .auto_plan import AutoPlan
-from .cache_size import CacheUse, shrink
-from .channel import WorkerChannel
 from .credentials import Credentials
-from .edge_half import EdgeHalf
-from .errors import AgentError
-from .first_plan import Device
-from .frame_path import FramePath, Threads
-from .frame_stream import FrameStream
 from .given import Given, Inputs
-from .intake import Intake
-from .joining import Joining
-from .local_finish import LocalFinish, fits
-from .planning import Planning
-from .prepare import Prepared, described_now, prepare
+from .options import Options, servers_of
+from .parts import Parts
 from .result import Outcome, Result
-from .runtime import Runners
-from .window import Newest, in_order
-from .workers import Workers, links_of, parse_servers
 
 log = logging.getLogger("splitpoint.edge")
 
@@ -97,133 +76,45 @@ class EdgeAgent:
         hedge: bool = False,
         credentials: Credentials | None = None,
     ) -> None:
-        if slowdown < 1:
-            raise AgentError(f"a slowdown of {slowdown} is below 1")
-        if not 1 <= budget_ms < 2**32:
-            raise AgentError(f"a budget of {budget_ms:g} ms", "give 1 ms to 49 days")
-        if server is None and bundle is None:
-            raise AgentError("neither a server nor a bundle", "give --server or --bundle")
-        names = server if server is None or isinstance(server, str) else ",".join(server)
-        self._servers = [] if names is None else parse_servers(names)
-        self._credentials = credentials
-        self._bundle_path, self._model = bundle, model
-        self._split, self._codec, self._auto = split, codec, auto or AutoPlan()
-        self._adapt, self._hedge = adapt, hedge
-        self._cache, self._max_cache_mb = cache or default_cache(), max_cache_mb
-        self._cache_use: CacheUse | None = None
-        self._budget_ms, self._max_frame_bytes = budget_ms, max_frame_bytes
-        self._finish_locally, self._max_edge_mb = finish_locally, max_edge_mb
-        self._pools = Threads(
-            ThreadPoolExecutor(1, thread_name_prefix="splitpoint-edge"),
-            ThreadPoolExecutor(1, thread_name_prefix="splitpoint-encode"),
-        )
-        self._slower = Slowdown(slowdown)
-        self._device = Device(
-            compute=self._pools.compute,
-            folder=self._cache,
+        options = Options(
+            servers=servers_of(server),
+            bundle=bundle,
+            model=model,
+            split=split,
+            codec=codec,
+            auto=auto or AutoPlan(),
+            adapt=adapt,
+            cache=cache or default_cache(),
+            max_cache_mb=max_cache_mb,
             runtime=runtime,
             providers=tuple(providers),
             threads=threads,
             slowdown=slowdown,
+            budget_ms=budget_ms,
+            max_frame_bytes=max_frame_bytes,
+            max_edge_mb=max_edge_mb,
+            finish_locally=finish_locally,
+            hedge=hedge,
+            credentials=credentials,
         )
-        self._runners = Runners(self._slower, threads=threads, providers=tuple(providers))
-        self._files: list[WorkerChannel] = []
-        self._workers: Workers | None = None
-        self._local: LocalFinish | None = None
-        self._adapter: Adapter | None = None
-        self._joining: Joining | None = None
+        self._closing = AsyncExitStack()
+        self._parts = Parts(options, self._closing, self._switched)
         self.outcomes: dict[Outcome, int] = dict.fromkeys(Outcome, 0)
         self.on_switch: Callable[[str], None] | None = None
-        self._prepared: Prepared
-        self._planning: Planning
-        self._half: EdgeHalf
-        self._path: FramePath
-        self._intake: Intake
         self.manifest: Manifest
         self.digest: str
         self.labels: list[str] = []
-        self.plan: Plan
-        self.link: Link | None = None  # as it was planned for at the start
-        self.report: Report | None = None  # how the plan was found
 
     async def __aenter__(self) -> EdgeAgent:
         """Connects, plans, fetches the segments that the plan needs, and loads them."""
         try:
-            self._files = [
-                WorkerChannel(server, credentials=self._credentials) for server in self._servers
-            ]
-            self._prepared = await prepare(
-                self._files, bundle=self._bundle_path, model=self._model, cache=self._cache
-            )
-            self._cache_use, away = self._prepared.use, self._prepared.away
-            self.manifest, self.digest = self._prepared.manifest, self._prepared.digest
-            self.labels = self._prepared.labels
-            if self._prepared.cache is not None:
-                await asyncio.to_thread(shrink, self._cache, 1e6 * self._max_cache_mb)
-            codecs = codecs_of(self.manifest, self._prepared.folder)
-            self._half = EdgeHalf(
-                self.manifest, codecs, self._runners, self._slower, self._max_frame_bytes
-            )
-            if self._servers:
-                # The nearest and idlest is asked first: it is the one that described the bundle.
-                said = self._prepared.serving
-                links = links_of(
-                    self._servers,
-                    "" if said is None else said.server,
-                    self.manifest,
-                    self.digest,
-                    self._credentials,
-                    self._opened,
-                )
-                self._workers = Workers(links)
-            self._planning = Planning(
-                prepared=self._prepared,
-                codecs=codecs,
-                device=self._device,
-                auto=self._auto,
-                split=self._split,
-                codec=self._codec,
-            )
-            self._planning.check()
-            if away is None:
-                await self.switch(await self._first_plan())
-            else:
-                await self._take(await self._planning.alone(away))
-            if self._workers is not None:
-                self._workers.start()
-                if self._finish_locally and fits(
-                    self.manifest, self._runners[ONNX].loaded, self._max_edge_mb
-                ):
-                    self._local = LocalFinish(
-                        self._prepared,
-                        self._runners[ONNX],
-                        self._pools.compute,
-                        None if self._adapter is None else self._adapter.finish_ms(),
-                    )
-                    self._local.start()
-            self._path = FramePath(
-                self.manifest,
-                self._half,
-                self._pools,
-                workers=self._workers,
-                local=self._local,
-                adapter=self._adapter,
-                hedge=self._hedge,
-            )
-            self._intake = Intake(
-                self.manifest,
-                self._path,
-                lambda: self.plan,
-                adapter=self._adapter,
-                local=self._local,
-                budget_ms=self._budget_ms,
-                outcomes=self.outcomes,
-            )
-            if away is not None:
-                await self._begin_alone(away)
+            await self._parts.begin(self.outcomes)
         except BaseException:
-            await self._close()
+            await self._closing.aclose()
             raise
+        prepared = self._parts.prepared
+        self.manifest, self.digest = prepared.manifest, prepared.digest
+        self.labels = prepared.labels
         return self
 
     async def __aexit__(
@@ -233,7 +124,7 @@ class EdgeAgent:
         trace: TracebackType | None,
     ) -> None:
         """Ends the streams and the connections, in that order."""
-        await self._close()
+        await self._closing.aclose()
 
     async def switch(self, plan: Plan) -> None:
         """Goes on with another plan, once its segments are here and loaded.
@@ -241,31 +132,11 @@ class EdgeAgent:
         Frames that are under way end as they began. Raises `AgentError` for a plan that needs a
         worker where there is none.
         """
-        if not self._is_local(plan):
-            if self._workers is None:
-                raise AgentError(
-                    f"the split at boundary {plan.boundary} needs a worker",
-                    "give --server HOST:PORT, or --split local",
-                )
-            await self._workers.current.connection.live()
-        await self._take(plan)
-
-    async def _take(self, plan: Plan) -> None:
-        """The same, whether or not a worker is there."""
-        segments = await self._prepared.segments(plan.boundary, plan.runtime)
-        loop = asyncio.get_running_loop()
-        runner = self._runners[plan.runtime]
-        await loop.run_in_executor(self._pools.compute, runner.load, segments)
-        if not self._is_local(plan):
-            await self._prepared.tables(plan.boundary)
-            await loop.run_in_executor(self._pools.encode, self._half.prepare, plan)
-        self.plan = plan
-        if self._adapter is not None:
-            self._adapter.runs(plan)
+        await self._parts.present.switch(plan)
 
     async def infer(self, inputs: Inputs, *, metadata: Any = None, traceparent: str = "") -> Result:
         """Runs one frame to its outcome. Raises `SpecError` only for inputs that do not fit."""
-        return await self._intake.infer(
+        return await self._parts.intake.infer(
             Given(inputs=inputs, metadata=metadata, traceparent=traceparent)
         )
 
@@ -283,125 +154,53 @@ class EdgeAgent:
         newest begins first, and those that could not begin before the next came have expired. A
         frame that has no inputs, or inputs that do not fit, becomes a failed result.
         """
-        intake = self._intake
-        stream = None if self._workers is None else self._workers.stream
-        # A worker that is not there yet will grant the usual.
-        credits = MAX_CREDITS if stream is None else stream.credits
-        credits = 1 if self._workers is None else credits
+        credits, workers = 1, self._parts.workers
+        if workers is not None:  # one that is not there yet will grant the usual
+            credits = MAX_CREDITS if workers.stream is None else workers.stream.credits
         # One is computed and one encoded while the others are on their way.
-        window = in_flight or credits + 2
-        if not live:
-            results = in_order(frames, intake.take, window)
-        else:
-            intake.begins()
-            results = Newest(
-                intake.take, intake.expire, intake.arrived, window, busy=intake.finishing
-            ).run(frames)
-        # A caller that stops early ends, by closing this, all that is under way.
+        results = self._parts.intake.results(frames, in_flight or credits + 2, live=live)
         async with aclosing(results):
-            try:
-                async for result in results:
-                    yield result
-            finally:
-                if self._adapter is not None:
-                    self._adapter.controller.interval_ms = None  # nothing to keep up with now
+            async for result in results:
+                yield result
+
+    @property
+    def plan(self) -> Plan:
+        """That of the next frame."""
+        return self._parts.present.plan
+
+    @property
+    def link(self) -> Link | None:
+        """The link as it was planned for at the start; None where no plan was looked for."""
+        return self._parts.present.link
+
+    @property
+    def report(self) -> Report | None:
+        """How the plan was found; None where it was named."""
+        return self._parts.present.report
 
     @property
     def is_local(self) -> bool:
         """Whether the plan runs everything on the device."""
-        return self._is_local(self.plan)
+        return self._parts.present.is_local
 
     @property
     def can_finish(self) -> bool:
         """Whether all segments are here, so that the device can finish what the cloud does not."""
-        return self._local is not None and self._local.ready
+        finish = self._parts.finish
+        return finish is not None and finish.ready
 
     async def settled(self) -> None:
         """Until the segments for finishing frames on the device are here, or could not be had."""
-        if self._local is not None:
-            await self._local.wait()
+        if self._parts.finish is not None:
+            await self._parts.finish.wait()
 
     @property
     def uplink_mbps(self) -> float | None:
         """The uplink's rate that decisions are made for; None where nothing adapts to it."""
-        return None if self._adapter is None else self._adapter.uplink_mbps
-
-    def _is_local(self, plan: Plan) -> bool:
-        return plan.boundary == len(self.manifest.segments)
-
-    # Starting and ending. -------------------------------------------------------------------
-
-    async def _first_plan(self) -> Plan:
-        if self._split != "auto":
-            return await self._planning.named()
-        if self._workers is None:
-            return self._planning.local()
-        found = await self._planning.measured(self._workers)
-        self.link, self.report = found.link, found.report
-        if self._adapt:
-            controller = found.controller(self.manifest, self._auto, self._budget_ms)
-            self._adapter = Adapter(
-                found.table, controller, self._workers, self.switch, self._switched
-            )
-        return found.report.chosen
-
-    # Without a worker. ----------------------------------------------------------------------
-
-    async def _begin_alone(self, away: UnreachableError) -> None:
-        """Lets frames begin, and has the workers looked for."""
-        assert self._workers is not None
-        if not self.is_local:
-            await self.settled()
-            if not self.can_finish:
-                raise AgentError(
-                    f"{away.what}, and this device may not or cannot finish frames",
-                    "start the worker, or let the device: --split local, --finish-locally",
-                )
-        log.warning(
-            "%s; until one does, %s runs on this device alone", away.what, self.manifest.name
-        )
-        if self._split == "auto":
-            self._joining = Joining(self._join)
-        self._workers.look_for_all()
-
-    async def _join(self) -> None:
-        """Plans as at a start, now that a worker is there."""
-        if self._workers is None or self._workers.pick(needed=True) is None:
-            raise UnreachableError("the worker has not answered yet")
-        self._prepared = await described_now(self._prepared, self._files)
-        self._planning = replace(self._planning, prepared=self._prepared)
-        plan = await self._first_plan()
-        await self.switch(plan)
-        if self._adapter is not None:
-            self._path.follows(self._adapter)
-            self._intake.follows(self._adapter)
-        name = name_of(plan.boundary, plan.codec)
-        self._switched(f"{self._workers.current.server} is there: {name} ({plan.why})")
-
-    def _opened(self, stream: FrameStream) -> None:
-        """Called with every new stream."""
-        stream.on_late = self._late
-        self._half.new_stream()
-        if self._local is not None:
-            self._local.start()
-        if self._joining is not None:
-            self._joining.start()
-
-    def _late(self, nbytes: int, waited_ms: float) -> None:
-        # The first stream is there before the adapter is: planning needs it.
-        if self._adapter is not None:
-            self._adapter.late(nbytes, waited_ms)
+        adapter = self._parts.present.adapter
+        return None if adapter is None else adapter.uplink_mbps
 
     def _switched(self, why: str) -> None:
         log.info("%s", why)
         if self.on_switch is not None:
             self.on_switch(why)
-
-    async def _close(self) -> None:
-        for helper in (self._joining, self._adapter, self._local, self._workers, *self._files):
-            if helper is not None:
-                await helper.close()
-        if self._cache_use is not None:
-            self._cache_use.close()
-        for pool in (self._pools.compute, self._pools.encode):
-            await asyncio.to_thread(pool.shutdown)

@@ -24,12 +24,12 @@ from splitpoint.proto.status import (
     UnreachableError,
 )
 
-from .adapt import Adapter
 from .edge_half import EdgeHalf, EdgePart
 from .frame import Frame, named_outputs
 from .frame_stream import Answer, FrameStream
 from .local_finish import LocalFinish
 from .only_this_frame import only_this_frame
+from .present_plan import PresentPlan
 from .race import Race
 from .result import Outcome, Result
 from .workers import WorkerLink, Workers
@@ -55,7 +55,7 @@ class FramePath:
 
     `workers` is None where everything runs on the device, `local` where it cannot finish frames.
     With `hedge`, the device begins to finish a frame when 95 of 100 answers would have come, and
-    the first to be done counts.
+    the first to be done counts. What frames see goes to the adapter of `present`.
     """
 
     def __init__(
@@ -66,21 +66,17 @@ class FramePath:
         *,
         workers: Workers | None,
         local: LocalFinish | None,
-        adapter: Adapter | None,
+        present: PresentPlan,
         hedge: bool,
     ) -> None:
         self._manifest, self._half, self._threads = manifest, half, threads
-        self._workers, self._local, self._adapter = workers, local, adapter
+        self._workers, self._local, self._present = workers, local, present
         self._hedge = hedge
         self._last = len(manifest.segments)
         self._edge_ms = self._encode_ms = math.inf  # what the latest frame took,
         self._timed: tuple[Plan, int] | None = None  # which was of this plan and batch
         self._asking = 0  # frames that wait for an answer
         self._answers: deque[float] = deque(maxlen=ANSWERS)  # milliseconds from sending on
-
-    def follows(self, adapter: Adapter) -> None:
-        """From now on what frames see goes to `adapter`."""
-        self._adapter = adapter
 
     async def run(self, frame: Frame) -> Result:
         """The frame's end, whatever goes wrong with it."""
@@ -243,7 +239,10 @@ class FramePath:
         What a modem has taken in leaves it before all that comes later, wanted or not: frames that
         are sent to a link that has become slow would still fill it when it is fast again.
         """
-        stream, mbps = link.connection.stream, self._adapter and self._adapter.usual_mbps
+        stream, mbps = (
+            link.connection.stream,
+            self._present.adapter and self._present.adapter.usual_mbps,
+        )
         if stream is None or not stream.bytes_under_way or not mbps:
             return False
         nbytes = stream.bytes_under_way + sum(len(tensor.payload) for tensor in part.tensors)
@@ -281,15 +280,17 @@ class FramePath:
         return frame.finished_here(part, outputs, here_ms, f"finished on the device: {error}")
 
     def _saw_compute(self, frame: Frame, part: EdgePart) -> None:
-        if self._adapter is not None:
-            self._adapter.computed(frame.plan, (part.edge_ms + part.encode_ms) / frame.batch)
+        if self._present.adapter is not None:
+            self._present.adapter.computed(
+                frame.plan, (part.edge_ms + part.encode_ms) / frame.batch
+            )
 
     def _saw_load(self, stream: FrameStream) -> None:
-        if self._adapter is not None:
-            self._adapter.load(stream.load)
+        if self._present.adapter is not None:
+            self._present.adapter.load(stream.load)
 
     def _saw_answer(
         self, frame: Frame, part: EdgePart, stream: FrameStream, answer: Answer
     ) -> None:
-        if self._adapter is not None:
-            self._adapter.answered(frame.plan, part.codec, answer, stream, frame.batch)
+        if self._present.adapter is not None:
+            self._present.adapter.answered(frame.plan, part.codec, answer, stream, frame.batch)

@@ -3,46 +3,42 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable
+from contextlib import aclosing
 
 from splitpoint.codec import SplitpointError
 from splitpoint.partition.bundle import Manifest
-from splitpoint.partition.plan import Plan
 from splitpoint.proto.status import FrameExpiredError
 
-from .adapt import Adapter
 from .frame import Frame
 from .frame_path import FramePath
 from .given import Given, batch_of
 from .local_finish import LocalFinish
 from .only_this_frame import only_this_frame
+from .present_plan import PresentPlan
 from .result import Outcome, Result
+from .window import Newest, in_order
 
 _NEWEST = 0.1  # weight of the latest gap between two frames of a live source
 
 
 class Intake:
-    """Frames of one agent. `plan` says which plan a frame begins with."""
+    """Frames of one agent, each with the plan that is the `present` one when it begins."""
 
     def __init__(
         self,
         manifest: Manifest,
         path: FramePath,
-        plan: Callable[[], Plan],
+        present: PresentPlan,
         *,
-        adapter: Adapter | None,
         local: LocalFinish | None,
         budget_ms: float,
         outcomes: dict[Outcome, int],
     ) -> None:
-        self._manifest, self._path, self._plan = manifest, path, plan
-        self._adapter, self._local, self._budget_ms = adapter, local, budget_ms
+        self._manifest, self._path, self._present = manifest, path, present
+        self._local, self._budget_ms = local, budget_ms
         self._frames, self._outcomes = 0, outcomes
         self._arrived_s = 0.0  # of a live source's latest frame
-
-    def follows(self, adapter: Adapter) -> None:
-        """From now on what frames see goes to `adapter`."""
-        self._adapter = adapter
 
     async def infer(
         self,
@@ -59,7 +55,7 @@ class Intake:
         self._frames += 1
         frame = Frame(
             id=self._frames,
-            plan=self._plan(),
+            plan=self._present.plan,
             inputs=given.inputs,
             batch=batch,
             budget_ms=self._budget_ms,
@@ -71,12 +67,12 @@ class Intake:
         )
         result = await self._path.run(frame)
         self._outcomes[result.outcome] += 1
-        if self._adapter is not None:
-            local = self._local
-            self._adapter.controller.finishes_in_ms = (
+        adapter, local = self._present.adapter, self._local
+        if adapter is not None:
+            adapter.controller.finishes_in_ms = (
                 local.predicted_ms if local is not None and local.ready else None
             )
-            self._adapter.frame_ended()
+            adapter.frame_ended()
         return result
 
     async def take(
@@ -97,20 +93,40 @@ class Intake:
             computed()
         return self._never_began(given, taken_s, Outcome.FAILED).failed(error)
 
+    async def results(
+        self, frames: AsyncIterable[Given] | Iterable[Given], window: int, *, live: bool
+    ) -> AsyncGenerator[Result, None]:
+        """A result for each of `frames`, of which at most `window` are under way.
+
+        See `EdgeAgent.stream` for their order, and for what `live` means.
+        """
+        if live:
+            self._arrived_s = 0.0  # the pause before a live stream is no gap between frames
+            results = Newest(self.take, self.expire, self.arrived, window, busy=self.finishing).run(
+                frames
+            )
+        else:
+            results = in_order(frames, self.take, window)
+        # A caller that stops early ends, by closing this, all that is under way.
+        async with aclosing(results):
+            try:
+                async for result in results:
+                    yield result
+            finally:
+                if self._present.adapter is not None:
+                    self._present.adapter.controller.interval_ms = None  # nothing to keep up with
+
     def expire(self, given: Given, taken_s: float) -> Result:
         """The result of a frame that a newer one has overtaken."""
         late = FrameExpiredError("a newer frame came before this one could begin")
         frame = self._never_began(given, taken_s, Outcome.EXPIRED)
         return frame.failed(late, Outcome.EXPIRED)
 
-    def begins(self) -> None:
-        """A live stream begins: the pause before it is no gap between frames."""
-        self._arrived_s = 0.0
-
     def arrived(self, now_s: float) -> None:
         """A live source gave a frame: plans must keep up with it."""
-        if self._adapter is not None and self._arrived_s:
-            controller, gap_ms = self._adapter.controller, 1e3 * (now_s - self._arrived_s)
+        adapter = self._present.adapter
+        if adapter is not None and self._arrived_s:
+            controller, gap_ms = adapter.controller, 1e3 * (now_s - self._arrived_s)
             known = controller.interval_ms
             controller.interval_ms = gap_ms if known is None else known + _NEWEST * (gap_ms - known)
         self._arrived_s = now_s
@@ -124,7 +140,7 @@ class Intake:
         self._outcomes[outcome] += 1
         return Frame(
             id=self._frames,
-            plan=self._plan(),
+            plan=self._present.plan,
             inputs={},
             batch=0,
             budget_ms=self._budget_ms,

@@ -18,7 +18,10 @@ from .workers import Workers
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Planning:
-    """What a user asked for: `split` and `codec`, each of which may be auto, as `auto` says."""
+    """What a user asked for: `split` and `codec`, each of which may be auto, as `auto` says.
+
+    With `adapt` a plan that was measured is kept the best one, for frames that have `budget_ms`.
+    """
 
     prepared: Prepared
     codecs: CodecSet
@@ -26,6 +29,8 @@ class Planning:
     auto: AutoPlan
     split: str
     codec: str
+    adapt: bool
+    budget_ms: float
 
     def check(self) -> None:
         """Raises `PlanError` for a runtime that the bundle has no files for."""

@@ -77,8 +77,11 @@ def same_cut(one: Plan, other: Plan) -> bool:
 
 def bytes_of(agent: EdgeAgent) -> float:
     """What the present plan sends, as the table has it."""
-    assert agent._adapter is not None
-    table, index = agent._adapter._table, agent._adapter.controller.current
+    assert agent._parts.present.adapter is not None
+    table, index = (
+        agent._parts.present.adapter._table,
+        agent._parts.present.adapter.controller.current,
+    )
     assert (table.boundary[index], table.codec[index]) == (agent.plan.boundary, agent.plan.codec)
     return float(table.nbytes[index])
 
@@ -136,16 +139,16 @@ async def test_a_stream_that_breaks_while_all_runs_here_is_opened_again(
     async with Relay(worker.address, FAST) as relay, following(relay, cache, lines) as agent:
         first, local = agent.plan, len(agent.manifest.segments)
         await agent.switch(Plan(boundary=local, codec="none", why="by hand"))
-        assert agent._workers is not None
-        assert agent._adapter is not None
-        uplink = agent._adapter.controller.uplink = UplinkEstimate()
+        assert agent._parts.workers is not None
+        assert agent._parts.present.adapter is not None
+        uplink = agent._parts.present.adapter.controller.uplink = UplinkEstimate()
         uplink.sent(time.perf_counter(), 1000, 16_000.0)  # all on the device is best, as it seems
         await relay.cut(0.2)
         for _ in range(100):
-            if agent._workers.stream is None:
+            if agent._parts.workers.stream is None:
                 break
             await asyncio.sleep(0.05)
-        assert agent._workers.stream is None
+        assert agent._parts.workers.stream is None
         await infer_until(agent, lambda: agent.plan.boundary == first.boundary, pixels)
         result = await agent.infer({"pixels": pixels[:1]})
         assert result.outcome is Outcome.ANSWERED
@@ -177,15 +180,15 @@ async def test_a_pause_between_two_live_streams_is_no_gap_between_frames(
             await asyncio.sleep(0.02)
 
     async with Relay(worker.address, FAST) as relay, following(relay, cache, []) as agent:
-        assert agent._adapter is not None
-        controller = agent._adapter.controller
+        assert agent._parts.present.adapter is not None
+        controller = agent._parts.present.adapter.controller
         known: list[float | None] = []
         for _ in range(2):
             async for _ in agent.stream(camera(), live=True):
                 known.append(controller.interval_ms)
             assert controller.interval_ms is None  # nothing to keep up with any more
-            if agent._intake._arrived_s:
-                agent._intake._arrived_s -= 1000.0
+            if agent._parts.intake._arrived_s:
+                agent._parts.intake._arrived_s -= 1000.0
         assert any(known)
         assert all(ms is None or 10 < ms < 50_000 for ms in known)
 
