@@ -13,8 +13,9 @@ from splitpoint.partition.plan import Plan
 from splitpoint.partition.runtimes import ONNX
 from splitpoint.proto import splitpoint_pb2 as pb
 
+from .answer_times import Answer
 from .controller import CAUTIOUS, Controller
-from .frame_stream import Answer, FrameStream
+from .frame_stream import FrameStream
 from .workers import Workers
 
 log = logging.getLogger("splitpoint.edge")

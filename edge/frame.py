@@ -11,8 +11,8 @@ from splitpoint.codec import Array, SplitpointError
 from splitpoint.partition.bundle import Manifest
 from splitpoint.partition.plan import Plan
 
+from .answer_times import Answer
 from .edge_half import EdgePart
-from .frame_stream import Answer
 from .given import Inputs
 from .result import Outcome, Result, Stages
 

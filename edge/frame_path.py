@@ -24,9 +24,10 @@ from splitpoint.proto.status import (
     UnreachableError,
 )
 
+from .answer_times import Answer
 from .edge_half import EdgeHalf, EdgePart
 from .frame import Frame, named_outputs
-from .frame_stream import Answer, FrameStream
+from .frame_stream import FrameStream
 from .local_finish import LocalFinish
 from .only_this_frame import only_this_frame
 from .present_plan import PresentPlan

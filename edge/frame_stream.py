@@ -7,7 +7,6 @@ import math
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import grpc
@@ -25,33 +24,17 @@ from splitpoint.proto.status import (
     error_of_reply,
 )
 
-from .answer_times import server_times
+from .answer_times import Answer, AnswerTimes
+from .shake_hands import raise_end, shake_hands
 from .sign_of_life import watch_over
 from .told_load import told_load
+from .under_way import UnderWay
 
 CONNECT_TIMEOUT_S = 10.0
 MOST_CREDITS = 64  # whatever a worker grants: frames that are under way are held in memory
 # A cancelled frame's credit comes back with the worker's word, or after this and four round trips.
 LOST_CREDIT_S = 1.0
 _PROBES = 3
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Answer:
-    """A reply, with the milliseconds from sending to it.
-
-    The worker had the frame for `server_ms`, `queue_ms` of them in its queue. `left_ms` is what the
-    frame's `bytes_up` took to leave the device once those before it had: the answer's time without
-    the worker's and without the round trip of an empty message. It is negative where nobody can
-    tell.
-    """
-
-    reply: pb.Reply
-    answer_ms: float
-    server_ms: float
-    queue_ms: float
-    bytes_up: int
-    left_ms: float
 
 
 class FrameStream:
@@ -61,19 +44,13 @@ class FrameStream:
         self._server, self._call = server, call
         self._waiting: dict[int, asyncio.Future[pb.Reply]] = {}
         self._probing: dict[int, asyncio.Future[None]] = {}
-        self._ids_by_index: dict[int, int] = {}
         self._index = 0
         self._next_id = 0
         self._outbox: deque[bytes | int] = deque()
-        self._unsent: dict[int, bytes] = {}  # frames in the outbox
-        self._unanswered: set[int] = set()  # frames that the worker holds
-        self._sizes: dict[int, int] = {}  # bytes of the frames that are under way
-        self._left_s = 0.0  # when the latest answered frame had left the device
+        self._under_way, self._times = UnderWay(), AnswerTimes()
         self._outbox_filled = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
-        self._credits = asyncio.Semaphore(1)
         self.welcome = pb.Welcome()
-        self.round_trip_ms = 0.0  # of an empty message, the shortest seen
         self.load = pb.Load()  # what the worker said last of its queue
         self.refused_s = -math.inf  # when it had no room for a frame, if none was answered since
         self.heard_s, self.sent_s = 0.0, 0.0  # when anything came last, and a frame went
@@ -85,7 +62,9 @@ class FrameStream:
     async def start(self, hello: pb.Hello) -> None:
         """The handshake; raises `RefusedError` or `UnreachableError`."""
         try:
-            await asyncio.wait_for(self._shake_hands(hello), CONNECT_TIMEOUT_S)
+            self.welcome = await asyncio.wait_for(
+                shake_hands(self._call, self._server, hello), CONNECT_TIMEOUT_S
+            )
         except asyncio.TimeoutError:
             await self.close()
             proxy = proxy_of(self._server)
@@ -94,34 +73,11 @@ class FrameStream:
                 f"{self._server} did not answer{through} within {CONNECT_TIMEOUT_S:.0f} s",
                 "check --server and the network",
             ) from None
+        self._index = 1  # Hello was the first message
+        self._under_way.grant(self.credits)
         self._tasks = [asyncio.create_task(self._read()), asyncio.create_task(self._write())]
-        self.round_trip_ms = min([await self.probe() for _ in range(_PROBES)])
+        self._times.round_trip_ms = min([await self.probe() for _ in range(_PROBES)])
         self._tasks.append(asyncio.create_task(watch_over(self)))
-
-    async def _shake_hands(self, hello: pb.Hello) -> None:
-        try:
-            self._index = 1
-            await self._call.write(pb.ClientMessage(hello=hello).SerializeToString())
-            data = await self._call.read()
-            if data is grpc.aio.EOF:
-                await self._raise_end()
-            message = parse_server(data)
-        except grpc.RpcError as error:
-            raise error_of_call(error, self._server) from error
-        except asyncio.InvalidStateError:
-            await self._raise_end()
-        if message.WhichOneof("kind") != "welcome" or message.welcome.credits < 1:
-            raise ProtocolError(f"{self._server} did not answer Hello with Welcome")
-        self.welcome = message.welcome
-        self._credits = asyncio.Semaphore(self.credits)
-
-    async def _raise_end(self) -> None:
-        """Raises what the ended call says of its end."""
-        code, details = await self._call.code(), await self._call.details()
-        raise error_of_call(
-            grpc.aio.AioRpcError(code, grpc.aio.Metadata(), grpc.aio.Metadata(), details=details),
-            self._server,
-        )
 
     @property
     def credits(self) -> int:
@@ -129,14 +85,19 @@ class FrameStream:
         return min(self.welcome.credits, MOST_CREDITS)
 
     @property
+    def round_trip_ms(self) -> float:
+        """Of an empty message, the shortest seen."""
+        return self._times.round_trip_ms
+
+    @property
     def idle(self) -> bool:
         """Whether no frame is under way."""
-        return not self._waiting and not self._unanswered
+        return not self._waiting and self._under_way.none_sent
 
     @property
     def bytes_under_way(self) -> int:
         """Of frames that the worker has not answered, whether anybody waits for them or not."""
-        return sum(self._sizes.values())
+        return self._under_way.nbytes
 
     async def ask(
         self,
@@ -157,7 +118,7 @@ class FrameStream:
         """
         deadline = time.perf_counter() + budget_ms / 1e3
         loop = asyncio.get_running_loop()
-        await self._take_credit(min(budget_ms, credit_ms))
+        await self._under_way.take_credit(min(budget_ms, credit_ms))
         self._next_id += 1
         frame_id = self._next_id
         try:
@@ -171,13 +132,13 @@ class FrameStream:
             # Of no use is what the worker has ready later than a trip before the end.
             data = build(frame_id, max(int(remaining_ms - self.round_trip_ms), 1))
         except BaseException:
-            self._credits.release()
+            self._under_way.give_credit_back()
             raise
         future: asyncio.Future[pb.Reply] = loop.create_future()
         self._waiting[frame_id] = future
         sent_s = self.sent_s = time.perf_counter()
         timer = loop.call_later(remaining_ms / 1e3, self._expire, frame_id, sent_s, len(data))
-        self._unsent[frame_id], self._sizes[frame_id] = data, len(data)
+        self._under_way.add(frame_id, data)
         self._post(frame_id)
         if sent is not None:
             sent(lambda: self._expire(frame_id, sent_s, len(data)))
@@ -191,30 +152,10 @@ class FrameStream:
         finally:
             timer.cancel()
             self._waiting.pop(frame_id, None)
-            if self._unsent.pop(frame_id, None) is not None:
-                del self._sizes[frame_id]
-                self._credits.release()  # the worker never saw it
+            self._under_way.drop_unsent(frame_id)
         if reply.status != pb.OK:
             raise error_of_reply(reply.status, reply.reason)
-        return self._answer(reply, sent_s, len(data))
-
-    def _answer(self, reply: pb.Reply, sent_s: float, nbytes: int) -> Answer:
-        answer_ms = 1e3 * (time.perf_counter() - sent_s)
-        server_ms, queue_ms = server_times(reply.times, answer_ms)
-        link_ms, left_ms = answer_ms - server_ms, -1.0
-        if link_ms > 0:  # or the worker claims to have had it before it was sent
-            self.round_trip_ms = min(self.round_trip_ms, link_ms)
-            left_s = sent_s + (link_ms - self.round_trip_ms) / 1e3
-            left_ms = 1e3 * (left_s - max(sent_s, self._left_s))
-            self._left_s = max(left_s, self._left_s)
-        return Answer(
-            reply=reply,
-            answer_ms=answer_ms,
-            server_ms=server_ms,
-            queue_ms=queue_ms,
-            bytes_up=nbytes,
-            left_ms=left_ms,
-        )
+        return self._times.answer(reply, sent_s, len(data))
 
     async def probe(self, padding_bytes: int = 0, timeout_s: float = CONNECT_TIMEOUT_S) -> float:
         """Milliseconds until the worker echoes a message with that many bytes of padding.
@@ -244,17 +185,8 @@ class FrameStream:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    async def _take_credit(self, budget_ms: float) -> None:
-        if not self._credits.locked():
-            await self._credits.acquire()
-            return
-        try:
-            await asyncio.wait_for(self._credits.acquire(), max(budget_ms, 0.0) / 1e3)
-        except asyncio.TimeoutError:
-            raise FrameExpiredError("the budget ran out before the link was free") from None
-
     def _post(self, message: bytes | int) -> None:
-        """Hands a message, or the id of a frame in `_unsent`, to the writer.
+        """Hands a message, or the id of a frame to be sent, to the writer.
 
         A link that stalls must not hold up the end of a budget; and a frame that ended before it
         was sent must hold neither memory nor bandwidth.
@@ -266,16 +198,12 @@ class FrameStream:
         try:
             while True:
                 while self._outbox:
-                    message = self._outbox.popleft()
-                    frame_id = message if isinstance(message, int) else 0
-                    data = self._unsent.pop(message, None) if isinstance(message, int) else message
-                    if data is None:
-                        continue
-                    self._index += 1
-                    if frame_id:
-                        self._ids_by_index[self._index] = frame_id
-                        self._unanswered.add(frame_id)
-                    await self._call.write(data)
+                    data: bytes | int | None = self._outbox.popleft()
+                    if isinstance(data, int):
+                        data = self._under_way.sends(data, self._index + 1)
+                    if data is not None:
+                        self._index += 1
+                        await self._call.write(data)
                 self._outbox_filled.clear()
                 await self._outbox_filled.wait()
         except (grpc.RpcError, asyncio.InvalidStateError) as error:
@@ -289,7 +217,7 @@ class FrameStream:
                 except FrameError:
                     continue  # damaged on the way: whoever waits for it runs out of budget
                 self._dispatch(message)
-            await self._raise_end()
+            await raise_end(self._call, self._server)
         except grpc.RpcError as error:
             self._fail(error_of_call(error, self._server))
         except (UnreachableError, RefusedError, ProtocolError) as error:
@@ -312,11 +240,11 @@ class FrameStream:
 
     def _take_reply(self, reply: pb.Reply) -> None:
         # The worker counts messages itself: the index stands even where it could not read the id.
-        named = self._ids_by_index.get(reply.message_index, 0)
+        named = self._under_way.id_at(reply.message_index)
         whole = reply_crc32(reply) == reply.crc32
         if not whole and named != reply.id:
             return  # nobody can say whose it was; its frame runs out of budget
-        self._ids_by_index.pop(reply.message_index, None)
+        self._under_way.forget_index(reply.message_index)
         if whole:
             self._hear_load(reply.load)
             if reply.status == pb.OVERLOADED:
@@ -324,7 +252,7 @@ class FrameStream:
             elif reply.status == pb.OK:
                 self.refused_s = -math.inf
         frame_id = named or reply.id
-        self._return_credit(frame_id)
+        self._under_way.answered(frame_id)
         future = self._waiting.get(frame_id)
         if future is None or future.done():
             return
@@ -338,13 +266,6 @@ class FrameStream:
         if (told := told_load(load)) is not None:
             self.load = told
 
-    def _return_credit(self, frame_id: int) -> None:
-        """The worker has answered: it holds the frame no longer, and neither does its credit."""
-        if frame_id in self._unanswered:
-            self._unanswered.discard(frame_id)
-            self._sizes.pop(frame_id, None)
-            self._credits.release()
-
     def _expire(self, frame_id: int, sent_s: float, nbytes: int) -> None:
         future = self._waiting.get(frame_id)
         if future is not None and not future.done():
@@ -354,10 +275,10 @@ class FrameStream:
 
     def _cancel(self, frame_id: int) -> None:
         """Tells the worker that nobody waits; its answer to that returns the credit."""
-        if self.broken is None and frame_id in self._unanswered:
+        if self.broken is None and self._under_way.is_sent(frame_id):
             self._post(pb.ClientMessage(cancel=pb.Cancel(id=frame_id)).SerializeToString())
             late_s = LOST_CREDIT_S + 4 * self.round_trip_ms / 1e3
-            asyncio.get_running_loop().call_later(late_s, self._return_credit, frame_id)
+            asyncio.get_running_loop().call_later(late_s, self._under_way.answered, frame_id)
 
     def _lost(self, error: BaseException) -> UnreachableError:
         reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
@@ -374,6 +295,4 @@ class FrameStream:
                 future.set_exception(
                     UnreachableError(f"the stream to {self._server} is lost: {error}")
                 )
-        # Nothing will be answered: who waits for a credit is to hear of it now.
-        for frame_id in list(self._unanswered):
-            self._return_credit(frame_id)
+        self._under_way.lost()

@@ -17,9 +17,10 @@ from splitpoint.cli.relay import Relay
 from splitpoint.cloud.worker import Worker
 from splitpoint.edge import EdgeAgent, Given, Outcome
 from splitpoint.edge.adapt import Adapter
+from splitpoint.edge.answer_times import Answer
 from splitpoint.edge.auto_plan import AutoPlan
 from splitpoint.edge.controller import Controller
-from splitpoint.edge.frame_stream import Answer, FrameStream
+from splitpoint.edge.frame_stream import FrameStream
 from splitpoint.edge.uplink_estimate import UplinkEstimate
 from splitpoint.edge.workers import Workers
 from splitpoint.partition.bundle import Bundle

@@ -156,7 +156,7 @@ async def test_expired_frame_keeps_its_credit_until_the_worker_answers() -> None
     )
     assert all(isinstance(result, FrameExpiredError) for result in results)
     assert len(held) == 2  # the credits
-    assert not stream._unsent
+    assert not stream._under_way._unsent
     busy = False
     for message, index in held:  # at last the worker answers the two
         stream._call._replies.put_nowait(ok(message, index))
@@ -186,7 +186,7 @@ async def test_who_waits_for_a_credit_hears_at_once_that_the_stream_is_lost() ->
 
     stream = await opened(answer)
     asking = [asyncio.create_task(stream.ask(frame, 600_000)) for _ in range(5)]
-    await until(lambda: len(stream._unanswered) == 2)  # the credits
+    await until(lambda: len(stream._under_way._unanswered) == 2)  # the credits
     stream._call._replies.put_nowait(b"")  # the worker ends the stream
     results = await asyncio.wait_for(asyncio.gather(*asking, return_exceptions=True), PATIENCE_S)
     assert {type(result) for result in results} == {UnreachableError}
@@ -250,11 +250,11 @@ async def test_a_worker_may_not_have_thousands_of_frames_held_for_it() -> None:
     assert stream.credits == MOST_CREDITS
     asking = [asyncio.create_task(stream.ask(frame, 60_000)) for _ in range(MOST_CREDITS + 5)]
     for _ in range(1000):
-        if not stream._unsent and len(stream._unanswered) >= MOST_CREDITS:
+        if not stream._under_way._unsent and len(stream._under_way._unanswered) >= MOST_CREDITS:
             break
         await asyncio.sleep(0)
     await asyncio.sleep(0)
-    assert len(stream._unanswered) == MOST_CREDITS
+    assert len(stream._under_way._unanswered) == MOST_CREDITS
     for task in asking:
         task.cancel()
     await asyncio.gather(*asking, return_exceptions=True)
