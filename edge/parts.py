@@ -37,8 +37,8 @@ log = logging.getLogger("splitpoint.edge")
 class Parts:
     """What one agent consists of, once it has begun; `closing` ends that, the latest first.
 
-    `workers` is None where everything runs on the device, `finish` where it does not finish what
-    the cloud does not answer. `switched` is told of each change of the plan.
+    `workers` is None where there is no server, `finish` where the device does not finish the frames
+    that the cloud does not answer. `switched` is told of each change of the plan.
     """
 
     prepared: Prepared

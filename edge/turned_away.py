@@ -39,9 +39,9 @@ class TurnedAway:
         self._error, self._next_s = error, self._clock() + pause_s
         if self._attempts == MOST_ATTEMPTS:
             log.error(
-                "%s; it is not asked again before a file or the agent is a new one",
-                error,
-            )
+                "%s; it is not asked again until a certificate or the token has changed, or the "
+                "agent is started again", error,
+            )  # fmt: skip
 
     def let_in(self) -> None:
         """It is over."""

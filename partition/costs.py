@@ -73,8 +73,8 @@ class CostTable:
     energy that goes with bytes and `radio_w` the part that goes with time; NaN where unknown.
     Calibration's figures are those of `Judged`: `accuracy_drop` and the upper end of its
     interval `drop_bound`, `loss`, how many inputs were `judged`, and `worst_error`; NaN and 0 where
-    it measured nothing. `cores_ms` is what a frame takes
-    of all the device's cores together, 0 where they are not known.
+    it measured nothing. `cores_ms` is how long a frame would keep all of the device's cores busy,
+    0 where their number is not known.
     """
 
     boundary: npt.NDArray[np.int64]
@@ -97,7 +97,7 @@ class CostTable:
     radio_mj: Floats
     radio_w: float
     energy_kind: tuple[str, ...]
-    cores_ms: Floats = field(default_factory=lambda: np.zeros(1))
+    cores_ms: Floats
 
     def __len__(self) -> int:
         """How many candidates there are."""
@@ -191,8 +191,7 @@ def cost_table(
         for name in (
             "sends", "edge_ms", "encode_ms", "nbytes", "server_ms", "spread_ms", "accuracy_drop",
             "drop_bound", "loss", "judged", "worst_error", "edge_mb", "energy_mj", "wait_w",
-            "radio_mj",
-            "cores_ms",
+            "radio_mj", "cores_ms",
         )
     }  # fmt: skip
     return CostTable(
