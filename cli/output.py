@@ -35,9 +35,17 @@ def say(line: str) -> None:
 
 
 def setup_logging(verbose: bool) -> None:
-    """splitpoint's own log lines on stderr; the libraries' only from warnings on."""
-    handler = RichHandler(console=err, show_path=False)
-    handler.setFormatter(OneLine("%(message)s"))
+    """splitpoint's own log lines on stderr; the libraries' only from warnings on.
+
+    Only a terminal has columns for them: in files and journals each is one line, however long.
+    """
+    handler: logging.Handler
+    if err.is_terminal:
+        handler = RichHandler(console=err, show_path=False)
+        handler.setFormatter(OneLine("%(message)s"))
+    else:
+        handler = logging.StreamHandler(sys.stderr)
+        handler.setFormatter(OneLine("%(asctime)s %(levelname)s %(message)s"))
     logging.basicConfig(level=logging.WARNING, handlers=[handler])
     logging.getLogger("splitpoint").setLevel(logging.INFO if verbose else logging.WARNING)
 

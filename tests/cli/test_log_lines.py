@@ -6,8 +6,9 @@ import json
 import logging
 import sys
 
+import pytest
 from splitpoint.cli.log_lines import JsonLine
-from splitpoint.cli.output import MOST_LOGGED, OneLine
+from splitpoint.cli.output import MOST_LOGGED, OneLine, setup_logging
 
 HOSTILE = "x)\nWARNING gate-1 is refused\x1b[31m\x9b2J\u2028" + "y" * 10_000
 
@@ -38,3 +39,19 @@ def test_json() -> None:
     assert line.isprintable()
     assert line.isascii()
     assert json.loads(line)["client"] == HOSTILE
+
+
+def test_a_line_in_a_file_is_not_wrapped(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    root, own = logging.getLogger(), logging.getLogger("splitpoint")
+    level = own.level
+    monkeypatch.setattr(root, "handlers", [])
+    try:
+        setup_logging(verbose=False)
+        logging.getLogger("splitpoint.edge").warning("%s is lost; opening it again", "x" * 100)
+    finally:
+        own.setLevel(level)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.endswith(f" WARNING {'x' * 100} is lost; opening it again")
