@@ -6,7 +6,6 @@ import inspect
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import torch
@@ -128,7 +127,14 @@ def _export(
     try:
         return export()
     except Exception as error:
-        call = partial(module, *args, **kwargs)
+
+        def call(samples: int | None) -> object:
+            def some(leaf: Any) -> Any:
+                return leaf[:samples] if isinstance(leaf, torch.Tensor) else leaf
+
+            given, named = torch.utils._pytree.tree_map(some, (args, kwargs))
+            return module(*given, **named)
+
         raise explained(error, module, call, export, prefix) from error
 
 

@@ -11,6 +11,7 @@ import re
 import sys
 import traceback
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from types import FrameType
 
@@ -81,22 +82,28 @@ _OTHERWISE = (
 def explained(
     error: Exception,
     module: torch.nn.Module,
-    call: Callable[[], object],
+    call: Callable[[int | None], object],
     export: Callable[[], object],
     prefix: str,
 ) -> CaptureError:
     """What to tell of the `error` that an export of `module` ended with.
 
-    `call` runs the model on its example, `export` exports it once more. `prefix` is cut off the
-    layers' names.
+    `call` runs the model on so many samples of its example, or on all for None; `export` exports it
+    once more. `prefix` is cut off the layers' names.
     """
     names = {id(part): name.removeprefix(prefix) for name, part in module.named_modules()}
     frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
     if {frame.f_code.co_name for frame in frames} & _SUPPRESSION:
         return CaptureError(f"{_place(frames, names)} {NMS}", NMS_REMEDY)
-    failure = _failure_of(call)
+    failure = _failure_of(partial(call, None))
     if failure is not None:
         where = _place([frame for frame, _ in traceback.walk_tb(failure.__traceback__)], names)
+        if _failure_of(partial(call, 1)) is None:
+            return CaptureError(
+                f"the model takes one sample at a time: with several it fails, in {where} "
+                f"({reason_of(failure)})",
+                "keep dimension 0 of every tensor for the batch, as in x.reshape(len(x), -1)",
+            )
         return CaptureError(
             f"the model fails on its example inputs, in {where} ({reason_of(failure)})",
             "give a ModelSpec with inputs that the model takes; a plain module gets photos of "

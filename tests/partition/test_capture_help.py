@@ -45,9 +45,9 @@ def of(module: Any, *args: Any, **kwargs: Any) -> ModelSpec:
     return ModelSpec(source="m", module=module, args=args, kwargs=kwargs)
 
 
-def doing(body: Callable[..., Any], width: int = 8) -> ModelSpec:
+def doing(body: Callable[..., Any], width: int = 8, samples: int = 3) -> ModelSpec:
     """A net whose layer `inner` does that."""
-    return of(Net(body), torch.randn(3, width))
+    return of(Net(body), torch.randn(samples, width))
 
 
 DOUBLES = torch.zeros(2, 8, 3, dtype=torch.float64)
@@ -254,6 +254,12 @@ REFUSED: dict[str, tuple[Callable[[], ModelSpec], str, str, str]] = {
         "fails on its example inputs",
         "layer 'stem'",
         "inputs that the model takes",
+    ),
+    "one sample at a time": (
+        lambda: doing(lambda m, x: m.linear(x.reshape(1, -1)), samples=1),
+        "takes one sample at a time: with several it fails",
+        f"layer 'inner.linear' ({HERE}:",
+        "dimension 0 of every tensor for the batch",
     ),
     "identity": (
         lambda: of(torch.nn.Identity(), torch.randn(2, 8)),
