@@ -16,7 +16,6 @@ from splitpoint.proto.status import UnreachableError
 from .cache_size import shrink
 from .channel import WorkerChannel
 from .edge_half import EdgeHalf
-from .errors import AgentError
 from .first_plan import Device
 from .frame_path import FramePath, Threads
 from .frame_stream import FrameStream
@@ -178,9 +177,10 @@ class Parts:
             if self.finish is not None:
                 await self.finish.wait()
             if self.finish is None or not self.finish.ready:
-                raise AgentError(
+                raise UnreachableError(
                     f"{away.what}, and this device may not or cannot finish frames",
-                    "start the worker, or let the device: --split local, --finish-locally",
+                    f"{away.remedy}; or let the device finish them: --split local, "
+                    "--finish-locally",
                 )
         name = self.prepared.manifest.name
         log.warning("%s; until one does, %s runs on this device alone", away.what, name)

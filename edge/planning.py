@@ -10,7 +10,6 @@ from splitpoint.partition.runtimes import ONNX, check_runtime
 from splitpoint.proto.status import UnreachableError
 
 from .auto_plan import AutoPlan
-from .errors import AgentError
 from .first_plan import Device, FirstPlan, first_plan, plan_alone
 from .prepare import Prepared
 from .workers import Workers
@@ -55,16 +54,16 @@ class Planning:
     async def alone(self, away: UnreachableError) -> Plan:
         """The plan that is named, or the best of those that need no worker: none is there.
 
-        Raises `AgentError` where the cache lacks files that finishing all frames here needs.
+        Raises `UnreachableError` where the cache lacks files that finishing all frames here needs.
         """
         manifest = self.prepared.manifest
         missing = await self.prepared.missing(*self._needed_alone())
         if missing:
             others = f" and {len(missing) - 1} more files are" if missing[1:] else " is"
-            raise AgentError(
+            raise UnreachableError(
                 f"{away.what}, and the cache does not have all of {manifest.name} "
                 f"({missing[0]}{others} missing)",
-                "start the worker, and leave it on until the device has fetched the rest",
+                f"{away.remedy}; leave it on until the device has fetched the rest",
             )
         if self.split == "auto":
             return await plan_alone(self.prepared, self.auto, self.device)

@@ -15,7 +15,6 @@ import torch
 from splitpoint.cloud.worker import Worker
 from splitpoint.codec import SplitpointError
 from splitpoint.edge import AutoPlan, EdgeAgent, Given, Outcome, Result
-from splitpoint.edge.errors import AgentError
 from splitpoint.edge.known_models import KnownModel, recall, remember
 from splitpoint.partition.bundle import Bundle
 from splitpoint.partition.errors import PlanError
@@ -208,10 +207,11 @@ async def test_a_model_that_is_here_in_part_is_named_with_what_is_missing(
         data = bytearray(path.read_bytes())
         data[-1] ^= 1
         path.write_bytes(data)
-    with pytest.raises(AgentError) as caught:
+    with pytest.raises(UnreachableError) as caught:
         async with EdgeAgent(address, split=split, cache=tmp_path):
             pass
     assert "no worker answers" in caught.value.what
+    assert "splitpoint serve" in caught.value.remedy
     assert f"{small_bundle.manifest.segments[2].weights} is missing" in caught.value.what
     assert "\n" not in str(caught.value)
 
@@ -219,8 +219,8 @@ async def test_a_model_that_is_here_in_part_is_named_with_what_is_missing(
 @pytest.mark.parametrize(
     ("options", "error", "words"),
     [
-        ({"split": "1", "finish_locally": False}, AgentError, "may not or cannot finish"),
-        ({"split": "1", "max_edge_mb": 1.0}, AgentError, "may not or cannot finish"),
+        ({"split": "1", "finish_locally": False}, UnreachableError, "may not or cannot finish"),
+        ({"split": "1", "max_edge_mb": 1.0}, UnreachableError, "may not or cannot finish"),
         (
             {"auto": AutoPlan(constraints=Constraints(max_edge_mb=0.001))},
             PlanError,
