@@ -11,7 +11,6 @@ import itertools
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-from prometheus_client import CollectorRegistry, ProcessCollector, start_http_server
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
@@ -19,7 +18,6 @@ from splitpoint.partition.gpu_state import GpuState
 from splitpoint.proto import splitpoint_pb2 as pb
 
 from .engines import Engines
-from .errors import ServeError
 from .figures import BoundaryFigures, Figures, ModelFigures, Spread
 from .quarantine import Quarantine
 from .refusals import Refusal
@@ -176,34 +174,3 @@ def _counter(name: str, what: str, labels: tuple[str, ...] = ()) -> CounterMetri
 
 def _histogram(name: str, what: str, labels: tuple[str, ...]) -> HistogramMetricFamily:
     return HistogramMetricFamily(PREFIX + name, what, labels=labels)
-
-
-class MetricsServer:
-    """Serves `http://HOST:PORT/metrics` from a thread of its own until it is closed.
-
-    Port 0 takes any free one; `address` says which. Raises `ServeError` for one that is in use.
-    """
-
-    def __init__(self, listen: str, collector: Collector) -> None:
-        host, _, port = listen.rpartition(":")
-        if not port.isdecimal() or int(port) > 65535:
-            raise ServeError(f"--metrics {listen} is no HOST:PORT", "as in 127.0.0.1:9464")
-        registry = CollectorRegistry()
-        registry.register(collector)
-        ProcessCollector(registry=registry)
-        try:
-            self._server, self._thread = start_http_server(
-                int(port), host.strip("[]") or "127.0.0.1", registry
-            )
-        except OSError as error:
-            why = error.strerror or str(error)
-            raise ServeError(
-                f"metrics cannot listen on {listen}: {why}", "give another --metrics HOST:PORT"
-            ) from error
-        self.address = f"{host or '127.0.0.1'}:{self._server.server_port}"
-
-    def close(self) -> None:
-        """Stops listening."""
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()

@@ -41,7 +41,7 @@ from .service import SplitService
 log = logging.getLogger("splitpoint.cloud")
 
 if TYPE_CHECKING:
-    from .metrics import MetricsServer
+    from .metrics_server import MetricsServer
     from .tracing import FrameTraces
 
 DEFAULT_LISTEN = "127.0.0.1:7070"
@@ -266,7 +266,8 @@ class Worker:
         self._health.set(serving=bool(self.models) and self._engine.can_compute)
 
     def _serve_metrics(self) -> None:
-        from .metrics import MetricsServer, WorkerCollector  # prometheus-client
+        from .metrics import WorkerCollector  # prometheus-client
+        from .metrics_server import MetricsServer
 
         collector = WorkerCollector(
             self.figures, self.models, self._engine, self._service.quarantine, self._gpus()
