@@ -190,11 +190,12 @@ class VideoStream:
     def __init__(self, codec: FktVideo) -> None:
         self.codec, self.name = codec, codec.name
         self.supports, self.max_payload_bytes = codec.supports, codec.max_payload_bytes
-        self._states = {name: VideoState(coder) for name, coder in codec.coders.items()}
+        # Made by the first frame, in whose thread that is: it takes milliseconds for large tensors.
+        self._states: dict[str, VideoState] = {}
 
     def encode(self, array: Array, spec: TensorSpec) -> bytes:
         """See `VideoState.encode`."""
-        return self._states[spec.name].encode(array, spec)
+        return self._state(spec).encode(array, spec)
 
     def decode(self, payload: bytes, spec: TensorSpec, batch: int) -> Array:
         """The tensor `[1, ...]` of the stream's next frame; errors are those of `packed`."""
@@ -204,7 +205,13 @@ class VideoStream:
         """See `VideoState.packed`."""
         if batch != 1:
             raise CodecError("a stream's frames are single samples")
-        return self._states[spec.name].packed(payload)
+        return self._state(spec).packed(payload)
+
+    def _state(self, spec: TensorSpec) -> VideoState:
+        found = self._states.get(spec.name)
+        if found is None:
+            found = self._states[spec.name] = VideoState(self.codec.coders[spec.name])
+        return found
 
     def reset(self) -> None:
         """The next frame must be a key frame."""

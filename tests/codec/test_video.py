@@ -7,8 +7,8 @@ import random
 import numpy as np
 import pytest
 from fkt_tables import coder_of, like_calibration, slow_stream, spec_of, table_of
-from splitpoint.codec import Array, Codec, CodecError, CodecSet, TensorSpec
-from splitpoint.codec.coefficients import MAX_ERROR_STEPS
+from splitpoint.codec import Array, Codec, CodecError, CodecSet, TensorSpec, video
+from splitpoint.codec.coefficients import MAX_ERROR_STEPS, CoefficientCoder
 from splitpoint.codec.symbols import MAX_MAGNITUDE
 from splitpoint.codec.video import DIFFERENCE, KEY, RINGS, FktVideo, KeyFrameNeeded, VideoState
 
@@ -371,3 +371,21 @@ def test_without_a_stream_every_frame_is_a_key_frame() -> None:
     assert_within_bound(state, decoded, array)
     with pytest.raises(CodecError):
         codec.decode(payloads[0], SPEC, 2)
+
+
+def test_a_stream_is_worked_out_with_its_first_frame(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker begins streams on its event loop, and decodes in other threads."""
+    made = []
+
+    class Counted(VideoState):
+        def __init__(self, coder: CoefficientCoder) -> None:
+            made.append(coder)
+            super().__init__(coder)
+
+    monkeypatch.setattr(video, "VideoState", Counted)
+    spec = spec_of((1, 6, 8, 8))
+    stream = FktVideo("fkt-video", {spec.name: coder_of(spec, 1)}).new_stream()
+    assert not made
+    for _ in range(2):
+        stream.encode(like_calibration(spec), spec)
+    assert len(made) == 1
