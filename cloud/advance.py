@@ -10,13 +10,14 @@ from splitpoint.codec import Array
 from splitpoint.proto import splitpoint_pb2 as pb
 from splitpoint.proto.frames import FrameError
 
+from .brief_log import FRAMES
 from .flight import Flight, reunited
 from .isolate import run_isolated
 from .memory import is_out_of_memory
 from .request import Request, ServedModel
 from .schedule import Step
 
-log = logging.getLogger("splitpoint.cloud")
+log = logging.getLogger(FRAMES)
 
 Answer = tuple[Request, "dict[str, Array] | FrameError"]
 

@@ -18,13 +18,13 @@ from splitpoint.partition.profile import load_profile
 from splitpoint.partition.torch_chain import describe_device, pick_devices
 from splitpoint.proto.limits import server_options
 
+from .brief_log import keep_log_brief
 from .bundle_watch import BundleWatch
 from .decoders import Decoders
 from .engine import Engine
 from .engines import Engines
 from .errors import Interrupted, ServeError
 from .figures import Figures
-from .grpc_log import keep_grpc_brief
 from .health import Health
 from .kept_times import KeptTimes
 from .lifetime import StreamLimits
@@ -154,7 +154,7 @@ class Worker:
 
     async def _listen_for_clients(self) -> None:
         """They are told that the worker is not ready yet."""
-        keep_grpc_brief()
+        keep_log_brief()
         self._server.add_generic_rpc_handlers((self._service.handler(),))
         self._server.add_generic_rpc_handlers((self._health.handler(),))
         if self._reflection:

@@ -46,7 +46,7 @@ class OnnxSegment:
         if profile_to is not None:
             options.enable_profiling = True
             options.profile_file_prefix = str(profile_to)
-        options.log_severity_level = 3
+        options.log_severity_level = 4  # what fails is raised, and clients decide what they send
         options.intra_op_num_threads = threads
         # Idle threads that spin take the cores from the network stack, and the battery's charge.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")

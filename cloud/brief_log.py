@@ -1,4 +1,4 @@
-"""What gRPC itself says of calls, bounded: it writes a traceback for whatever a caller sends."""
+"""What is said of single calls and frames, bounded: clients decide how often there is something."""
 
 from __future__ import annotations
 
@@ -8,16 +8,13 @@ from splitpoint.proto.printable import printable
 
 from .client_use import TokenBucket
 
-GRPC = "grpc._cython.cygrpc"
-LINES_PER_S = 1.0
+GRPC = "grpc._cython.cygrpc"  # writes a traceback for metadata that is no text, or who hangs up
+FRAMES = "splitpoint.cloud.frames"  # those that could not be computed
+LINES_PER_S, MOST = 1.0, 300
 
 
 class Brief(logging.Filter):
-    """One line for each thing that is said, one a second; it tells how many were left out.
-
-    A caller's metadata that is no text, or one that hangs up in the middle, is nobody's fault here,
-    and anybody may do it thousands of times a second.
-    """
+    """One line of so many characters for each thing, one a second; it says how many it left out."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -29,20 +26,21 @@ class Brief(logging.Filter):
         if not self._bucket.take():
             self._left_out += 1
             return False
-        words = printable(record.getMessage())
+        words = printable(record.getMessage(), MOST)
         if record.exc_info and record.exc_info[0] is not None:
             words += f" ({record.exc_info[0].__name__})"
         if self._left_out:
-            words += f"; {self._left_out} more of gRPC's lines were left out"
+            words += f"; {self._left_out} more of these were left out"
         record.msg, record.args = words, None
         record.exc_info, record.exc_text = None, None
         self._left_out = 0
         return True
 
 
-BRIEF = Brief()
+_FILTERS = {name: Brief() for name in (GRPC, FRAMES)}
 
 
-def keep_grpc_brief() -> None:
+def keep_log_brief() -> None:
     """From now on, in this process."""
-    logging.getLogger(GRPC).addFilter(BRIEF)
+    for name, brief in _FILTERS.items():
+        logging.getLogger(name).addFilter(brief)
