@@ -11,7 +11,7 @@ import pytest
 import torch
 from raw_client import RawClient
 from raw_http2 import RawConnection
-from splitpoint.cloud.brief_log import FRAMES, GRPC, Brief
+from splitpoint.cloud.brief_log import GRPC, Brief
 from splitpoint.cloud.worker import Worker
 from splitpoint.codec import codec_named
 from splitpoint.partition.bundle import Bundle
@@ -56,7 +56,7 @@ async def test_frames_that_cannot_be_computed_do_not_fill_the_log(
             reply = await client.ask(frame(number, 1000 + number))
             assert reply.status == pb.INTERNAL
         assert (await client.ask(frame(60, 7))).status == pb.OK
-    assert len([record for record in caplog.records if record.name == FRAMES]) < 30
+    assert sum("a frame failed" in record.getMessage() for record in caplog.records) < 30
     assert "onnxruntime" not in capfd.readouterr().err
 
 
