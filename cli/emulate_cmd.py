@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 from splitpoint.partition.link import parse_link
+from splitpoint.partition.significant import significant
 
 from .output import say
 from .relay import Relay, parse_fault
@@ -42,7 +43,7 @@ def emulate(
             server, chosen, listen=listen, jitter_ms=jitter_ms, faults=faults
         ) as relay:
             say(
-                f"emulated link {chosen.name}: {chosen.uplink_mbps:g} Mbit/s up, "
+                f"emulated link {chosen.name}: {significant(chosen.uplink_mbps)} Mbit/s up, "
                 f"{chosen.round_trip_ms:g} ms round trip ({chosen.source})"
             )
             say(f"listening on {relay.address}")

@@ -12,6 +12,7 @@ from splitpoint.codec import codecs_for
 from splitpoint.codec.codec_set import FKT
 from splitpoint.partition.bundle import Boundary, Manifest, open_bundle
 from splitpoint.partition.ladder import DEFAULT_LIMIT, Judged
+from splitpoint.partition.significant import significant
 
 from .output import human_bytes, human_count, out, print_json
 
@@ -167,7 +168,7 @@ def _drop(level: Judged) -> str:
 
 
 def _error(level: Judged) -> str:
-    return "" if level.worst_error is None else f"{100 * level.worst_error:.2g} %"
+    return "" if level.worst_error is None else f"{significant(100 * level.worst_error, 2)} %"
 
 
 def _document(manifest: Manifest, digest: str) -> dict[str, object]:

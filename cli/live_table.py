@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 from splitpoint.edge import EdgeAgent, Outcome, Result
 from splitpoint.edge.run_energy import RunEnergy
+from splitpoint.partition.significant import significant
 
 from .output import err
 from .result_lines import best_answer
@@ -76,7 +77,7 @@ class LiveTable:
             "outcomes": ", ".join(f"{n} {o.value}" for o, n in self._outcomes.items() if n),
             "split": f"boundary {boundary.id} after {boundary.after or 'the input'}",
             "codec": self._codec or agent.plan.codec,
-            "uplink": "" if uplink is None else f"{uplink:.3g} Mbit/s",
+            "uplink": "" if uplink is None else f"{significant(uplink)} Mbit/s",
             "latency": self._latency(),
             "energy": ""
             if reading.mj is None

@@ -10,6 +10,7 @@ from typing import Any
 from rich.console import Console
 from rich.logging import RichHandler
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from splitpoint.partition.significant import significant
 from splitpoint.partition.strict_json import to_json
 from splitpoint.proto.printable import printable
 
@@ -116,6 +117,6 @@ def human_count(count: float | None) -> str:
         return "?"
     for unit in ("", " k", " M", " G"):
         if count < 1000:
-            return f"{count:.0f}" if unit == "" else f"{count:.3g}{unit}"
+            return f"{count:.0f}" if unit == "" else f"{significant(count)}{unit}"
         count /= 1000
-    return f"{count:.3g} T"
+    return f"{significant(count)} T"

@@ -24,6 +24,7 @@ from splitpoint.partition.profile import Profile, load_profile
 from splitpoint.partition.radio import RADIOS, radio_for
 from splitpoint.partition.runtimes import INT8
 from splitpoint.partition.scale import scale_profile
+from splitpoint.partition.significant import significant
 
 from .output import human_bytes, out, print_json, say
 from .plan_page import write_page
@@ -225,8 +226,8 @@ def _print(report: Report, link: Link, everything: bool) -> None:
             best.setdefault((candidate.boundary, candidate.runtime), candidate)
         shown = tuple(best.values())
     table = Table(
-        title=f"{link.name}: {link.uplink_mbps:.3g} Mbit/s up, {link.round_trip_ms:.3g} ms round "
-        f"trip ({link.source})",
+        title=f"{link.name}: {significant(link.uplink_mbps)} Mbit/s up, "
+        f"{significant(link.round_trip_ms)} ms round trip ({link.source})",
         title_justify="left",
     )
     table.add_column("candidate")
@@ -271,7 +272,7 @@ def _drop(drop: float | None, bound: float | None, error: float | None) -> str:
     Of a model that is no classifier `error 0.4 %`, the worst of any value.
     """
     if drop is None or bound is None:
-        return "?" if error is None else f"error {100 * error:.2g} %"
+        return "?" if error is None else f"error {significant(100 * error, 2)} %"
     return "0" if bound == 0 else f"{100 * drop:.0f} % <{math.ceil(100 * bound)}"
 
 

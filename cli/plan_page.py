@@ -15,6 +15,7 @@ from splitpoint.partition.online import Interval
 from splitpoint.partition.plan import name_of
 from splitpoint.partition.planner import Report
 from splitpoint.partition.profile import Profile
+from splitpoint.partition.significant import significant
 
 from .candidates_chart import CLIP, candidates_chart
 from .layers_chart import layers_chart
@@ -166,11 +167,11 @@ def _heading(
 
 def _link_words(link: Link) -> str:
     words = (
-        f"{link.name}, {link.uplink_mbps:.3g} Mbit/s up, {link.round_trip_ms:.3g} ms round trip "
-        f"({link.source})"
+        f"{link.name}, {significant(link.uplink_mbps)} Mbit/s up, "
+        f"{significant(link.round_trip_ms)} ms round trip ({link.source})"
     )
     if link.trace or link.probed_mbps:
-        p20, p50, p95 = (f"{link.percentile_mbps(p):.3g}" for p in (20, 50, 95))
+        p20, p50, p95 = (significant(link.percentile_mbps(p)) for p in (20, 50, 95))
         words += f"; p20 {p20}, median {p50}, p95 {p95} Mbit/s"
     return words
 

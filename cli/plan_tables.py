@@ -9,6 +9,7 @@ from splitpoint.partition.bundle import Manifest
 from splitpoint.partition.plan import name_of
 from splitpoint.partition.planner import Report
 from splitpoint.partition.profile import Profile
+from splitpoint.partition.significant import significant
 
 from .candidates_chart import STAGES
 from .output import human_bytes, human_count
@@ -63,7 +64,7 @@ def candidates_table(report: Report) -> str:
             f"{c.server_ms:,.1f}",
             "not known" if c.accuracy_drop is None else f"{100 * c.accuracy_drop:.1f} %",
             "not known" if c.drop_bound is None else f"{100 * c.drop_bound:.1f} %",
-            "not known" if c.worst_error is None else f"{100 * c.worst_error:.2g} %",
+            "not known" if c.worst_error is None else f"{significant(100 * c.worst_error, 2)} %",
             _or_dash(c.edge_mb, "{:.0f}"),
             f"{c.fps:,.1f}",
             "yes" if c.feasible else "no",

@@ -12,6 +12,7 @@ from splitpoint.edge import EdgeAgent
 from splitpoint.edge.run_energy import RunEnergy
 from splitpoint.edge.sink import Sink
 from splitpoint.edge.source import InputFeed, Source
+from splitpoint.partition.significant import significant
 
 from .live_table import LiveTable
 from .output import say
@@ -75,8 +76,8 @@ class RunSession:
         )
         if agent.link is not None:
             say(
-                f"planned for {agent.link.uplink_mbps:.3g} Mbit/s up, "
-                f"{agent.link.round_trip_ms:.3g} ms round trip ({agent.link.source})"
+                f"planned for {significant(agent.link.uplink_mbps)} Mbit/s up, "
+                f"{significant(agent.link.round_trip_ms)} ms round trip ({agent.link.source})"
             )
 
     def _switched(self, why: str) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 from rich.table import Table
 from splitpoint.edge.run_stats import RunStats
 from splitpoint.partition.meter import EnergyReading
+from splitpoint.partition.significant import significant
 
 from .output import human_bytes, out, print_json
 
@@ -35,7 +36,7 @@ def print_summary(
             table.add_row(name, f"{summary[f'{name}_ms']:.1f} ms")
     table.add_row("sent", human_bytes(stats.bytes_up))
     if energy.mj is not None:
-        table.add_row("energy", f"{energy.mj / 1e3:.3g} J ({energy.kind}, {energy.meter})")
+        table.add_row("energy", f"{significant(energy.mj / 1e3)} J ({energy.kind}, {energy.meter})")
     if "emulated" in summary:
         table.add_row("emulated", summary["emulated"])
     out.print(table)

@@ -11,6 +11,7 @@ from splitpoint.partition.costs import Floats
 from splitpoint.partition.link import Link
 from splitpoint.partition.online import Interval
 from splitpoint.partition.plan import NO_CODEC, name_of
+from splitpoint.partition.significant import significant
 
 from .candidates_chart import short_name
 from .plan_curves import HIGH_MBPS, LOW_MBPS, POINTS, Curves, x_of
@@ -68,7 +69,8 @@ def uplink_chart(ident: str, title: str, unit: str, curves: Curves) -> str:
     if _spread(curves.link):
         entries.append(("band", "p20 to p95 of this link"))
     names = "; ".join(
-        f"from {i.low:.3g} Mbit/s {name_of(i.boundary, i.codec)}" for i in curves.report.uplinks
+        f"from {significant(i.low)} Mbit/s {name_of(i.boundary, i.codec)}"
+        for i in curves.report.uplinks
     )
     return legend(entries) + chart(
         ident, title, f"The plan over the uplink's rate: {names}.", _HEIGHT, "uplink", "".join(body)
@@ -136,7 +138,7 @@ def _link_mark(link: Link) -> str:
         )
     outside = not LOW_MBPS <= link.uplink_mbps <= HIGH_MBPS
     name = "" if "mbps" in link.name.lower() else f"{shortened(link.name, 24)}, "
-    words = f"{name}{link.uplink_mbps:.3g} Mbit/s{' (off the axis)' if outside else ''}"
+    words = f"{name}{significant(link.uplink_mbps)} Mbit/s{' (off the axis)' if outside else ''}"
     anchor = "start" if x < 0.15 else "end" if x > 0.85 else "middle"
     parts.append(line(pct(x), 0, pct(x), _HEIGHT, "planned"))
     parts.append(line(pct(x), -32, pct(x), -27, "planned"))

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from splitpoint.partition.costs import CostTable, Floats
 from splitpoint.partition.online import OnlinePlanner
+from splitpoint.partition.significant import significant
 
 from .conditions import Conditions
 from .uplink_estimate import LONG_MS, UplinkEstimate
@@ -301,10 +302,10 @@ class Controller:
         }
         cause = max(changes, key=lambda name: changes[name])
         words = {
-            "uplink": f"uplink {mbps:.2g} Mbit/s (p{CAUTIOUS})",
+            "uplink": f"uplink {significant(mbps, 2)} Mbit/s (p{CAUTIOUS})",
             "queue": f"the worker's queue {state['queue']:.0f} ms",
-            "server": f"the worker takes {state['server']:.2g}x its profile",
-            "device": f"the device takes {state['device']:.2g}x its profile",
+            "server": f"the worker takes {significant(state['server'], 2)}x its profile",
+            "device": f"the device takes {significant(state['device'], 2)}x its profile",
             "round trip": f"round trip {state['round trip']:.0f} ms",
         }[cause]
         table, now = self._table, self.current

@@ -101,6 +101,6 @@ class EdgeHalf:
                 return name, tensors
         raise CodecError(
             f"the frame has {size} bytes even as {names[-1]}, "
-            f"at most {self._max_frame_bytes:g} are allowed",
+            f"at most {self._max_frame_bytes:.0f} are allowed",
             "raise --max-kb-per-frame, or run on the device with --split local",
         )

@@ -401,7 +401,7 @@ def test_the_line_says_what_changed_and_what_it_brings() -> None:
     link = controller_of(LOCAL, 100.0)
     switch = decided(link)
     assert switch is not None
-    assert switch.why.startswith("uplink 1e+02 Mbit/s (p20): local -> ")
+    assert switch.why.startswith("uplink 100 Mbit/s (p20): local -> ")
     assert switch.why.endswith("ms sooner")
 
     device = controller_of(LOCAL, 0.6)
