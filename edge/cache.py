@@ -23,6 +23,7 @@ from splitpoint.partition.bundle import (
     file_sha256,
 )
 
+from .cache_size import cannot_write
 from .errors import CacheError
 from .part_file import PartFile
 
@@ -63,10 +64,7 @@ class BundleCache:
             try:
                 await self._download(path, file)
             except OSError as error:
-                raise CacheError(
-                    f"cannot write to the cache {self.folder} ({error.strerror or error})",
-                    "free some space, or choose another folder with --cache",
-                ) from error
+                raise cannot_write(self.folder, error) from error
         return path
 
     async def has(self, name: str, file: File) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import logging
 import os
@@ -24,23 +25,34 @@ class CacheUse:
 
     Its last use is the time of the mark `<digest>.used` beside the folder; a lock on the mark keeps
     other agents of this device from removing it. Waits while one of them does: call it in a thread.
+    What lies on a read-only file system cannot be removed, and needs no mark.
     """
 
     def __init__(self, folder: Path) -> None:
+        self._mark: BinaryIO | None = None
         try:
             folder.parent.mkdir(parents=True, exist_ok=True)
             path = folder.with_name(f"{folder.name}.used")
             self._mark = _locked(path, fcntl.LOCK_SH)
             os.utime(path)
         except OSError as error:
-            raise CacheError(
-                f"cannot write to the cache {folder.parent} ({error.strerror or error})",
-                "free some space, or choose another folder with --cache",
-            ) from error
+            if error.errno != errno.EROFS or not folder.is_dir():
+                raise cannot_write(folder.parent, error) from error
 
     def close(self) -> None:
         """Others may remove it now."""
-        self._mark.close()
+        if self._mark is not None:
+            self._mark.close()
+
+
+def cannot_write(folder: Path, error: OSError) -> CacheError:
+    """That, and what to do."""
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+    return CacheError(
+        f"cannot write to the cache {folder} ({error.strerror or error})",
+        f"{'free some space' if full else 'make it writable'}, "
+        "or choose another folder with --cache",
+    )
 
 
 def shrink(cache: Path, max_bytes: float) -> list[str]:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from splitpoint.cloud.worker import Worker
 from splitpoint.edge import EdgeAgent, Outcome
 from splitpoint.edge.cache_size import CacheUse, shrink
+from splitpoint.edge.errors import CacheError
 from splitpoint.partition.bundle import Bundle
 
 OLD, MIDDLE, NEW = "a" * 64, "b" * 64, "c" * 64
@@ -38,6 +41,36 @@ def test_the_oldest_go_first(cache: Path, most: int, gone: list[str]) -> None:
         assert (cache / digest).exists() == (digest not in gone)
     assert (cache / "profile-1.json").exists()
     assert (cache / "mine").exists()
+
+
+def test_a_bundle_on_a_read_only_disk_is_used(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    refuse_to_open_marks(errno.EROFS, monkeypatch)
+    CacheUse(cache / MIDDLE).close()
+    with pytest.raises(CacheError, match="make it writable, or choose another"):
+        CacheUse(cache / ("d" * 64))
+
+
+@pytest.mark.parametrize(
+    ("code", "remedy"),
+    [(errno.ENOSPC, "free some space"), (errno.EACCES, "make it writable")],
+)
+def test_a_disk_that_cannot_be_written(
+    code: int, remedy: str, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refuse_to_open_marks(code, monkeypatch)
+    with pytest.raises(CacheError, match=remedy):
+        CacheUse(cache / MIDDLE)
+
+
+def refuse_to_open_marks(code: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened = Path.open
+
+    def refused(path: Path, *args: Any, **kwargs: Any) -> Any:
+        if path.suffix == ".used":
+            raise OSError(code, os.strerror(code))
+        return opened(path, *args, **kwargs)
+
+    monkeypatch.setattr(Path, "open", refused)
 
 
 def test_what_is_in_use_stays(cache: Path, caplog: pytest.LogCaptureFixture) -> None:
