@@ -15,7 +15,7 @@ from .picture import PictureInput
 class ModelSpec:
     """A torch module with example inputs.
 
-    `args` and `kwargs` hold tensors with the batch as dimension 0 and a batch size of 2 or more.
+    `args` and `kwargs` hold tensors with the batch as dimension 0; one sample is enough.
     `picture` is set for models that take photos; they are captured from uint8 pixels on.
     `classifies` says whether the first output holds one logit for each of `labels` (or of unnamed
     classes). None leaves it to the model: one that takes photos and has no output but floats

@@ -9,10 +9,12 @@ import subprocess
 import sys
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
 from processes import background, free_port, splitpoint
+from splitpoint.partition.capture import capture
 from videos import write_video
 
 ROOT = Path(__file__).parents[1]
@@ -81,7 +83,7 @@ def test_splitpoint_commands(photos: Path, tmp_path: Path) -> None:
             done = splitpoint(*arguments, cwd=tmp_path)
             assert done.returncode == 0, (command, done.stderr)
             assert done.stdout or arguments[0] == "certs"
-        for block in blocks("python"):
+        for block in (block for block in blocks("python") if "EdgeAgent" in block):
             done = subprocess.run(
                 [sys.executable, "-c", local(block)],
                 capture_output=True, text=True, timeout=60, check=False,
@@ -158,3 +160,13 @@ def test_quoted_figures_stand_in_results() -> None:
     assert len(quoted) == 11
     for table in quoted:
         assert any(table in result for result in results)
+
+
+def test_models_of_ones_own() -> None:
+    """The factories of the README return what can be captured."""
+    (block,) = (block for block in blocks("python") if "ModelSpec" in block)
+    names: dict[str, Any] = {}
+    exec(block, names)
+    specs = [names[name]() for name in ("sequences", "wide_photos")]
+    found = [capture(spec.module, spec.args, spec.kwargs) for spec in specs]
+    assert [len(model.layers) for model in found] == [3, 4]
