@@ -18,7 +18,7 @@ from splitpoint.proto.printable import printable
 out = Console(highlight=False, width=None if sys.stdout.isatty() else 140)
 err = Console(stderr=True, highlight=False)
 
-MOST_LOGGED = 2000  # characters of a message
+MOST_LOGGED = 2000  # characters of a message or a line
 
 
 def print_json(document: Any) -> None:
@@ -31,8 +31,8 @@ def print_json(document: Any) -> None:
 
 
 def say(line: str) -> None:
-    """A line for the person at the terminal, on stderr."""
-    err.print(line, markup=False, soft_wrap=True)
+    """A line for the person at the terminal, on stderr, without control characters."""
+    err.print(printable(line, MOST_LOGGED), markup=False, soft_wrap=True)
 
 
 def setup_logging(verbose: bool) -> None:

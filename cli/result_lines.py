@@ -12,6 +12,7 @@ from urllib.parse import quote
 import numpy as np
 from splitpoint.codec import Array
 from splitpoint.edge import EdgeAgent, Result
+from splitpoint.proto.printable import printable
 
 from .output import human_bytes, out, print_json, say
 
@@ -112,9 +113,11 @@ def best_answer(agent: EdgeAgent, result: Result) -> str:
         top = top_classes(agent, result.outputs)
         if not top:
             return f"{name}  no class: NaN or infinity among the outputs"
-        return f"{name}  {top[0]['label']} {top[0]['score']:.3f}"
+        label = printable(top[0]["label"])  # of a file that the worker sent
+        return f"{name}  {label} {top[0]['score']:.3f}"
     named = [
-        f"{output} {array.dtype} {list(array.shape)}" for output, array in result.outputs.items()
+        f"{printable(output)} {array.dtype} {list(array.shape)}"
+        for output, array in result.outputs.items()
     ]
     more = f" and {len(named) - _NAMED} more" if len(named) > _NAMED else ""
     return f"{name}  {', '.join(named[:_NAMED])}{more}"

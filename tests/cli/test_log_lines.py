@@ -8,7 +8,7 @@ import sys
 
 import pytest
 from splitpoint.cli.log_lines import JsonLine
-from splitpoint.cli.output import MOST_LOGGED, OneLine, setup_logging
+from splitpoint.cli.output import MOST_LOGGED, OneLine, say, setup_logging
 
 HOSTILE = "x)\nWARNING gate-1 is refused\x1b[31m\x9b2J\u2028" + "y" * 10_000
 
@@ -55,3 +55,11 @@ def test_a_line_in_a_file_is_not_wrapped(
         own.setLevel(level)
     (line,) = capsys.readouterr().err.splitlines()
     assert line.endswith(f" WARNING {'x' * 100} is lost; opening it again")
+
+
+def test_what_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    """Errors, too, hold names that a worker gave."""
+    say(f"error: worker:7070 serves {HOSTILE}")
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.isprintable()
+    assert "serves x)\\nWARNING" in line

@@ -42,3 +42,10 @@ def test_a_class_that_cannot_be_has_no_score(capsys: pytest.CaptureFixture[str])
     JsonLines(AGENT, emulated=False).add(result_of([-INF, 0, 0]))  # type: ignore[arg-type]
     top = json.loads(capsys.readouterr().out, parse_constant=refuse)["top"]
     assert [(one["label"], one["score"]) for one in top] == [("bee", 0.5), ("cat", 0.5), ("ant", 0)]
+
+
+def test_a_label_that_a_worker_made_up_moves_no_cursor(capsys: pytest.CaptureFixture[str]) -> None:
+    agent = SimpleNamespace(manifest=AGENT.manifest, labels=("a\x1b[2J\nb", "bee", "cat"))
+    PlainLines(agent).add(result_of([9, 0, 0]))  # type: ignore[arg-type]
+    (line,) = capsys.readouterr().out.splitlines()
+    assert "a.png  a\\x1b[2J\\nb 1.000" in line
