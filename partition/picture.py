@@ -31,8 +31,9 @@ class PictureInput:
 
     The arithmetic is that of torchvision's `Resize` (antialiased, `interpolation` bilinear or
     bicubic) and `CenterCrop`, with which the published weights were evaluated. Only what the crop
-    shows is resized, so that rounding may differ by 1. What becomes of photos that are not RGB, or
-    not upright, is in photo.py.
+    shows is resized, so that values may differ by one or two, or by a few where a bicubic one was
+    cut off at 0 or 255 on the way. What becomes of photos that are not RGB, or not upright, is in
+    photo.py.
     """
 
     resize_px: int
