@@ -110,7 +110,7 @@ def _checked(path: Path, key: str, value: Any, kind: type, bounds: Bounds) -> An
 def _toml(value: Any) -> str:
     if isinstance(value, bool):
         return str(value).lower()
-    if isinstance(value, list) and any(isinstance(part, str) for part in value):
+    if isinstance(value, list) and not all(isinstance(part, (int, float)) for part in value):
         return "a list"  # not shown: an address may have a password in it
     if isinstance(value, dict):
         return "a table"

@@ -102,7 +102,7 @@ def load_model(
             "serve fewer models, or use --device cpu",
         ) from error
     progress(f"{manifest.name}: {_speed(timing, chain)}{', as measured before' * is_known}")
-    is_fresh = timing.batches.steady and time.time() - timing.at_s < AGAIN_S
+    is_fresh = timing.batches.steady and abs(time.time() - timing.at_s) < AGAIN_S
     return ServedModel(
         bundle=bundle,
         runner=Runner(chain, loaded.boundaries, loaded.sizes),

@@ -65,7 +65,7 @@ def recall(cache: Path, servers: Iterable[str], name: str) -> KnownModel | None:
                 raise ValueError("no digest")
         except FileNotFoundError:
             continue
-        except (OSError, ValueError, LookupError, TypeError) as error:
+        except (OSError, ValueError, OverflowError, LookupError, TypeError) as error:
             log.warning("%s cannot be used (%s)", path, type(error).__name__)
             continue
         return known

@@ -43,7 +43,7 @@ def test_a_run_with_a_failing_camera_tells_no_password(
     arguments = ["run", "--bundle", str(small_bundle.folder), "--split", "local", "--json"]
     if options == ("--config",):
         config = tmp_path / "agent.toml"
-        config.write_text(f'source = ["{url}", 1]\n')
+        config.write_text(f'source = [["{url}"], 1]\n')
         arguments += ["--config", str(config)]
     else:
         arguments += ["--source", url, *options]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -280,7 +281,8 @@ def test_what_is_remembered_is_kept_by_server_and_name(
     before = {path: path.stat().st_mtime_ns for path in cache.iterdir()}
     remember(cache, ["x:1"], {"one"}, two)
     assert {path: path.stat().st_mtime_ns for path in cache.iterdir()} == before
-    for damaged in ("", "{", "[]", '{"digest": "../../etc", "manifest_bytes": 7}'):
+    endless = json.dumps({"digest": "a" * 64, "manifest_bytes": float("inf")})
+    for damaged in ("", "{", "[]", '{"digest": "../../etc", "manifest_bytes": 7}', endless):
         for path in cache.iterdir():
             path.write_text(damaged)
         caplog.clear()
