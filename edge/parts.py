@@ -58,6 +58,7 @@ class Parts:
         self._files: list[WorkerChannel] = []
         self._half: EdgeHalf
         self._joining: Joining | None = None
+        self._is_alone = False  # with a named split, until a worker is there
         self.workers: Workers | None = None
         self.finish: LocalFinish | None = None
 
@@ -187,6 +188,8 @@ class Parts:
         if self._options.split == "auto":
             self._joining = Joining(lambda: self.present.begin_again(self._files))
             self._closing.push_async_callback(self._joining.close)
+        else:
+            self._is_alone = not self.present.is_local
         self.workers.look_for_all()
 
     def _opened(self, stream: FrameStream) -> None:
@@ -197,3 +200,6 @@ class Parts:
             self.finish.start()
         if self._joining is not None:
             self._joining.start()
+        if self._is_alone:
+            self._is_alone = False
+            log.warning("a worker is there: frames go to it from now on")

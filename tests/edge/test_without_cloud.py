@@ -100,7 +100,12 @@ async def test_the_plan_is_made_when_the_worker_is_there(
 
 @pytest.mark.parametrize("split", ["0", "2", "local"])
 async def test_a_named_split_is_finished_here_until_the_worker_is_there(
-    small_bundle: Bundle, pixels: np.ndarray, expected: np.ndarray, tmp_path: Path, split: str
+    small_bundle: Bundle,
+    pixels: np.ndarray,
+    expected: np.ndarray,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    split: str,
 ) -> None:
     address = await seen_once(small_bundle, tmp_path, split="2", codec="raw")
     options: dict[str, Any] = {"split": split, "cache": tmp_path}
@@ -118,6 +123,7 @@ async def test_a_named_split_is_finished_here_until_the_worker_is_there(
                 result = await answered(agent, pixels)
                 assert relative_error(result.outputs["output"], expected) < 1e-4
                 assert str(result.boundary) == split
+    assert caplog.text.count("a worker is there") == (split != "local")
 
 
 @pytest.mark.parametrize(
