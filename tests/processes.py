@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -24,6 +25,28 @@ def splitpoint(
     return subprocess.run(
         [*MAIN, *arguments], capture_output=True, text=True, cwd=cwd, timeout=timeout, check=False
     )
+
+
+def rest_of(process: subprocess.Popen[str]) -> tuple[str, str]:
+    """What it still says on stdout and stderr, up to its end.
+
+    Where a line of either was read before, `communicate` loses what is left in its buffer.
+    """
+    streams = [stream for stream in (process.stdout, process.stderr) if stream is not None]
+    with ThreadPoolExecutor(len(streams)) as pool:
+        reading = {stream: pool.submit(stream.read) for stream in streams}
+        try:
+            process.wait(PATIENCE_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            raise
+    for stream in streams:
+        stream.close()
+    out, err = (
+        "" if stream is None else reading[stream].result()
+        for stream in (process.stdout, process.stderr)
+    )
+    return out, err
 
 
 @contextmanager
@@ -45,7 +68,7 @@ def background(arguments: Sequence[str], cwd: Path | None = None) -> Iterator[st
             raise AssertionError(f"it ended: {said}")
     finally:
         process.send_signal(signal.SIGTERM)
-        said.append(process.communicate(timeout=PATIENCE_S)[1])
+        said.append(rest_of(process)[1])
     assert process.returncode == 0, said
 
 

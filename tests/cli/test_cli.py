@@ -12,9 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from patience import PATIENCE_S
 from PIL import Image
-from processes import MAIN, background, free_port, splitpoint
+from processes import MAIN, background, free_port, rest_of, splitpoint
 from splitpoint.cli import doctor_cmd
 from splitpoint.cli.main import main
 from splitpoint.partition.bundle import Bundle
@@ -109,7 +108,7 @@ def test_interrupted_run_accounts_for_its_frames(small_bundle: Bundle, pictures:
     assert process.stdout is not None
     process.stdout.readline()
     process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=PATIENCE_S)
+    out, err = rest_of(process)
     assert process.returncode == 0, err
     lines = out.splitlines()
     assert json.loads(lines[-1])["summary"]["frames"] == len(lines)

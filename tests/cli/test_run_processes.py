@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 from patience import PATIENCE_S
 from PIL import Image
-from processes import MAIN, background, splitpoint
+from processes import MAIN, background, rest_of, splitpoint
 from prometheus_client.parser import text_string_to_metric_families
 from splitpoint.partition.bundle import Bundle
 from videos import damage, jpeg, mjpeg_server, write_video
@@ -70,7 +70,7 @@ class Run:
 
     def end(self) -> tuple[list[dict[str, Any]], dict[str, Any], str]:
         """Its lines, its summary and what it said."""
-        out, err = self.process.communicate(timeout=PATIENCE_S)
+        out, err = rest_of(self.process)
         *lines, last = map(json.loads, out.splitlines())
         return lines, last["summary"], err
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from processes import rest_of
 from splitpoint.cloud import load_model
 from splitpoint.cloud.kept_times import KeptTimes
 from splitpoint.cloud.runner import Runner
@@ -78,7 +79,7 @@ def test_a_signal_ends_a_worker_that_is_stuck_in_a_runtime(
         assert process.stderr is not None
         assert any("stuck" in line for line in process.stderr)
         process.send_signal(number)
-        said = process.communicate(timeout=60)[1]
+        said = rest_of(process)[1]
         assert process.returncode == 0, said
         assert "stopped before the models were loaded" in said
         assert "Traceback" not in said
@@ -108,7 +109,7 @@ def test_a_second_signal_ends_it_at_once(small_bundle: Bundle) -> None:
         process.send_signal(signal.SIGTERM)
         assert any("waiting" in line for line in process.stderr)
         process.send_signal(signal.SIGTERM)
-        process.communicate(timeout=60)
+        rest_of(process)
         assert process.returncode == 130
     finally:
         process.kill()

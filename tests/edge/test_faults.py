@@ -20,8 +20,8 @@ import pytest
 import torch
 from course import BUDGET_MS, WorkerProcess, course, until_back, worker_process
 from garbage import GarblingProxy
-from patience import PATIENCE_S, until
-from processes import MAIN, free_port
+from patience import until
+from processes import MAIN, free_port, rest_of
 from splitpoint.cli.relay import Relay
 from splitpoint.edge import EdgeAgent, Outcome
 from splitpoint.partition.bundle import Bundle
@@ -234,7 +234,7 @@ def test_sigterm_in_the_middle(worker: WorkerProcess, photos: Path, tmp_path: Pa
     assert process.stdout is not None
     lines = [process.stdout.readline() for _ in range(20)]
     process.send_signal(signal.SIGTERM)
-    rest, errors = process.communicate(timeout=PATIENCE_S)
+    rest, errors = rest_of(process)
     assert process.returncode == 0, errors
     import json
 
