@@ -192,6 +192,7 @@ async def run(options: argparse.Namespace, folder: Path) -> tuple[Table, Table, 
         "p99_over_alone": round(float(np.percentile(all_ms, 99) / np.percentile(alone_ms, 99)), 3),
         "target": TARGET,
         "errors_in_the_log": log.count("ERROR"),
+        "rss_mb_each_minute": [round(s.rss_mb) for s in samples[::60]],
     }
     return Table(COLUMNS, rows), table_of(samples), summary
 
