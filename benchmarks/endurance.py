@@ -6,7 +6,7 @@ and one more is watched: it asks ten times a second. In turn, for the same while
 there, and one kind of hostile client; at the end all kinds at once. The hostile process has the
 lowest priority, but shares the machine's cores with the worker.
 
-    python benchmarks/endurance.py [--minutes 10] [--model efficientnet-lite0] [--quick]
+    python benchmarks/endurance.py [--minutes 10] [--model efficientnet-lite0] [--only KIND]
 
 Every honest frame must have its right answer, or the refusal or the end that it asked for. After
 the second minute the worker's memory must not grow.
@@ -42,7 +42,7 @@ from splitpoint.proto.frames import build_frame
 
 ALL, HONEST, PER_S, TARGET = "all of them at once", 12, 10.0, 2.0
 SETTLED_S = 120.0
-TOKENS = ("honest", "hostile", "limited")
+TOKENS = ("watched", "honest", "hostile", "limited")
 
 
 def tokens_file(folder: Path) -> Path:
@@ -144,11 +144,11 @@ async def phases(
     alone: list[Watched] = []
     counts: dict[str, int] = {}
     for kind in kinds:
-        alone.append(Watched(address, digest, "honest", question))
+        alone.append(Watched(address, digest, "watched", question))
         await alone[-1].run(PER_S, seconds)
         process = await asyncio.to_thread(child, "hostile", address, str(folder), kind, nice=19)
         try:
-            beside[kind] = Watched(address, digest, "honest", question)
+            beside[kind] = Watched(address, digest, "watched", question)
             await beside[kind].run(PER_S, seconds)
         finally:
             said = await asyncio.to_thread(ended, process)
@@ -159,7 +159,7 @@ async def phases(
 
 async def run(options: argparse.Namespace, folder: Path) -> tuple[Table, Table, dict[str, Any]]:
     bundle = open_bundle(bundle_of(options.model, folder))
-    kinds = [*([] if options.quick else KINDS), ALL]
+    kinds = options.only or [*([] if options.quick else KINDS), ALL]
     seconds = 60 * options.minutes / (2 * len(kinds))
     question = next(q for q in questions_of(bundle) if q.answer.shape[0] == 1 and q.boundary == 1)
     serve = [*MAIN, "serve", str(bundle.folder), "--listen", "127.0.0.1:0", "--tokens",
@@ -231,6 +231,13 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=10)
     parser.add_argument("--model", help="a name, or a bundle")
     parser.add_argument("--quick", action="store_true")
+    parser.add_argument(
+        "--only",
+        action="append",
+        choices=[*KINDS, ALL],
+        metavar="KIND",
+        help="hostile clients of this kind; may be repeated; saves no results",
+    )
     parser.add_argument("--child", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.child:
@@ -243,7 +250,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         table, size, summary = asyncio.run(run(options, Path(name)))
     write_report("endurance", str(__doc__).splitlines()[0], table, summary,
-                 save=not options.quick, in_short=size)  # fmt: skip
+                 save=not (options.quick or options.only), in_short=size)  # fmt: skip
     print(json.dumps(summary))
     assert not summary["must_not_be"], summary["must_not_be"]
 

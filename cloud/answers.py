@@ -24,13 +24,15 @@ _RAW = codec_named("raw")
 _REASON_CHARACTERS = 500
 
 
-def load_of(engine: Engines, model: ServedModel, figures: Figures) -> pb.Load | None:
-    """How busy the worker is for `model`. None where that cannot be said: an answer goes without.
+def load_of(engine: Engines, model: ServedModel, share: str, figures: Figures) -> pb.Load | None:
+    """How busy the worker is for frames of `model` that `share` pays for.
+
+    None where that cannot be said: an answer goes without.
 
     A load without waits changes nothing at who gets it.
     """
     try:
-        return engine.load(model)
+        return engine.load(model, share)
     except Exception as error:  # noqa: BLE001 - it is noted, and frames matter more
         figures.unexpected.caught(Stage.LOAD, error, model=model.bundle.manifest.name)
         return None
@@ -39,7 +41,8 @@ def load_of(engine: Engines, model: ServedModel, figures: Figures) -> pb.Load | 
 class Answers:
     """Gives every message that asks for one exactly one answer. `send` returns bytes written.
 
-    `announced` are the times that the client was told when it came, and goes by.
+    `announced` are the times that the client was told when it came, and goes by; `share` is who
+    pays for its frames.
     """
 
     def __init__(
@@ -48,10 +51,11 @@ class Answers:
         figures: Figures,
         traces: FrameTraces | None,
         announced: CloudTimes,
+        share: str,
         send: Callable[[bytes], int],
     ) -> None:
         self._engine, self._figures, self._traces, self._send = engine, figures, traces, send
-        self._announced = announced
+        self._announced, self._share = announced, share
 
     def give(
         self, arrival: Arrival, result: dict[str, Array] | FrameError, job: Request | None = None
@@ -125,7 +129,7 @@ class Answers:
             self._trace(arrival, job, error.status, str(error))
 
     def _load(self, model: ServedModel) -> pb.Load | None:
-        load = load_of(self._engine, model, self._figures)
+        load = load_of(self._engine, model, self._share, self._figures)
         if load is None or model.times.segment_ms == self._announced.segment_ms:
             return load
         # The model was measured again, and its slowdown is over the new times.

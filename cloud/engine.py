@@ -26,6 +26,7 @@ from .schedule import Schedule
 
 _T = TypeVar("_T")
 _J = TypeVar("_J", bound=Job)
+_Told = dict[bool, tuple[float, pb.Load]]  # when and what, by whether others give way
 
 LOAD_EVERY_S = 0.003  # is what is said of the load worked out again
 
@@ -44,7 +45,7 @@ class Engine:
         self._schedule = Schedule[Request](max_batch, batching)
         self._max_queued_bytes = max_queued_bytes
         self._computing = Computing(self._schedule, hung_s)
-        self._loads: WeakKeyDictionary[object, tuple[float, pb.Load]] = WeakKeyDictionary()
+        self._loads: WeakKeyDictionary[object, _Told] = WeakKeyDictionary()
         self._stopping = False
 
     async def on_compute_thread(self, function: Callable[..., _T], *args: Any) -> _T:
@@ -134,18 +135,21 @@ class Engine:
             except Exception as error:
                 raise self._computing.unexpected("planning a frame", error) from error
 
-    def load(self, model: ServedModel | None = None) -> pb.Load:
+    def load(self, model: ServedModel | None = None, client: str | None = None) -> pb.Load:
         """How busy the device is now, and how long a frame of `model` would wait.
 
-        Without waits where those cannot be said, as where its frames are not taken.
+        That is one of `client`, or else of the client that has most frames here. Without waits
+        where those cannot be said, as where its frames are not taken.
         """
         now_s = time.perf_counter()
         about = self if model is None else model
         with self._computing.lock:
-            known = self._loads.get(about)
+            schedule = self._schedule
+            goes_first = client is not None and schedule.goes_first(client)
+            told = self._loads.setdefault(about, {})
+            known = told.get(goes_first)
             if known is not None and now_s - known[0] < LOAD_EVERY_S:
                 return known[1]
-            schedule = self._schedule
             found = pb.Load(
                 queued=schedule.queued,
                 utilisation=schedule.rates.busy(now_s),
@@ -154,7 +158,7 @@ class Engine:
             if model is not None and self.can_compute(model):
                 try:
                     waits = [
-                        1e3 * schedule.wait_s(now_s, model, boundary)
+                        1e3 * schedule.wait_s(now_s, model, boundary, goes_first=goes_first)
                         for boundary in range(len(model.boundaries) - 1)
                     ]
                 except Exception as error:  # noqa: BLE001 - it is noted
@@ -162,7 +166,7 @@ class Engine:
                 else:
                     found.wait_ms.extend(waits)
                     found.queue_ms = max(waits)
-            self._loads[about] = now_s, found
+            told[goes_first] = now_s, found
         return found
 
     def alone_s(self, model: ServedModel, boundary: int, samples: int) -> float:
@@ -170,13 +174,16 @@ class Engine:
         with self._computing.lock:
             return self._schedule.alone_s(model, boundary, samples)
 
-    def wait_s(self, model: ServedModel, boundary: int) -> float:
-        """How long a frame that came now would wait; infinite where it would not be computed."""
+    def wait_s(self, model: ServedModel, boundary: int, client: str) -> float:
+        """How long one of `client` would wait now; infinite where it would not be computed."""
         if not self.can_compute(model):
             return math.inf
         with self._computing.lock:
             try:
-                return self._schedule.wait_s(time.perf_counter(), model, boundary)
+                goes_first = self._schedule.goes_first(client)
+                return self._schedule.wait_s(
+                    time.perf_counter(), model, boundary, goes_first=goes_first
+                )
             except Exception as error:  # noqa: BLE001 - it is noted
                 self._computing.unexpected("telling a wait", error)
                 return math.inf

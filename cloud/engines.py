@@ -52,12 +52,12 @@ class Engines:
 
     def submit(self, request: Request) -> None:
         """Takes a request; `FrameError` (OVERLOADED) at once when it could not be kept."""
-        engine, request.model = self._idlest(request.model, request.boundary)
+        engine, request.model = self._idlest(request.model, request)
         engine.submit(request)
 
     def check(self, model: ServedModel, job: Job) -> None:
         """`FrameError` (OVERLOADED) for what `submit` would not take: decoding is in vain."""
-        engine, job.model = self._idlest(model, job.boundary)
+        engine, job.model = self._idlest(model, job)
         engine.check(job)
 
     def alone_s(self, model: ServedModel, boundary: int, samples: int) -> float:
@@ -67,27 +67,30 @@ class Engines:
             for engine, copy in zip(self._engines, self._copies[model], strict=True)
         )
 
-    def _idlest(self, model: ServedModel, boundary: int) -> tuple[Engine, ServedModel]:
-        """Where a frame would wait least, and the model's copy there."""
+    def _idlest(self, model: ServedModel, job: Job) -> tuple[Engine, ServedModel]:
+        """Where the frame would wait least, and the model's copy there."""
         copies = self._copies[model]
         if len(copies) == 1:
             return self._engines[0], model
         waits = [  # one that cannot compute has an infinite wait
-            (engine.wait_s(copy, boundary), engine.queued, number)
+            (engine.wait_s(copy, job.boundary, job.client), engine.queued, number)
             for number, (engine, copy) in enumerate(zip(self._engines, copies, strict=True))
         ]
         number = min(waits)[2]
         return self._engines[number], copies[number]
 
-    def load(self, model: ServedModel | None = None) -> pb.Load:
+    def load(self, model: ServedModel | None = None, client: str | None = None) -> pb.Load:
         """How busy the devices are now, and how long a frame of `model` would wait.
 
+        That is one of `client`, or else of the client that has most frames here.
         Without waits where they cannot be said, as of a model that has just been forgotten.
         """
         copies: Sequence[ServedModel | None] = [None] * len(self._engines)
         if model is not None:
             copies = self._copies.get(model, copies)
-        loads = [engine.load(copy) for engine, copy in zip(self._engines, copies, strict=True)]
+        loads = [
+            engine.load(copy, client) for engine, copy in zip(self._engines, copies, strict=True)
+        ]
         if len(loads) == 1:
             return loads[0]
         told = [load.wait_ms for load in loads if load.wait_ms]

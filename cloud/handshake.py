@@ -14,6 +14,7 @@ from splitpoint.proto.printable import printable
 
 from .abort import abort
 from .answers import load_of
+from .caller import Caller
 from .client_use import ClientUse
 from .refusals import Refusal
 from .request import ServedModel
@@ -24,7 +25,7 @@ log = logging.getLogger("splitpoint.cloud")
 HANDSHAKE_TIMEOUT_S = 10.0
 
 
-async def shake_hands(context: Any, tools: Tools, use: ClientUse) -> ServedModel:
+async def shake_hands(context: Any, tools: Tools, caller: Caller, use: ClientUse) -> ServedModel:
     """The model that the client asks for, after Welcome; a refusal ends the call with a status."""
     try:
         data = await asyncio.wait_for(context.read(), HANDSHAKE_TIMEOUT_S)
@@ -80,7 +81,7 @@ async def shake_hands(context: Any, tools: Tools, use: ClientUse) -> ServedModel
         max_batch=MAX_BATCH_PER_FRAME,
         max_frame_bytes=max_frame_bytes(model.boundaries, MAX_BATCH_PER_FRAME),
         segment_ms=model.times.segment_ms,
-        load=load_of(tools.engine, model, tools.figures),
+        load=load_of(tools.engine, model, caller.share, tools.figures),
     )
     answer = pb.ServerMessage(welcome=welcome).SerializeToString()
     try:

@@ -17,11 +17,14 @@ from splitpoint.proto.limits import SERVICE
 from .abort import abort
 from .ask import Answering, asker, read_request
 from .guard import guarded
+from .pace import Pace
 from .visitors import Displaced, Visitors
 
 # A request that is being read may grow to gRPC's limit of a message, and here anybody may ask.
 MOST_ASKING = 8
 MOST_WATCHING = 128
+# From one address. One that is turned away unread costs a quarter of one that is answered.
+WATCHES_PER_S = 20.0
 NAMES = ("", SERVICE)
 
 
@@ -32,7 +35,7 @@ class Health:
         self._status = HealthCheckResponse.NOT_SERVING
         self._stopped, self._changed = False, asyncio.Event()
         self.asking, self.watching = Visitors(MOST_ASKING), Visitors(MOST_WATCHING)
-        self._answering = Answering()
+        self._answering, self._pace = Answering(), Pace(WATCHES_PER_S)
 
     def handler(self) -> grpc.GenericRpcHandler:
         """The methods as gRPC wants them."""
@@ -75,9 +78,13 @@ class Health:
     @guarded
     async def watch(self, _requests: Any, context: Any) -> None:
         """The status now, and again with each change."""
+        who = asker(context)
+        if not self._pace.take(who):
+            words = f"{who} may begin to watch {WATCHES_PER_S:g} times a second; watch on, or check"
+            await abort(context, grpc.StatusCode.RESOURCE_EXHAUSTED, words)
         request = await self._request(context)
         try:
-            await self.watching.stay(asker(context), self._follow(request.service, context))
+            await self.watching.stay(who, self._follow(request.service, context))
         except Displaced:
             await abort(context, grpc.StatusCode.RESOURCE_EXHAUSTED, "others want to watch")
 

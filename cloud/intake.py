@@ -52,7 +52,9 @@ class Intake:
         self._tools, self._model, self._caller, self._is_over = tools, model, caller, is_over
         self._use, self._stream_use = use, StreamUse(use)
         self._figures = tools.figures.of(model)
-        self._answers = Answers(tools.engine, tools.figures, tools.traces, model.times, send)
+        self._answers = Answers(
+            tools.engine, tools.figures, tools.traces, model.times, caller.share, send
+        )
         self.work = FrameWork(tools, model, caller, use, self._answers, self._refuse)
 
     @property

@@ -18,7 +18,7 @@ from weakref import WeakKeyDictionary
 from .batch import Batch, J
 from .batch_times import BatchTimes
 from .job import Job, Timed
-from .outlook import Batching, Outlook, Place, Refused
+from .outlook import YIELDS, Batching, Outlook, Place, Refused
 from .rates import Rates
 
 # A client with frames in the plan may have so many times what its frame's time leaves free: one
@@ -219,11 +219,25 @@ class Schedule(Generic[J]):
         """What a frame takes by itself, as the device goes now."""
         return self._times(model).suffix_s(boundary, samples) * self.rates.slowdown
 
-    def wait_s(self, now_s: float, model: Timed, boundary: int) -> float:
-        """How long a frame that came now would wait, beyond its own computing."""
-        job = Job(
-            model=model, boundary=boundary, samples=1, deadline_s=now_s + MOST_WAIT_S, client=""
+    def goes_first(self, client: str) -> bool:
+        """Whether others have so much more in the plan that their frames give way to this one's."""
+        has_s = YIELDS * self._cost_s.get(client, 0.0)
+        return any(
+            self._cost_s[job.client] - job.cost_s > has_s
+            for batch in self._plan
+            for job in batch.jobs
         )
+
+    def wait_s(
+        self, now_s: float, model: Timed, boundary: int, *, goes_first: bool = False
+    ) -> float:
+        """How long a frame that came now would wait, beyond its own computing.
+
+        It is a newcomer's, or one of the client's who has most in the plan.
+        """
+        client = "" if goes_first else max(self._cost_s, key=self._cost_s.__getitem__, default="")
+        deadline_s = now_s + MOST_WAIT_S
+        job = Job(model=model, boundary=boundary, samples=1, deadline_s=deadline_s, client=client)
         try:
             place = self._outlook(now_s).place(job, self._times(model), self._batching)
         except Refused as refused:
@@ -241,7 +255,7 @@ class Schedule(Generic[J]):
         return model.batch_times.limited(self._room.get(model, self._max_batch))
 
     def _outlook(self, now_s: float) -> Outlook[J]:
-        return Outlook(self._plan, self.rates, now_s, self._free_s(now_s))
+        return Outlook(self._plan, self._cost_s, self.rates, now_s, self._free_s(now_s))
 
     def _find_place(self, now_s: float, job: Job) -> Place:
         job.deadline_s = min(job.deadline_s, now_s + MOST_WAIT_S)

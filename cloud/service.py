@@ -115,7 +115,7 @@ class SplitService:
             if client.may_use(model.bundle.manifest.name, digest)
         }
         loads = {
-            digest: load_of(self._engine, model, self._tools.figures)
+            digest: load_of(self._engine, model, client.name, self._tools.figures)
             for digest, model in models.items()
         }
         return pb.DescribeReply(

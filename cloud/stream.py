@@ -74,7 +74,7 @@ class InferStream:
         memory with all that is known here.
         """
         tools = self._tools
-        model = self.model = await shake_hands(self._context, tools, self._use)
+        model = self.model = await shake_hands(self._context, tools, self._caller, self._use)
         if tools.models.get(model.bundle.digest) is not model:
             return _gone(model)  # meanwhile; what is served by that digest now may be another copy
         intake = self._intake = Intake(

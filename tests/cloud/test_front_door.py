@@ -34,8 +34,11 @@ FULL = grpc.StatusCode.RESOURCE_EXHAUSTED
 
 
 @pytest.fixture
-async def worker(small_bundle: Bundle, tmp_path: Path) -> AsyncIterator[Worker]:
-    """It knows one client, and has few places."""
+async def worker(
+    small_bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[Worker]:
+    """It knows one client, has few places, and lets anybody watch as often as he likes."""
+    monkeypatch.setattr(health, "WATCHES_PER_S", 1e6)
     path = tmp_path / "tokens.toml"
     path.write_text(f'[me]\ntoken_sha256 = "{hashlib.sha256(b"me").hexdigest()}"\n')
     async with Worker(
@@ -259,15 +262,24 @@ async def test_who_fills_the_places_of_reflection_fills_his_own_whatever_his_con
 class Watcher:
     """A call's context; one that is `stuck` takes no message."""
 
-    def __init__(self, service: str = "", *, stuck: bool = False) -> None:
+    def __init__(
+        self, service: str = "", *, stuck: bool = False, address: str = "192.0.2.1"
+    ) -> None:
         self._request, self._stuck = health_pb2.HealthCheckRequest(service=service), stuck
+        self._address = address
         self.told: list[int] = []
+        self.reads, self.status = 0, None
 
     def peer(self) -> str:
-        return "ipv4:192.0.2.1:1234"
+        return f"ipv4:{self._address}:1234"
 
     async def read(self) -> bytes:
+        self.reads += 1
         return self._request.SerializeToString()
+
+    async def abort(self, status: grpc.StatusCode, words: str) -> None:
+        self.status = status
+        raise grpc.aio.AbortError(words)
 
     async def write(self, message: health_pb2.HealthCheckResponse) -> None:
         if self._stuck:
@@ -293,6 +305,23 @@ async def test_a_watcher_that_reads_nothing_holds_up_nobody() -> None:
     unknown = health_pb2.HealthCheckResponse.SERVICE_UNKNOWN
     assert watchers[1].told == [NOT_SERVING, SERVING, NOT_SERVING]
     assert set(watchers[2].told) == {unknown}
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def test_who_begins_to_watch_again_and_again_is_sent_away_unread() -> None:
+    state, allowed = Health(), int(health.WATCHES_PER_S)
+    crowd = [Watcher() for _ in range(10 * allowed)]
+    other = Watcher(address="192.0.2.2")
+    tasks = [asyncio.create_task(state.watch(None, watcher)) for watcher in (*crowd, other)]
+    for _ in range(30):
+        await asyncio.sleep(0)
+    refused = [watcher for watcher in crowd if watcher.status is FULL]
+    assert len(crowd) - len(refused) in (allowed, allowed + 1)
+    assert not any(watcher.reads for watcher in refused)
+    assert other.told == [NOT_SERVING]
+    assert not any(watcher.status for watcher in (other, *crowd[:allowed]))
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)

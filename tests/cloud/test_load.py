@@ -32,9 +32,11 @@ async def test_every_answer_tells_the_load_of_its_model(
 ) -> None:
     (model,) = worker.models.values()
     asked = []
+    clients: set[str] = set()
 
-    def load(of: object = None) -> pb.Load:
+    def load(of: object, client: str) -> pb.Load:
         asked.append(of)
+        clients.add(client)
         return pb.Load(queued=4, queue_ms=60.0, slowdown=1.0, wait_ms=[60.0, 30.0, 10.0])
 
     monkeypatch.setattr(worker._engine, "load", load)
@@ -58,6 +60,7 @@ async def test_every_answer_tells_the_load_of_its_model(
         assert list(told.wait_ms) == [60.0, 30.0, 10.0]
         assert told.queue_ms == 60.0
     assert set(asked) == {model}
+    assert len(clients) == 2, "its connection, and its address where that has none"
 
 
 async def test_describe_tells_a_load_for_each_model_and_the_longest_for_all(
@@ -68,7 +71,7 @@ async def test_describe_tells_a_load_for_each_model_and_the_longest_for_all(
     worker.models["0" * 64] = other
     waits = {model: 5.0, other: 70.0}
     monkeypatch.setattr(
-        worker._engine, "load", lambda of: pb.Load(queue_ms=waits[of], wait_ms=[waits[of]])
+        worker._engine, "load", lambda of, _: pb.Load(queue_ms=waits[of], wait_ms=[waits[of]])
     )
     async with RawClient(worker, model) as client:
         described = await client.describe()
@@ -83,7 +86,7 @@ async def test_describe_tells_a_load_for_each_model_and_the_longest_for_all(
 async def test_describe_answers_where_a_load_cannot_be_told(
     worker: Worker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def broken(of: object) -> pb.Load:
+    def broken(of: object, client: str) -> pb.Load:
         raise KeyError
 
     monkeypatch.setattr(worker._engine, "load", broken)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import random
 from dataclasses import dataclass, field
+from statistics import median
 
 import pytest
 from splitpoint.cloud.batch_times import BatchTimes
@@ -177,6 +178,38 @@ def test_a_greedy_client_leaves_room_for_the_others() -> None:
     assert not [job for job in outcome.refused if job.client == "modest"]
     served = [job for job in outcome.done_s if job.client == "greedy"]
     assert len(served) * model.batch_times.suffix_s(0, 32) / 32 > 0.8 * outcome.end_s
+
+
+@pytest.mark.parametrize("share", [0.05, 0.9])
+def test_who_asks_for_little_does_not_wait_behind_who_asks_for_much(share: float) -> None:
+    """However much time it has itself, and however well its frames would fit into the others'."""
+    model = Model([2.0] * 5, share)
+    greedy = [(0.001 * n, Job(model=model, boundary=n % 3, samples=1, client="greedy",
+                              deadline_s=0.001 * n + 0.3)) for n in range(5_000)]  # fmt: skip
+    modest = [(0.1 * n, Job(model=model, boundary=1, samples=1, client="modest",
+                            deadline_s=math.inf)) for n in range(1, 50)]  # fmt: skip
+    outcome = simulate(sorted(greedy + modest, key=lambda arrival: arrival[0]))
+    assert not outcome.dropped, "at nobody's expense"
+    waited_s = [outcome.done_s[job] - at_s for at_s, job in modest]
+    theirs_s = [outcome.done_s[job] - at_s for at_s, job in greedy if job in outcome.done_s]
+    assert max(waited_s) < 0.5 * median(theirs_s)
+
+
+def test_who_has_one_frame_that_takes_long_gives_way_to_nobody() -> None:
+    model = Model([10.0, 1.0], 1.0)
+    schedule: Schedule[Job] = Schedule(1)
+    long = [Job(model=model, boundary=0, samples=1, deadline_s=1.0, client=name) for name in "ab"]
+    for job in long:
+        schedule.offer(0.0, job)
+    short = Job(model=model, boundary=1, samples=1, deadline_s=1.0, client="c")
+    assert schedule.offer(0.0, short) == pytest.approx(0.023)
+    assert not schedule.goes_first("c")
+    schedule.offer(0.0, Job(model=model, boundary=0, samples=1, deadline_s=1.0, client="b"))
+    assert schedule.goes_first("c")
+    assert not schedule.goes_first("b")
+    newcomer, last = (schedule.wait_s(0.0, model, 1, goes_first=first) for first in (True, False))
+    assert newcomer == pytest.approx(0.023)
+    assert last == pytest.approx(0.034)
 
 
 def test_frames_without_a_budget_are_answered_among_urgent_ones() -> None:

@@ -1,0 +1,27 @@
+"""How often strangers may ask: each for himself, and nobody is remembered for ever."""
+
+from __future__ import annotations
+
+from splitpoint.cloud.pace import MOST_KNOWN, Pace
+
+
+def test_each_has_his_own_rate() -> None:
+    now_s = 0.0
+    pace = Pace(2.0, lambda: now_s)
+    assert [pace.take("a") for _ in range(3)] == [True, True, False]
+    assert pace.take("b")
+    now_s = 0.5
+    assert [pace.take("a") for _ in range(2)] == [True, False]
+
+
+def test_who_asked_longest_ago_is_forgotten() -> None:
+    pace = Pace(1.0, lambda: 0.0)
+    assert pace.take("first")
+    for number in range(MOST_KNOWN - 1):
+        assert pace.take(str(number))
+        assert not pace.take("first")
+    assert len(pace) == MOST_KNOWN
+    assert pace.take("one more")
+    assert len(pace) == MOST_KNOWN
+    assert not pace.take("first"), "it asked a moment ago"
+    assert pace.take("0"), "it did not"
