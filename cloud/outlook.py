@@ -77,7 +77,7 @@ class Outlook(Generic[J]):
         # By how much each batch and all after it may end later.
         self._slack_s, least = [math.inf] * (len(plan) + 1), math.inf
         for index in range(len(plan) - 1, -1, -1):
-            least = min(least, self._leeway_s(index, RESERVE))
+            least = min(least, self._leeway_s(index))
             self._slack_s[index] = least
 
     def place(self, job: Job, times: BatchTimes, batching: Batching) -> Place:
@@ -144,16 +144,16 @@ class Outlook(Generic[J]):
     def _first(self, job: Job, own_s: float, must: bool = False) -> int:
         """Before all batches at the end of the plan that give way, and can without being late.
 
-        To a client that has less in the plan they do, at the cost of their reserve, and to another
-        with less time those that have not begun; where it `must` be early, all that have more time.
+        To a client that has less in the plan they do, and to another with less time those that have
+        not begun; where it `must` be early, all that have more time.
         """
         index, left_s = len(self._plan), self._left_s(job)
         while index:
             batch = self._plan[index - 1]
             if self._has_more(batch, job, own_s):
-                leeway_s = self._leeway_s(index - 1, 0.0)
+                leeway_s = self._leeway_s(index - 1)
             elif batch.deadline_s > job.deadline_s and (must or not self._stays(batch, job)):
-                leeway_s = self._leeway_s(index - 1, RESERVE) - left_s
+                leeway_s = self._leeway_s(index - 1) - left_s
             else:
                 break
             if leeway_s < own_s:
@@ -161,12 +161,12 @@ class Outlook(Generic[J]):
             index -= 1
         return index
 
-    def _leeway_s(self, index: int, reserve: float) -> float:
+    def _leeway_s(self, index: int) -> float:
         """How much later a batch may end; infinite where it will be late anyway."""
         end_s, deadline_s = self.ends_s[index], self._plan[index].deadline_s
         if end_s > deadline_s:
             return math.inf
-        return deadline_s - end_s - reserve * (end_s - self._now_s)
+        return deadline_s - _with_reserve(self._now_s, end_s)
 
     def _left_s(self, job: Job) -> float:
         """What a client with frames in the plan leaves free before them."""

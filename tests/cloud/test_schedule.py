@@ -180,19 +180,21 @@ def test_a_greedy_client_leaves_room_for_the_others() -> None:
     assert len(served) * model.batch_times.suffix_s(0, 32) / 32 > 0.8 * outcome.end_s
 
 
-@pytest.mark.parametrize("share", [0.05, 0.9])
-def test_who_asks_for_little_does_not_wait_behind_who_asks_for_much(share: float) -> None:
+@pytest.mark.parametrize(("share", "per_s"), [(0.05, 4000), (0.9, 1000)])
+def test_who_asks_for_little_does_not_wait_behind_who_asks_for_much(
+    share: float, per_s: int
+) -> None:
     """However much time it has itself, and however well its frames would fit into the others'."""
     model = Model([2.0] * 5, share)
-    greedy = [(0.001 * n, Job(model=model, boundary=n % 3, samples=1, client="greedy",
-                              deadline_s=0.001 * n + 0.3)) for n in range(5_000)]  # fmt: skip
+    greedy = [(n / per_s, Job(model=model, boundary=n % 3, samples=1, client="greedy",
+                              deadline_s=n / per_s + 0.3)) for n in range(3 * per_s)]  # fmt: skip
     modest = [(0.1 * n, Job(model=model, boundary=1, samples=1, client="modest",
-                            deadline_s=math.inf)) for n in range(1, 50)]  # fmt: skip
+                            deadline_s=math.inf)) for n in range(1, 30)]  # fmt: skip
     outcome = simulate(sorted(greedy + modest, key=lambda arrival: arrival[0]))
     assert not outcome.dropped, "at nobody's expense"
     waited_s = [outcome.done_s[job] - at_s for at_s, job in modest]
     theirs_s = [outcome.done_s[job] - at_s for at_s, job in greedy if job in outcome.done_s]
-    assert max(waited_s) < 0.5 * median(theirs_s)
+    assert max(waited_s) < 0.3 * median(theirs_s)
 
 
 def test_who_has_one_frame_that_takes_long_gives_way_to_nobody() -> None:
