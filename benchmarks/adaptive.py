@@ -12,6 +12,8 @@ rival have what they have in the papers: no finish on the device.
 The oracle knows the trace and takes for each frame the plan that is in time and keeps the device
 busy for the shortest, with the link to itself. What it counts is modelled from the measured times
 of every stage.
+
+Longer than others: it carries its oracle and its rival.
 """
 
 from __future__ import annotations
@@ -37,14 +39,14 @@ from quick_model import QUICK, compiled
 from report import Table, write_report
 from rival_controller import Rival
 from splitpoint.edge import AutoPlan, EdgeAgent, Given, Outcome, Result
-from splitpoint.edge.auto_plan import candidates, cloud_times, device_profiles
-from splitpoint.partition.bundle import Bundle, open_bundle
-from splitpoint.partition.costs import OWN_MS, CostTable
-from splitpoint.partition.link import DEFAULT_ROUND_TRIP_MS, Capacity, parse_link, read_trace
-from splitpoint.partition.objective import Constraints, Objective
-from splitpoint.partition.online import OnlinePlanner
-from splitpoint.partition.plan import NO_CODEC, Plan, name_of
-from splitpoint.partition.samples import find_pictures
+from splitpoint.edge.dispatch.auto_plan import candidates, cloud_times, device_profiles
+from splitpoint.partition.bundle.bundle import Bundle, open_bundle
+from splitpoint.partition.bundle.samples import find_pictures
+from splitpoint.partition.plan.costs import OWN_MS, CostTable
+from splitpoint.partition.plan.link import DEFAULT_ROUND_TRIP_MS, Capacity, parse_link, read_trace
+from splitpoint.partition.plan.objective import Constraints, Objective
+from splitpoint.partition.plan.online import OnlinePlanner
+from splitpoint.partition.plan.plan import NO_CODEC, Plan, name_of
 
 MAIN = ["-c", "from splitpoint.cli.main import main; main()"]
 FPS, THREADS = 10, 1

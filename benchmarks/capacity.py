@@ -25,9 +25,9 @@ from typing import Any
 import numpy as np
 from report import Table, write_report
 from serving import bundle_of
-from splitpoint.cloud.batch_times import BatchTimes
-from splitpoint.cloud.load_model import load_model
-from splitpoint.partition.torch_chain import describe_device, pick_device
+from splitpoint.cloud.compute.load import load_model
+from splitpoint.cloud.schedule.batch_times import BatchTimes
+from splitpoint.partition.run.torch_chain import describe_device, pick_device
 from virtual_worker import Arrival, Share, TimedModel, poisson, serve
 
 FLEETS = (1_000, 10_000, 100_000, 1_000_000)

@@ -32,9 +32,9 @@ from report import Table, write_report
 from serving import WORKER, bundle_of, source_of
 from simulated_edges import Load, Payload, closed_loop
 from splitpoint.codec import codec_named
-from splitpoint.partition.bundle import Bundle, open_bundle
-from splitpoint.partition.onnx_chain import OnnxChain
-from splitpoint.partition.samples import synthetic_samples
+from splitpoint.partition.bundle.bundle import Bundle, open_bundle
+from splitpoint.partition.bundle.samples import synthetic_samples
+from splitpoint.partition.run.onnx_chain import OnnxChain
 from splitpoint.proto.frames import encode_tensors
 
 MAX_BATCH = 32

@@ -28,13 +28,13 @@ from photos import own_photos
 from quick_model import QUICK
 from report import Table, write_report
 from splitpoint.codec.codec_set import FKT
-from splitpoint.partition.calibration_inputs import Calibration, calibration_inputs
-from splitpoint.partition.codec_tables import codecs_of
-from splitpoint.partition.compile import compile_model
-from splitpoint.partition.model_source import load_model
+from splitpoint.partition.bundle.codec_tables import codecs_of
+from splitpoint.partition.bundle.samples import find_pictures
+from splitpoint.partition.calibrate.inputs import Calibration, calibration_inputs
+from splitpoint.partition.compile.compile import compile_model
 from splitpoint.partition.model_spec import ModelSpec
-from splitpoint.partition.samples import find_pictures
-from splitpoint.partition.torch_chain import TorchChain
+from splitpoint.partition.models.source import load_model
+from splitpoint.partition.run.torch_chain import TorchChain
 
 MODELS = ("torchvision:vit_b_16", "torchvision:resnet50")
 LEVELS = (2, 5, 8)

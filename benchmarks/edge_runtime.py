@@ -27,15 +27,15 @@ from photos import own_photos
 from quick_model import QUICK
 from report import Table, write_report
 from splitpoint.codec import Array
-from splitpoint.edge.runtime import SegmentRunner
-from splitpoint.partition.bundle import Bundle
-from splitpoint.partition.calibration_inputs import Calibration, calibration_inputs
-from splitpoint.partition.compile import compile_model
-from splitpoint.partition.int8_segments import quantise_bundle
-from splitpoint.partition.ladder import wilson
-from splitpoint.partition.model_source import load_model
-from splitpoint.partition.runtimes import INT8, ONNX, TORCH, segment_files
-from splitpoint.partition.slowdown import Slowdown
+from splitpoint.edge.frames.runtime import SegmentRunner
+from splitpoint.partition.bundle.bundle import Bundle
+from splitpoint.partition.bundle.ladder import wilson
+from splitpoint.partition.bundle.segment_files import INT8, ONNX, TORCH, segment_files
+from splitpoint.partition.calibrate.inputs import Calibration, calibration_inputs
+from splitpoint.partition.calibrate.int8_segments import quantise_bundle
+from splitpoint.partition.compile.compile import compile_model
+from splitpoint.partition.models.source import load_model
+from splitpoint.partition.run.slowdown import Slowdown
 
 MODELS = (
     "efficientnet-lite0",

@@ -37,7 +37,7 @@ from overhead import start
 from quick_model import QUICK
 from report import Table, write_report
 from serving import MAIN, bundle_of
-from splitpoint.partition.bundle import open_bundle
+from splitpoint.partition.bundle.bundle import open_bundle
 from splitpoint.proto.frames import build_frame
 
 ALL, HONEST, PER_S, TARGET = "all of them at once", 12, 10.0, 2.0

@@ -15,12 +15,12 @@ from dataclasses import dataclass, field
 
 import numpy as np
 from splitpoint.codec import Array, SplitpointError, codec_named
-from splitpoint.edge.channel import WorkerChannel
-from splitpoint.edge.credentials import Credentials
-from splitpoint.edge.frame_stream import FrameStream
-from splitpoint.partition.bundle import Bundle
-from splitpoint.partition.onnx_chain import OnnxChain
-from splitpoint.partition.samples import synthetic_samples
+from splitpoint.edge.link.channel import WorkerChannel
+from splitpoint.edge.link.credentials import Credentials
+from splitpoint.edge.link.frame_stream import FrameStream
+from splitpoint.partition.bundle.bundle import Bundle
+from splitpoint.partition.bundle.samples import synthetic_samples
+from splitpoint.partition.run.onnx_chain import OnnxChain
 from splitpoint.proto import splitpoint_pb2 as pb
 from splitpoint.proto.frames import build_frame, encode_tensors
 from splitpoint.proto.limits import MESSAGE_CEILING_BYTES

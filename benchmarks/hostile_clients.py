@@ -1,6 +1,8 @@
 """Clients that want the worker down, or are careless enough: one coroutine for each kind.
 
 Each runs until it is cancelled. `INSIDER` kinds have a token, strangers none.
+
+Longer than others: one short coroutine for each kind.
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ from grpc_health.v1 import health_pb2
 from hostile_frames import hostile_frames
 from PIL import Image
 from splitpoint.codec import DTYPE_NUMBERS, codec_named
-from splitpoint.partition.bundle import Bundle
+from splitpoint.partition.bundle.bundle import Bundle
 from splitpoint.proto import splitpoint_pb2 as pb
 from splitpoint.proto.frames import build_frame
 from splitpoint.proto.limits import (

@@ -11,10 +11,10 @@ from collections.abc import Iterable, Sequence
 from typing import Protocol
 
 import numpy as np
-from splitpoint.partition.bundle import Bundle
-from splitpoint.partition.flops import is_heavy
-from splitpoint.partition.graph import Layer
-from splitpoint.partition.profile import Profile
+from splitpoint.partition.bundle.bundle import Bundle
+from splitpoint.partition.bundle.flops import is_heavy
+from splitpoint.partition.bundle.graph import Layer
+from splitpoint.partition.profile.profile import Profile
 
 LEAST_EXAMPLES = 8
 

@@ -16,12 +16,12 @@ from pathlib import Path
 
 from quick_model import QUICK
 from report import Table, write_report
-from splitpoint.partition.bundle import Bundle
-from splitpoint.partition.compile import compile_model
-from splitpoint.partition.measure import measure
-from splitpoint.partition.model_source import load_model
-from splitpoint.partition.onnx_chain import OnnxChain
-from splitpoint.partition.samples import synthetic_samples
+from splitpoint.partition.bundle.bundle import Bundle
+from splitpoint.partition.bundle.samples import synthetic_samples
+from splitpoint.partition.compile.compile import compile_model
+from splitpoint.partition.models.source import load_model
+from splitpoint.partition.profile.measure import measure
+from splitpoint.partition.run.onnx_chain import OnnxChain
 
 MODELS = ("torchvision:vgg16", "torchvision:resnet50", "efficientnet-lite0")
 LIMIT = 0.05

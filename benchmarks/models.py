@@ -22,11 +22,16 @@ from quick_model import QUICK
 from report import Table, write_report
 from splitpoint.cloud.worker import Worker
 from splitpoint.edge import EdgeAgent, Outcome
-from splitpoint.partition.bundle import Bundle
-from splitpoint.partition.compile import compile_model
-from splitpoint.partition.model_source import load_model
+from splitpoint.partition.bundle.bundle import Bundle
+from splitpoint.partition.compile.compile import compile_model
+from splitpoint.partition.compile.verify import (
+    example_batch,
+    flat_tensors,
+    named_outputs,
+    relative_error,
+)
 from splitpoint.partition.model_spec import ModelSpec
-from splitpoint.partition.verify import example_batch, flat_tensors, named_outputs, relative_error
+from splitpoint.partition.models.source import load_model
 
 MODELS = [
     *(

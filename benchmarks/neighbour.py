@@ -29,7 +29,7 @@ from quick_model import QUICK
 from report import Table, write_report
 from serving import WORKER, bundle_of, payloads_of
 from simulated_edges import Load, Payload, closed_loop
-from splitpoint.partition.bundle import open_bundle
+from splitpoint.partition.bundle.bundle import open_bundle
 from splitpoint.proto import splitpoint_pb2 as pb
 from splitpoint.proto.frames import build_frame
 from splitpoint.proto.limits import MAX_CREDITS, PROTOCOL, SERVICE

@@ -25,7 +25,7 @@ import numpy as np
 import torch
 from report import Table, write_report
 from splitpoint.edge import EdgeAgent, Given, Outcome, Result
-from splitpoint.partition.compile import compile_model
+from splitpoint.partition.compile.compile import compile_model
 from splitpoint.partition.model_spec import ModelSpec
 
 WINDOW = 4

@@ -22,7 +22,7 @@ from quick_model import QUICK
 from report import Table, write_report
 from serving import WORKER, bundle_of, payloads_of
 from simulated_edges import Load, closed_loop, open_loop
-from splitpoint.partition.bundle import open_bundle
+from splitpoint.partition.bundle.bundle import open_bundle
 
 SHARES = (0.5, 0.8, 1.0, 1.5, 2.0, 3.0)
 TARGET, REFUSED_MS = 0.9, 20.0

@@ -11,6 +11,8 @@ times on FLOPs and bytes, one for each kind of layer, made on the other models.
 The device is profiled on one set of photos, and measured on those of the other whose JPEGs are of
 median size. Weights are random except EfficientNet-Lite0's, so accuracy is left aside, and codecs
 that need it to be known (q4) are no candidates.
+
+Longer than others: it carries its baseline and its processes.
 """
 
 from __future__ import annotations
@@ -34,13 +36,13 @@ from quick_model import QUICK
 from report import Table, write_report
 from splitpoint.codec import codec_named
 from splitpoint.edge import AutoPlan, EdgeAgent, Result
-from splitpoint.partition.bundle import Bundle
-from splitpoint.partition.compile import compile_model
-from splitpoint.partition.model_source import load_model
-from splitpoint.partition.plan import NO_CODEC, Plan, name_of
-from splitpoint.partition.planner import Prediction
-from splitpoint.partition.profile import Profile, load_profile
-from splitpoint.partition.samples import find_pictures
+from splitpoint.partition.bundle.bundle import Bundle
+from splitpoint.partition.bundle.samples import find_pictures
+from splitpoint.partition.compile.compile import compile_model
+from splitpoint.partition.models.source import load_model
+from splitpoint.partition.plan.plan import NO_CODEC, Plan, name_of
+from splitpoint.partition.plan.planner import Prediction
+from splitpoint.partition.profile.profile import Profile, load_profile
 
 MODELS = ("efficientnet-lite0", "torchvision:resnet18", "torchvision:resnet50", "torchvision:vgg16")
 SLOWDOWNS, LINKS_MBPS, ROUND_TRIP_MS = (1, 8), (1.1, 5.85, 18.88, 100.0), 20

@@ -16,9 +16,9 @@ import pyppmd
 import torch
 import zstandard
 from splitpoint.codec import Array, Codec, TensorSpec
-from splitpoint.codec.grid import dct_matrix
-from splitpoint.partition.bundle import Manifest
-from splitpoint.partition.torch_chain import TorchChain
+from splitpoint.codec.fkt.grid import dct_matrix
+from splitpoint.partition.bundle.bundle import Manifest
+from splitpoint.partition.run.torch_chain import TorchChain
 
 ROUND_AT, RIDGE, PPMD_ORDER, PPMD_BYTES = 0.6, 1e-3, 2, 1 << 20
 

@@ -9,6 +9,8 @@ Baselines of the same run: JPEG and WebP through the unsplit model, plain quanti
 and the transform codec that `fkt` grew out of (prototype_codec.py).
 
     python benchmarks/rate_accuracy.py [--images DIR] [--calibrate DIR] [--labels FILE] [--quick]
+
+Longer than others: it carries its baselines.
 """
 
 from __future__ import annotations
@@ -33,15 +35,15 @@ from quick_model import QUICK
 from report import RESULTS, Table, write_report
 from splitpoint.codec import Array
 from splitpoint.codec.codec_set import FKT
-from splitpoint.partition.bundle import Boundary, Bundle, open_bundle
-from splitpoint.partition.calibration_inputs import Calibration, calibration_inputs
-from splitpoint.partition.codec_tables import codecs_of
-from splitpoint.partition.compile import compile_model
-from splitpoint.partition.judge import Judge
-from splitpoint.partition.ladder import CodecLevel
-from splitpoint.partition.model_source import load_model
-from splitpoint.partition.onnx_chain import OnnxChain
-from splitpoint.partition.torch_chain import TorchChain
+from splitpoint.partition.bundle.bundle import Boundary, Bundle, open_bundle
+from splitpoint.partition.bundle.codec_tables import codecs_of
+from splitpoint.partition.bundle.ladder import CodecLevel
+from splitpoint.partition.calibrate.inputs import Calibration, calibration_inputs
+from splitpoint.partition.calibrate.judge import Judge
+from splitpoint.partition.compile.compile import compile_model
+from splitpoint.partition.models.source import load_model
+from splitpoint.partition.run.onnx_chain import OnnxChain
+from splitpoint.partition.run.torch_chain import TorchChain
 
 QUESTION = "How many bytes does a frame take at equal faithfulness?"
 PROTOTYPE, THREE_BITS = "prototype", "3 bit + zstd"

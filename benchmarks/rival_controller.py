@@ -15,11 +15,11 @@ from collections import deque
 import numpy as np
 from splitpoint.codec import SplitpointError
 from splitpoint.edge import EdgeAgent, Result
-from splitpoint.partition.costs import CostTable
-from splitpoint.partition.link import DEFAULT_ROUND_TRIP_MS
-from splitpoint.partition.objective import Constraints, Objective
-from splitpoint.partition.online import OnlinePlanner
-from splitpoint.partition.plan import Plan
+from splitpoint.partition.plan.costs import CostTable
+from splitpoint.partition.plan.link import DEFAULT_ROUND_TRIP_MS
+from splitpoint.partition.plan.objective import Constraints, Objective
+from splitpoint.partition.plan.online import OnlinePlanner
+from splitpoint.partition.plan.plan import Plan
 
 SAMPLES, PERCENTILE, HYSTERESIS, HOLD_S = 20, 20, 0.1, 1.0
 PROBE_BYTES, PROBE_EVERY_S = 8 << 10, 1.0

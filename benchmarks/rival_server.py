@@ -23,7 +23,7 @@ class Classifier(litserve.LitAPI):
         _, source, weights, runtime, bundle = sys.argv[:5]
         if runtime == "torch":
             import torch
-            from splitpoint.partition.model_source import load_model
+            from splitpoint.partition.models.source import load_model
 
             module = load_model(source, weights).module.eval()
 
@@ -31,8 +31,8 @@ class Classifier(litserve.LitAPI):
                 with torch.inference_mode():
                     return module(torch.from_numpy(pixels)).numpy()
         else:
-            from splitpoint.partition.bundle import open_bundle
-            from splitpoint.partition.onnx_chain import OnnxChain
+            from splitpoint.partition.bundle.bundle import open_bundle
+            from splitpoint.partition.run.onnx_chain import OnnxChain
 
             opened = open_bundle(Path(bundle))
             chain = OnnxChain(opened)

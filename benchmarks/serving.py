@@ -27,9 +27,9 @@ from quick_model import QUICK, compiled
 from report import Table, write_report
 from simulated_edges import Load, Payload, closed_loop, open_loop
 from splitpoint.codec import codec_named
-from splitpoint.partition.bundle import Bundle, open_bundle
-from splitpoint.partition.onnx_chain import OnnxChain
-from splitpoint.partition.samples import synthetic_samples
+from splitpoint.partition.bundle.bundle import Bundle, open_bundle
+from splitpoint.partition.bundle.samples import synthetic_samples
+from splitpoint.partition.run.onnx_chain import OnnxChain
 from splitpoint.proto.frames import encode_tensors
 
 MAIN = ["-c", "from splitpoint.cli.main import main; main()"]

@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 from splitpoint.codec import SplitpointError
-from splitpoint.edge.channel import WorkerChannel
-from splitpoint.edge.frame_stream import FrameStream
+from splitpoint.edge.link.channel import WorkerChannel
+from splitpoint.edge.link.frame_stream import FrameStream
 from splitpoint.proto.frames import build_frame
 from splitpoint.proto.limits import MESSAGE_CEILING_BYTES
 from splitpoint.proto.status import OverloadedError

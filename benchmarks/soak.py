@@ -33,9 +33,9 @@ import psutil
 from overhead import start
 from quick_model import QUICK, compiled
 from report import RESULTS, Table, write_report
-from splitpoint.cli.relay import Relay
+from splitpoint.cli.emulate.relay import Relay
 from splitpoint.edge import EdgeAgent, Given
-from splitpoint.partition.link import parse_link
+from splitpoint.partition.plan.link import parse_link
 
 MAIN = ["-c", "from splitpoint.cli.main import main; main()"]
 FAULT_EVERY_S, BUDGET_MS = 20.0, 500.0

@@ -25,8 +25,8 @@ from photos import own_photos
 from quick_model import QUICK, compiled
 from report import Table, write_report
 from splitpoint.edge import EdgeAgent, Given, Outcome
-from splitpoint.partition.bundle import Bundle, open_bundle
-from splitpoint.partition.samples import find_pictures
+from splitpoint.partition.bundle.bundle import Bundle, open_bundle
+from splitpoint.partition.bundle.samples import find_pictures
 
 MAIN = ["-c", "from splitpoint.cli.main import main; main()"]
 TARGET = 0.85

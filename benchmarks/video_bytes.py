@@ -26,13 +26,13 @@ from quick_model import QUICK
 from report import Table, write_report
 from splitpoint.codec import Array
 from splitpoint.codec.codec_set import FKT, FKT_VIDEO
-from splitpoint.partition.bundle import Boundary, Bundle
-from splitpoint.partition.calibration_inputs import Calibration
-from splitpoint.partition.codec_tables import codecs_of
-from splitpoint.partition.compile import compile_model
-from splitpoint.partition.model_source import load_model
-from splitpoint.partition.samples import find_pictures
-from splitpoint.partition.torch_chain import TorchChain
+from splitpoint.partition.bundle.bundle import Boundary, Bundle
+from splitpoint.partition.bundle.codec_tables import codecs_of
+from splitpoint.partition.bundle.samples import find_pictures
+from splitpoint.partition.calibrate.inputs import Calibration
+from splitpoint.partition.compile.compile import compile_model
+from splitpoint.partition.models.source import load_model
+from splitpoint.partition.run.torch_chain import TorchChain
 
 AFTER = ("_blocks.7.add", "_blocks.4.add")
 QUICK_AFTER = ("relu#4",)

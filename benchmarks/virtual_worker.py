@@ -1,7 +1,7 @@
 """A worker's schedule under a virtual clock: what becomes of a million frames in a minute.
 
-The schedule is the worker's own (`cloud/schedule.py`); only the device is missing: a step takes
-exactly as long as its batch times say. Decoding, gRPC and Python's own time are not in it.
+The schedule is the worker's own (`cloud/schedule/schedule.py`); only the device is missing: a step
+takes exactly as long as its batch times say. Decoding, gRPC and Python's own time are not in it.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from splitpoint.cloud.batch_times import BatchTimes
-from splitpoint.cloud.job import Job
-from splitpoint.cloud.outlook import Refused
-from splitpoint.cloud.schedule import Schedule
+from splitpoint.cloud.schedule.batch_times import BatchTimes
+from splitpoint.cloud.schedule.job import Job
+from splitpoint.cloud.schedule.outlook import Refused
+from splitpoint.cloud.schedule.schedule import Schedule
 
 # A frame that comes: at (seconds), of device number, at boundary.
 Arrival = tuple[float, int, int]

@@ -1,1 +1,4 @@
-"""The `splitpoint` command, its reports and the link emulator."""
+"""The `splitpoint` command, its reports and the link emulator.
+
+May import: codec, partition, proto, edge, cloud.
+"""

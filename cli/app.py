@@ -8,16 +8,16 @@ from typing import Annotated
 
 import typer
 
-from .certs_cmd import certs
-from .compile_cmd import compile_
-from .demo_cmd import demo
-from .doctor_cmd import doctor
-from .emulate_cmd import emulate
-from .inspect_cmd import inspect
-from .plan_cmd import plan
-from .profile_cmd import profile
-from .run_cmd import run
-from .serve_cmd import serve
+from .commands.certs import certs
+from .commands.compile import compile_
+from .commands.demo import demo
+from .commands.doctor import doctor
+from .commands.emulate import emulate
+from .commands.inspect import inspect
+from .commands.plan import plan
+from .commands.profile import profile
+from .commands.run import run
+from .commands.serve import serve
 
 app = typer.Typer(
     no_args_is_help=True,

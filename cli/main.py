@@ -7,7 +7,7 @@ import sys
 
 from splitpoint.codec import SplitpointError
 
-from .readers import readers_may_leave
+from .shell.readers import readers_may_leave
 
 # The extra that brings a module; the others are of the extra `cloud`.
 _EXTRA = {
@@ -44,7 +44,7 @@ def _set_environment() -> None:
 
 
 def _run() -> None:
-    from .output import say
+    from .shell.output import say
 
     try:
         from .app import app

@@ -1,1 +1,4 @@
-"""The cloud worker: queues, batching, torch, and the gRPC service."""
+"""The cloud worker: queues, batching, torch, and the gRPC service.
+
+May import: codec, partition, proto.
+"""

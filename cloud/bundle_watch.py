@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from splitpoint.codec import SplitpointError
-from splitpoint.partition.bundle import DIGEST
+from splitpoint.partition.bundle.bundle import DIGEST
 
 log = logging.getLogger("splitpoint.cloud")
 

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 
 from splitpoint.proto import splitpoint_pb2 as pb
 
-from .refusals import Refusals
-from .request import ServedModel
+from .access.refusals import Refusals
+from .compute.served_model import ServedModel
 from .unexpected import Unexpected
 
 # From what a GPU takes for a small net to the longest wait that is promised.

@@ -14,14 +14,14 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
-from splitpoint.partition.gpu_state import GpuState
+from splitpoint.partition.energy.gpu_state import GpuState
 from splitpoint.proto import splitpoint_pb2 as pb
 
-from .engines import Engines
+from .access.refusals import Refusal
+from .compute.served_model import ServedModel
+from .engine.engines import Engines
+from .engine.quarantine import Quarantine
 from .figures import BoundaryFigures, Figures, ModelFigures, Spread
-from .quarantine import Quarantine
-from .refusals import Refusal
-from .request import ServedModel
 from .unexpected import Stage
 
 PREFIX = "splitpoint_worker_"

@@ -8,14 +8,14 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import torch
-from splitpoint.partition.bundle import Bundle, open_bundle
+from splitpoint.partition.bundle.bundle import Bundle, open_bundle
 from splitpoint.proto.limits import MAX_BATCH_PER_FRAME, max_frame_bytes
 
-from .engines import Engines
+from .compute.served_model import ServedModel
+from .engine.engines import Engines
 from .errors import ServeError
 from .figures import Figures
-from .request import ServedModel
-from .service import SplitService
+from .wire.service import SplitService
 
 
 def frame_bytes(bundle: Bundle) -> int:

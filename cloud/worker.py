@@ -12,37 +12,37 @@ from typing import TYPE_CHECKING
 
 import grpc
 import torch
-from splitpoint.partition.bundle import Bundle, open_bundle
-from splitpoint.partition.gpu_state import GpuState, open_gpu_state
-from splitpoint.partition.profile import load_profile
-from splitpoint.partition.torch_chain import describe_device, pick_devices
+from splitpoint.partition.bundle.bundle import Bundle, open_bundle
+from splitpoint.partition.energy.gpu_state import GpuState, open_gpu_state
+from splitpoint.partition.profile.profile import load_profile
+from splitpoint.partition.run.torch_chain import describe_device, pick_devices
 from splitpoint.proto.limits import server_options
 
+from .access.refusals import Refusals
+from .access.security import Security
 from .brief_log import keep_log_brief
 from .bundle_watch import BundleWatch
-from .decoders import Decoders
-from .engine import Engine
-from .engines import Engines
+from .compute.kept_times import KeptTimes
+from .compute.load import load_model
+from .compute.precision import AUTO, check_precision
+from .compute.served_model import ServedModel
+from .engine.engine import Engine
+from .engine.engines import Engines
+from .engine.measure_again import measure_again
 from .errors import Interrupted, ServeError
 from .figures import Figures
-from .health import Health
-from .kept_times import KeptTimes
-from .lifetime import StreamLimits
-from .load_model import load_model
-from .measure_again import measure_again
+from .frames.decoders import Decoders
+from .frames.lifetime import StreamLimits
 from .model_set import ModelSet, frame_bytes
-from .outlook import Batching
-from .precision import AUTO, check_precision
-from .refusals import Refusals
-from .request import ServedModel
-from .security import Security
-from .service import SplitService
+from .schedule.outlook import Batching
+from .wire.health import Health
+from .wire.service import SplitService
 
 log = logging.getLogger("splitpoint.cloud")
 
 if TYPE_CHECKING:
+    from .frames.tracing import FrameTraces
     from .metrics_server import MetricsServer
-    from .tracing import FrameTraces
 
 DEFAULT_LISTEN = "127.0.0.1:7070"
 # gRPC's limit is set before it listens: room for the models that a watched folder may bring.
@@ -283,7 +283,7 @@ class Worker:
         return [state for state in states if state is not None]
 
     def _add_reflection(self) -> None:
-        from .reflection import Reflection  # only the cloud extra brings it
+        from .wire.reflection import Reflection  # only the cloud extra brings it
 
         self._server.add_generic_rpc_handlers((Reflection().handler(),))
 

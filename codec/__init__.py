@@ -1,4 +1,7 @@
-"""Tensors to bytes and back: the codecs of boundary tensors, numpy only."""
+"""Tensors to bytes and back: the codecs of boundary tensors, numpy only.
+
+May import: nothing of ours.
+"""
 
 from .base import Codec, Packed, Packing
 from .codec_set import NO_TABLES, CodecSet, CodecSource

@@ -6,12 +6,12 @@ from collections.abc import Callable, Mapping
 from typing import Protocol
 
 from .base import Codec
-from .coefficients import CoefficientCoder
 from .errors import CodecError
-from .fkt import Fkt
-from .fkt_table import FktTable
+from .fkt.codec import Fkt
+from .fkt.coefficients import CoefficientCoder
+from .fkt.table import FktTable
+from .fkt.video import FktVideo
 from .registry import codec_named
-from .video import FktVideo
 
 FKT, FKT_VIDEO = "fkt", "fkt-video"
 

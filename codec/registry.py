@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from .affine import Affine
 from .base import Codec
 from .errors import CodecError
-from .image import ImageCodec
-from .plain import Fp16, Raw
+from .simple.affine import Affine
+from .simple.image import ImageCodec
+from .simple.plain import Fp16, Raw
 from .spec import TensorSpec
 
 RAW = Raw()

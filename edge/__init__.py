@@ -1,17 +1,19 @@
 """The edge agent: runs the early layers, sends what crosses, and accounts for every frame.
 
 Nothing in this package needs torch.
+
+May import: codec, partition, proto.
 """
 
 from .agent import EdgeAgent
-from .auto_plan import AutoPlan
-from .credentials import Credentials
+from .dispatch.auto_plan import AutoPlan
 from .errors import AgentError, CacheError, SourceError
-from .find_source import find_source
 from .given import Given
+from .link.credentials import Credentials
 from .result import Outcome, Result, Stages
-from .sink import CallbackSink, Sink
-from .source import InputFeed, Source
+from .sinks.sink import CallbackSink, Sink
+from .sources.find import find_source
+from .sources.source import InputFeed, Source
 
 __all__ = [
     "AgentError",

@@ -10,16 +10,16 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from splitpoint.partition.bundle import Manifest
+from splitpoint.partition.bundle.bundle import Manifest
 from splitpoint.partition.kept_files import default_cache
-from splitpoint.partition.link import Link
-from splitpoint.partition.plan import Plan
-from splitpoint.partition.planner import Report
+from splitpoint.partition.plan.link import Link
+from splitpoint.partition.plan.plan import Plan
+from splitpoint.partition.plan.planner import Report
 from splitpoint.proto.limits import MAX_CREDITS
 
-from .auto_plan import AutoPlan
-from .credentials import Credentials
+from .dispatch.auto_plan import AutoPlan
 from .given import Given, Inputs
+from .link.credentials import Credentials
 from .options import Options, servers_of
 from .parts import Parts
 from .result import Outcome, Result

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
-from splitpoint.partition.meter import EnergyReading
+from splitpoint.partition.energy.meter import EnergyReading
 from splitpoint.proto.address import join_address
 
 from .agent import EdgeAgent

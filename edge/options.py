@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from .auto_plan import AutoPlan
-from .credentials import Credentials
+from .dispatch.auto_plan import AutoPlan
 from .errors import AgentError
-from .workers import parse_servers
+from .link.credentials import Credentials
+from .link.workers import parse_servers
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

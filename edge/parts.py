@@ -8,27 +8,27 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
 
-from splitpoint.partition.codec_tables import codecs_of
-from splitpoint.partition.runtimes import ONNX
-from splitpoint.partition.slowdown import Slowdown
+from splitpoint.partition.bundle.codec_tables import codecs_of
+from splitpoint.partition.bundle.segment_files import ONNX
+from splitpoint.partition.run.slowdown import Slowdown
 from splitpoint.proto.status import UnreachableError
 
-from .cache_size import shrink
-from .channel import WorkerChannel
-from .edge_half import EdgeHalf
-from .first_plan import Device
-from .frame_path import FramePath, Threads
-from .frame_stream import FrameStream
-from .intake import Intake
+from .dispatch.first_plan import Device
+from .dispatch.planning import Planning
+from .frames.edge_half import EdgeHalf
+from .frames.intake import Intake
+from .frames.local_finish import LocalFinish, fits
+from .frames.path import FramePath, Threads
+from .frames.present_plan import PresentPlan
+from .frames.runtime import Runners
 from .joining import Joining
-from .local_finish import LocalFinish, fits
+from .link.channel import WorkerChannel
+from .link.frame_stream import FrameStream
+from .link.workers import Workers, links_of
 from .options import Options
-from .planning import Planning
-from .prepare import Prepared, prepare
-from .present_plan import PresentPlan
 from .result import Outcome
-from .runtime import Runners
-from .workers import Workers, links_of
+from .store.cache_size import shrink
+from .store.prepare import Prepared, prepare
 
 log = logging.getLogger("splitpoint.edge")
 

@@ -1,1 +1,4 @@
-"""From a torch model to a bundle: graph capture, boundaries, segments, planning."""
+"""From a torch model to a bundle and a plan: capture, cuts, segments, profiles, the planner.
+
+May import: codec.
+"""

@@ -1,1 +1,4 @@
-"""The wire: messages, their checks, and the table of statuses. Nothing here does I/O."""
+"""The wire: messages, their checks, and the table of statuses. Nothing here does I/O.
+
+May import: codec.
+"""

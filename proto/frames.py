@@ -27,9 +27,9 @@ from splitpoint.codec import (
     codec_named,
     codec_of_tensor,
 )
-from splitpoint.codec.video import KeyFrameNeeded
+from splitpoint.codec.fkt.video import KeyFrameNeeded
 
-from . import splitpoint_pb2 as pb
+from ..proto import splitpoint_pb2 as pb
 from .outline import CLIENT_MESSAGE, SERVER_MESSAGE, OutlineError
 from .status import WireError
 

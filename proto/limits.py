@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from splitpoint.codec import CODECS, TensorSpec
-from splitpoint.codec.fkt import MIN_SAMPLE_BYTES
+from splitpoint.codec.fkt.codec import MIN_SAMPLE_BYTES
 
 PROTOCOL = 1
 SERVICE = "splitpoint.v1.Split"

@@ -11,7 +11,7 @@ from __future__ import annotations
 import grpc
 from splitpoint.codec import SplitpointError
 
-from . import splitpoint_pb2 as pb
+from ..proto import splitpoint_pb2 as pb
 from .printable import printable
 from .proxy import proxy_of
 

@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
-from splitpoint.partition.bundle import Bundle
-from splitpoint.partition.calibration_inputs import Calibration
-from splitpoint.partition.compile import compile_model
+from splitpoint.partition.bundle.bundle import Bundle
+from splitpoint.partition.calibrate.inputs import Calibration
+from splitpoint.partition.compile.compile import compile_model
 from splitpoint.partition.model_spec import ModelSpec
 
 SCENES = 12

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import torch
 from calibrated import album, vivid
-from splitpoint.partition.bundle import Bundle
-from splitpoint.partition.calibration_inputs import Calibration
-from splitpoint.partition.compile import compile_model
-from splitpoint.partition.model_source import load_model
+from splitpoint.partition.bundle.bundle import Bundle
+from splitpoint.partition.calibrate.inputs import Calibration
+from splitpoint.partition.compile.compile import compile_model
 from splitpoint.partition.model_spec import ModelSpec
+from splitpoint.partition.models.source import load_model
 from splitpoint.partition.picture import PictureInput
 
 LONG = ("test_benchmarks.py", "test_readme.py", "test_cli.py", "test_compile.py")

@@ -6,13 +6,13 @@ from functools import lru_cache
 
 import numpy as np
 from splitpoint.codec import Array, TensorSpec
-from splitpoint.codec.coefficients import CoefficientCoder
-from splitpoint.codec.fkt import Fkt
-from splitpoint.codec.fkt_table import FktTable
-from splitpoint.codec.grid import Grid
-from splitpoint.partition.axis_klt import AxisMoments, axes_of
-from splitpoint.partition.fkt_fit import fit_table
-from splitpoint.partition.fkt_transform import Blocks, Moments
+from splitpoint.codec.fkt.codec import Fkt
+from splitpoint.codec.fkt.coefficients import CoefficientCoder
+from splitpoint.codec.fkt.grid import Grid
+from splitpoint.codec.fkt.table import FktTable
+from splitpoint.partition.calibrate.axis_klt import AxisMoments, axes_of
+from splitpoint.partition.calibrate.fkt_fit import fit_table
+from splitpoint.partition.calibrate.fkt_transform import Blocks, Moments
 
 INPUTS, PROJECTIONS = 40, 3
 LEVEL_FREE_SEED = 1_000  # seeds below are those of calibration

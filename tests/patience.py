@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 import pytest
-from splitpoint.cli.relay import Relay
+from splitpoint.cli.emulate.relay import Relay
 
 PATIENCE_S = 60.0
 BEAT_S = 0.01

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import grpc
 import numpy as np
 from patience import PATIENCE_S
-from splitpoint.cloud.request import ServedModel
+from splitpoint.cloud.compute.served_model import ServedModel
 from splitpoint.cloud.worker import Worker
 from splitpoint.codec import codec_named
 from splitpoint.proto import splitpoint_pb2 as pb

@@ -9,11 +9,11 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
-from splitpoint.cloud.batch_times import BatchTimes
-from splitpoint.cloud.request import Request
-from splitpoint.cloud.runner import Runner
+from splitpoint.cloud.compute.runner import Runner
+from splitpoint.cloud.engine.request import Request
+from splitpoint.cloud.schedule.batch_times import BatchTimes
 from splitpoint.codec import Array, TensorSpec
-from splitpoint.partition.costs import CloudTimes
+from splitpoint.partition.profile.cloud_times import CloudTimes
 
 
 class SlowChain:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from itertools import product
 
-from splitpoint.partition.min_cut import (
+from splitpoint.partition.cuts.min_cut import (
     MODEL_INPUT,
     LayerCost,
     Split,

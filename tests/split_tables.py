@@ -6,10 +6,10 @@ import random
 from collections.abc import Mapping, Sequence
 
 from splitpoint.codec import TensorSpec
-from splitpoint.partition.bundle import Boundary, Manifest, Segment
-from splitpoint.partition.graph import Layer
-from splitpoint.partition.ladder import CodecLevel
-from splitpoint.partition.profile import CodecTime, Profile, SegmentTime
+from splitpoint.partition.bundle.bundle import Boundary, Manifest, Segment
+from splitpoint.partition.bundle.graph import Layer
+from splitpoint.partition.bundle.ladder import CodecLevel
+from splitpoint.partition.profile.profile import CodecTime, Profile, SegmentTime
 
 Ladders = Mapping[int, Sequence[CodecLevel]]  # by boundary
 

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from splitpoint.cloud.batch_times import BatchTimes
+from splitpoint.cloud.schedule.batch_times import BatchTimes
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "benchmarks"))

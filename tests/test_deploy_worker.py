@@ -14,9 +14,9 @@ import pytest
 import typer
 from processes import background, free_port
 from splitpoint.cli.app import app
-from splitpoint.cli.config_file import load_config
-from splitpoint.cli.serve_cmd import serve
-from splitpoint.partition.bundle import Bundle
+from splitpoint.cli.commands.serve import serve
+from splitpoint.cli.shell.config_file import load_config
+from splitpoint.partition.bundle.bundle import Bundle
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"

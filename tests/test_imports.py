@@ -1,4 +1,4 @@
-"""The import arrows between the rooms, and the edge without torch."""
+"""The arrows between rooms and sub-rooms, their sizes, and the edge without torch."""
 
 from __future__ import annotations
 
@@ -11,49 +11,87 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-MAY_IMPORT = {
-    "codec": set(),
-    "partition": {"codec"},
-    "proto": {"codec"},
-    "edge": {"partition", "proto", "codec"},
-    "cloud": {"partition", "proto", "codec"},
-    "cli": {"codec", "partition", "proto", "edge", "cloud"},
-}
+sys.path.insert(0, str(ROOT / "docs"))
+import rooms  # noqa: E402
+
+MODULES = dict(rooms.modules())
+FULL_FOLDER, LONG_FILE = 15, 300  # modules; lines
 
 
-def imported_rooms(path: Path) -> set[str]:
-    rooms = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        names = []
-        if isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
-            names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
-        elif isinstance(node, ast.ImportFrom):
-            assert node.level == 1, f"{path}: a relative import leaves its room"
-        rooms |= {name.split(".")[1] for name in names if name.startswith("splitpoint.")}
-    return rooms
+@pytest.mark.parametrize("unit", rooms.units().values(), ids=lambda unit: unit.name)
+def test_arrows(unit: rooms.Unit) -> None:
+    """A room imports what it declares; so does a sub-room, and no more is declared than used."""
+    is_room = "/" not in unit.name
+    if is_room or unit.may_import is not None:
+        assert unit.may_import is not None, f"{unit.name} does not say what it may import"
+        assert unit.says, unit.name
+    if is_room:
+        inside = [u for u in rooms.units().values() if u.room == unit.name]
+        used = {rooms.unit_of(name).split("/")[0] for u in inside for name in u.imports}
+        assert used - {unit.name} == unit.may_import
+    elif unit.may_import is not None:
+        own = {name for name in unit.imports if name.startswith(f"{unit.room}/")}
+        used = {name.split("/")[1] for name in own}
+        used |= {name.split("/")[0] for name in unit.imports - own}
+        assert used == unit.may_import
 
 
-@pytest.mark.parametrize("room", MAY_IMPORT)
-def test_arrows(room: str) -> None:
-    files = list((ROOT / room).glob("*.py"))
-    assert files
-    for path in files:
-        others = imported_rooms(path) - {room}
-        assert others <= MAY_IMPORT[room], f"{path.name} imports {others - MAY_IMPORT[room]}"
+def circle(arrows: dict[str, set[str]]) -> list[str]:
+    """One circle among the arrows, if there is one."""
+    done: set[str] = set()
+
+    def search(node: str, way: list[str]) -> list[str]:
+        if node in way:
+            return [*way[way.index(node) :], node]
+        if node in done:
+            return []
+        for other in sorted(arrows.get(node, ())):
+            if found := search(other, [*way, node]):
+                return found
+        done.add(node)
+        return []
+
+    return next((found for node in sorted(arrows) if (found := search(node, []))), [])
+
+
+def test_no_circle_on_any_level() -> None:
+    assert circle({"a": {"b"}, "b": {"c"}, "c": {"b"}}) == ["b", "c", "b"]
+    packages = {name for name, path in MODULES.items() if path.name == "__init__.py"}
+    by_module = {name: set(rooms.imported(path)) - packages for name, path in MODULES.items()}
+    assert circle({name: by_module[name] for name in by_module.keys() - packages}) == []
+    faces = set(rooms.ROOMS)  # a face imports what lies behind it
+    by_unit = {unit.name: unit.imports - faces for unit in rooms.units().values()}
+    assert circle({name: by_unit[name] for name in by_unit.keys() - faces}) == []
+    assert circle({room: rooms.units()[room].may_import or set() for room in rooms.ROOMS}) == []
 
 
 def test_own_room_is_imported_relatively() -> None:
-    for room in MAY_IMPORT:
-        for path in (ROOT / room).glob("*.py"):
-            if "_pb2" not in path.name:
-                assert room not in imported_rooms(path), path
+    for path in MODULES.values():
+        room = path.relative_to(ROOT).parts[0]
+        assert not re.search(rf"^\s*(from|import) splitpoint\.{room}\b", path.read_text(), re.M), (
+            path
+        )
+
+
+def test_folders_and_files_are_small() -> None:
+    for room in rooms.ROOMS:
+        for folder in (ROOT / room, *(p for p in (ROOT / room).iterdir() if p.is_dir())):
+            names = [p.name for p in folder.glob("*.py") if p.name != "__init__.py"]
+            assert len(names) <= FULL_FOLDER, folder
+    for path in (*MODULES.values(), *(ROOT / "benchmarks").glob("*.py")):
+        text = path.read_text(encoding="utf-8")
+        is_long = len(text.splitlines()) > LONG_FILE
+        head = ast.get_docstring(ast.parse(text)) or ""
+        assert is_long == ("Longer than others:" in head), path
+
+
+def test_the_drawing_is_up_to_date() -> None:
+    subprocess.run([sys.executable, rooms.__file__, "--check"], check=True)
 
 
 def test_readme_shows_every_folder() -> None:
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    for folder in (*MAY_IMPORT, "tests", "benchmarks", "docs"):
+    for folder in (*rooms.ROOMS, "tests", "benchmarks", "docs"):
         assert re.search(rf"^{folder}/\s", readme, re.MULTILINE), folder
         assert (ROOT / folder).is_dir()
 
@@ -94,7 +132,8 @@ def run_without_torch(code: str) -> str:
 def test_edge_imports_without_torch() -> None:
     out = run_without_torch(
         "import splitpoint.edge, splitpoint.codec, splitpoint.proto.frames\n"
-        "import splitpoint.partition.plan, splitpoint.partition.link, splitpoint.cli.app\n"
+        "import splitpoint.partition.plan.plan, splitpoint.partition.plan.link\n"
+        "import splitpoint.cli.app\n"
         "print(sorted(n for n in sys.modules if n in ('torch', 'onnx', 'PIL')))"
     )
     assert "torch" not in out
@@ -118,3 +157,15 @@ def test_the_command_is_loaded_after_the_environment_of_its_libraries_is_set() -
         "print([name for name in ('grpc', 'onnxruntime', 'torch') if name in sys.modules])"
     )
     assert out.strip() == "[]"
+
+
+def test_a_worker_loads_segments_without_the_capture_half() -> None:
+    code = (
+        "import sys, splitpoint.cloud.worker\n"
+        "halves = ('capture', 'compile', 'export', 'calibrate')\n"
+        "names = tuple(f'splitpoint.partition.{half}' for half in halves)\n"
+        "print([n for n in sys.modules if n.startswith(names) or n in ('onnx', 'onnxscript')])"
+    )
+    command = [sys.executable, "-W", "ignore", "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.stdout.strip() == "[]", done.stdout + done.stderr

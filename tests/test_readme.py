@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from PIL import Image
 from processes import background, free_port, splitpoint
-from splitpoint.partition.capture import capture
+from splitpoint.partition.capture.capture import capture
 from videos import write_video
 
 ROOT = Path(__file__).parents[1]

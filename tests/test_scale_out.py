@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 import typer
 from splitpoint.cli.app import app
-from splitpoint.cloud.ray_options import APP, RayOptions
-from splitpoint.cloud.ray_servicer import SERVICER_FUNCTION
+from splitpoint.cloud.ray.options import APP, RayOptions
+from splitpoint.cloud.ray.servicer import SERVICER_FUNCTION
 from splitpoint.proto.limits import KEEPALIVE_MS, SERVICE
 
 yaml = pytest.importorskip("yaml", reason="no YAML parser is installed")

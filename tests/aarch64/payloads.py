@@ -17,10 +17,10 @@ from pathlib import Path
 import numpy as np
 from splitpoint.codec import Array, codec_of_tensor
 from splitpoint.codec.codec_set import FKT, level_of
-from splitpoint.partition.bundle import Boundary, Bundle, open_bundle
-from splitpoint.partition.codec_tables import codecs_of
-from splitpoint.partition.onnx_segment import OnnxSegment
-from splitpoint.partition.samples import find_pictures
+from splitpoint.partition.bundle.bundle import Boundary, Bundle, open_bundle
+from splitpoint.partition.bundle.codec_tables import codecs_of
+from splitpoint.partition.bundle.samples import find_pictures
+from splitpoint.partition.run.onnx_segment import OnnxSegment
 
 
 def codecs_to_try(boundary: Boundary) -> list[str]:

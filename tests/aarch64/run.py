@@ -23,10 +23,10 @@ from pathlib import Path
 import numpy as np
 from arm_root import PYTHON, ArmRoot, SetupError, prepare_root
 from compare import outputs_differ, payloads_differ, tensors_differ
-from splitpoint.cli.demo_cmd import Process
+from splitpoint.cli.commands.demo import Process
 from splitpoint.codec import SplitpointError
-from splitpoint.partition.bundle import Bundle, open_bundle
-from splitpoint.partition.samples import find_pictures
+from splitpoint.partition.bundle.bundle import Bundle, open_bundle
+from splitpoint.partition.bundle.samples import find_pictures
 from wheels import ROOT, PipError, base_dependencies, for_arm, pip, pyproject, resolve
 
 OTHERS = {"3.10": "JetPack 6", "3.13": "Raspberry Pi OS 13"}  # Pythons whose wheels are only found
@@ -42,7 +42,7 @@ def own_photos(folder: Path, count: int) -> Path:
     """Crops of the demo's photos, each at most a quarter of its photo."""
     import skimage.data
     from PIL import Image
-    from splitpoint.cli.demo_cmd import PHOTOS
+    from splitpoint.cli.commands.demo import PHOTOS
 
     folder.mkdir()
     base = Path(skimage.data.__file__).parent

@@ -14,10 +14,10 @@ import pytest
 import torch
 from PIL import Image
 from processes import MAIN, background, free_port, rest_of, splitpoint
-from splitpoint.cli import doctor_cmd
+from splitpoint.cli.commands import doctor as doctor_cmd
 from splitpoint.cli.main import main
-from splitpoint.partition.bundle import Bundle
-from splitpoint.partition.meter import Found
+from splitpoint.partition.bundle.bundle import Bundle
+from splitpoint.partition.energy.meter import Found
 from splitpoint.partition.model_spec import ModelSpec
 
 

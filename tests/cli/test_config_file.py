@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
-from splitpoint.cli.config_file import ConfigError, load_config
+from splitpoint.cli.commands.run import run
 from splitpoint.cli.main import main
-from splitpoint.cli.run_cmd import run
-from splitpoint.partition.bundle import Bundle
+from splitpoint.cli.shell.config_file import ConfigError, load_config
+from splitpoint.partition.bundle.bundle import Bundle
 
 EXAMPLE = Path(__file__).parents[2] / "docs" / "agent.toml"
 

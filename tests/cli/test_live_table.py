@@ -16,11 +16,11 @@ import pytest
 from PIL import Image
 from processes import MAIN
 from rich.console import Console
-from splitpoint.cli.live_table import WINDOW, LiveTable
+from splitpoint.cli.run.live_table import WINDOW, LiveTable
 from splitpoint.edge import EdgeAgent, Outcome, Result
-from splitpoint.edge.run_energy import RunEnergy
-from splitpoint.partition.bundle import Bundle
-from splitpoint.partition.meter import EnergyReading, NoMeter
+from splitpoint.edge.figures.run_energy import RunEnergy
+from splitpoint.partition.bundle.bundle import Bundle
+from splitpoint.partition.energy.meter import EnergyReading, NoMeter
 
 
 @pytest.fixture

@@ -7,8 +7,8 @@ import logging
 import sys
 
 import pytest
-from splitpoint.cli.log_lines import JsonLine
-from splitpoint.cli.output import MOST_LOGGED, OneLine, say, setup_logging
+from splitpoint.cli.shell.log_lines import JsonLine
+from splitpoint.cli.shell.output import MOST_LOGGED, OneLine, say, setup_logging
 
 HOSTILE = "x)\nWARNING gate-1 is refused\x1b[31m\x9b2J\u2028" + "y" * 10_000
 

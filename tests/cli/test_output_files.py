@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from splitpoint.cli.result_lines import OutputFiles
+from splitpoint.cli.run.result_lines import OutputFiles
 from splitpoint.edge import Outcome, Result
 
 

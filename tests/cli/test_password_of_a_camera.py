@@ -7,7 +7,7 @@ from pathlib import Path
 import cv2
 import pytest
 from splitpoint.cli.main import main
-from splitpoint.partition.bundle import Bundle
+from splitpoint.partition.bundle.bundle import Bundle
 
 
 class FailingCapture:

@@ -14,8 +14,8 @@ import pytest
 from processes import splitpoint
 from split_tables import codec_time, level, profile_of
 from splitpoint.cli.main import main
-from splitpoint.partition.bundle import Bundle, open_bundle, write_manifest
-from splitpoint.partition.profile import Profile
+from splitpoint.partition.bundle.bundle import Bundle, open_bundle, write_manifest
+from splitpoint.partition.profile.profile import Profile
 
 Plan = Callable[..., tuple[int, str, str]]
 

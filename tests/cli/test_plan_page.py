@@ -10,17 +10,18 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
-from splitpoint.cli.plan_curves import Curves
-from splitpoint.cli.plan_page import PageError, write_page
-from splitpoint.cli.svg import esc, figure, log_ticks, pct, shortened, spread_out, tag, ticks
-from splitpoint.partition.bundle import Bundle, Manifest
-from splitpoint.partition.costs import CloudTimes, cost_table
-from splitpoint.partition.link import Link, parse_link
-from splitpoint.partition.objective import Constraints, Objective
-from splitpoint.partition.plan import name_of
-from splitpoint.partition.planner import Report, make_plan
-from splitpoint.partition.profile import CodecTime, LayerTime, Profile, SegmentTime
-from splitpoint.partition.radio import radio_for
+from splitpoint.cli.page.curves import Curves
+from splitpoint.cli.page.page import PageError, write_page
+from splitpoint.cli.page.svg import esc, figure, log_ticks, pct, shortened, spread_out, tag, ticks
+from splitpoint.partition.bundle.bundle import Bundle, Manifest
+from splitpoint.partition.energy.radio import radio_for
+from splitpoint.partition.plan.costs import cost_table
+from splitpoint.partition.plan.link import Link, parse_link
+from splitpoint.partition.plan.objective import Constraints, Objective
+from splitpoint.partition.plan.plan import name_of
+from splitpoint.partition.plan.planner import Report, make_plan
+from splitpoint.partition.profile.cloud_times import CloudTimes
+from splitpoint.partition.profile.profile import CodecTime, LayerTime, Profile, SegmentTime
 
 HOSTILE = '<script>alert("1 & 2")</script>\x00\ud800'
 NUMBERS = re.compile(r'\s(?:x|y|x1|x2|y1|y2|dx|width|height|points|d|viewBox)="([^"]*)"')

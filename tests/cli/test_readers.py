@@ -13,8 +13,8 @@ import pytest
 from PIL import Image
 from processes import MAIN
 from splitpoint.cli.main import main
-from splitpoint.cli.readers import READER_GONE
-from splitpoint.partition.bundle import Bundle
+from splitpoint.cli.shell.readers import READER_GONE
+from splitpoint.partition.bundle.bundle import Bundle
 
 
 @pytest.fixture

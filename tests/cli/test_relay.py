@@ -8,10 +8,10 @@ from collections.abc import AsyncIterator
 
 import pytest
 from patience import PATIENCE_S, Lateness, refusing, stalled, swallowing, until
-from splitpoint.cli import delay_pipe
-from splitpoint.cli.delay_pipe import DelayPipe
-from splitpoint.cli.relay import EmulateError, Relay, parse_fault
-from splitpoint.partition.link import parse_link
+from splitpoint.cli.emulate import delay_pipe
+from splitpoint.cli.emulate.delay_pipe import DelayPipe
+from splitpoint.cli.emulate.relay import EmulateError, Relay, parse_fault
+from splitpoint.partition.plan.link import parse_link
 from splitpoint.proto.address import split_address
 
 

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from splitpoint.cli.result_lines import JsonLines, PlainLines
+from splitpoint.cli.run.result_lines import JsonLines, PlainLines
 from splitpoint.edge import Outcome, Result
 
 AGENT = SimpleNamespace(manifest=SimpleNamespace(classifies=True), labels=("ant", "bee", "cat"))

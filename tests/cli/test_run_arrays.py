@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 from splitpoint.cli.main import main
-from splitpoint.partition.bundle import Bundle
-from splitpoint.partition.compile import compile_model
+from splitpoint.partition.bundle.bundle import Bundle
+from splitpoint.partition.compile.compile import compile_model
 from splitpoint.partition.model_spec import ModelSpec
 
 

@@ -21,7 +21,7 @@ from patience import PATIENCE_S
 from PIL import Image
 from processes import MAIN, background, rest_of, splitpoint
 from prometheus_client.parser import text_string_to_metric_families
-from splitpoint.partition.bundle import Bundle
+from splitpoint.partition.bundle.bundle import Bundle
 from videos import damage, jpeg, mjpeg_server, write_video
 
 SIGNALS = [signal.SIGINT, signal.SIGTERM]

@@ -14,7 +14,7 @@ from PIL import Image
 from processes import background, splitpoint
 from splitpoint.cli.app import app
 from splitpoint.cli.main import main
-from splitpoint.partition.bundle import Bundle
+from splitpoint.partition.bundle.bundle import Bundle
 
 ROOT = Path(__file__).parents[2]
 

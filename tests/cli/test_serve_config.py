@@ -14,11 +14,11 @@ from pathlib import Path
 
 import pytest
 from processes import MAIN
-from splitpoint.cli.config_file import ConfigError, load_config
-from splitpoint.cli.log_lines import JsonLine, LogFormatError, setup_log_lines
+from splitpoint.cli.commands.serve import serve
 from splitpoint.cli.main import main
-from splitpoint.cli.serve_cmd import serve
-from splitpoint.partition.bundle import Bundle
+from splitpoint.cli.shell.config_file import ConfigError, load_config
+from splitpoint.cli.shell.log_lines import JsonLine, LogFormatError, setup_log_lines
+from splitpoint.partition.bundle.bundle import Bundle
 
 EXAMPLE = Path(__file__).parents[2] / "docs" / "worker.toml"
 

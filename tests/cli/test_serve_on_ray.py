@@ -11,9 +11,10 @@ from typing import Any, Union, get_args, get_origin, get_type_hints
 
 import pytest
 import typer
-from splitpoint.cli import serve_cmd, serve_on_ray
-from splitpoint.cli.serve_cmd import serve
-from splitpoint.cloud.ray_options import RayOptions
+from splitpoint.cli.commands import serve as serve_cmd
+from splitpoint.cli.commands import serve_on_ray
+from splitpoint.cli.commands.serve import serve
+from splitpoint.cloud.ray.options import RayOptions
 
 # Of the command itself, whatever serves: where options and lines come from and go to.
 COMMAND = {"config", "ray", "verbose", "log_format"}

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from splitpoint.cli.systemd import Systemd
+from splitpoint.cli.shell.systemd import Systemd
 
 
 @pytest.fixture

@@ -18,9 +18,9 @@ from course import WorkerProcess, worker_process
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from processes import free_port
-from splitpoint.cloud.client_use import IN_VAIN_AT_ONCE, IN_VAIN_PER_S
+from splitpoint.cloud.access.quotas import IN_VAIN_AT_ONCE, IN_VAIN_PER_S
 from splitpoint.codec import CODECS, codec_named
-from splitpoint.partition.bundle import Bundle
+from splitpoint.partition.bundle.bundle import Bundle
 from splitpoint.proto import splitpoint_pb2 as pb
 from splitpoint.proto.frames import build_frame, encode_tensors, parse_server
 from splitpoint.proto.limits import MAX_CREDITS, PROTOCOL, SERVICE

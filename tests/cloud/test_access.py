@@ -6,9 +6,9 @@ import hashlib
 
 import grpc
 import pytest
-from splitpoint.cloud.access import Access, AccessError
-from splitpoint.cloud.refusals import Refusal
-from splitpoint.cloud.tokens import Client, Tokens
+from splitpoint.cloud.access.access import Access, AccessError
+from splitpoint.cloud.access.refusals import Refusal
+from splitpoint.cloud.access.tokens import Client, Tokens
 
 FAR, NEAR = "ipv4:192.0.2.7:4242", "ipv6:%5B::1%5D:4242"
 GATE, DOOR = Client(name="gate"), Client(name="door")

@@ -12,10 +12,10 @@ import torch
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from raw_client import RawClient
 from slow_model import SlowModel
-from splitpoint.cloud.runner import Runner
+from splitpoint.cloud.compute.runner import Runner
 from splitpoint.cloud.worker import Worker
 from splitpoint.codec import codec_named
-from splitpoint.partition.bundle import Bundle
+from splitpoint.partition.bundle.bundle import Bundle
 from splitpoint.partition.model_spec import ModelSpec
 from splitpoint.proto import splitpoint_pb2 as pb
 from splitpoint.proto.frames import build_frame, encode_tensors

@@ -14,8 +14,8 @@ from raw_http2 import RawConnection
 from splitpoint.cloud.brief_log import GRPC, Brief
 from splitpoint.cloud.worker import Worker
 from splitpoint.codec import codec_named
-from splitpoint.partition.bundle import Bundle
-from splitpoint.partition.compile import compile_model
+from splitpoint.partition.bundle.bundle import Bundle
+from splitpoint.partition.compile.compile import compile_model
 from splitpoint.partition.model_spec import ModelSpec
 from splitpoint.proto import splitpoint_pb2 as pb
 from splitpoint.proto.frames import build_frame, encode_tensors

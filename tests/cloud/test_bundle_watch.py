@@ -16,10 +16,10 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from raw_client import RawClient
 from splitpoint.cloud import bundle_watch
 from splitpoint.cloud.bundle_watch import BundleWatch
-from splitpoint.cloud.request import ServedModel
+from splitpoint.cloud.compute.served_model import ServedModel
 from splitpoint.cloud.worker import Worker
-from splitpoint.partition.bundle import DIGEST, Bundle
-from splitpoint.partition.compile import compile_model
+from splitpoint.partition.bundle.bundle import DIGEST, Bundle
+from splitpoint.partition.compile.compile import compile_model
 from splitpoint.partition.errors import BundleError
 from splitpoint.partition.model_spec import ModelSpec
 from splitpoint.proto import splitpoint_pb2 as pb

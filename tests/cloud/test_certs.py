@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from cryptography import x509
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
-from splitpoint.cloud.certs import make_certificates
+from splitpoint.cloud.access.certs import make_certificates
 from splitpoint.cloud.errors import ServeError
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import grpc
 import pytest
-from splitpoint.cloud.access import AccessError
-from splitpoint.cloud.client_use import (
+from splitpoint.cloud.access.access import AccessError
+from splitpoint.cloud.access.quotas import (
     IN_VAIN_AT_ONCE,
     IN_VAIN_PER_S,
     IN_VAIN_STREAMS,
@@ -16,8 +16,8 @@ from splitpoint.cloud.client_use import (
     StreamUse,
     TokenBucket,
 )
-from splitpoint.cloud.refusals import Refusal, Refusals
-from splitpoint.cloud.tokens import Client
+from splitpoint.cloud.access.refusals import Refusal, Refusals
+from splitpoint.cloud.access.tokens import Client
 from splitpoint.proto import splitpoint_pb2 as pb
 from splitpoint.proto.frames import FrameError
 

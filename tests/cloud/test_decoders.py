@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from splitpoint.cloud.caller import Caller
-from splitpoint.cloud.decoders import DecoderDied, Decoders, Decoding
-from splitpoint.cloud.tokens import Client
+from splitpoint.cloud.access.caller import Caller
+from splitpoint.cloud.access.tokens import Client
+from splitpoint.cloud.frames.decoders import DecoderDied, Decoders, Decoding
 from splitpoint.proto import splitpoint_pb2 as pb
 from splitpoint.proto.frames import FrameError
 

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 import pytest
 from slow_model import SlowModel
-from splitpoint.cloud.engine import Engine
-from splitpoint.cloud.outlook import Batching
-from splitpoint.cloud.request import Request
+from splitpoint.cloud.engine.engine import Engine
+from splitpoint.cloud.engine.request import Request
+from splitpoint.cloud.schedule.outlook import Batching
 from splitpoint.proto import splitpoint_pb2 as pb
 from splitpoint.proto.frames import FrameError
 

@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 import pytest
 from slow_model import SlowModel
-from splitpoint.cloud import computing, doubts
-from splitpoint.cloud.engine import Engine
-from splitpoint.cloud.engines import Engines
+from splitpoint.cloud.engine import computing, doubts
+from splitpoint.cloud.engine.engine import Engine
+from splitpoint.cloud.engine.engines import Engines
 from splitpoint.cloud.errors import ServeError
 from splitpoint.proto import splitpoint_pb2 as pb
 from splitpoint.proto.frames import FrameError

@@ -11,10 +11,10 @@ import torch
 from raw_client import RawClient
 from slow_model import SlowModel
 from splitpoint.cloud import worker as worker_module
-from splitpoint.cloud.engine import Engine
-from splitpoint.cloud.engines import Engines
+from splitpoint.cloud.engine.engine import Engine
+from splitpoint.cloud.engine.engines import Engines
 from splitpoint.cloud.worker import Worker
-from splitpoint.partition.bundle import Bundle
+from splitpoint.partition.bundle.bundle import Bundle
 from splitpoint.partition.model_spec import ModelSpec
 from splitpoint.proto import splitpoint_pb2 as pb
 

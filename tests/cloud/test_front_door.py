@@ -15,13 +15,13 @@ from google.protobuf.message import Message
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from raw_client import RawClient
 from raw_http2 import RawConnection
-from splitpoint.cloud import ask, handshake, health, service
-from splitpoint.cloud.health import Health
-from splitpoint.cloud.lifetime import StreamLimits
-from splitpoint.cloud.reflection import MOST_ASKING, Reflection
-from splitpoint.cloud.security import Security
+from splitpoint.cloud.access.security import Security
+from splitpoint.cloud.frames.lifetime import StreamLimits
+from splitpoint.cloud.wire import ask, handshake, health, service
+from splitpoint.cloud.wire.health import Health
+from splitpoint.cloud.wire.reflection import MOST_ASKING, Reflection
 from splitpoint.cloud.worker import Worker
-from splitpoint.partition.bundle import Bundle
+from splitpoint.partition.bundle.bundle import Bundle
 from splitpoint.proto import splitpoint_pb2 as pb
 from splitpoint.proto.limits import PROTOCOL, SERVICE
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
-from splitpoint.cloud import gpu_chain
-from splitpoint.cloud.gpu_chain import GpuChain
-from splitpoint.partition.bundle import Bundle
-from splitpoint.partition.torch_chain import TorchChain
+from splitpoint.cloud.compute import gpu_chain
+from splitpoint.cloud.compute.gpu_chain import GpuChain
+from splitpoint.partition.bundle.bundle import Bundle
+from splitpoint.partition.run.torch_chain import TorchChain
 
 
 class Masked(torch.nn.Module):

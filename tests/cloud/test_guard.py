@@ -14,13 +14,13 @@ from typing import Any
 import grpc
 import pytest
 from raw_client import RawClient
-from splitpoint.cloud import stream as stream_module
-from splitpoint.cloud.abort import abort
-from splitpoint.cloud.guard import guarded
+from splitpoint.cloud.compute.served_model import ServedModel
 from splitpoint.cloud.metrics import WorkerCollector
-from splitpoint.cloud.request import ServedModel
+from splitpoint.cloud.wire import stream as stream_module
+from splitpoint.cloud.wire.abort import abort
+from splitpoint.cloud.wire.guard import guarded
 from splitpoint.cloud.worker import Worker
-from splitpoint.partition.bundle import Bundle
+from splitpoint.partition.bundle.bundle import Bundle
 
 SECRET = "/srv/secret/place"
 
@@ -63,7 +63,7 @@ async def test_an_unexpected_error_is_told_to_the_log_only(
         raise RuntimeError(f"[Errno 5] {SECRET}")
 
     monkeypatch.setattr(worker._service, "_file", fails_at_once)
-    monkeypatch.setattr("splitpoint.cloud.service.read_request", fails)
+    monkeypatch.setattr("splitpoint.cloud.wire.service.read_request", fails)
     monkeypatch.setattr(stream_module, "shake_hands", fails)
     async with RawClient(worker) as client:
         for asking in (client.describe(), client.fetch(client.digest, client.digest)):

@@ -12,14 +12,14 @@ from typing import Any
 
 import pytest
 from raw_client import RawClient
-from splitpoint.cloud import intake as intake_module
-from splitpoint.cloud.batch_times import BatchTimes
-from splitpoint.cloud.client_use import StreamUse
-from splitpoint.cloud.decoders import Decoders
-from splitpoint.cloud.job import Job
-from splitpoint.cloud.security import Security
+from splitpoint.cloud.access.quotas import StreamUse
+from splitpoint.cloud.access.security import Security
+from splitpoint.cloud.frames import intake as intake_module
+from splitpoint.cloud.frames.decoders import Decoders
+from splitpoint.cloud.schedule.batch_times import BatchTimes
+from splitpoint.cloud.schedule.job import Job
 from splitpoint.cloud.worker import Worker
-from splitpoint.partition.bundle import Bundle
+from splitpoint.partition.bundle.bundle import Bundle
 from splitpoint.proto import splitpoint_pb2 as pb
 from splitpoint.proto.frames import CheckedFrame, check_frame
 from splitpoint.proto.limits import MAX_CREDITS

@@ -11,20 +11,21 @@ from typing import Any
 
 import pytest
 import torch
-from splitpoint.cloud import kept_times, load_model
-from splitpoint.cloud.checked_chain import CheckedChain
+from splitpoint.cloud.compute import kept_times
+from splitpoint.cloud.compute import load as load_model
+from splitpoint.cloud.compute.checked_chain import CheckedChain
+from splitpoint.cloud.compute.kept_times import Conditions, KeptTimes, conditions_here
+from splitpoint.cloud.compute.measure_batches import Measured, expected_s
+from splitpoint.cloud.compute.runner import Runner
+from splitpoint.cloud.compute.served_model import ServedModel
+from splitpoint.cloud.compute.timing import Timing
 from splitpoint.cloud.errors import Interrupted
-from splitpoint.cloud.kept_times import Conditions, KeptTimes, conditions_here
-from splitpoint.cloud.measure_batches import Measured, expected_s
-from splitpoint.cloud.request import ServedModel
-from splitpoint.cloud.runner import Runner
-from splitpoint.cloud.timing import Timing
 from splitpoint.codec import Codec
-from splitpoint.partition.bundle import Bundle
-from splitpoint.partition.codec_tables import codecs_of
-from splitpoint.partition.costs import CloudTimes
-from splitpoint.partition.measure import measure_server
-from splitpoint.partition.torch_chain import TorchChain
+from splitpoint.partition.bundle.bundle import Bundle
+from splitpoint.partition.bundle.codec_tables import codecs_of
+from splitpoint.partition.profile.cloud_times import CloudTimes
+from splitpoint.partition.profile.measure import measure_server
+from splitpoint.partition.run.torch_chain import TorchChain
 
 Start = Callable[..., ServedModel]
 
@@ -80,7 +81,7 @@ def test_the_runtime_that_was_chosen_is_not_tried_again(
     machine: Counts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = machine.start(runtime="auto")
-    monkeypatch.setattr("splitpoint.cloud.choose_chain._trial_s", None)
+    monkeypatch.setattr("splitpoint.cloud.compute.choose_chain._trial_s", None)
     assert machine.start(runtime="auto").runner.chain.runtime == first.runner.chain.runtime
 
 

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 from splitpoint.cloud.errors import ServeError
-from splitpoint.cloud.lifetime import Ending, Lifetime, StreamLimits
+from splitpoint.cloud.frames.lifetime import Ending, Lifetime, StreamLimits
 
 
 class Stream:

@@ -10,12 +10,12 @@ from pathlib import Path
 import grpc
 import pytest
 from raw_client import RawClient
-from splitpoint.cloud import handshake as handshake_module
-from splitpoint.cloud.lifetime import StreamLimits
-from splitpoint.cloud.refusals import Refusal
-from splitpoint.cloud.security import Security
+from splitpoint.cloud.access.refusals import Refusal
+from splitpoint.cloud.access.security import Security
+from splitpoint.cloud.frames.lifetime import StreamLimits
+from splitpoint.cloud.wire import handshake as handshake_module
 from splitpoint.cloud.worker import Worker
-from splitpoint.partition.bundle import Bundle
+from splitpoint.partition.bundle.bundle import Bundle
 from splitpoint.proto import splitpoint_pb2 as pb
 from splitpoint.proto.limits import SERVICE
 

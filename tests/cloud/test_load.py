@@ -8,9 +8,9 @@ from dataclasses import replace
 
 import pytest
 from raw_client import RawClient
-from splitpoint.cloud.batch_times import BatchTimes
+from splitpoint.cloud.schedule.batch_times import BatchTimes
 from splitpoint.cloud.worker import Worker
-from splitpoint.partition.bundle import Bundle
+from splitpoint.partition.bundle.bundle import Bundle
 from splitpoint.proto import splitpoint_pb2 as pb
 
 PROBE = pb.ClientMessage(probe=pb.Probe(id=7)).SerializeToString()

@@ -11,15 +11,16 @@ import numpy as np
 import pytest
 from raw_client import RawClient
 from slow_model import SlowModel
-from splitpoint.cloud import measure_again as module
-from splitpoint.cloud.engine import LOAD_EVERY_S, Engine
-from splitpoint.cloud.engines import Engines
-from splitpoint.cloud.measure_batches import Measured
-from splitpoint.cloud.request import Request, ServedModel
-from splitpoint.cloud.timing import Timing
+from splitpoint.cloud.compute.measure_batches import Measured
+from splitpoint.cloud.compute.served_model import ServedModel
+from splitpoint.cloud.compute.timing import Timing
+from splitpoint.cloud.engine import measure_again as module
+from splitpoint.cloud.engine.engine import LOAD_EVERY_S, Engine
+from splitpoint.cloud.engine.engines import Engines
+from splitpoint.cloud.engine.request import Request
 from splitpoint.cloud.worker import Worker
-from splitpoint.partition.bundle import Bundle
-from splitpoint.partition.costs import CloudTimes
+from splitpoint.partition.bundle.bundle import Bundle
+from splitpoint.partition.profile.cloud_times import CloudTimes
 from splitpoint.proto import splitpoint_pb2 as pb
 
 

@@ -6,10 +6,10 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from splitpoint.cloud import measure_batches as module
-from splitpoint.cloud.measure_batches import LONGEST_ROUND_S, SAVED, Measured
-from splitpoint.cloud.waited import waited_s
-from splitpoint.partition.bundle import Bundle
+from splitpoint.cloud.compute import measure_batches as module
+from splitpoint.cloud.compute.measure_batches import LONGEST_ROUND_S, SAVED, Measured
+from splitpoint.cloud.compute.waited import waited_s
+from splitpoint.partition.bundle.bundle import Bundle
 
 
 class _Runner:

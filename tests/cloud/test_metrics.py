@@ -16,8 +16,8 @@ from raw_client import RawClient
 from splitpoint.cloud.errors import ServeError
 from splitpoint.cloud.figures import Spread
 from splitpoint.cloud.worker import Worker
-from splitpoint.partition.bundle import Bundle
-from splitpoint.partition.gpu_state import GpuReading
+from splitpoint.partition.bundle.bundle import Bundle
+from splitpoint.partition.energy.gpu_state import GpuReading
 from splitpoint.proto import splitpoint_pb2 as pb
 
 DASHBOARD = Path(__file__).parents[2] / "docs" / "grafana-worker.json"

@@ -9,19 +9,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from splitpoint.cloud.batch_times import BatchTimes
-from splitpoint.cloud.engine import Engine
-from splitpoint.cloud.request import Request, ServedModel
-from splitpoint.cloud.runner import Runner
+from splitpoint.cloud.compute.runner import Runner
+from splitpoint.cloud.compute.served_model import ServedModel
+from splitpoint.cloud.engine.engine import Engine
+from splitpoint.cloud.engine.request import Request
+from splitpoint.cloud.schedule.batch_times import BatchTimes
 from splitpoint.codec import Array
-from splitpoint.partition.bundle import Bundle
-from splitpoint.partition.chain import SegmentChain, State
-from splitpoint.partition.codec_tables import codecs_of
-from splitpoint.partition.compile import compile_model
-from splitpoint.partition.costs import CloudTimes
+from splitpoint.partition.bundle.bundle import Bundle
+from splitpoint.partition.bundle.codec_tables import codecs_of
+from splitpoint.partition.compile.compile import compile_model
 from splitpoint.partition.model_spec import ModelSpec
-from splitpoint.partition.onnx_chain import OnnxChain
-from splitpoint.partition.torch_chain import TorchChain
+from splitpoint.partition.profile.cloud_times import CloudTimes
+from splitpoint.partition.run.chain import SegmentChain, State
+from splitpoint.partition.run.onnx_chain import OnnxChain
+from splitpoint.partition.run.torch_chain import TorchChain
 
 RUNTIMES = ("torch", "onnxruntime")
 

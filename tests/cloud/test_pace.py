@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from splitpoint.cloud.pace import MOST_KNOWN, Pace
+from splitpoint.cloud.access.pace import MOST_KNOWN, Pace
 
 
 def test_each_has_his_own_rate() -> None:

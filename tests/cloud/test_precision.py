@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from splitpoint.cloud.compute.precision import TOLERANCE, check_precision, choose_precision
 from splitpoint.cloud.errors import ServeError
-from splitpoint.cloud.precision import TOLERANCE, check_precision, choose_precision
 
 EXACT = np.array([[1.0, -4.0, 2.0]], np.float32)
 

@@ -7,7 +7,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from splitpoint.cloud.quarantine import HELD_S, MOST, Quarantine
+from splitpoint.cloud.engine.quarantine import HELD_S, MOST, Quarantine
 
 
 def test_the_same_bytes_are_another_frame_at_another_boundary_or_model() -> None:

@@ -16,8 +16,8 @@ import torch
 from course import BACK_S, BUDGET_MS, Course, course, until_back
 from ray_cluster import RayCluster, ray_cluster
 from splitpoint.edge import EdgeAgent, Outcome
-from splitpoint.edge.channel import WorkerChannel
-from splitpoint.partition.bundle import Bundle
+from splitpoint.edge.link.channel import WorkerChannel
+from splitpoint.partition.bundle.bundle import Bundle
 from splitpoint.partition.model_spec import ModelSpec
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(400)]  # make test-ray

@@ -9,10 +9,10 @@ from pathlib import Path
 import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+from splitpoint.cloud.compute.served_model import ServedModel
 from splitpoint.cloud.errors import ServeError
-from splitpoint.cloud.request import ServedModel
 from splitpoint.cloud.worker import Worker
-from splitpoint.partition.bundle import Bundle
+from splitpoint.partition.bundle.bundle import Bundle
 from splitpoint.proto import splitpoint_pb2 as pb
 from splitpoint.proto.limits import SERVICE
 

@@ -11,7 +11,7 @@ import torch
 from course import BUDGET_MS, course, worker_process
 from processes import free_port
 from splitpoint.edge import EdgeAgent, Outcome
-from splitpoint.partition.bundle import Bundle
+from splitpoint.partition.bundle.bundle import Bundle
 from splitpoint.partition.model_spec import ModelSpec
 
 

@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 from statistics import median
 
 import pytest
-from splitpoint.cloud.batch_times import BatchTimes
-from splitpoint.cloud.job import Job
-from splitpoint.cloud.outlook import Batching, Refused
-from splitpoint.cloud.schedule import MOST_WAIT_S, Schedule
+from splitpoint.cloud.schedule.batch_times import BatchTimes
+from splitpoint.cloud.schedule.job import Job
+from splitpoint.cloud.schedule.outlook import Batching, Refused
+from splitpoint.cloud.schedule.schedule import MOST_WAIT_S, Schedule
 
 
 @dataclass(eq=False)

@@ -8,10 +8,10 @@ import weakref
 from dataclasses import dataclass, field
 
 import pytest
-from splitpoint.cloud.batch_times import BatchTimes
-from splitpoint.cloud.job import Job
-from splitpoint.cloud.outlook import Batching, Refused
-from splitpoint.cloud.schedule import Schedule, Step
+from splitpoint.cloud.schedule.batch_times import BatchTimes
+from splitpoint.cloud.schedule.job import Job
+from splitpoint.cloud.schedule.outlook import Batching, Refused
+from splitpoint.cloud.schedule.schedule import Schedule, Step
 from splitpoint.proto.limits import MAX_BATCH_PER_FRAME
 
 

@@ -12,13 +12,13 @@ import grpc
 import numpy as np
 import pytest
 from raw_client import RawClient
-from splitpoint.cloud.certs import make_certificates
+from splitpoint.cloud.access.certs import make_certificates
+from splitpoint.cloud.access.refusals import Refusal
+from splitpoint.cloud.access.security import Security
 from splitpoint.cloud.errors import ServeError
-from splitpoint.cloud.refusals import Refusal
-from splitpoint.cloud.security import Security
 from splitpoint.cloud.worker import Worker
 from splitpoint.edge import AgentError, Credentials, EdgeAgent, Outcome
-from splitpoint.partition.bundle import Bundle
+from splitpoint.partition.bundle.bundle import Bundle
 from splitpoint.proto import splitpoint_pb2 as pb
 from splitpoint.proto.status import (
     PermissionDeniedError,

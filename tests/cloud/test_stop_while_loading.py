@@ -12,12 +12,12 @@ from typing import Any
 
 import pytest
 from processes import rest_of
-from splitpoint.cloud import load_model
-from splitpoint.cloud.kept_times import KeptTimes
-from splitpoint.cloud.runner import Runner
+from splitpoint.cloud.compute import load as load_model
+from splitpoint.cloud.compute.kept_times import KeptTimes
+from splitpoint.cloud.compute.runner import Runner
 from splitpoint.cloud.worker import Worker
-from splitpoint.partition.bundle import Bundle
-from splitpoint.partition.samples import synthetic_samples
+from splitpoint.partition.bundle.bundle import Bundle
+from splitpoint.partition.bundle.samples import synthetic_samples
 
 # A runtime that does not come back: what `serve` does when a model takes minutes in native code.
 STUCK = """
@@ -92,7 +92,7 @@ def test_a_second_signal_ends_it_at_once(small_bundle: Bundle) -> None:
     """While frames that never end are waited for."""
     script = STUCK.replace(
         "load_model.measure_server = stuck",
-        "from splitpoint.cloud.service import SplitService\n"
+        "from splitpoint.cloud.wire.service import SplitService\n"
         "async def drain(*_):\n"
         "    print('waiting', file=__import__('sys').stderr, flush=True)\n"
         "    await __import__('asyncio').sleep(1000)\n"

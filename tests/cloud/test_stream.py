@@ -12,10 +12,10 @@ import grpc
 import numpy as np
 import pytest
 from raw_client import RawClient
-from splitpoint.cloud.batch_times import BatchTimes
+from splitpoint.cloud.schedule.batch_times import BatchTimes
 from splitpoint.cloud.worker import Worker
 from splitpoint.codec import codec_named
-from splitpoint.partition.bundle import Bundle
+from splitpoint.partition.bundle.bundle import Bundle
 from splitpoint.proto import splitpoint_pb2 as pb
 from splitpoint.proto.frames import CheckedFrame, build_frame, decode_reply, encode_tensors
 from splitpoint.proto.limits import MAX_CREDITS, PROTOCOL

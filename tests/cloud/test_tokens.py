@@ -6,8 +6,8 @@ import hashlib
 from pathlib import Path
 
 import pytest
+from splitpoint.cloud.access.tokens import Client, Tokens
 from splitpoint.cloud.errors import ServeError
-from splitpoint.cloud.tokens import Client, Tokens
 
 A, B = "0f" * 32, "ab" * 32
 

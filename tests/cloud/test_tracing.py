@@ -15,10 +15,10 @@ from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ParentBased
 from opentelemetry.trace import SpanKind, StatusCode
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 from raw_client import RawClient
-from splitpoint.cloud.tracing import FRAME, FrameTraces
+from splitpoint.cloud.frames.tracing import FRAME, FrameTraces
 from splitpoint.cloud.worker import Worker
 from splitpoint.edge import EdgeAgent, Outcome
-from splitpoint.partition.bundle import Bundle
+from splitpoint.partition.bundle.bundle import Bundle
 from splitpoint.proto import splitpoint_pb2 as pb
 
 STAGES = ["receive", "decode", "queue", "compute", "reply"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
-from splitpoint.cloud.turns import Turns
+from splitpoint.cloud.frames.turns import Turns
 
 
 def run(turns: Turns[float], seconds: float, threads: int = 1) -> tuple[Counter[str], Counter[str]]:

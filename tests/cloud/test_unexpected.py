@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 from raw_client import RawClient
-from splitpoint.cloud import answers as answers_module
-from splitpoint.cloud import intake as intake_module
-from splitpoint.cloud.client_use import ClientUse
-from splitpoint.cloud.held import Held
+from splitpoint.cloud.access.quotas import ClientUse
+from splitpoint.cloud.frames import answers as answers_module
+from splitpoint.cloud.frames import intake as intake_module
+from splitpoint.cloud.frames.held import Held
 from splitpoint.cloud.unexpected import Stage
 from splitpoint.cloud.worker import Worker
-from splitpoint.partition.bundle import Bundle
+from splitpoint.partition.bundle.bundle import Bundle
 from splitpoint.proto import splitpoint_pb2 as pb
 from splitpoint.proto.frames import CheckedFrame
 

@@ -16,15 +16,15 @@ import torch
 from fkt_tables import MAP, SPECS, codec_of, like_calibration, slow_stream, spec_of, table_of
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from splitpoint.cloud.unpack import Unpacker, Values, filled, together
+from splitpoint.cloud.compute.unpack import Unpacker, Values, filled, together
 from splitpoint.codec import Array, CodecError, Packed, Packing, TensorSpec, codec_named
-from splitpoint.codec.coefficients import CoefficientCoder
-from splitpoint.codec.entropy import compress
-from splitpoint.codec.fkt import Fkt
-from splitpoint.codec.fkt_table import FktTable, Level
-from splitpoint.codec.fkt_torch import TorchInverse
-from splitpoint.codec.packed_fkt import PackedFkt
-from splitpoint.codec.video import FktVideo
+from splitpoint.codec.fkt.codec import Fkt
+from splitpoint.codec.fkt.coefficients import CoefficientCoder
+from splitpoint.codec.fkt.packed import PackedFkt
+from splitpoint.codec.fkt.table import FktTable, Level
+from splitpoint.codec.fkt.torch_inverse import TorchInverse
+from splitpoint.codec.fkt.video import FktVideo
+from splitpoint.codec.simple.entropy import compress
 from splitpoint.proto import splitpoint_pb2 as pb
 from splitpoint.proto.frames import CheckedFrame, FrameError
 
@@ -190,7 +190,7 @@ def test_tables_are_on_the_device_once(monkeypatch: pytest.MonkeyPatch) -> None:
         made.append(table)
         return TorchInverse(table, device)
 
-    monkeypatch.setattr("splitpoint.cloud.unpack.TorchInverse", counted)
+    monkeypatch.setattr("splitpoint.cloud.compute.unpack.TorchInverse", counted)
     unpacker, array = Unpacker(CPU), like_calibration(MAP)
     for level in (1, 2, 1, 2):
         codec = codec_of(MAP, level)

@@ -15,18 +15,18 @@ import pytest
 import torch
 from calibrated import calibrated_bundle, pixels_of
 from raw_client import RawClient
-from splitpoint.cloud.gpu_chain import GpuChain
-from splitpoint.cloud.request import Request
-from splitpoint.cloud.runner import Runner
-from splitpoint.cloud.unpack import UnpackingChain, Values, filled
+from splitpoint.cloud.compute.gpu_chain import GpuChain
+from splitpoint.cloud.compute.runner import Runner
+from splitpoint.cloud.compute.unpack import UnpackingChain, Values, filled
+from splitpoint.cloud.engine.request import Request
 from splitpoint.cloud.worker import Worker
 from splitpoint.codec import Array
-from splitpoint.codec.video import DIFFERENCE, RINGS
-from splitpoint.partition.bundle import Bundle
-from splitpoint.partition.chain import State
-from splitpoint.partition.codec_tables import codecs_of
+from splitpoint.codec.fkt.video import DIFFERENCE, RINGS
+from splitpoint.partition.bundle.bundle import Bundle
+from splitpoint.partition.bundle.codec_tables import codecs_of
 from splitpoint.partition.model_spec import ModelSpec
-from splitpoint.partition.torch_chain import TorchChain
+from splitpoint.partition.run.chain import State
+from splitpoint.partition.run.torch_chain import TorchChain
 from splitpoint.proto import splitpoint_pb2 as pb
 from splitpoint.proto.frames import build_frame, check_frame, decode_reply, encode_tensors
 
@@ -53,7 +53,7 @@ def bundle(
 
 @pytest.fixture
 async def worker(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Worker]:
-    monkeypatch.setattr("splitpoint.cloud.choose_chain.TorchChain", NotingChain)
+    monkeypatch.setattr("splitpoint.cloud.compute.choose_chain.TorchChain", NotingChain)
     options = {"listen": "127.0.0.1:0", "device": "cpu", "runtime": "torch"}
     async with Worker([bundle.folder], **options) as running:
         NotingChain.placed.clear()
@@ -266,12 +266,12 @@ def test_gpu_computes_on_what_has_been_copied(
         "device": device, "Event": FakeEvent, "current_stream": lambda device: current[-1],
     }.items():  # fmt: skip
         monkeypatch.setattr(torch.cuda, name, value)
-    monkeypatch.setattr("splitpoint.cloud.gpu_chain.filled", copied)
+    monkeypatch.setattr("splitpoint.cloud.compute.gpu_chain.filled", copied)
     monkeypatch.setattr(
         torch.Tensor, "record_stream", lambda tensor, stream: log.append(f"kept for {stream.name}")
     )
     monkeypatch.setattr(
-        "splitpoint.cloud.unpack.Unpacker.tensor",
+        "splitpoint.cloud.compute.unpack.Unpacker.tensor",
         lambda unpacker, value, parts: log.append(f"unpacked on {current[-1].name}"),
     )
     chain = GpuChain(bundle, CPU)

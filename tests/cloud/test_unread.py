@@ -8,12 +8,12 @@ from typing import Any
 
 import grpc
 from raw_client import RawClient
-from splitpoint.cloud.client_use import ClientUse
-from splitpoint.cloud.refusals import Refusals
-from splitpoint.cloud.stream import InferStream
-from splitpoint.cloud.tokens import Client
+from splitpoint.cloud.access.quotas import ClientUse
+from splitpoint.cloud.access.refusals import Refusals
+from splitpoint.cloud.access.tokens import Client
+from splitpoint.cloud.wire.stream import InferStream
 from splitpoint.cloud.worker import Worker
-from splitpoint.partition.bundle import Bundle
+from splitpoint.partition.bundle.bundle import Bundle
 from splitpoint.proto import splitpoint_pb2 as pb
 from splitpoint.proto.limits import PROTOCOL
 

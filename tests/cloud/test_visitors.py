@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from splitpoint.cloud.visitors import Displaced, Visitors
+from splitpoint.cloud.access.visitors import Displaced, Visitors
 
 
 async def forever() -> None:

@@ -12,16 +12,16 @@ import numpy as np
 import pytest
 import torch
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from splitpoint.cloud import load_model
+from splitpoint.cloud.compute import load as load_model
+from splitpoint.cloud.compute.kept_times import KeptTimes
+from splitpoint.cloud.engine.request import Request
 from splitpoint.cloud.errors import ServeError
-from splitpoint.cloud.kept_times import KeptTimes
-from splitpoint.cloud.request import Request
 from splitpoint.cloud.worker import Worker
-from splitpoint.partition.bundle import Bundle
+from splitpoint.partition.bundle.bundle import Bundle
+from splitpoint.partition.bundle.samples import synthetic_samples
 from splitpoint.partition.errors import DeviceError
-from splitpoint.partition.measure import measure
-from splitpoint.partition.samples import synthetic_samples
-from splitpoint.partition.torch_chain import TorchChain
+from splitpoint.partition.profile.measure import measure
+from splitpoint.partition.run.torch_chain import TorchChain
 from splitpoint.proto.limits import SERVICE
 
 

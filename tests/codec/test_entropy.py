@@ -11,7 +11,7 @@ import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from splitpoint.codec import CodecError
-from splitpoint.codec.entropy import compress, compressed_bound, decompress_exactly
+from splitpoint.codec.simple.entropy import compress, compressed_bound, decompress_exactly
 
 BLOCK = 128 << 10  # zstd's largest block
 BOMB_BYTES = 200_000_000

@@ -33,12 +33,12 @@ from splitpoint.codec import (
     TensorSpec,
     codec_of_tensor,
 )
-from splitpoint.codec.coefficients import MAX_ERROR_STEPS
-from splitpoint.codec.fkt import MIN_SAMPLE_BYTES
-from splitpoint.codec.fkt_table import ARRAYS, FktTable, Level
-from splitpoint.codec.fkt_torch import TorchInverse
-from splitpoint.codec.symbols import MAX_MAGNITUDE
-from splitpoint.partition.fkt_fit import LEVEL_LOSSES
+from splitpoint.codec.fkt.codec import MIN_SAMPLE_BYTES
+from splitpoint.codec.fkt.coefficients import MAX_ERROR_STEPS
+from splitpoint.codec.fkt.symbols import MAX_MAGNITUDE
+from splitpoint.codec.fkt.table import ARRAYS, FktTable, Level
+from splitpoint.codec.fkt.torch_inverse import TorchInverse
+from splitpoint.partition.calibrate.fkt_fit import LEVEL_LOSSES
 
 each_spec = pytest.mark.parametrize("spec", SPECS.values(), ids=SPECS)
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from fkt_tables import codec_of, like_calibration, spec_of, table_of
 from splitpoint.codec import CodecError, TensorSpec
-from splitpoint.codec.fkt import Fkt
+from splitpoint.codec.fkt.codec import Fkt
 
 SMALL_MAP = spec_of((1, 6, 4, 4))
 TOKENS = spec_of((1, 17, 6))

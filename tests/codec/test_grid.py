@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.fft import dctn
 from splitpoint.codec import Array, TensorSpec
-from splitpoint.codec.grid import MAX_DCT, Grid, dct_matrix
+from splitpoint.codec.fkt.grid import MAX_DCT, Grid, dct_matrix
 
 
 def spec_of(shape: tuple[int, ...], batch_dim: int = 0) -> TensorSpec:

@@ -5,7 +5,7 @@ import random
 import numpy as np
 import pytest
 from splitpoint.codec import CodecError, TensorSpec, codec_named, codec_of_tensor
-from splitpoint.codec.entropy import compress, decompress_exactly
+from splitpoint.codec.simple.entropy import compress, decompress_exactly
 
 INTERESTING = (0, 1, 0x7F, 0x80, 0xFE, 0xFF)
 FLOATS = TensorSpec(name="x", dtype="float32", shape=(1, 3, 5, 5), batch_dim=0)

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from splitpoint.codec import Array, CodecError, TensorSpec, codec_named
-from splitpoint.codec.picture_file import MAX_SCANS
+from splitpoint.codec.simple.picture_file import MAX_SCANS
 
 HEIGHT, WIDTH = 24, 40
 SPEC = TensorSpec(name="picture", dtype="uint8", shape=(1, HEIGHT, WIDTH, 3), batch_dim=0)

@@ -19,8 +19,8 @@ from splitpoint.codec import (
     codec_of_tensor,
     codecs_for,
 )
-from splitpoint.codec.affine import channel_axis
-from splitpoint.codec.entropy import compress, decompress_exactly
+from splitpoint.codec.simple.affine import channel_axis
+from splitpoint.codec.simple.entropy import compress, decompress_exactly
 
 FLOAT_CODECS = ["raw", "fp16", "q8", "q4"]
 FLT_MAX = np.finfo(np.float32).max

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from splitpoint.codec import Array, CodecError
-from splitpoint.codec.rans import TOTAL, RansDecoder, SymbolTable, rans_encode
+from splitpoint.codec.fkt.rans import TOTAL, RansDecoder, SymbolTable, rans_encode
 
 SYMBOLS = 16
 

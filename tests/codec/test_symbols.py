@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from splitpoint.codec import Array
-from splitpoint.codec.bits import bits_of, numbers_of
-from splitpoint.codec.rans import TOTAL
-from splitpoint.codec.symbol_plan import TOGETHER, SymbolModel, SymbolPlan
-from splitpoint.codec.symbols import (
+from splitpoint.codec.fkt.bits import bits_of, numbers_of
+from splitpoint.codec.fkt.rans import TOTAL
+from splitpoint.codec.fkt.symbol_plan import TOGETHER, SymbolModel, SymbolPlan
+from splitpoint.codec.fkt.symbols import (
     EXTRA_BITS,
     FIRST,
     MAX_MAGNITUDE,

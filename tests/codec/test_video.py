@@ -7,10 +7,11 @@ import random
 import numpy as np
 import pytest
 from fkt_tables import coder_of, like_calibration, slow_stream, spec_of, table_of
-from splitpoint.codec import Array, Codec, CodecError, CodecSet, TensorSpec, video
-from splitpoint.codec.coefficients import MAX_ERROR_STEPS, CoefficientCoder
-from splitpoint.codec.symbols import MAX_MAGNITUDE
-from splitpoint.codec.video import DIFFERENCE, KEY, RINGS, FktVideo, KeyFrameNeeded, VideoState
+from splitpoint.codec import Array, Codec, CodecError, CodecSet, TensorSpec
+from splitpoint.codec.fkt import video
+from splitpoint.codec.fkt.coefficients import MAX_ERROR_STEPS, CoefficientCoder
+from splitpoint.codec.fkt.symbols import MAX_MAGNITUDE
+from splitpoint.codec.fkt.video import DIFFERENCE, KEY, RINGS, FktVideo, KeyFrameNeeded, VideoState
 
 SPEC = spec_of((1, 6, 8, 8))
 LARGE = spec_of((1, 16, 14, 14))

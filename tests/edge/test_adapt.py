@@ -13,19 +13,19 @@ from typing import cast
 import numpy as np
 import pytest
 from patience import stalled
-from splitpoint.cli.relay import Relay
+from splitpoint.cli.emulate.relay import Relay
 from splitpoint.cloud.worker import Worker
 from splitpoint.edge import EdgeAgent, Given, Outcome
-from splitpoint.edge.adapt import Adapter
-from splitpoint.edge.answer_times import Answer
-from splitpoint.edge.auto_plan import AutoPlan
-from splitpoint.edge.controller import Controller
-from splitpoint.edge.frame_stream import FrameStream
-from splitpoint.edge.uplink_estimate import UplinkEstimate
-from splitpoint.edge.workers import Workers
-from splitpoint.partition.bundle import Bundle
-from splitpoint.partition.link import Capacity, parse_link
-from splitpoint.partition.plan import Plan
+from splitpoint.edge.dispatch.adapt import Adapter
+from splitpoint.edge.dispatch.auto_plan import AutoPlan
+from splitpoint.edge.dispatch.controller import Controller
+from splitpoint.edge.dispatch.uplink_estimate import UplinkEstimate
+from splitpoint.edge.link.answer_times import Answer
+from splitpoint.edge.link.frame_stream import FrameStream
+from splitpoint.edge.link.workers import Workers
+from splitpoint.partition.bundle.bundle import Bundle
+from splitpoint.partition.plan.link import Capacity, parse_link
+from splitpoint.partition.plan.plan import Plan
 from splitpoint.proto import splitpoint_pb2 as pb
 from splitpoint.proto.status import UnreachableError
 

@@ -10,16 +10,16 @@ import numpy as np
 import pytest
 import torch
 from patience import PATIENCE_S, swallowing
-from splitpoint.cli.relay import Relay
+from splitpoint.cli.emulate.relay import Relay
 from splitpoint.cloud.worker import Worker
 from splitpoint.codec import SpecError
 from splitpoint.edge import AgentError, CacheError, EdgeAgent, Given, Outcome
-from splitpoint.edge.cache import BundleCache
-from splitpoint.partition.bundle import Bundle
-from splitpoint.partition.compile import compile_model
-from splitpoint.partition.link import parse_link
+from splitpoint.edge.store.cache import BundleCache
+from splitpoint.partition.bundle.bundle import Bundle
+from splitpoint.partition.compile.compile import compile_model
 from splitpoint.partition.model_spec import ModelSpec
-from splitpoint.partition.plan import PlanError
+from splitpoint.partition.plan.link import parse_link
+from splitpoint.partition.plan.plan import PlanError
 from splitpoint.partition.relative_error import relative_error
 from splitpoint.proto.status import RefusedError, UnreachableError
 

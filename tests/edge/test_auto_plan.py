@@ -10,18 +10,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 import pytest_asyncio
-from splitpoint.cli.relay import Relay
+from splitpoint.cli.emulate.relay import Relay
 from splitpoint.cloud.worker import Worker
-from splitpoint.edge import AutoPlan, EdgeAgent, Outcome, auto_plan
-from splitpoint.edge.auto_plan import cloud_times, device_profiles
-from splitpoint.edge.link_probe import probe_link
-from splitpoint.partition.bundle import Bundle
+from splitpoint.edge import AutoPlan, EdgeAgent, Outcome
+from splitpoint.edge.dispatch import auto_plan
+from splitpoint.edge.dispatch.auto_plan import cloud_times, device_profiles
+from splitpoint.edge.link.probe import probe_link
+from splitpoint.partition.bundle.bundle import Bundle
 from splitpoint.partition.errors import PlanError
-from splitpoint.partition.link import parse_link
-from splitpoint.partition.objective import Constraints, Objective
-from splitpoint.partition.onnx_chain import OnnxChain
-from splitpoint.partition.plan import Plan
-from splitpoint.partition.profile import Profile, ProfileError, SegmentTime, load_profile
+from splitpoint.partition.plan.link import parse_link
+from splitpoint.partition.plan.objective import Constraints, Objective
+from splitpoint.partition.plan.plan import Plan
+from splitpoint.partition.profile.profile import Profile, ProfileError, SegmentTime, load_profile
+from splitpoint.partition.run.onnx_chain import OnnxChain
 from splitpoint.proto import splitpoint_pb2 as pb
 
 

@@ -14,15 +14,15 @@ from calibrated import album, calibrated_bundle, pixels_of, vivid
 from splitpoint.cloud.worker import Worker
 from splitpoint.codec import Array, CodecError, TensorSpec
 from splitpoint.edge import EdgeAgent, Given, Outcome
-from splitpoint.edge.edge_half import EdgeHalf, EdgePart
-from splitpoint.edge.runtime import SegmentRunner
-from splitpoint.partition.bundle import Bundle
-from splitpoint.partition.codec_tables import codecs_of
+from splitpoint.edge.frames.edge_half import EdgeHalf, EdgePart
+from splitpoint.edge.frames.runtime import SegmentRunner
+from splitpoint.partition.bundle.bundle import Bundle
+from splitpoint.partition.bundle.codec_tables import codecs_of
+from splitpoint.partition.bundle.segment_files import segment_files
 from splitpoint.partition.model_spec import ModelSpec
-from splitpoint.partition.plan import Plan, coarser
+from splitpoint.partition.plan.plan import Plan, coarser
 from splitpoint.partition.relative_error import relative_error
-from splitpoint.partition.runtimes import segment_files
-from splitpoint.partition.slowdown import Slowdown
+from splitpoint.partition.run.slowdown import Slowdown
 
 
 @pytest.fixture(scope="module")

@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from splitpoint.edge import cache as cache_module
-from splitpoint.edge import cache_size as cache_size_module
-from splitpoint.edge.cache import BundleCache
-from splitpoint.edge.cache_size import CacheUse, shrink
-from splitpoint.edge.part_file import PartFile
-from splitpoint.partition.bundle import File
+from splitpoint.edge.store import cache as cache_module
+from splitpoint.edge.store import cache_size as cache_size_module
+from splitpoint.edge.store.cache import BundleCache
+from splitpoint.edge.store.cache_size import CacheUse, shrink
+from splitpoint.edge.store.part_file import PartFile
+from splitpoint.partition.bundle.bundle import File
 
 DATA = bytes(range(256)) * 64
 FILE = File(sha256=hashlib.sha256(DATA).hexdigest(), nbytes=len(DATA))

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from splitpoint.cloud.worker import Worker
 from splitpoint.edge import EdgeAgent, Outcome
-from splitpoint.edge.cache_size import CacheUse, shrink
 from splitpoint.edge.errors import CacheError
-from splitpoint.partition.bundle import Bundle
+from splitpoint.edge.store.cache_size import CacheUse, shrink
+from splitpoint.partition.bundle.bundle import Bundle
 
 OLD, MIDDLE, NEW = "a" * 64, "b" * 64, "c" * 64
 

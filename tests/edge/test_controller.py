@@ -9,8 +9,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from split_tables import codec_time, manifest_of, profile_of
-from splitpoint.edge.conditions import MOST_FACTOR, QUEUE_HALF_LIFE_S
-from splitpoint.edge.controller import (
+from splitpoint.edge.dispatch.conditions import MOST_FACTOR, QUEUE_HALF_LIFE_S
+from splitpoint.edge.dispatch.controller import (
     EQUAL,
     HOLD_S,
     IN_A_ROW,
@@ -22,10 +22,11 @@ from splitpoint.edge.controller import (
     Controller,
     Switch,
 )
-from splitpoint.partition.costs import OWN_MS, CloudTimes, CostTable, cost_table
-from splitpoint.partition.objective import Constraints, Objective
-from splitpoint.partition.online import OnlinePlanner
-from splitpoint.partition.radio import RADIOS
+from splitpoint.partition.energy.radio import RADIOS
+from splitpoint.partition.plan.costs import OWN_MS, CostTable, cost_table
+from splitpoint.partition.plan.objective import Constraints, Objective
+from splitpoint.partition.plan.online import OnlinePlanner
+from splitpoint.partition.profile.cloud_times import CloudTimes
 
 RAW0, RAW1 = 100_000.0, 20_000.0  # bytes of the input, and of boundary 1
 ROUND_TRIP_MS = 10.0

@@ -8,11 +8,12 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 from split_tables import manifest_of, random_ladders, random_profiles
-from splitpoint.edge.controller import HOLD_S, Controller
-from splitpoint.partition.costs import CloudTimes, CostTable, cost_table
-from splitpoint.partition.objective import Constraints, Objective
-from splitpoint.partition.online import OnlinePlanner
-from splitpoint.partition.radio import RADIOS
+from splitpoint.edge.dispatch.controller import HOLD_S, Controller
+from splitpoint.partition.energy.radio import RADIOS
+from splitpoint.partition.plan.costs import CostTable, cost_table
+from splitpoint.partition.plan.objective import Constraints, Objective
+from splitpoint.partition.plan.online import OnlinePlanner
+from splitpoint.partition.profile.cloud_times import CloudTimes
 
 HISTORIES, PARTS, TABLES = 10_000, 10, 40
 AFTER_CHANGE = 20  # frames

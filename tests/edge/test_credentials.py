@@ -9,11 +9,11 @@ import grpc
 import pytest
 from splitpoint.cloud.worker import Worker
 from splitpoint.edge import AgentError, Credentials
-from splitpoint.edge.channel import WorkerChannel
-from splitpoint.edge.connection import Connection
-from splitpoint.edge.credentials import read_token
-from splitpoint.edge.turned_away import LONGEST_PAUSE_S, MOST_ATTEMPTS, TurnedAway
-from splitpoint.partition.bundle import Bundle
+from splitpoint.edge.link.channel import WorkerChannel
+from splitpoint.edge.link.connection import Connection
+from splitpoint.edge.link.credentials import read_token
+from splitpoint.edge.link.refused import LONGEST_PAUSE_S, MOST_ATTEMPTS, TurnedAway
+from splitpoint.partition.bundle.bundle import Bundle
 from splitpoint.proto import splitpoint_pb2 as pb
 from splitpoint.proto.limits import SERVICE
 from splitpoint.proto.status import PermissionDeniedError, UnauthenticatedError, UnreachableError
@@ -83,7 +83,7 @@ async def test_a_download_that_gets_nothing_is_given_up(monkeypatch: pytest.Monk
     channel = WorkerChannel(address)
     chunks = channel.fetch("0" * 64, "1" * 64, 0)
     assert await anext(chunks) == b"first"
-    monkeypatch.setattr("splitpoint.edge.channel.STALL_S", 0.05)
+    monkeypatch.setattr("splitpoint.edge.link.channel.STALL_S", 0.05)
     with pytest.raises(UnreachableError, match=r"has sent nothing of a file for 0\.05 s"):
         await anext(chunks)
     await channel.close()

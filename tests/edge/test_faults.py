@@ -22,12 +22,12 @@ from course import BUDGET_MS, WorkerProcess, course, until_back, worker_process
 from garbage import GarblingProxy
 from patience import until
 from processes import MAIN, free_port, rest_of
-from splitpoint.cli.relay import Relay
+from splitpoint.cli.emulate.relay import Relay
 from splitpoint.edge import EdgeAgent, Outcome
-from splitpoint.partition.bundle import Bundle
-from splitpoint.partition.compile import compile_model
-from splitpoint.partition.link import parse_link
+from splitpoint.partition.bundle.bundle import Bundle
+from splitpoint.partition.compile.compile import compile_model
 from splitpoint.partition.model_spec import ModelSpec
+from splitpoint.partition.plan.link import parse_link
 
 LINK = parse_link("100mbps,10ms")
 

@@ -11,12 +11,13 @@ from typing import Any, cast
 
 import pytest
 from split_tables import codec_time, manifest_of, profile_of
-from splitpoint.edge.adapt import Adapter
-from splitpoint.edge.local_finish import LocalFinish
-from splitpoint.edge.window import Newest
-from splitpoint.partition.costs import CloudTimes, cost_table
-from splitpoint.partition.radio import RADIOS
-from splitpoint.partition.runtimes import ONNX, TORCH
+from splitpoint.edge.dispatch.adapt import Adapter
+from splitpoint.edge.frames.local_finish import LocalFinish
+from splitpoint.edge.frames.order import Newest
+from splitpoint.partition.bundle.segment_files import ONNX, TORCH
+from splitpoint.partition.energy.radio import RADIOS
+from splitpoint.partition.plan.costs import cost_table
+from splitpoint.partition.profile.cloud_times import CloudTimes
 
 SEGMENTS = 4
 FOREVER_MS = 1e9  # so that nothing depends on how long the test takes

@@ -9,8 +9,8 @@ from contextlib import suppress
 import pytest
 from patience import PATIENCE_S, until
 from scripted_worker import ScriptedCall, frame, manners
-from splitpoint.edge.frame_stream import MOST_CREDITS, FrameStream
-from splitpoint.edge.link_probe import probe_link
+from splitpoint.edge.link.frame_stream import MOST_CREDITS, FrameStream
+from splitpoint.edge.link.probe import probe_link
 from splitpoint.partition.errors import LinkError
 from splitpoint.proto import splitpoint_pb2 as pb
 from splitpoint.proto.frames import build_reply

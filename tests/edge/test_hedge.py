@@ -11,15 +11,15 @@ import numpy as np
 import pytest
 import torch
 from patience import PATIENCE_S, stalled, swallowing, until
-from splitpoint.cli.relay import Relay
+from splitpoint.cli.emulate.relay import Relay
 from splitpoint.cloud.worker import Worker
 from splitpoint.codec import Array, SplitpointError
 from splitpoint.edge import EdgeAgent, Outcome, Result
-from splitpoint.edge.frame_path import ANSWERS, FEWEST_ANSWERS
-from splitpoint.edge.local_finish import LocalFinish
-from splitpoint.partition.bundle import Bundle
-from splitpoint.partition.link import parse_link
+from splitpoint.edge.frames.local_finish import LocalFinish
+from splitpoint.edge.frames.path import ANSWERS, FEWEST_ANSWERS
+from splitpoint.partition.bundle.bundle import Bundle
 from splitpoint.partition.model_spec import ModelSpec
+from splitpoint.partition.plan.link import parse_link
 from splitpoint.partition.relative_error import relative_error
 
 FAST = parse_link("1000mbps,0ms")

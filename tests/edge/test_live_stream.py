@@ -14,8 +14,8 @@ from patience import until
 from splitpoint.cloud.worker import Worker
 from splitpoint.codec import SplitpointError
 from splitpoint.edge import EdgeAgent, Given, Outcome, Result
-from splitpoint.edge.window import MOST_UNREAD, Newest, in_order
-from splitpoint.partition.bundle import Bundle
+from splitpoint.edge.frames.order import MOST_UNREAD, Newest, in_order
+from splitpoint.partition.bundle.bundle import Bundle
 from splitpoint.proto.status import FrameExpiredError
 
 

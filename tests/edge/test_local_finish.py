@@ -12,16 +12,16 @@ import numpy as np
 import pytest
 import torch
 from patience import PATIENCE_S, swallowing, until
-from splitpoint.cli.relay import Relay
+from splitpoint.cli.emulate.relay import Relay
 from splitpoint.cloud.worker import Worker
 from splitpoint.edge import CacheError, EdgeAgent, Outcome, Result
-from splitpoint.edge.breaker import FAILURES, FIRST_PAUSE_S, LONGEST_PAUSE_S, Breaker
-from splitpoint.edge.cache import BundleCache
-from splitpoint.edge.connection import Connection
-from splitpoint.edge.local_finish import LocalFinish
-from splitpoint.partition.bundle import Bundle
-from splitpoint.partition.link import parse_link
+from splitpoint.edge.frames.local_finish import LocalFinish
+from splitpoint.edge.link.breaker import FAILURES, FIRST_PAUSE_S, LONGEST_PAUSE_S, Breaker
+from splitpoint.edge.link.connection import Connection
+from splitpoint.edge.store.cache import BundleCache
+from splitpoint.partition.bundle.bundle import Bundle
 from splitpoint.partition.model_spec import ModelSpec
+from splitpoint.partition.plan.link import parse_link
 from splitpoint.partition.relative_error import relative_error
 from splitpoint.proto.status import UnreachableError
 

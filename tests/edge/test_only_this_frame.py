@@ -12,15 +12,17 @@ import pytest
 import torch
 from splitpoint.cloud.worker import Worker
 from splitpoint.codec import CodecError, SplitpointError
-from splitpoint.edge import EdgeAgent, Given, Outcome, Result, edge_half, frame_path
-from splitpoint.edge.controller import Controller
-from splitpoint.edge.edge_half import EdgeHalf
+from splitpoint.edge import EdgeAgent, Given, Outcome, Result
+from splitpoint.edge.dispatch.controller import Controller
 from splitpoint.edge.errors import FrameLostError
-from splitpoint.edge.local_finish import LocalFinish
-from splitpoint.edge.runtime import SegmentRunner
-from splitpoint.partition.bundle import Bundle
+from splitpoint.edge.frames import edge_half
+from splitpoint.edge.frames import path as frame_path
+from splitpoint.edge.frames.edge_half import EdgeHalf
+from splitpoint.edge.frames.local_finish import LocalFinish
+from splitpoint.edge.frames.runtime import SegmentRunner
+from splitpoint.partition.bundle.bundle import Bundle
+from splitpoint.partition.compile.verify import relative_error
 from splitpoint.partition.model_spec import ModelSpec
-from splitpoint.partition.verify import relative_error
 
 REFUSAL = CodecError("tensor 'relu_1' holds NaN", "use the codec raw")
 NO_MEMORY = MemoryError("Unable to allocate 3 GiB")

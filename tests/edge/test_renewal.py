@@ -7,13 +7,13 @@ import shutil
 from pathlib import Path
 
 import pytest
-from splitpoint.cloud.certs import make_certificates
-from splitpoint.cloud.security import Security
+from splitpoint.cloud.access.certs import make_certificates
+from splitpoint.cloud.access.security import Security
 from splitpoint.cloud.worker import Worker
 from splitpoint.edge import Credentials
-from splitpoint.edge.channel import WorkerChannel
-from splitpoint.edge.connection import Connection
-from splitpoint.partition.bundle import Bundle
+from splitpoint.edge.link.channel import WorkerChannel
+from splitpoint.edge.link.connection import Connection
+from splitpoint.partition.bundle.bundle import Bundle
 from splitpoint.proto.limits import DESCRIBE_BYTES
 from splitpoint.proto.status import UnauthenticatedError
 

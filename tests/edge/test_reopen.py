@@ -6,10 +6,10 @@ import asyncio
 from pathlib import Path
 
 import numpy as np
-from splitpoint.cloud.lifetime import StreamLimits
+from splitpoint.cloud.frames.lifetime import StreamLimits
 from splitpoint.cloud.worker import Worker
 from splitpoint.edge import EdgeAgent, Outcome
-from splitpoint.partition.bundle import Bundle
+from splitpoint.partition.bundle.bundle import Bundle
 
 
 def agent_of(worker: Worker, cache: Path) -> EdgeAgent:

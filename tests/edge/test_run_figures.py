@@ -13,14 +13,14 @@ from hypothesis import strategies as st
 from processes import free_port
 from prometheus_client.parser import text_string_to_metric_families
 from splitpoint.edge import AgentError, EdgeAgent, Outcome, Result, Stages
+from splitpoint.edge.figures.quantiles import EXACT, Quantiles
+from splitpoint.edge.figures.run_energy import RunEnergy
+from splitpoint.edge.figures.run_stats import RunStats
 from splitpoint.edge.metrics import MetricsSink
-from splitpoint.edge.quantiles import EXACT, Quantiles
-from splitpoint.edge.run_energy import RunEnergy
-from splitpoint.edge.run_stats import RunStats
-from splitpoint.edge.sink import CallbackSink, Sink
-from splitpoint.partition.bundle import Bundle
-from splitpoint.partition.meter import EnergyReading, NoMeter, no_reading
-from splitpoint.partition.power_model import PowerModel
+from splitpoint.edge.sinks.sink import CallbackSink, Sink
+from splitpoint.partition.bundle.bundle import Bundle
+from splitpoint.partition.energy.meter import EnergyReading, NoMeter, no_reading
+from splitpoint.partition.energy.power_model import PowerModel
 
 ANSWER = {"output": np.zeros((1, 5), np.float32)}
 

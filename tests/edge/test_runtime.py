@@ -15,14 +15,14 @@ from calibrated import pixels_of
 from splitpoint.cloud.worker import Worker
 from splitpoint.codec import Array
 from splitpoint.edge import AgentError, EdgeAgent, Outcome
-from splitpoint.edge import runtime as runtimes
-from splitpoint.edge.runtime import SegmentRunner
-from splitpoint.partition.bundle import Bundle
+from splitpoint.edge.frames import runtime as runtimes
+from splitpoint.edge.frames.runtime import SegmentRunner
+from splitpoint.partition.bundle.bundle import Bundle
+from splitpoint.partition.bundle.segment_files import INT8, ONNX, RUNTIMES, TORCH, segment_files
 from splitpoint.partition.errors import BundleError, DeviceError, PlanError, SegmentError
 from splitpoint.partition.model_spec import ModelSpec
-from splitpoint.partition.onnx_providers import choose_providers, device_of, with_options
-from splitpoint.partition.runtimes import INT8, ONNX, RUNTIMES, TORCH, segment_files
-from splitpoint.partition.slowdown import Slowdown
+from splitpoint.partition.run.onnx_providers import choose_providers, device_of, with_options
+from splitpoint.partition.run.slowdown import Slowdown
 
 TENSORRT, CUDA, CPU = "TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider"
 
@@ -121,8 +121,8 @@ def test_unknown_runtime() -> None:
 
 
 def test_torch_where_there_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delitem(sys.modules, "splitpoint.edge.torch_segment", raising=False)
-    monkeypatch.delattr("splitpoint.edge.torch_segment", raising=False)
+    monkeypatch.delitem(sys.modules, "splitpoint.edge.frames.torch_segment", raising=False)
+    monkeypatch.delattr("splitpoint.edge.frames.torch_segment", raising=False)
     monkeypatch.setitem(sys.modules, "torch", None)
     with pytest.raises(AgentError, match="needs torch, which is not installed"):
         SegmentRunner(Slowdown(1), runtime=TORCH)

@@ -8,9 +8,9 @@ from contextlib import asynccontextmanager
 
 import grpc
 import pytest
-from splitpoint.edge import frame_stream, sign_of_life
-from splitpoint.edge.channel import WorkerChannel
-from splitpoint.edge.frame_stream import FrameStream
+from splitpoint.edge.link import frame_stream, sign_of_life
+from splitpoint.edge.link.channel import WorkerChannel
+from splitpoint.edge.link.frame_stream import FrameStream
 from splitpoint.proto import splitpoint_pb2 as pb
 from splitpoint.proto.limits import PROTOCOL, SERVICE, channel_options
 from splitpoint.proto.status import UnreachableError

@@ -16,16 +16,16 @@ from PIL import ExifTags, Image
 from splitpoint.codec import TensorSpec
 from splitpoint.edge import Given
 from splitpoint.edge.errors import SourceError
-from splitpoint.edge.files_source import FilesSource
-from splitpoint.edge.find_source import find_source
-from splitpoint.edge.live_source import LiveSource
-from splitpoint.edge.source import InputFeed, Source
-from splitpoint.edge.stdin_source import PathLines, StdinSource
-from splitpoint.edge.watch_source import OLD_S, SETTLE_S, NewFiles, WatchSource
-from splitpoint.partition.bundle import Bundle
+from splitpoint.edge.sources.files import FilesSource
+from splitpoint.edge.sources.find import find_source
+from splitpoint.edge.sources.live import LiveSource
+from splitpoint.edge.sources.source import InputFeed, Source
+from splitpoint.edge.sources.stdin import PathLines, StdinSource
+from splitpoint.edge.sources.watch import OLD_S, SETTLE_S, NewFiles, WatchSource
+from splitpoint.partition.bundle.bundle import Bundle
+from splitpoint.partition.bundle.samples import PICTURE_SUFFIXES
 from splitpoint.partition.errors import InputError, PictureError
 from splitpoint.partition.picture import PictureInput
-from splitpoint.partition.samples import PICTURE_SUFFIXES
 from videos import write_video
 
 PICTURE = PictureInput(resize_px=26, height_px=24, width_px=24)

@@ -11,15 +11,15 @@ from typing import Any, cast
 
 import pytest
 from scripted_worker import ScriptedCall, frame, manners
-from splitpoint.edge import workers as workers_module
-from splitpoint.edge.adapt import Adapter
-from splitpoint.edge.auto_plan import plan_now
-from splitpoint.edge.frame_stream import FrameStream
-from splitpoint.edge.prepare import prepare
-from splitpoint.edge.told_load import MOST_WAITS, told_load
-from splitpoint.edge.workers import REFUSED_S, WorkerLink
-from splitpoint.partition.bundle import MANIFEST, Bundle
-from splitpoint.partition.link import parse_link
+from splitpoint.edge.dispatch.adapt import Adapter
+from splitpoint.edge.dispatch.auto_plan import plan_now
+from splitpoint.edge.link import workers as workers_module
+from splitpoint.edge.link.frame_stream import FrameStream
+from splitpoint.edge.link.told_load import MOST_WAITS, told_load
+from splitpoint.edge.link.workers import REFUSED_S, WorkerLink
+from splitpoint.edge.store.prepare import prepare
+from splitpoint.partition.bundle.bundle import MANIFEST, Bundle
+from splitpoint.partition.plan.link import parse_link
 from splitpoint.proto import splitpoint_pb2 as pb
 from splitpoint.proto.frames import build_reply
 from splitpoint.proto.status import OverloadedError
@@ -180,7 +180,9 @@ async def test_an_older_worker_has_no_load_of_its_model(
 
 def test_the_first_plan_waits_in_the_announced_queue(monkeypatch: pytest.MonkeyPatch) -> None:
     told: dict[str, Any] = {}
-    monkeypatch.setattr("splitpoint.edge.auto_plan.make_plan", lambda *_, **how: told.update(how))
+    monkeypatch.setattr(
+        "splitpoint.edge.dispatch.auto_plan.make_plan", lambda *_, **how: told.update(how)
+    )
     auto: Any = SimpleNamespace(objective=None, constraints=None)
     bundle: Any = SimpleNamespace(manifest=None)
     # Without anything in its plan a worker may still be busy with the step that runs.

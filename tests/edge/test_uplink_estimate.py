@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 import pytest
-from splitpoint.edge.uplink_estimate import (
+from splitpoint.edge.dispatch.uplink_estimate import (
     APART,
     CHANGED,
     DOUBT_S,

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 from calibrated import album, calibrated_bundle, vivid
 from splitpoint.cloud.worker import Worker
-from splitpoint.codec.video import DIFFERENCE, KEY, VideoStream
+from splitpoint.codec.fkt.video import DIFFERENCE, KEY, VideoStream
 from splitpoint.edge import EdgeAgent
 from splitpoint.edge.given import Given
 from splitpoint.edge.result import Outcome
-from splitpoint.partition.bundle import Bundle
+from splitpoint.partition.bundle.bundle import Bundle
 from splitpoint.partition.model_spec import ModelSpec
-from splitpoint.partition.plan import Plan
+from splitpoint.partition.plan.plan import Plan
 
 
 @pytest.fixture(scope="module")

@@ -16,15 +16,15 @@ from patience import PATIENCE_S, until
 from rtsp_camera import rtsp_camera
 from splitpoint.codec import Array
 from splitpoint.edge import EdgeAgent, Given
-from splitpoint.edge.capture import open_stream
 from splitpoint.edge.errors import SourceError
-from splitpoint.edge.files_source import FilesSource, video_frames
-from splitpoint.edge.find_source import find_source
-from splitpoint.edge.live_source import LiveSource
-from splitpoint.edge.own_thread import OwnThread
-from splitpoint.edge.source import InputFeed
-from splitpoint.edge.video_file import VideoFile
-from splitpoint.partition.bundle import Bundle
+from splitpoint.edge.sources.files import FilesSource, video_frames
+from splitpoint.edge.sources.find import find_source
+from splitpoint.edge.sources.live import LiveSource
+from splitpoint.edge.sources.opencv import open_stream
+from splitpoint.edge.sources.own_thread import OwnThread
+from splitpoint.edge.sources.source import InputFeed
+from splitpoint.edge.sources.video_file import VideoFile
+from splitpoint.partition.bundle.bundle import Bundle
 from splitpoint.partition.picture import PictureInput
 from videos import damage, grey_frames, jpeg, mjpeg_server, write_video
 

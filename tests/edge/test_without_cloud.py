@@ -16,13 +16,13 @@ import torch
 from splitpoint.cloud.worker import Worker
 from splitpoint.codec import SplitpointError
 from splitpoint.edge import AutoPlan, EdgeAgent, Given, Outcome, Result
-from splitpoint.edge.known_models import KnownModel, recall, remember
-from splitpoint.partition.bundle import Bundle
+from splitpoint.edge.store.known_models import KnownModel, recall, remember
+from splitpoint.partition.bundle.bundle import Bundle
+from splitpoint.partition.compile.verify import relative_error
 from splitpoint.partition.errors import PlanError
-from splitpoint.partition.link import parse_link
 from splitpoint.partition.model_spec import ModelSpec
-from splitpoint.partition.objective import Constraints
-from splitpoint.partition.verify import relative_error
+from splitpoint.partition.plan.link import parse_link
+from splitpoint.partition.plan.objective import Constraints
 from splitpoint.proto.status import UnreachableError
 
 # A slow device on a fast link, whose best plan is never to do it all itself.

@@ -8,14 +8,15 @@ from typing import Any, cast
 import pytest
 from scripted_worker import ScriptedCall, frame, manners
 from split_tables import codec_time, manifest_of, profile_of
-from splitpoint.edge.adapt import Adapter
-from splitpoint.edge.controller import IN_A_ROW, Controller
-from splitpoint.edge.frame_stream import FrameStream
-from splitpoint.partition.costs import CloudTimes, cost_table
-from splitpoint.partition.objective import Constraints, Objective
-from splitpoint.partition.online import OnlinePlanner
-from splitpoint.partition.plan import Plan
-from splitpoint.partition.radio import RADIOS
+from splitpoint.edge.dispatch.adapt import Adapter
+from splitpoint.edge.dispatch.controller import IN_A_ROW, Controller
+from splitpoint.edge.link.frame_stream import FrameStream
+from splitpoint.partition.energy.radio import RADIOS
+from splitpoint.partition.plan.costs import cost_table
+from splitpoint.partition.plan.objective import Constraints, Objective
+from splitpoint.partition.plan.online import OnlinePlanner
+from splitpoint.partition.plan.plan import Plan
+from splitpoint.partition.profile.cloud_times import CloudTimes
 from splitpoint.proto import splitpoint_pb2 as pb
 from splitpoint.proto.frames import build_reply
 

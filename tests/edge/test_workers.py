@@ -11,17 +11,17 @@ import numpy as np
 import pytest
 import torch
 from patience import FOREVER_S, PATIENCE_S, refusing, until
-from splitpoint.cli.relay import Relay
-from splitpoint.cloud.engine import Engine
+from splitpoint.cli.emulate.relay import Relay
+from splitpoint.cloud.engine.engine import Engine
 from splitpoint.cloud.worker import Worker
 from splitpoint.edge import AgentError, EdgeAgent, Outcome, Result
-from splitpoint.edge import workers as workers_module
-from splitpoint.edge.breaker import FAILURES
-from splitpoint.edge.workers import WorkerLink, parse_servers
-from splitpoint.partition.bundle import Bundle
-from splitpoint.partition.compile import compile_model
-from splitpoint.partition.link import parse_link
+from splitpoint.edge.link import workers as workers_module
+from splitpoint.edge.link.breaker import FAILURES
+from splitpoint.edge.link.workers import WorkerLink, parse_servers
+from splitpoint.partition.bundle.bundle import Bundle
+from splitpoint.partition.compile.compile import compile_model
 from splitpoint.partition.model_spec import ModelSpec
+from splitpoint.partition.plan.link import parse_link
 from splitpoint.partition.relative_error import relative_error
 from splitpoint.proto import splitpoint_pb2 as pb
 from splitpoint.proto.frames import FrameError

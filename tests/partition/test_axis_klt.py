@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from splitpoint.codec import Array, TensorSpec
-from splitpoint.codec.fkt_table import MAX_FITTED
-from splitpoint.codec.grid import Grid, dct_matrix
-from splitpoint.partition.axis_klt import AxisMoments, axes_of
-from splitpoint.partition.fkt_transform import Blocks
+from splitpoint.codec.fkt.grid import Grid, dct_matrix
+from splitpoint.codec.fkt.table import MAX_FITTED
+from splitpoint.partition.calibrate.axis_klt import AxisMoments, axes_of
+from splitpoint.partition.calibrate.fkt_transform import Blocks
 
 
 def spec_of(shape: tuple[int, ...]) -> TensorSpec:

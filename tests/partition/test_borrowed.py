@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from splitpoint.partition.borrowed import borrowed
-from splitpoint.partition.capture import capture
-from splitpoint.partition.compile import compile_model
+from splitpoint.partition.capture.borrowed import borrowed
+from splitpoint.partition.capture.capture import capture
+from splitpoint.partition.compile.compile import compile_model
 from splitpoint.partition.errors import CaptureError, ModelError
 from splitpoint.partition.model_spec import ModelSpec
 from torch._subclasses.fake_tensor import FakeTensor

@@ -13,20 +13,20 @@ import pytest
 import torch
 from calibrated import SCENES, album, calibrated_bundle, pixels_of, vivid
 from splitpoint.codec import NO_TABLES, Array, CodecError, CodecSet, codec_of_tensor, codecs_for
-from splitpoint.codec.fkt_table import FktTable
-from splitpoint.partition import calibrate as calibrating
-from splitpoint.partition.bundle import Boundary, Bundle, open_bundle
-from splitpoint.partition.calibrate import FOLDS, IMAGE_LADDER, calibrate
-from splitpoint.partition.calibration_inputs import Calibration, calibration_inputs
-from splitpoint.partition.codec_tables import codecs_of, load_tables
-from splitpoint.partition.compile import compile_model
+from splitpoint.codec.fkt.table import FktTable
+from splitpoint.partition.bundle.bundle import Boundary, Bundle, open_bundle
+from splitpoint.partition.bundle.codec_tables import codecs_of, load_tables
+from splitpoint.partition.bundle.ladder import DEFAULT_LOSS, CodecLevel
+from splitpoint.partition.bundle.samples import Samples
+from splitpoint.partition.calibrate import calibrate as calibrating
+from splitpoint.partition.calibrate.calibrate import FOLDS, IMAGE_LADDER, calibrate
+from splitpoint.partition.calibrate.inputs import Calibration, calibration_inputs
+from splitpoint.partition.compile.compile import compile_model
 from splitpoint.partition.errors import BundleError, PlanError
-from splitpoint.partition.ladder import DEFAULT_LOSS, CodecLevel
-from splitpoint.partition.measure_codecs import measure_codecs
 from splitpoint.partition.model_spec import ModelSpec
-from splitpoint.partition.onnx_chain import OnnxChain
-from splitpoint.partition.plan import coarser, default_level, named_plan
-from splitpoint.partition.samples import Samples
+from splitpoint.partition.plan.plan import coarser, default_level, named_plan
+from splitpoint.partition.profile.measure_codecs import measure_codecs
+from splitpoint.partition.run.onnx_chain import OnnxChain
 
 CPU = torch.device("cpu")
 Values = Mapping[str, Array]

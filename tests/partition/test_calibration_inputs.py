@@ -16,14 +16,14 @@ from calibrated import album
 from split_tables import manifest_of
 from splitpoint.cli.main import main
 from splitpoint.codec import SplitpointError, TensorSpec
-from splitpoint.partition.bundle import Boundary, Bundle, Manifest
-from splitpoint.partition.calibrate import MAX_INPUTS, MIN_INPUTS
-from splitpoint.partition.calibration_inputs import (
+from splitpoint.partition.bundle.bundle import Boundary, Bundle, Manifest
+from splitpoint.partition.calibrate.calibrate import MAX_INPUTS, MIN_INPUTS
+from splitpoint.partition.calibrate.inputs import (
     Calibration,
     CalibrationInputs,
     calibration_inputs,
 )
-from splitpoint.partition.compile import compile_model
+from splitpoint.partition.compile.compile import compile_model
 from splitpoint.partition.errors import CalibrationError, PictureError
 from splitpoint.partition.model_spec import ModelSpec
 
@@ -91,7 +91,7 @@ def test_at_most_so_many_and_evenly(
     small_bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert MAX_INPUTS == 500
-    monkeypatch.setattr("splitpoint.partition.calibration_inputs.MAX_INPUTS", 3)
+    monkeypatch.setattr("splitpoint.partition.calibrate.inputs.MAX_INPUTS", 3)
     folder = album(tmp_path / "album", 9)
     found = read(small_bundle.manifest, folder)
     assert small_bundle.manifest.picture is not None

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
-from splitpoint.partition.capture import capture
-from splitpoint.partition.choose import choose_cuts
+from splitpoint.partition.capture.capture import capture
+from splitpoint.partition.cuts.choose import choose_cuts
 from splitpoint.partition.errors import CaptureError
 from splitpoint.partition.model_spec import ModelSpec
 

@@ -12,11 +12,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 from splitpoint.codec import SplitpointError
-from splitpoint.partition.capture import capture
-from splitpoint.partition.compile import compile_model
+from splitpoint.partition.capture.capture import capture
+from splitpoint.partition.compile.compile import compile_model
 from splitpoint.partition.errors import CaptureError
 from splitpoint.partition.model_spec import ModelSpec
-from splitpoint.partition.torchvision_models import import_torchvision
+from splitpoint.partition.models.torchvision import import_torchvision
 
 HERE = Path(__file__).name
 

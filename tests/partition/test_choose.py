@@ -8,19 +8,19 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from splitpoint.codec import TensorSpec
-from splitpoint.partition import choose
-from splitpoint.partition.capture import capture
-from splitpoint.partition.choose import choose_cuts
-from splitpoint.partition.envelope import bandwidth_envelope
-from splitpoint.partition.fused import fuse
-from splitpoint.partition.graph import Cut, Layer, ModelGraph
-from splitpoint.partition.model_spec import ModelSpec
-from splitpoint.partition.scenarios import (
+from splitpoint.partition.bundle.graph import Cut, Layer, ModelGraph
+from splitpoint.partition.capture.capture import capture
+from splitpoint.partition.cuts import choose
+from splitpoint.partition.cuts.choose import choose_cuts
+from splitpoint.partition.cuts.envelope import bandwidth_envelope
+from splitpoint.partition.cuts.fused import fuse
+from splitpoint.partition.cuts.scenarios import (
     ModelledDevice,
     group_times_ms,
     split_problem,
     weigh_cuts,
 )
+from splitpoint.partition.model_spec import ModelSpec
 
 
 def spec(name: str, values: int, dtype: str = "float32") -> TensorSpec:

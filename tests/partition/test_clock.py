@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from splitpoint.partition.clock import ClockState, clock_notes, read_clock
+from splitpoint.partition.profile.throttling import ClockState, clock_notes, read_clock
 
 
 def tree(root: Path, files: dict[str, object]) -> Path:

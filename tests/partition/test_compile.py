@@ -10,14 +10,14 @@ from pathlib import Path
 import onnx
 import pytest
 import torch
-from splitpoint.partition.bundle import MANIFEST, Bundle, open_bundle
-from splitpoint.partition.compile import compile_model
+from splitpoint.partition.bundle.bundle import MANIFEST, Bundle, open_bundle
+from splitpoint.partition.compile.compile import compile_model
+from splitpoint.partition.compile.verify import worst_relative_error
 from splitpoint.partition.errors import BundleError, CaptureError
-from splitpoint.partition.model_source import load_model
 from splitpoint.partition.model_spec import ModelSpec
+from splitpoint.partition.models.source import load_model
+from splitpoint.partition.models.torchvision import import_torchvision
 from splitpoint.partition.picture import PictureInput
-from splitpoint.partition.torchvision_models import import_torchvision
-from splitpoint.partition.verify import worst_relative_error
 
 TOLERANCE = 1e-4
 

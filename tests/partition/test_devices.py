@@ -8,11 +8,11 @@ from dataclasses import replace
 
 import pytest
 from splitpoint.codec import SplitpointError
-from splitpoint.partition.devices import DEVICES, Device, Figure, device_named, guess_device
+from splitpoint.partition.bundle.graph import Layer
 from splitpoint.partition.errors import DeviceError
-from splitpoint.partition.graph import Layer
-from splitpoint.partition.profile import CodecTime, LayerTime, Profile, SegmentTime
-from splitpoint.partition.scale import roofline_ms, scale_profile, source_device
+from splitpoint.partition.profile.devices import DEVICES, Device, Figure, device_named, guess_device
+from splitpoint.partition.profile.profile import CodecTime, LayerTime, Profile, SegmentTime
+from splitpoint.partition.profile.scale import roofline_ms, scale_profile, source_device
 
 PI4, PI5 = DEVICES["pi4"], DEVICES["pi5"]
 

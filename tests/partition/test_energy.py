@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from splitpoint.partition import meter as meter_module
-from splitpoint.partition.energy import (
+from splitpoint.partition.energy import meter as meter_module
+from splitpoint.partition.energy.find import (
     METERS,
     EnergyError,
     NoMeter,
@@ -19,12 +19,12 @@ from splitpoint.partition.energy import (
     find_meters,
     measured,
 )
-from splitpoint.partition.ina3221 import open_jetson
-from splitpoint.partition.meter import read_text, run_command
-from splitpoint.partition.nvml import open_nvml
-from splitpoint.partition.pmic import board_watts, open_pmic, rail_watts
-from splitpoint.partition.rapl import EVERY_S, open_rapl
-from splitpoint.partition.sampler import SampledMeter
+from splitpoint.partition.energy.ina3221 import open_jetson
+from splitpoint.partition.energy.meter import read_text, run_command
+from splitpoint.partition.energy.nvml import open_nvml
+from splitpoint.partition.energy.pmic import board_watts, open_pmic, rail_watts
+from splitpoint.partition.energy.rapl import EVERY_S, open_rapl
+from splitpoint.partition.energy.sampler import SampledMeter
 
 
 @pytest.fixture(autouse=True)

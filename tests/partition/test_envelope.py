@@ -8,9 +8,9 @@ from itertools import pairwise
 
 import pytest
 from split_problems import chain, every_split, random_problem
-from splitpoint.partition import envelope
-from splitpoint.partition.envelope import Piece, bandwidth_envelope
-from splitpoint.partition.min_cut import ExactCosts, SplitProblem
+from splitpoint.partition.cuts import envelope
+from splitpoint.partition.cuts.envelope import Piece, bandwidth_envelope
+from splitpoint.partition.cuts.min_cut import ExactCosts, SplitProblem
 
 
 def lines_of(problem: SplitProblem) -> set[tuple[int, int]]:

@@ -10,8 +10,8 @@ import pytest
 import torch
 from split_tables import manifest_of
 from splitpoint.codec import TensorSpec
-from splitpoint.partition.bundle import Boundary, Manifest
-from splitpoint.partition.fisher import gradients
+from splitpoint.partition.bundle.bundle import Boundary, Manifest
+from splitpoint.partition.calibrate.fisher import gradients
 
 State = Mapping[str, torch.Tensor]
 DRAWS = 4000

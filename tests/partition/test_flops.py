@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
-from splitpoint.partition.capture import capture
-from splitpoint.partition.flops import FORMULAS, FREE, flops_of
+from splitpoint.partition.bundle.flops import FORMULAS, FREE, flops_of
+from splitpoint.partition.capture.capture import capture
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any
 
-from splitpoint.partition.gpu_state import GpuReading, open_gpu_state
+from splitpoint.partition.energy.gpu_state import GpuReading, open_gpu_state
 
 
 class FakeNvml:

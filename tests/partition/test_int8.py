@@ -12,22 +12,23 @@ import pytest
 import torch
 from calibrated import SCENES, pixels_of
 from split_tables import codec_time, level, manifest_of, profile_of
-from splitpoint.partition.bundle import Bundle, Manifest, open_bundle
-from splitpoint.partition.calibration_inputs import Calibration
-from splitpoint.partition.compile import compile_model
-from splitpoint.partition.costs import CloudTimes, CostTable, cost_table
+from splitpoint.partition.bundle.bundle import Bundle, Manifest, open_bundle
+from splitpoint.partition.bundle.ladder import RuntimeLevel, wilson
+from splitpoint.partition.bundle.samples import synthetic_samples
+from splitpoint.partition.bundle.segment_files import INT8, ONNX
+from splitpoint.partition.calibrate.inputs import Calibration
+from splitpoint.partition.calibrate.quantise import safe_range
+from splitpoint.partition.compile.compile import compile_model
+from splitpoint.partition.energy.radio import radio_for
 from splitpoint.partition.errors import BundleError, PlanError
-from splitpoint.partition.ladder import RuntimeLevel, wilson
-from splitpoint.partition.link import parse_link
-from splitpoint.partition.measure import measure
 from splitpoint.partition.model_spec import ModelSpec
-from splitpoint.partition.objective import Constraints, Objective
-from splitpoint.partition.onnx_chain import OnnxChain
-from splitpoint.partition.planner import Report, make_plan
-from splitpoint.partition.quantise import safe_range
-from splitpoint.partition.radio import radio_for
-from splitpoint.partition.runtimes import INT8, ONNX
-from splitpoint.partition.samples import synthetic_samples
+from splitpoint.partition.plan.costs import CostTable, cost_table
+from splitpoint.partition.plan.link import parse_link
+from splitpoint.partition.plan.objective import Constraints, Objective
+from splitpoint.partition.plan.planner import Report, make_plan
+from splitpoint.partition.profile.cloud_times import CloudTimes
+from splitpoint.partition.profile.measure import measure
+from splitpoint.partition.run.onnx_chain import OnnxChain
 
 SEEN = RuntimeLevel(judged=100, agreed=97, loss=0.01)
 

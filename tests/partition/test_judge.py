@@ -11,13 +11,13 @@ import pytest
 import torch
 from splitpoint.codec import Array
 from splitpoint.codec.codec_set import CodecSet
-from splitpoint.partition.bundle import Bundle
-from splitpoint.partition.calibration_inputs import Calibration
-from splitpoint.partition.compile import compile_model
+from splitpoint.partition.bundle.bundle import Bundle
+from splitpoint.partition.calibrate.inputs import Calibration
+from splitpoint.partition.calibrate.judge import Judge
+from splitpoint.partition.compile.compile import compile_model
 from splitpoint.partition.errors import CalibrationError
-from splitpoint.partition.judge import Judge
 from splitpoint.partition.model_spec import ModelSpec
-from splitpoint.partition.onnx_chain import OnnxChain
+from splitpoint.partition.run.onnx_chain import OnnxChain
 
 
 class Fragile(OnnxChain):

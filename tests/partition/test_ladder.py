@@ -8,9 +8,9 @@ from dataclasses import replace
 
 import pytest
 from split_tables import level, manifest_of
-from splitpoint.partition.bundle import File, Manifest, Segment
+from splitpoint.partition.bundle.bundle import File, Manifest, Segment
+from splitpoint.partition.bundle.ladder import CodecLevel, inputs_needed, wilson
 from splitpoint.partition.errors import BundleError
-from splitpoint.partition.ladder import CodecLevel, inputs_needed, wilson
 
 
 @pytest.mark.parametrize(

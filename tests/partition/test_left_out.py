@@ -9,15 +9,15 @@ import pytest
 import torch
 from splitpoint.cli.app import app
 from splitpoint.codec import NO_TABLES
-from splitpoint.partition.bundle import MANIFEST, Bundle, open_bundle
-from splitpoint.partition.compile import compile_model
+from splitpoint.partition.bundle.bundle import MANIFEST, Bundle, open_bundle
+from splitpoint.partition.bundle.samples import synthetic_samples
+from splitpoint.partition.compile.compile import compile_model
 from splitpoint.partition.errors import PlanError
-from splitpoint.partition.measure import measure, measure_server
 from splitpoint.partition.model_spec import ModelSpec
-from splitpoint.partition.onnx_chain import OnnxChain
 from splitpoint.partition.picture import PictureInput
-from splitpoint.partition.plan import named_plan
-from splitpoint.partition.samples import synthetic_samples
+from splitpoint.partition.plan.plan import named_plan
+from splitpoint.partition.profile.measure import measure, measure_server
+from splitpoint.partition.run.onnx_chain import OnnxChain
 from typer.testing import CliRunner
 
 WHY = "values beyond the range of fp16"

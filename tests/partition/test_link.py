@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from splitpoint.partition.errors import LinkError
-from splitpoint.partition.link import TRACE_STARTS, Capacity, Link, link_from_probe, parse_link
+from splitpoint.partition.plan.link import TRACE_STARTS, Capacity, Link, link_from_probe, parse_link
 
 
 def test_names_and_figures() -> None:

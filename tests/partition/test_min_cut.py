@@ -7,8 +7,8 @@ import random
 import networkx
 import pytest
 from split_problems import chain, every_split, random_problem
-from splitpoint.partition.max_flow import FlowNetwork
-from splitpoint.partition.min_cut import (
+from splitpoint.partition.cuts.max_flow import FlowNetwork
+from splitpoint.partition.cuts.min_cut import (
     MODEL_INPUT,
     LayerCost,
     Split,

@@ -8,15 +8,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from splitpoint.cli.result_lines import JsonLines, OutputFiles, best_answer
+from splitpoint.cli.run.result_lines import JsonLines, OutputFiles, best_answer
 from splitpoint.codec import TensorSpec
 from splitpoint.edge import EdgeAgent
-from splitpoint.partition.bundle import Bundle, Manifest
-from splitpoint.partition.compile import compile_model
+from splitpoint.partition.bundle.bundle import Bundle, Manifest
+from splitpoint.partition.bundle.model_kind import is_classifier
+from splitpoint.partition.compile.compile import compile_model
 from splitpoint.partition.errors import CaptureError
-from splitpoint.partition.model_kind import is_classifier
-from splitpoint.partition.model_source import load_model
 from splitpoint.partition.model_spec import ModelSpec
+from splitpoint.partition.models.source import load_model
 from splitpoint.partition.picture import PictureInput
 
 

@@ -11,14 +11,14 @@ import numpy as np
 import pytest
 import torch
 from splitpoint.codec import Array
-from splitpoint.partition.bundle import Bundle, open_bundle
-from splitpoint.partition.chain import SegmentChain
-from splitpoint.partition.compile import compile_model
+from splitpoint.partition.bundle.bundle import Bundle, open_bundle
+from splitpoint.partition.compile.compile import compile_model
 from splitpoint.partition.errors import CaptureError
 from splitpoint.partition.model_spec import ModelSpec
-from splitpoint.partition.onnx_chain import OnnxChain
 from splitpoint.partition.relative_error import relative_error
-from splitpoint.partition.torch_chain import TorchChain
+from splitpoint.partition.run.chain import SegmentChain
+from splitpoint.partition.run.onnx_chain import OnnxChain
+from splitpoint.partition.run.torch_chain import TorchChain
 from torch import Tensor, nn
 
 

@@ -15,11 +15,11 @@ from calibrated import album
 from PIL import ExifTags, Image, ImageOps
 from splitpoint.codec import Array
 from splitpoint.partition import photo as photo_module
-from splitpoint.partition.bundle import Bundle
-from splitpoint.partition.calibration_inputs import Calibration, calibration_inputs
+from splitpoint.partition.bundle.bundle import Bundle
+from splitpoint.partition.bundle.samples import photo_samples
+from splitpoint.partition.calibrate.inputs import Calibration, calibration_inputs
 from splitpoint.partition.errors import PictureError
 from splitpoint.partition.photo import MAX_PIXELS, is_picture, open_photo, rgb_of
-from splitpoint.partition.samples import photo_samples
 
 # Corners of different colours, so that no turn looks like another.
 SIDE = 8

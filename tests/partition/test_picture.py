@@ -12,9 +12,9 @@ import torch
 from PIL import Image
 from splitpoint.codec import Array
 from splitpoint.partition.errors import PictureError
-from splitpoint.partition.model_source import load_model
+from splitpoint.partition.models.source import load_model
+from splitpoint.partition.models.torchvision import import_torchvision
 from splitpoint.partition.picture import PictureInput
-from splitpoint.partition.torchvision_models import import_torchvision
 
 
 def input_of(resize: int, height: int, width: int, interpolation: str = "bilinear") -> PictureInput:

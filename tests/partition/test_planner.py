@@ -20,23 +20,22 @@ from split_tables import (
     random_ladders,
     random_profiles,
 )
-from splitpoint.partition.costs import (
-    ENVELOPE_BYTES,
-    OWN_MS,
-    TRUSTED,
-    CloudTimes,
-    CostTable,
-    cost_table,
+from splitpoint.partition.bundle.ladder import (
+    DEFAULT_ERROR,
+    DEFAULT_LOSS,
+    CodecLevel,
+    inputs_needed,
 )
+from splitpoint.partition.energy.power_model import PowerModel
+from splitpoint.partition.energy.radio import NO_RADIO, RADIOS, Radio
 from splitpoint.partition.errors import PlanError
-from splitpoint.partition.ladder import DEFAULT_ERROR, DEFAULT_LOSS, CodecLevel, inputs_needed
-from splitpoint.partition.link import Link
-from splitpoint.partition.objective import Constraints, Objective
-from splitpoint.partition.online import OnlinePlanner
-from splitpoint.partition.planner import Prediction, Report, make_plan
-from splitpoint.partition.power_model import PowerModel
-from splitpoint.partition.profile import Profile
-from splitpoint.partition.radio import NO_RADIO, RADIOS, Radio
+from splitpoint.partition.plan.costs import ENVELOPE_BYTES, OWN_MS, TRUSTED, CostTable, cost_table
+from splitpoint.partition.plan.link import Link
+from splitpoint.partition.plan.objective import Constraints, Objective
+from splitpoint.partition.plan.online import OnlinePlanner
+from splitpoint.partition.plan.planner import Prediction, Report, make_plan
+from splitpoint.partition.profile.cloud_times import CloudTimes
+from splitpoint.partition.profile.profile import Profile
 
 LATENCY = Objective.parse("latency")
 

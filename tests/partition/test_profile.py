@@ -15,23 +15,28 @@ import pytest
 import torch
 from split_tables import codec_time, profile_of
 from splitpoint.codec import NO_TABLES
-from splitpoint.partition import measure as measuring
-from splitpoint.partition.bundle import Bundle, Manifest
-from splitpoint.partition.chain import SegmentChain
-from splitpoint.partition.measure import measure, measure_server
-from splitpoint.partition.measure_codecs import measure_codecs
-from splitpoint.partition.meter import EnergyReading, NoMeter, no_reading
-from splitpoint.partition.onnx_chain import OnnxChain
-from splitpoint.partition.power_model import PowerModel
-from splitpoint.partition.profile import (
+from splitpoint.partition.bundle.bundle import Bundle, Manifest
+from splitpoint.partition.bundle.samples import (
+    Samples,
+    find_pictures,
+    photo_samples,
+    synthetic_samples,
+)
+from splitpoint.partition.energy.meter import EnergyReading, NoMeter, no_reading
+from splitpoint.partition.energy.power_model import PowerModel
+from splitpoint.partition.profile import measure as measuring
+from splitpoint.partition.profile.measure import measure, measure_server
+from splitpoint.partition.profile.measure_codecs import measure_codecs
+from splitpoint.partition.profile.profile import (
     PROFILE_SCHEMA,
     CodecTime,
     Profile,
     ProfileError,
     load_profile,
 )
-from splitpoint.partition.samples import Samples, find_pictures, photo_samples, synthetic_samples
-from splitpoint.partition.torch_chain import TorchChain
+from splitpoint.partition.run.chain import SegmentChain
+from splitpoint.partition.run.onnx_chain import OnnxChain
+from splitpoint.partition.run.torch_chain import TorchChain
 
 CPU = torch.device("cpu")
 
@@ -77,8 +82,8 @@ class StepCounter(OnnxChain):
 
 @pytest.fixture(autouse=True)
 def _short(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("splitpoint.partition.measure_energy.METERED_S", 0.01)
-    monkeypatch.setattr("splitpoint.partition.measure_energy.IDLE_S", 0.01)
+    monkeypatch.setattr("splitpoint.partition.profile.measure_energy.METERED_S", 0.01)
+    monkeypatch.setattr("splitpoint.partition.profile.measure_energy.IDLE_S", 0.01)
 
 
 @pytest.fixture(scope="module")
@@ -263,7 +268,7 @@ def slowed(bundle: Bundle, meter: Any, slowdown: float, monkeypatch: pytest.Monk
     for module in ("measure", "measure_energy", "slowdown"):
         monkeypatch.setattr(f"splitpoint.partition.{module}.time", clock)
     monkeypatch.setattr(
-        "splitpoint.partition.measure_codecs.time",
+        "splitpoint.partition.profile.measure_codecs.time",
         SimpleNamespace(perf_counter=lambda: next(ticks) * 1e-3),
     )
     return measure(

@@ -9,7 +9,7 @@ import pytest
 import torch
 from splitpoint.codec import TensorSpec
 from splitpoint.partition.errors import BundleError
-from splitpoint.partition.program import load_program
+from splitpoint.partition.run.program import load_program
 
 SPEC = TensorSpec(name="x", dtype="float32", shape=(1, 4), batch_dim=0)
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from splitpoint.partition.energy import EnergyError
-from splitpoint.partition.link import NAMED
-from splitpoint.partition.radio import RADIOS, radio_for
+from splitpoint.partition.energy.find import EnergyError
+from splitpoint.partition.energy.radio import RADIOS, radio_for
+from splitpoint.partition.plan.link import NAMED
 
 
 def test_power() -> None:

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 import torch
-from splitpoint.partition.batch_shape import fake_value
-from splitpoint.partition.capture import capture
-from splitpoint.partition.compile import compile_model
+from splitpoint.partition.capture.batch_shape import fake_value
+from splitpoint.partition.capture.capture import capture
+from splitpoint.partition.compile.compile import compile_model
 from splitpoint.partition.errors import CaptureError
 from splitpoint.partition.model_spec import ModelSpec
 from torch import Tensor, nn

@@ -11,15 +11,15 @@ import pytest
 from PIL import Image
 from split_tables import manifest_of
 from splitpoint.codec import TensorSpec
-from splitpoint.partition.bundle import Boundary, Bundle
-from splitpoint.partition.errors import PictureError
-from splitpoint.partition.samples import (
+from splitpoint.partition.bundle.bundle import Boundary, Bundle
+from splitpoint.partition.bundle.samples import (
     MAX_PHOTOS,
     SYNTHETIC,
     find_pictures,
     photo_samples,
     synthetic_samples,
 )
+from splitpoint.partition.errors import PictureError
 
 
 @pytest.fixture

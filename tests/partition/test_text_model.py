@@ -12,14 +12,14 @@ import pytest
 import torch
 from splitpoint.cli.main import main
 from splitpoint.codec import Array, codec_of_tensor
-from splitpoint.partition.bundle import Bundle, open_bundle
-from splitpoint.partition.calibration_inputs import Calibration
-from splitpoint.partition.codec_tables import codecs_of
-from splitpoint.partition.compile import compile_model
-from splitpoint.partition.ladder import DEFAULT_ERROR
+from splitpoint.partition.bundle.bundle import Bundle, open_bundle
+from splitpoint.partition.bundle.codec_tables import codecs_of
+from splitpoint.partition.bundle.ladder import DEFAULT_ERROR
+from splitpoint.partition.calibrate.inputs import Calibration
+from splitpoint.partition.compile.compile import compile_model
 from splitpoint.partition.model_spec import ModelSpec
-from splitpoint.partition.onnx_chain import OnnxChain
-from splitpoint.partition.plan import named_plan
+from splitpoint.partition.plan.plan import named_plan
+from splitpoint.partition.run.onnx_chain import OnnxChain
 
 WORDS, LENGTH = 40, 12
 

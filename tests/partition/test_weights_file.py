@@ -11,10 +11,10 @@ import pytest
 import torch
 from safetensors.torch import save_file, save_model
 from splitpoint.partition.errors import ModelError
-from splitpoint.partition.model_source import load_model
 from splitpoint.partition.model_spec import ModelSpec
+from splitpoint.partition.models.source import load_model
+from splitpoint.partition.models.weights_file import load_weights
 from splitpoint.partition.picture import PictureInput
-from splitpoint.partition.weights_file import load_weights
 
 State = dict[str, torch.Tensor]
 

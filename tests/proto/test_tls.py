@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
-from splitpoint.cloud.certs import make_certificates
+from splitpoint.cloud.access.certs import make_certificates
 from splitpoint.proto.tls import TlsError, _certificates, _validity, read_ca, read_pair
 
 

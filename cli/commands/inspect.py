@@ -1,0 +1,224 @@
+"""`splitpoint inspect`."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.table import Table
+from splitpoint.codec import codecs_for
+from splitpoint.codec.codec_set import FKT
+from splitpoint.partition.bundle.bundle import Boundary, Manifest, open_bundle
+from splitpoint.partition.bundle.ladder import DEFAULT_LIMIT, Judged
+from splitpoint.partition.significant import significant
+
+from ..shell.output import human_bytes, human_count, out, print_json
+
+_BAR_CELLS = 24
+
+
+def inspect(
+    bundle: Annotated[Path, typer.Argument(help="NAME.split", show_default=False)],
+    json_: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
+) -> None:
+    """Show a bundle's layers, boundaries, bytes, codecs and digest.
+
+    The bar is what a cut after the layer would carry: short bars are the narrow places.
+    """
+    opened = open_bundle(bundle)
+    manifest = opened.manifest
+    if json_:
+        print_json(_document(manifest, opened.digest))
+        return
+    out.print(layer_table(manifest))
+    out.print(boundary_table(manifest))
+    if any(boundary.ladder for boundary in manifest.boundaries):
+        out.print(ladder_table(manifest))
+        if manifest.boundaries[0].level("jpeg") is None:
+            out.print(f"by default: {DEFAULT_LIMIT}", soft_wrap=True)
+    if manifest.has_int8:
+        out.print(int8_table(manifest))
+    out.print(f"digest {opened.digest}", soft_wrap=True)
+
+
+def layer_table(manifest: Manifest) -> Table:
+    """One row a layer, with a bar for the bytes that a cut there would carry."""
+    table = Table(title=f"{manifest.name}: layers", title_justify="left")
+    for column in ("layer", "op"):
+        table.add_column(column, overflow="fold")
+    for column in ("output", "FLOPs", "params", "crossing"):
+        table.add_column(column, justify="right", no_wrap=True)
+    table.add_column("", no_wrap=True)
+    widest = max((layer.crossing_bytes or 0 for layer in manifest.layers), default=1) or 1
+    starts = {boundary.after: boundary.id for boundary in manifest.boundaries}
+    for layer in manifest.layers:
+        crossing = layer.crossing_bytes
+        cells = 0 if crossing is None else max(1, round(_BAR_CELLS * crossing / widest))
+        boundary = starts.get(layer.name)
+        table.add_row(
+            layer.name,
+            layer.op,
+            "x".join(map(str, layer.output_shape)),
+            human_count(layer.flops),
+            human_count(layer.params) if layer.params else "",
+            "-" if crossing is None else human_bytes(crossing),
+            "█" * cells + (f" ◄ boundary {boundary}" if boundary is not None else ""),
+            style="bold" if boundary is not None else "",
+        )
+    return table
+
+
+def boundary_table(manifest: Manifest) -> Table:
+    """One row a materialised boundary."""
+    table = Table(title=f"{manifest.name}: boundaries", title_justify="left")
+    table.add_column("id", justify="right")
+    table.add_column("after", overflow="fold")
+    table.add_column("tensors", overflow="fold")
+    for column in ("raw bytes", "compute before"):
+        table.add_column(column, justify="right", no_wrap=True)
+    table.add_column("codecs", overflow="fold")
+    total = sum(segment.flops for segment in manifest.segments) or 1
+    done = 0
+    for boundary in manifest.boundaries:
+        shapes = ", ".join(
+            f"{spec.dtype} {'x'.join(map(str, spec.shape_without_batch))}"
+            for spec in boundary.tensors
+        )
+        last = boundary.id == len(manifest.segments)
+        table.add_row(
+            str(boundary.id),
+            boundary.after or "(the input)",
+            shapes,
+            human_bytes(boundary.nbytes),
+            f"{100 * done / total:.0f} %",
+            "(all on the device)" if last else _short(boundary),
+        )
+        if not last:
+            done += manifest.segments[boundary.id].flops
+    return table
+
+
+def _short(boundary: Boundary) -> str:
+    """Names of the codecs; of a ladder its ends; and what was left out, and why."""
+    own = [name for name in codecs_for(boundary.tensors) if name not in boundary.left_out]
+    levels = [level.codec for level in boundary.ladder if level.codec.startswith(FKT)]
+    words = " ".join(own + ([f"{levels[0]} to {levels[-1]}"] if levels else []))
+    return "; ".join([words, *(f"no {name}: {why}" for name, why in boundary.left_out.items())])
+
+
+def ladder_table(manifest: Manifest) -> Table:
+    """One row a calibrated codec of every boundary."""
+    judged = max(level.judged for boundary in manifest.boundaries for level in boundary.ladder)
+    table = Table(title=f"Calibrated on {judged} inputs", title_justify="left")
+    table.add_column("boundary", justify="right")
+    table.add_column("codec")
+    for column in ("bytes", "p95", "bits/value", "answers changed", "loss", "worst error",
+                   "enc ms", "dec ms"):  # fmt: skip
+        table.add_column(column, justify="right")
+    labelled = any(level.correct is not None for b in manifest.boundaries for level in b.ladder)
+    if labelled:
+        table.add_column("accuracy", justify="right")
+    for boundary in manifest.boundaries:
+        values = sum(math.prod(spec.shape) for spec in boundary.tensors)
+        for level in boundary.ladder:
+            row = [
+                str(boundary.id),
+                level.codec,
+                human_bytes(level.nbytes),
+                human_bytes(level.p95_bytes),
+                f"{8 * level.nbytes / values:.2f}",
+                _drop(level),
+                f"{level.loss:.4f}",
+                _error(level),
+                f"{level.encode_ms:.1f}",
+                f"{level.decode_ms:.1f}",
+            ]
+            if labelled and level.correct is not None:
+                row.append(f"{100 * level.correct / level.judged:.0f} %")
+            table.add_row(*row)
+    return table
+
+
+def int8_table(manifest: Manifest) -> Table:
+    """One row a boundary: what running everything before it in INT8 does to the answers."""
+    table = Table(title="INT8 on the device up to the boundary", title_justify="left")
+    for column in ("boundary", "answers changed", "loss", "worst error", "accuracy", "before"):
+        table.add_column(column, justify="right")
+    for boundary in manifest.boundaries:
+        if boundary.int8 is not None:
+            right = (boundary.int8.correct, boundary.int8.correct_before)
+            table.add_row(
+                str(boundary.id),
+                _drop(boundary.int8),
+                f"{boundary.int8.loss:.4f}",
+                _error(boundary.int8),
+                *("" if n is None else f"{100 * n / boundary.int8.judged:.0f} %" for n in right),
+            )
+    return table
+
+
+def _drop(level: Judged) -> str:
+    """`3 % (1 to 8)`: the share of changed answers and its interval."""
+    if level.drop is None or level.drop_interval is None:
+        return ""
+    low, high = (100 * end for end in level.drop_interval)
+    return f"{100 * level.drop:.0f} % ({low:.0f} to {high:.0f})"
+
+
+def _error(level: Judged) -> str:
+    return "" if level.worst_error is None else f"{significant(100 * level.worst_error, 2)} %"
+
+
+def _document(manifest: Manifest, digest: str) -> dict[str, object]:
+    return {
+        "name": manifest.name,
+        "digest": digest,
+        "layers": [
+            {
+                "name": layer.name,
+                "op": layer.op,
+                "output_shape": list(layer.output_shape),
+                "flops": layer.flops,
+                "params": layer.params,
+                "output_bytes": layer.output_bytes,
+                "crossing_bytes": layer.crossing_bytes,
+                "segment": layer.segment,
+            }
+            for layer in manifest.layers
+        ],
+        "boundaries": [
+            {
+                "id": boundary.id,
+                "after": boundary.after,
+                "tensors": [
+                    {
+                        "name": spec.name,
+                        "dtype": spec.dtype,
+                        "shape": list(spec.shape_without_batch),
+                    }
+                    for spec in boundary.tensors
+                ],
+                "bytes": boundary.nbytes,
+            }
+            for boundary in manifest.boundaries
+        ],
+        "codecs": {str(boundary.id): boundary.codecs for boundary in manifest.boundaries[:-1]},
+        "left_out": {
+            str(boundary.id): dict(boundary.left_out)
+            for boundary in manifest.boundaries
+            if boundary.left_out
+        },
+        "ladders": {
+            str(boundary.id): [level.to_json() for level in boundary.ladder]
+            for boundary in manifest.boundaries[:-1]
+        },
+        "int8": {
+            str(boundary.id): boundary.int8.to_json()
+            for boundary in manifest.boundaries
+            if boundary.int8 is not None
+        },
+        "outputs": dict(manifest.outputs),
+        "unsupported_ops": list(manifest.unsupported_ops),
+    }

@@ -1,0 +1,267 @@
+"""`splitpoint run`."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from splitpoint.edge import AutoPlan, EdgeAgent
+from splitpoint.edge.agent import DEFAULT_CACHE_MB
+from splitpoint.edge.figures.run_energy import RunEnergy
+from splitpoint.edge.figures.run_stats import RunStats
+from splitpoint.edge.sinks.sink import Sink
+from splitpoint.edge.sources.find import find_source
+from splitpoint.partition.energy.find import choose_meter
+from splitpoint.partition.energy.meter import EnergyMeter
+from splitpoint.partition.energy.power_model import PowerModel
+from splitpoint.partition.plan.link import parse_link
+from splitpoint.partition.plan.objective import Constraints, Objective
+
+from ..run.live_table import LiveTable
+from ..run.result_lines import JsonLines, OutputFiles, PlainLines
+from ..run.session import RunSession
+from ..run.summary import print_summary
+from ..shell.config_file import config_option
+from ..shell.credentials_options import Insecure, TlsCa, TlsCert, TlsKey, TokenFile, credentials_of
+from ..shell.output import err, say, setup_logging
+from .profile import names_in, power_model_of
+
+if TYPE_CHECKING:
+    from splitpoint.edge.metrics import MetricsSink
+
+
+def _command() -> Callable[..., object]:
+    return run
+
+
+def run(
+    source: Annotated[
+        str,
+        typer.Option(
+            help="Image, video, .npy or .npz file, glob, folder, watch:FOLDER, a camera's index, "
+            "rtsp://… or http://… (MJPEG), or - for paths of files on stdin, one a line.",
+            show_default=False,
+        ),
+    ],
+    config: Annotated[Path | None, config_option(_command)] = None,
+    server: Annotated[
+        str,
+        typer.Option(help="The worker, HOST:PORT; several with commas.", show_default=False),
+    ] = "",
+    tls_ca: TlsCa = None,
+    tls_cert: TlsCert = None,
+    tls_key: TlsKey = None,
+    token_file: TokenFile = None,
+    insecure: Insecure = False,
+    bundle: Annotated[
+        Path | None,
+        typer.Option(help="A local bundle instead of fetching from the worker."),
+    ] = None,
+    model: Annotated[str, typer.Option(help="Which, if the worker serves several.")] = "",
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Go on with what is written into the folder.")
+    ] = False,
+    split: Annotated[
+        str,
+        typer.Option(help="auto (measured and planned), input, local, or a boundary's number."),
+    ] = "auto",
+    codec: Annotated[
+        str,
+        typer.Option(
+            help="auto, raw, fp16, q8, q4, fkt, fkt@3, fkt-video, jpeg, jpeg@75, webp, png."
+        ),
+    ] = "auto",
+    adapt: Annotated[
+        bool, typer.Option(help="With --split auto: the plan follows the link and the load.")
+    ] = True,
+    objective: Annotated[
+        str,
+        typer.Option(help="What auto aims at: latency, energy, throughput, server-cost, or a mix."),
+    ] = "latency",
+    max_accuracy_drop: Annotated[
+        float | None,
+        typer.Option(
+            help="Most answers that may change, in %: the upper bound of what calibration saw.",
+            show_default="what a JPEG loses; without one, errors of 1 % of the largest output",
+        ),
+    ] = None,
+    max_kb_per_frame: Annotated[
+        float | None,
+        typer.Option(help="Most kB of a frame's payload; larger ones go in a coarser level."),
+    ] = None,
+    max_edge_mb: Annotated[
+        float | None, typer.Option(help="Most MB that the segments on the device may take.")
+    ] = None,
+    link: Annotated[
+        str,
+        typer.Option(
+            help="What auto plans for, as in lte or 5.85mbps,50ms.", show_default="probed"
+        ),
+    ] = "",
+    profile: Annotated[
+        Path | None,
+        typer.Option(
+            help="The device's profile for auto.",
+            show_default="measured once and kept in the cache",
+        ),
+    ] = None,
+    energy: Annotated[
+        str, typer.Option(help="auto, rapl, jetson, pi5, nvml, model or none.")
+    ] = "auto",
+    power_model: Annotated[
+        str,
+        typer.Option(
+            help="The device whose power is taken where none can be measured (modelled).",
+            show_default="the nearest to this machine",
+        ),
+    ] = "",
+    runtime: Annotated[
+        str, typer.Option(help="auto, onnxruntime, onnxruntime-int8, or torch (if installed).")
+    ] = "auto",
+    providers: Annotated[
+        str,
+        typer.Option(
+            help="onnxruntime's execution providers, as in cuda,cpu.",
+            show_default="the fastest that are here",
+        ),
+    ] = "",
+    threads: Annotated[int, typer.Option(help="The runtime's threads, 0: one a core.", min=0)] = 0,
+    slowdown: Annotated[
+        float, typer.Option(help="Stretch edge compute to play a slower device (emulated).", min=1)
+    ] = 1.0,
+    budget_ms: Annotated[
+        float, typer.Option(help="Time for a frame; near its end the device finishes it.", min=1)
+    ] = 10_000.0,
+    finish_locally: Annotated[
+        bool,
+        typer.Option(help="Finish on the device what the cloud does not answer in time."),
+    ] = True,
+    hedge: Annotated[
+        bool,
+        typer.Option(help="Begin to finish on the device what is later than 95 % of the answers."),
+    ] = False,
+    repeat: Annotated[int, typer.Option(help="Go over the files so many times.", min=1)] = 1,
+    in_flight: Annotated[
+        int, typer.Option(help="Most frames under way, 0: what the worker allows.", min=0)
+    ] = 0,
+    cache: Annotated[
+        Path | None, typer.Option(help="Where fetched segments are kept.", show_default=False)
+    ] = None,
+    max_cache_mb: Annotated[
+        float, typer.Option(help="Most MB of fetched bundles; the oldest go first.", min=0)
+    ] = DEFAULT_CACHE_MB,
+    save_outputs: Annotated[
+        Path | None, typer.Option(help="Write every frame's outputs as DIR/ID-NAME.npy.")
+    ] = None,
+    metrics_port: Annotated[
+        int | None,
+        typer.Option(help="Serve Prometheus metrics here; 0: any free port.", min=0, max=65535),
+    ] = None,
+    metrics_host: Annotated[str, typer.Option(help="The address for that.")] = "127.0.0.1",
+    json_: Annotated[
+        bool, typer.Option("--json", help="One JSON line a frame, then a summary.")
+    ] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v")] = False,
+) -> None:
+    """Run the edge agent: the device's half of every frame.
+
+    Segments are fetched from the worker once and kept in a verified cache. Ctrl-C or SIGTERM
+    finishes the frames that are under way; a second one ends at once.
+    """
+    setup_logging(verbose)
+    credentials = credentials_of(tls_ca, tls_cert, tls_key, token_file, insecure)
+    aim = Objective.parse(objective)
+    power = power_model_of(power_model)
+    constraints = Constraints(
+        max_accuracy_drop=None if max_accuracy_drop is None else max_accuracy_drop / 100,
+        max_kb_per_frame=max_kb_per_frame,
+        max_edge_mb=max_edge_mb,
+    )
+    frames = find_source(source, watch=watch, repeat=repeat)
+    needs_energy = "energy" in aim.weights
+    auto = AutoPlan(
+        objective=aim,
+        constraints=constraints,
+        link=parse_link(link) if link else None,
+        profile=profile,
+        pictures=tuple(frames.examples),
+        meter=choose_meter(energy, model=power) if needs_energy else None,
+        power=power if needs_energy else None,
+        progress=_progress,
+    )
+    agent = EdgeAgent(
+        server or None,
+        credentials=credentials,
+        bundle=bundle,
+        model=model,
+        split=split,
+        codec=codec,
+        auto=auto,
+        cache=cache,
+        max_cache_mb=max_cache_mb,
+        runtime=runtime,
+        providers=names_in(providers),
+        threads=threads,
+        slowdown=slowdown,
+        budget_ms=budget_ms,
+        finish_locally=finish_locally,
+        hedge=hedge,
+        adapt=adapt,
+        max_edge_mb=max_edge_mb,
+        max_frame_bytes=math.inf if max_kb_per_frame is None else 1e3 * max_kb_per_frame,
+    )
+    stats = RunStats()
+    spent = RunEnergy(_run_meter(energy, power, slowdown), lambda: stats.busy_ms)
+    sinks: list[Sink] = [stats]
+    if save_outputs is not None:
+        sinks.append(OutputFiles(save_outputs))
+    metrics = None if metrics_port is None else _metrics(metrics_host, metrics_port)
+    if metrics is not None:
+        sinks.append(metrics)
+    table = None
+    if json_:
+        sinks.append(JsonLines(agent, emulated=slowdown > 1))
+    elif sys.stdout.isatty() and err.is_terminal:
+        table = LiveTable(agent, spent)
+        sinks.append(table)
+    else:
+        sinks.append(PlainLines(agent))
+    session = RunSession(
+        agent=agent,
+        source=frames,
+        sinks=sinks,
+        energy=spent,
+        table=table,
+        metrics=metrics,
+        in_flight=in_flight,
+    )
+    stopped = asyncio.run(session.run())
+    print_summary(stats, spent.reading, slowdown=slowdown, as_json=json_)
+    if stats.frames and not stats.answers and not stopped:
+        raise typer.Exit(1)
+
+
+def _run_meter(energy: str, power: PowerModel, slowdown: float) -> EnergyMeter:
+    """What adds up the run's energy; a device that is played by waiting cannot be measured."""
+    meter = choose_meter(energy, model=power)
+    return power if slowdown > 1 and meter.kind == "measured" else meter
+
+
+def _metrics(host: str, port: int) -> MetricsSink:
+    from splitpoint.edge.metrics import MetricsSink
+
+    sink = MetricsSink(host, port)
+    say(f"metrics on http://{sink.address}/metrics")
+    return sink
+
+
+def _progress(what: str, done: int, total: int) -> None:
+    if done == 0:
+        say("measuring this device; the profile is kept in the cache")
+    if done < total:
+        say(f"[{done + 1}/{total}] {what}")

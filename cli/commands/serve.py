@@ -1,0 +1,232 @@
+"""`splitpoint serve`."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+import logging
+import os
+import sys
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ..shell.config_file import config_option
+from ..shell.log_lines import setup_log_lines
+from ..shell.stop_signals import Stopped, StopSignals
+from ..shell.systemd import Systemd
+
+if TYPE_CHECKING:
+    from splitpoint.cloud.frames.tracing import FrameTraces
+
+
+MAX_REPLICAS, HTTP_PORT = 8, 8000
+RAY_STREAM_S = 600.0  # else no load would ever move to a replica that is new
+
+
+def _command() -> Callable[..., object]:
+    return serve
+
+
+def serve(
+    bundles: Annotated[
+        list[Path] | None, typer.Argument(help="NAME.split …", show_default=False)
+    ] = None,
+    config: Annotated[Path | None, config_option(_command)] = None,
+    watch: Annotated[
+        Path | None,
+        typer.Option(help="Serve the bundles of this folder as they come and go, too."),
+    ] = None,
+    listen: Annotated[
+        str, typer.Option(help="HOST:PORT; port 0 takes any free one and prints it.")
+    ] = "127.0.0.1:7070",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda (every GPU) or cuda:N")] = "auto",
+    max_batch: Annotated[int, typer.Option(help="Most samples computed together.", min=1)] = 128,
+    runtime: Annotated[
+        str, typer.Option(help="auto (the faster one), torch or onnxruntime (CPU only).")
+    ] = "auto",
+    precision: Annotated[
+        str,
+        typer.Option(
+            help="auto (on a GPU the fastest whose answers are within 1 % of fp32's), fp32, tf32, "
+            "bf16 or fp16."
+        ),
+    ] = "auto",
+    max_queued_mb: Annotated[
+        int, typer.Option(help="Most megabytes of tensors that may wait.", min=1)
+    ] = 1024,
+    grace: Annotated[
+        float, typer.Option(help="Seconds to finish what was taken, on SIGTERM.", min=0)
+    ] = 10.0,
+    profile: Annotated[
+        list[Path] | None,
+        typer.Option(help="Announce the times of this profile instead of measuring at start."),
+    ] = None,
+    measure: Annotated[
+        bool,
+        typer.Option("--measure", help="Measure at start even what was measured and kept before."),
+    ] = False,
+    tls_cert: Annotated[
+        Path | None, typer.Option(help="The worker's certificate (PEM).", show_default=False)
+    ] = None,
+    tls_key: Annotated[
+        Path | None, typer.Option(help="The key of that certificate (PEM).", show_default=False)
+    ] = None,
+    client_ca: Annotated[
+        Path | None,
+        typer.Option(help="Demand a certificate of this CA from every client.", show_default=False),
+    ] = None,
+    tokens: Annotated[
+        Path | None,
+        typer.Option(help="The clients, their tokens' digests and limits.", show_default=False),
+    ] = None,
+    insecure: Annotated[
+        bool,
+        typer.Option("--insecure", help="Let anybody come who can reach the address, unencrypted."),
+    ] = False,
+    max_streams: Annotated[int, typer.Option(help="Most streams at a time.", min=1)] = 4096,
+    max_streams_per_client: Annotated[
+        int, typer.Option(help="Most streams of one client.", min=1)
+    ] = 1024,
+    idle_s: Annotated[
+        float, typer.Option(help="End a stream that was silent for so long.", min=1)
+    ] = 600.0,
+    max_age_s: Annotated[
+        float, typer.Option(help="Have clients connect anew so often, 0: never.", min=0)
+    ] = 0.0,
+    metrics: Annotated[
+        str, typer.Option(help="Serve Prometheus metrics at HOST:PORT.", show_default="nowhere")
+    ] = "",
+    traces: Annotated[
+        str,
+        typer.Option(
+            help="Send OpenTelemetry spans of frames to the OTLP collector at HOST:PORT.",
+            show_default="nowhere",
+        ),
+    ] = "",
+    log_format: Annotated[str, typer.Option(help="text, or json: one object a line.")] = "text",
+    reflection: Annotated[bool, typer.Option(help="Offer gRPC server reflection.")] = False,
+    ray: Annotated[
+        bool, typer.Option("--ray", help="Serve as replicas on Ray (docs/scale-out.md).")
+    ] = False,
+    replicas: Annotated[str, typer.Option(help="With --ray: how many, or auto.")] = "1",
+    max_replicas: Annotated[
+        int, typer.Option(help="With --replicas auto: the most.", min=1)
+    ] = MAX_REPLICAS,
+    http_port: Annotated[
+        int, typer.Option(help="With --ray: port of Ray's HTTP proxy, on loopback.", min=1)
+    ] = HTTP_PORT,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log every client.")] = False,
+) -> None:
+    """Run the cloud worker: finish the inference of many edges.
+
+    Prints "listening on HOST:PORT" when it is ready. SIGTERM and Ctrl-C drain: what was taken is
+    answered, then it exits 0. A second one ends it at once.
+    """
+    from splitpoint.cloud.access.security import Security
+    from splitpoint.cloud.frames.lifetime import StreamLimits
+
+    tell = setup_log_lines(log_format, verbose)
+    if ray:
+        from .serve_on_ray import serve_on_ray
+
+        plain = {
+            "--profile": profile, "--reflection": reflection, "--watch": watch,
+            "--tls-cert": tls_cert, "--tls-key": tls_key, "--client-ca": client_ca,
+            "--metrics": metrics, "--traces": traces,
+        }  # fmt: skip
+        if any(plain.values()):
+            names = ", ".join(name for name, given in plain.items() if given)
+            raise typer.BadParameter(f"not for --ray: {names}")
+        serve_on_ray(
+            listen, tell, http_port=http_port, replicas=replicas, max_replicas=max_replicas,
+            insecure=insecure, bundles=[str(bundle.resolve()) for bundle in bundles or []],
+            device=device, runtime=runtime, precision=precision, max_batch=max_batch,
+            max_queued_mb=max_queued_mb, grace_s=grace, max_streams=max_streams,
+            max_streams_per_client=max_streams_per_client, idle_s=idle_s, measure=measure,
+            max_stream_s=max_age_s or RAY_STREAM_S, tokens=str(tokens.resolve()) if tokens else "",
+        )  # fmt: skip
+        return
+    of_ray = {
+        "--replicas": replicas != "1", "--max-replicas": max_replicas != MAX_REPLICAS,
+        "--http-port": http_port != HTTP_PORT,
+    }  # fmt: skip
+    if any(of_ray.values()):
+        names = ", ".join(name for name, given in of_ray.items() if given)
+        raise typer.BadParameter(f"only with --ray: {names}")
+    from splitpoint.cloud.compute.kept_times import KeptTimes  # and with it torch
+
+    main = _serve(
+        bundles or [],
+        tell,
+        listen=listen,
+        device=device,
+        runtime=runtime,
+        precision=precision,
+        max_batch=max_batch,
+        max_queued_bytes=max_queued_mb << 20,
+        grace_s=grace,
+        reflection=reflection,
+        profiles=profile or [],
+        kept=KeptTimes(measure=measure),
+        security=Security(
+            tls_cert=tls_cert,
+            tls_key=tls_key,
+            client_ca=client_ca,
+            tokens=tokens,
+            insecure=insecure,
+        ),
+        limits=StreamLimits(
+            max_streams=max_streams,
+            max_streams_per_client=max_streams_per_client,
+            idle_s=idle_s,
+            max_age_s=max_age_s,
+        ),
+        watch=watch,
+        metrics=metrics,
+        traces=_traces(traces) if traces else None,
+    )
+    if importlib.util.find_spec("uvloop") is not None:  # faster, but not made for every platform
+        import uvloop
+
+        uvloop.run(main)
+    else:
+        asyncio.run(main)
+    # All is answered, closed and told. What Python would do now, to take torch apart, lasts up to
+    # seconds, and pulls the ground from under a thread that is still inside a runtime.
+    logging.shutdown()
+    sys.stderr.flush()
+    os._exit(0)
+
+
+def _traces(endpoint: str) -> FrameTraces:
+    from splitpoint.cloud.frames.tracing import otlp_traces  # the extra otel
+
+    return otlp_traces(endpoint)
+
+
+async def _serve(bundles: list[Path], tell: Callable[[str], None], **options: Any) -> None:
+    from splitpoint.cloud.worker import Worker
+
+    systemd = Systemd()
+    with StopSignals() as stop:
+        worker = Worker(bundles, progress=tell, **options)
+        async with AsyncExitStack() as stack:
+            try:
+                await stop.unless_requested(stack.enter_async_context(worker))
+            except Stopped:
+                tell("stopped before the models were loaded")
+                return
+            if worker.metrics_address:
+                tell(f"metrics on http://{worker.metrics_address}/metrics")
+            tell(f"listening on {worker.address}")
+            systemd.ready()
+            alive = asyncio.create_task(systemd.keep_alive())
+            await stop.wait()
+            alive.cancel()
+            systemd.stopping()
+            tell("draining")
+        tell("stopped")

@@ -1,0 +1,106 @@
+"""What a run is doing, as a table on the terminal that keeps up with it."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable
+
+import numpy as np
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+from splitpoint.edge import EdgeAgent, Outcome, Result
+from splitpoint.edge.figures.run_energy import RunEnergy
+from splitpoint.partition.significant import significant
+
+from ..shell.output import err
+from .result_lines import best_answer
+
+# Long enough for a p99 that means something, short enough to follow what changes.
+WINDOW, RATE_S, LAST = 512, 5.0, 3
+
+
+class LiveTable:
+    """A sink that shows the last frames on stderr; `refresh` redraws, some times a second."""
+
+    def __init__(
+        self,
+        agent: EdgeAgent,
+        energy: RunEnergy,
+        *,
+        console: Console = err,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._agent, self._energy, self._clock = agent, energy, clock
+        self._outcomes = dict.fromkeys(Outcome, 0)
+        self._times: deque[float] = deque(maxlen=WINDOW)
+        self._ended: deque[float] = deque(maxlen=WINDOW)
+        self._last: deque[str] = deque(maxlen=LAST)
+        self._codec = ""
+        self._switch = ""
+        self._began = clock()
+        self._live = Live(console=console, auto_refresh=False, transient=True)
+
+    def add(self, result: Result) -> None:
+        """Remembers what the table shows of it."""
+        self._outcomes[result.outcome] += 1
+        self._ended.append(self._clock())
+        self._codec = result.codec
+        if result.outputs:
+            self._times.append(result.total_ms)
+        self._last.append(
+            f"{result.id}  {best_answer(self._agent, result)}  {result.total_ms:.1f} ms"
+        )
+
+    def switched(self, why: str) -> None:
+        """Shows why the plan has changed."""
+        self._switch = why
+
+    def refresh(self) -> None:
+        """Draws the table again; the first time it starts to."""
+        self._live.start()
+        self._live.update(self.table(), refresh=True)
+
+    def close(self) -> None:
+        """Takes the table away."""
+        self._live.stop()
+
+    def table(self) -> Table:
+        """The table as it is now."""
+        agent, reading = self._agent, self._energy.reading
+        boundary = agent.manifest.boundaries[agent.plan.boundary]
+        uplink = agent.uplink_mbps
+        rows = {
+            "frames": f"{sum(self._outcomes.values())}, {self._rate():.1f} a second",
+            "outcomes": ", ".join(f"{n} {o.value}" for o, n in self._outcomes.items() if n),
+            "split": f"boundary {boundary.id} after {boundary.after or 'the input'}",
+            "codec": self._codec or agent.plan.codec,
+            "uplink": "" if uplink is None else f"{significant(uplink)} Mbit/s",
+            "latency": self._latency(),
+            "energy": ""
+            if reading.mj is None
+            else f"{reading.mj / 1e3:.1f} J ({reading.kind}, {reading.meter})",
+            "switched": self._switch,
+            "last": "\n".join(self._last),
+        }
+        table = Table(title=agent.manifest.name, show_header=False, box=None, title_justify="left")
+        for name, text in rows.items():
+            if text:
+                table.add_row(name, Text(text))  # a file's name is no markup
+        return table
+
+    def _rate(self) -> float:
+        """Frames a second over the last seconds."""
+        now = self._clock()
+        recent = [ended for ended in self._ended if now - ended <= RATE_S]
+        if len(recent) == WINDOW:  # there may have been more
+            return (WINDOW - 1) / max(now - recent[0], 1e-3)
+        return len(recent) / max(min(RATE_S, now - self._began), 1e-3)
+
+    def _latency(self) -> str:
+        if not self._times:
+            return ""
+        p50, p95, p99 = np.percentile(self._times, (50, 95, 99))
+        return f"p50 {p50:.1f} ms, p95 {p95:.1f} ms, p99 {p99:.1f} ms (last {len(self._times)})"

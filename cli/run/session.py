@@ -1,0 +1,128 @@
+"""One run of the edge agent, from its start to its last frame."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager, suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from splitpoint.edge import EdgeAgent
+from splitpoint.edge.figures.run_energy import RunEnergy
+from splitpoint.edge.sinks.sink import Sink
+from splitpoint.edge.sources.source import InputFeed, Source
+from splitpoint.partition.significant import significant
+
+from ..shell.output import say
+from ..shell.stop_signals import Stopped, StopSignals
+from ..shell.systemd import Systemd
+from .live_table import LiveTable
+
+if TYPE_CHECKING:
+    from splitpoint.edge.metrics import MetricsSink
+
+REFRESH_S, ENERGY_S = 0.25, 5.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunSession:
+    """Feeds an agent from a source and its results to the sinks.
+
+    The table and the metrics are also told what no result tells.
+    """
+
+    agent: EdgeAgent
+    source: Source
+    sinks: Sequence[Sink]
+    energy: RunEnergy
+    table: LiveTable | None
+    metrics: MetricsSink | None
+    in_flight: int
+
+    async def run(self) -> bool:
+        """Until the source ends or the user stops it: whether it was the user.
+
+        Frames that were taken are finished either way, and the sinks are closed.
+        """
+        systemd = Systemd()
+        with StopSignals("stopping: frames under way are finished (again: at once)") as stop:
+            async with AsyncExitStack() as stack:
+                stack.callback(self._close_sinks)
+                stack.push_async_callback(self.source.close)
+                with suppress(Stopped):
+                    await stop.unless_requested(self.source.open())
+                    await stop.unless_requested(stack.enter_async_context(self.agent))
+                    feed = InputFeed.of(self.agent.manifest)
+                    self._say_plan()
+                    self.agent.on_switch = self._switched
+                    await stack.enter_async_context(self._followed(systemd))
+                    frames = stop.until_requested(self.source.frames(feed))
+                    results = self.agent.stream(frames, self.in_flight, live=self.source.live)
+                    await stack.enter_async_context(aclosing(results))
+                    systemd.ready()
+                    async for result in results:
+                        for sink in self.sinks:
+                            sink.add(result)
+                systemd.stopping()
+            return stop.requested
+
+    def _say_plan(self) -> None:
+        agent = self.agent
+        boundary = agent.manifest.boundaries[agent.plan.boundary]
+        say(
+            f"{agent.manifest.name}: boundary {boundary.id} after {boundary.after or 'the input'}, "
+            f"codec {agent.plan.codec}, in {agent.plan.runtime} ({agent.plan.why})"
+        )
+        if agent.link is not None:
+            say(
+                f"planned for {significant(agent.link.uplink_mbps)} Mbit/s up, "
+                f"{significant(agent.link.round_trip_ms)} ms round trip ({agent.link.source})"
+            )
+
+    def _switched(self, why: str) -> None:
+        say(why)
+        if self.table is not None:
+            self.table.switched(why)
+        if self.metrics is not None:
+            self.metrics.switched()
+
+    @asynccontextmanager
+    async def _followed(self, systemd: Systemd) -> AsyncIterator[None]:
+        """While it is entered, what changes between results is followed too."""
+        ended = asyncio.Event()
+        if self.metrics is not None:
+            self.metrics.follow(self.agent)
+        self.energy.start()
+        energy = asyncio.create_task(self._follow_energy(ended))
+        others = [asyncio.create_task(systemd.keep_alive())]
+        if self.table is not None:
+            others.append(asyncio.create_task(self._follow_table(self.table)))
+        try:
+            yield
+        finally:
+            ended.set()
+            await energy  # a sensor that is being read is not left in the middle
+            for task in others:
+                task.cancel()
+            await asyncio.gather(*others, return_exceptions=True)
+
+    async def _follow_energy(self, ended: asyncio.Event) -> None:
+        while True:
+            with suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(ended.wait(), ENERGY_S)
+            last = ended.is_set()
+            reading = await self.energy.read(last=last)
+            if self.metrics is not None:
+                self.metrics.energy(reading)
+            if last:
+                return
+
+    async def _follow_table(self, table: LiveTable) -> None:
+        while True:
+            table.refresh()
+            await asyncio.sleep(REFRESH_S)
+
+    def _close_sinks(self) -> None:
+        for sink in self.sinks:
+            sink.close()

@@ -1,0 +1,4 @@
+"""What all commands share with the shell: output, log lines, configuration, signals, pipes.
+
+May import: codec, edge, partition, proto.
+"""

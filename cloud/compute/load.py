@@ -1,0 +1,206 @@
+"""From a bundle on disk to a model that is loaded, warm, and whose times are known."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from splitpoint.codec import CodecSource
+from splitpoint.partition.bundle.bundle import MANIFEST, Bundle, open_bundle
+from splitpoint.partition.bundle.codec_tables import codecs_of
+from splitpoint.partition.profile.cloud_times import CloudTimes
+from splitpoint.partition.profile.measure import measure_server, warm_up
+from splitpoint.partition.profile.profile import Profile
+from splitpoint.partition.run.chain import SegmentChain
+from splitpoint.proto.frames import Boundaries
+
+from ..errors import ServeError
+from .checked_chain import CheckedChain
+from .choose_chain import choose_chain, precision_of
+from .kept_times import Conditions, KeptTimes, conditions_here
+from .measure_batches import batch_sizes, expected_s, measure_batches, run_once
+from .memory import is_out_of_memory
+from .precision import AUTO
+from .runner import Runner
+from .served_model import ServedModel
+from .timing import Timing
+
+Check = Callable[[], None]
+Progress = Callable[[str], None]
+
+AGAIN_S = 24 * 3600.0  # what was measured so long ago is measured again when there is time
+SERVER_S = 4.0  # what measuring one sample and the codecs takes at most
+
+
+def load_model(
+    folder: Path,
+    device: torch.device,
+    *,
+    runtime: str = AUTO,
+    precision: str = AUTO,
+    max_batch: int,
+    profiles: dict[str, Profile],
+    progress: Progress,
+    kept: KeptTimes | None = None,
+    check: Check = lambda: None,
+) -> ServedModel:
+    """Loads the bundle in `folder`, with the times that were `kept`, or are measured now.
+
+    A profile of it, out of `profiles`, is announced. What `check` raises, between two segments,
+    ends it. Raises `BundleError` for a damaged bundle, `ServeError` for one that does not fit here.
+    """
+    check()
+    bundle = open_bundle(folder)
+    manifest = bundle.manifest
+    progress(f"loading {manifest.name} ({bundle.digest[:12]})")
+    try:
+        profile = profiles.get(bundle.digest)
+        if profile is not None and runtime == AUTO:
+            runtime = profile.runtime
+        conditions = conditions_here(
+            bundle,
+            device,
+            runtime=runtime,
+            precision=precision,
+            max_batch=max_batch,
+            profile=profile is not None,
+        )
+        timing = kept.find(conditions, len(manifest.segments)) if kept is not None else None
+        if timing is not None:
+            runtime, precision = timing.runtime, timing.precision
+        chain = choose_chain(
+            bundle,
+            device,
+            runtime=runtime,
+            precision=precision,
+            max_batch=max_batch,
+            progress=progress,
+            check=check,
+        )
+        if profile is not None:
+            _check_runtime(profile, manifest.name, chain.runtime)
+        loaded = _Loaded(
+            bundle=bundle,
+            chain=chain,
+            codecs=codecs_of(manifest, bundle.folder),
+            sizes=[] if device.type == "cpu" else batch_sizes(max_batch),
+            profile=profile,
+            conditions=conditions,
+            kept=kept,
+        )
+        timing = None if timing is None else loaded.warmed(timing, check)
+        is_known = timing is not None
+        timing = timing or loaded.measure(check, progress)
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        raise ServeError(
+            f"{manifest.name} does not fit into the memory of {device}",
+            "serve fewer models, or use --device cpu",
+        ) from error
+    progress(f"{manifest.name}: {_speed(timing, chain)}{', as measured before' * is_known}")
+    is_fresh = timing.batches.steady and abs(time.time() - timing.at_s) < AGAIN_S
+    return ServedModel(
+        bundle=bundle,
+        runner=Runner(chain, loaded.boundaries, loaded.sizes),
+        times=timing.announced,
+        batch_times=timing.batches.times,
+        boundaries=loaded.boundaries,
+        codecs=loaded.codecs,
+        manifest_bytes=bundle.path(MANIFEST).stat().st_size,
+        measure_again=None if is_fresh else loaded.measure_again,
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Loaded:
+    """A model that is about to be served, and can be measured."""
+
+    bundle: Bundle
+    chain: SegmentChain
+    codecs: CodecSource
+    sizes: list[int]
+    profile: Profile | None
+    conditions: Conditions
+    kept: KeptTimes | None
+
+    @property
+    def boundaries(self) -> Boundaries:
+        """Their tensors."""
+        return [boundary.tensors for boundary in self.bundle.manifest.boundaries]
+
+    def measure(
+        self, check: Check, progress: Progress = lambda line: None, *, again: bool = False
+    ) -> Timing:
+        """Times everything, and keeps that: of what is measured `again`, only what is steady."""
+        name, max_batch = self.bundle.manifest.name, self.conditions.max_batch
+        chain = CheckedChain(self.chain, check)
+        warm_up(self.bundle, chain)
+        runner = Runner(chain, self.boundaries, self.sizes)
+        start = time.perf_counter()
+        run_once(self.bundle, runner, 1)
+        alone_s = time.perf_counter() - start
+        seconds = expected_s(alone_s, max_batch) + (SERVER_S if self.profile is None else 0.0)
+        progress(f"{name}: measuring what segments and batches take here, about {seconds:.0f} s")
+        if self.profile is None:
+            announced = measure_server(self.bundle, chain, self.codecs)
+        else:
+            announced = CloudTimes.from_profile(self.profile)
+        timing = Timing(
+            runtime=self.chain.runtime,
+            precision=precision_of(self.chain),
+            announced=announced,
+            batches=measure_batches(
+                self.bundle,
+                runner,
+                max_batch,
+                lambda size: progress(f"{name}: timing batches of {size}"),
+            ),
+            at_s=time.time(),
+        )
+        if self.kept is not None and (timing.batches.steady or not again):
+            self.kept.keep(self.conditions, timing)
+        return timing
+
+    def measure_again(self, check: Check) -> Timing | None:
+        """The same on a worker that serves; None where something else took the device's time."""
+        timing = self.measure(check, again=True)
+        return timing if timing.batches.steady else None
+
+    def warmed(self, timing: Timing, check: Check) -> Timing | None:
+        """Has run whatever frames will need; `timing` with what a profile says instead.
+
+        None where memory does not suffice any more for its batches.
+        """
+        chain = CheckedChain(self.chain, check)
+        warm_up(self.bundle, chain)
+        try:
+            run_once(self.bundle, Runner(chain, self.boundaries, self.sizes), timing.batches.limit)
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            return None
+        if self.profile is None:
+            return timing
+        return timing.announcing(CloudTimes.from_profile(self.profile))
+
+
+def _speed(timing: Timing, chain: SegmentChain) -> str:
+    found = timing.batches.round_s
+    most = max(found)
+    return (
+        f"{1e3 * found[1]:.1f} ms a frame, {1e3 * found[most] / most:.1f} ms in batches of {most}, "
+        f"in {chain.runtime} on {chain.device}"
+    )
+
+
+def _check_runtime(profile: Profile, name: str, runtime: str) -> None:
+    if profile.runtime != runtime:
+        raise ServeError(
+            f"the profile of {name} was measured in {profile.runtime}",
+            f"measure it with `splitpoint profile --runtime {runtime}`, or serve with "
+            f"--runtime {profile.runtime}",
+        )

@@ -1,0 +1,34 @@
+"""A bundle that a worker has loaded and timed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from splitpoint.codec import CodecSource
+from splitpoint.partition.bundle.bundle import Bundle
+from splitpoint.partition.profile.cloud_times import CloudTimes
+from splitpoint.proto.frames import Boundaries
+
+from ..schedule.batch_times import BatchTimes
+from .runner import Runner
+from .timing import Timing
+
+
+@dataclass(kw_only=True, eq=False)
+class ServedModel:
+    """A bundle that is loaded and timed.
+
+    `measure_again`, where that is due, measures its times anew on the compute thread: None where
+    they were disturbed. It calls what it is given between whatever it times; what that raises ends
+    it.
+    """
+
+    bundle: Bundle
+    runner: Runner
+    times: CloudTimes
+    batch_times: BatchTimes
+    boundaries: Boundaries
+    codecs: CodecSource
+    manifest_bytes: int = 0
+    measure_again: Callable[[Callable[[], None]], Timing | None] | None = None

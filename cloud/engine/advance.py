@@ -1,0 +1,114 @@
+"""One step of a batch: what one request breaks, or has no memory for, it alone pays for."""
+
+from __future__ import annotations
+
+import logging
+import time
+from dataclasses import dataclass
+
+from splitpoint.codec import Array
+from splitpoint.proto import splitpoint_pb2 as pb
+from splitpoint.proto.frames import FrameError
+
+from ..brief_log import FRAMES
+from ..compute.memory import is_out_of_memory
+from ..compute.served_model import ServedModel
+from ..schedule.schedule import Step
+from .isolate import run_isolated
+from .request import Request
+from .running_batch import Flight, reunited
+
+log = logging.getLogger(FRAMES)
+
+Answer = tuple[Request, "dict[str, Array] | FrameError"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Advanced:
+    """What became of a batch in one step. There was memory for `room` samples at a time."""
+
+    progress: Flight | None  # who goes on, if anybody
+    answers: list[Answer]  # of those who do not
+    failed: list[Request]  # those of them who have no outputs
+    room: int
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether everything failed."""
+        return self.progress is None and len(self.failed) == len(self.answers)
+
+
+def advance(step: Step[Request], began_s: float) -> Advanced:
+    """Runs a step. Where it fails it is run in halves, and without memory in smaller pieces."""
+    model = step.batch.jobs[0].model
+    runner, segment, room = model.runner, step.segment, step.room
+    flight: Flight = step.batch.progress or Flight()
+    flight.joining = step.joining
+    for request in flight.joining:
+        request.started_s = began_s
+
+    def run(part: Flight) -> Flight:
+        nonlocal room
+        while True:
+            try:
+                return part.run(runner, segment, room)
+            except Exception as error:
+                size = min(part.samples, room)
+                if size < 2 or not is_out_of_memory(error):
+                    raise
+                room = size // 2
+
+    flights, failures = run_isolated(run, lambda part: part.halves(runner, segment), flight)
+    try:
+        after = reunited(runner, segment + 1, flights)
+    except Exception as error:  # noqa: BLE001 - they fit alone, but not together
+        failures += [(part, error) for part in flights]
+        after = Flight()
+    _blame(failures, len(flight.requests))
+    answers: list[Answer] = [
+        (request, _why_failed(model, error))
+        for part, error in failures
+        for request in part.requests
+    ]
+    failed = [request for request, _ in answers]
+    if step.is_last and after.aboard:
+        found, are_good = _outputs(after)
+        answers += found
+        if not are_good:
+            failed += after.aboard
+        after = Flight()
+    progress = after if after.aboard else None
+    return Advanced(progress=progress, answers=answers, failed=failed, room=room)
+
+
+def _blame(failures: list[tuple[Flight, Exception]], requests: int) -> None:
+    """Notes who broke a batch of so many requests: not where all of several failed."""
+    failed = sum(len(part.requests) for part, _ in failures)
+    if failed == requests > 1:
+        return
+    for part, error in failures:
+        if not is_out_of_memory(error):
+            for request in part.requests:
+                request.broke()
+
+
+def _outputs(flight: Flight) -> tuple[list[Answer], bool]:
+    """The batch is at the end: to each its own, if they are good. A GPU is waited for here."""
+    requests, model, are_good = flight.aboard, flight.aboard[0].model, True
+    try:
+        outputs = model.runner.answers(flight.state, [request.samples for request in requests])
+        answers: list[Answer] = list(zip(requests, outputs, strict=True))
+    except Exception as error:  # noqa: BLE001 - a device can fail here too
+        answers = [(request, _why_failed(model, error)) for request in requests]
+        are_good = False
+    now_s = time.perf_counter()
+    for request in requests:
+        request.finished_s, request.batch_computed = now_s, flight.samples
+    return answers, are_good
+
+
+def _why_failed(model: ServedModel, error: Exception) -> FrameError:
+    """What a client is told. What else the error says, as of files, is for the log."""
+    name = model.bundle.manifest.name
+    log.warning("%s: a frame failed: %r", name, error, extra={"model": name})
+    return FrameError(pb.INTERNAL, f"computing failed ({type(error).__name__})")

@@ -1,0 +1,300 @@
+"""Runs what the schedule says, in a thread of its own. Every request is answered.
+
+What one request breaks, it alone pays for: a batch that fails is run again in halves, a kernel that
+does not come back is left behind with its thread, and what nobody thought of costs the batch that
+it befell. The thread is watched from the event loop, and replaced when it is lost.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import TypeVar, cast
+
+from splitpoint.proto import splitpoint_pb2 as pb
+from splitpoint.proto.frames import FrameError
+
+from ..compute.served_model import ServedModel
+from ..errors import ServeError
+from ..schedule.job import Job, Timed
+from ..schedule.schedule import Schedule, Step
+from .advance import Answer, advance
+from .calls import Calls
+from .compute_thread import ComputeThread
+from .doubts import Doubts, run_trial
+from .request import Request
+
+log = logging.getLogger("splitpoint.cloud")
+_T = TypeVar("_T")
+
+# A step that takes longer than this, and so many times what it should, does not come back.
+HUNG_S, HUNG_TIMES = 10.0, 20.0
+WATCH_S = 0.25
+LAST_CALL_S = 0.5  # that a model that is being loaded holds up the end
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Running:
+    """What the thread does now: a step, or without one a trial of `model`."""
+
+    model: ServedModel
+    step: Step[Request] | None
+    began_s: float
+    limit_s: float
+
+
+class Computing:
+    """The compute thread of one device. `lock` is to be held by who changes the schedule."""
+
+    def __init__(self, schedule: Schedule[Request], hung_s: float) -> None:
+        self._schedule, self._hung_s = schedule, hung_s
+        self.lock = threading.Lock()
+        self._doubts = Doubts()
+        self._running: _Running | None = None
+        self._wake = threading.Condition()
+        self.calls = Calls()
+        self.restarts = self.errors = 0
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._watching: asyncio.Task[None] | None = None
+        self._thread = self._new_thread()
+
+    def start(self) -> None:
+        """Begins with frames; answers are given on the running event loop."""
+        self._loop = asyncio.get_running_loop()
+        self._watching = asyncio.create_task(self._watch(), name="watchdog")
+        self.notify()
+
+    async def stop(self) -> None:
+        """Ends after the step that is being computed; what waits gets STOPPING."""
+        if self._watching is not None:
+            self._watching.cancel()
+            await asyncio.gather(self._watching, return_exceptions=True)
+        with self.lock:
+            self._thread.leave()
+            most_s = LAST_CALL_S if self._running is None else self._hung_s
+        self.notify()
+        self.calls.close(ServeError("the worker is stopping", "start it again"))
+        await asyncio.to_thread(self._thread.join, most_s)
+        with self.lock:
+            self._running = None
+            left = self._schedule.clear()
+        stopping = FrameError(pb.STOPPING, "the worker is stopping")
+        self._tell([(request, stopping) for request in left])
+
+    def call(self, function: Callable[[], _T]) -> Future[_T]:
+        """Has `function` called between two steps; `ServeError` where that will not be."""
+        future = self.calls.add(function)
+        self.notify()
+        return future
+
+    def notify(self) -> None:
+        """There is something to do."""
+        with self._wake:
+            self._wake.notify_all()
+
+    def can_compute(self, model: Timed) -> bool:
+        """Whether the thread lives and is free, and `model` worked when it was last tried."""
+        is_free = self._thread.is_alive and not self.calls.has_run_for(self._hung_s)
+        return is_free and not self._doubts.has_confirmed(model)
+
+    def forget(self, model: ServedModel) -> None:
+        """The model is served no longer. The lock is to be held."""
+        self._doubts.remove(model)
+
+    def unexpected(self, what: str, error: BaseException) -> FrameError:
+        """Notes an exception that nobody thought of, and gives what its frames are told."""
+        self.errors += 1
+        log.error("%s failed", what, exc_info=error)
+        return FrameError(pb.INTERNAL, f"{what} failed ({type(error).__name__})")
+
+    # In the thread. -------------------------------------------------------------------------
+
+    def _new_thread(self) -> ComputeThread:
+        thread = ComputeThread(self._round, self._recover)
+        thread.start()
+        return thread
+
+    def _round(self, me: ComputeThread) -> None:
+        """Does one thing, or waits until there is one to do."""
+        if self.calls.run_next():
+            with self.lock:
+                self._schedule.rest()  # that was nothing of the frames'
+            return
+        if self._loop is not None and (self._try_model(me) or self._work(me)):
+            return
+        with self.lock:
+            due_s = self._doubts.next_due_s
+        with self._wake:
+            to_do = self.calls or (self._loop is not None and self._schedule.queued)
+            if not (to_do or me.is_left):
+                self._wake.wait(None if due_s == math.inf else max(due_s - time.perf_counter(), 0))
+
+    def _work(self, me: ComputeThread) -> bool:
+        """Runs one step of the plan; False where there is none."""
+        with self.lock:
+            if me.is_left:
+                return False
+            step, dropped = self._schedule.next(time.perf_counter())
+            running = None if step is None else self._begin(step.batch.jobs[0].model, step)
+        self._give([(request, _why_dropped(request)) for request in dropped])
+        if step is None or running is None:
+            return False
+        after = advance(step, running.began_s)
+        now_s = time.perf_counter()
+        with self.lock:
+            if self._running is not running:
+                return True  # it was given up: nobody waits for it any more
+            if after.room < step.room:
+                self._schedule.shrink(running.model, after.room)
+            if after.is_lost:
+                self._doubts.failed(now_s, running.model)
+            else:
+                self._doubts.computed(running.model)
+            step.batch.progress = after.progress
+            self._schedule.done(now_s, now_s - running.began_s, after.failed)
+            self._running = None
+        self._give(after.answers)
+        return True
+
+    def _try_model(self, me: ComputeThread) -> bool:
+        """Tries a model that is in doubt; False where none is due."""
+        with self.lock:
+            model = None if me.is_left else self._doubts.due(time.perf_counter())
+            if model is None:
+                return False
+            running = self._begin(cast(ServedModel, model), None)
+        failed: BaseException | None = None
+        try:
+            run_trial(running.model)
+        except BaseException as error:  # noqa: BLE001 - it is what the trial is for
+            failed = error
+        with self.lock:
+            if self._running is not running:
+                return True
+            self._running = None
+            if failed is None:
+                self._doubts.remove(running.model)
+                return True
+            self._doubts.confirm(time.perf_counter(), running.model)
+            lost = self._schedule.clear(running.model)
+        self._say_lost(running.model, lost, repr(failed))
+        return True
+
+    def _begin(self, model: ServedModel, step: Step[Request] | None) -> _Running:
+        """From here on the watchdog looks at it. The lock is held."""
+        planned_s = model.batch_times.suffix_s(0, 1) if step is None else step.planned_s
+        limit_s = max(self._hung_s, HUNG_TIMES * planned_s)
+        self._running = _Running(
+            model=model, step=step, began_s=time.perf_counter(), limit_s=limit_s
+        )
+        return self._running
+
+    def _recover(self, me: ComputeThread, error: BaseException) -> None:
+        """The batch that was worked on is answered, and the thread goes on without it."""
+        why = self.unexpected("computing", error)
+        with self.lock:
+            if me.is_left:
+                return
+            running, self._running = self._running, None
+            step = running.step if running is not None else None
+            jobs = self._schedule.abandon(step.batch if step is not None else None)
+        if step is not None:  # some may have left the batch already
+            jobs += [request for request in step.carried + step.joining if request not in jobs]
+        self._give([(request, why) for request in jobs])
+        if not jobs:
+            time.sleep(WATCH_S)  # it may happen again at once
+
+    # On the event loop. ---------------------------------------------------------------------
+
+    async def _watch(self) -> None:
+        """Replaces a thread that does not come back, or is gone."""
+        while True:
+            await asyncio.sleep(WATCH_S)
+            try:
+                running = self._running
+                if running is not None and time.perf_counter() - running.began_s > running.limit_s:
+                    self._leave_behind(running)
+                if not self._thread.is_alive:
+                    self._replace_thread()
+                if self.calls.has_run_for(self._hung_s) and self._schedule.queued:
+                    self._send_away()
+            except Exception as error:  # noqa: BLE001 - noted, and it is tried again
+                self.unexpected("watching the compute thread", error)
+
+    def _leave_behind(self, running: _Running) -> None:
+        """A kernel does not come back: its thread is left with it."""
+        with self.lock:
+            if self._running is not running:
+                return  # it has just ended
+            self._running = None
+            self._thread.leave()
+            hung = self._schedule.give_up() if running.step is not None else []
+            self._doubts.hung(time.perf_counter(), running.model)
+            is_lost = self._doubts.has_confirmed(running.model)
+            lost = self._schedule.clear(running.model) if is_lost else []
+        why = f"did not come back in {running.limit_s:.3g} s"
+        log.error("%s %s", f"a batch of {len(hung)}" if hung else "a trial", why)
+        for request in hung:
+            request.broke()
+        self._give([(request, FrameError(pb.INTERNAL, f"computing {why}")) for request in hung])
+        if is_lost:
+            self._say_lost(running.model, lost, why)
+
+    def _send_away(self) -> None:
+        """A model takes long to load, if it ever comes to an end: nobody waits for that."""
+        with self.lock:
+            if self._running is not None:
+                return  # it has just ended
+            waiting = self._schedule.clear()
+        busy = FrameError(pb.OVERLOADED, "loading or measuring a model takes long")
+        self._give([(request, busy) for request in waiting])
+
+    def _replace_thread(self) -> None:
+        if not self._thread.is_left:
+            with self.lock:
+                self._thread.leave()
+                self._running = None
+                lost = self._schedule.clear()
+            log.error("the compute thread has ended, and %d frames with it", len(lost))
+            error = FrameError(pb.INTERNAL, "the thread that computes has ended")
+            self._give([(request, error) for request in lost])
+        self._thread = self._new_thread()
+        self.restarts += 1
+
+    def _say_lost(self, model: ServedModel, lost: list[Request], why: str) -> None:
+        name = model.bundle.manifest.name
+        log.error("%s cannot be computed any more, it is tried again: %s", name, why)
+        error = FrameError(pb.INTERNAL, "the model cannot be computed at the moment")
+        self._give([(request, error) for request in lost])
+
+    def _give(self, answers: list[Answer]) -> None:
+        """On the event loop; one that has ended has no one who waits."""
+        if not answers or self._loop is None:
+            return
+        try:
+            self._loop.call_soon_threadsafe(self._tell, answers)
+        except RuntimeError:
+            log.warning("%d answers come after the end", len(answers))
+
+    def _tell(self, answers: list[Answer]) -> None:
+        """One that cannot take its answer is no reason to stop for the others; each gets one."""
+        for request, result in answers:
+            if request.is_answered:
+                continue
+            request.is_answered = True
+            try:
+                request.answer(request, result)
+            except Exception as error:  # noqa: BLE001 - noted
+                self.unexpected("giving an answer", error)
+
+
+def _why_dropped(job: Job) -> FrameError:
+    if job.cancelled:
+        return FrameError(pb.CANCELLED, "cancelled by its sender")
+    return FrameError(pb.EXPIRED, "its budget would run out before it is done")

@@ -1,0 +1,91 @@
+"""Models that may not be computable any more, until a trial shows that they are.
+
+A kernel that does not come back may be one frame's fault, or the device is lost; the same with
+steps that fail one after the other. A sample of zeros tells: it is nobody's fault.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from weakref import WeakKeyDictionary
+
+import numpy as np
+
+from ..compute.served_model import ServedModel
+from ..schedule.job import Timed
+
+# Steps of a model that failed as a whole, without any between them that did not.
+MOST_FAILED = 8
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 300.0
+
+
+@dataclass(slots=True)
+class _Doubt:
+    due_s: float
+    pause_s: float
+    is_confirmed: bool = False
+
+
+class Doubts:
+    """Which models are to be tried, and when: at once, then after pauses that double.
+
+    Not for several threads at a time.
+    """
+
+    def __init__(self) -> None:
+        self._doubts: WeakKeyDictionary[Timed, _Doubt] = WeakKeyDictionary()
+        self._failed: WeakKeyDictionary[Timed, int] = WeakKeyDictionary()
+
+    def computed(self, model: Timed) -> None:
+        """A step came back with something to go on with."""
+        self._failed.pop(model, None)
+
+    def failed(self, now_s: float, model: Timed) -> None:
+        """A step failed as a whole."""
+        count = self._failed[model] = self._failed.get(model, 0) + 1
+        if count >= MOST_FAILED and model not in self._doubts:
+            self._doubts[model] = _Doubt(now_s, FIRST_PAUSE_S)
+
+    def hung(self, now_s: float, model: Timed) -> None:
+        """A step, or a trial, did not come back."""
+        if model in self._doubts:
+            self.confirm(now_s, model)
+        else:
+            self._doubts[model] = _Doubt(now_s, FIRST_PAUSE_S)
+
+    def confirm(self, now_s: float, model: Timed) -> None:
+        """A trial failed."""
+        doubt = self._doubts.get(model)
+        if doubt is not None:  # and not forgotten meanwhile
+            doubt.is_confirmed, doubt.due_s = True, now_s + doubt.pause_s
+            doubt.pause_s = min(2 * doubt.pause_s, LONGEST_PAUSE_S)
+
+    def remove(self, model: Timed) -> None:
+        """A trial succeeded, or the model is served no longer."""
+        self._doubts.pop(model, None)
+        self._failed.pop(model, None)
+
+    def due(self, now_s: float) -> Timed | None:
+        """A model that is to be tried now."""
+        return next((m for m, doubt in self._doubts.items() if doubt.due_s <= now_s), None)
+
+    @property
+    def next_due_s(self) -> float:
+        """When the next trial is due; infinite without any."""
+        return min((doubt.due_s for doubt in self._doubts.values()), default=math.inf)
+
+    def has_confirmed(self, model: Timed) -> bool:
+        """Whether the model could not be computed when it was last tried."""
+        doubt = self._doubts.get(model)
+        return doubt is not None and doubt.is_confirmed
+
+
+def run_trial(model: ServedModel) -> None:
+    """Computes one sample of zeros from the input to the end; raises what goes wrong."""
+    runner, boundaries = model.runner, model.boundaries
+    values = {spec.name: np.zeros(spec.shape_at(1), spec.numpy_dtype) for spec in boundaries[0]}
+    state = runner.enter(0, [values])
+    for segment in range(len(boundaries) - 1):
+        state = runner.step(segment, state, 1)
+    runner.answers(state, [1])

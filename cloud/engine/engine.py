@@ -1,0 +1,207 @@
+"""One device for many clients: takes their requests, and tells how long others would wait.
+
+Requests run together from where they meet (see `schedule`), in a thread of their own (see
+`computing`). Every one that was taken is answered.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import math
+import time
+from collections.abc import Callable
+from typing import Any, TypeVar
+from weakref import WeakKeyDictionary
+
+from splitpoint.proto import splitpoint_pb2 as pb
+from splitpoint.proto.frames import FrameError
+
+from ..compute.served_model import ServedModel
+from ..errors import Interrupted
+from ..schedule.job import Job, Timed
+from ..schedule.outlook import Batching, Refused
+from ..schedule.schedule import Schedule
+from .computing import HUNG_S, Computing
+from .request import Request
+
+_T = TypeVar("_T")
+_J = TypeVar("_J", bound=Job)
+_Told = dict[bool, tuple[float, pb.Load]]  # when and what, by whether others give way
+
+LOAD_EVERY_S = 0.003  # is what is said of the load worked out again
+
+
+class Engine:
+    """Runs requests until it is stopped. Use it from one event loop; `start` before `submit`."""
+
+    def __init__(
+        self,
+        *,
+        max_batch: int,
+        max_queued_bytes: int,
+        batching: Batching = Batching.SUFFIX,
+        hung_s: float = HUNG_S,
+    ) -> None:
+        self._schedule = Schedule[Request](max_batch, batching)
+        self._max_queued_bytes = max_queued_bytes
+        self._computing = Computing(self._schedule, hung_s)
+        self._loads: WeakKeyDictionary[object, _Told] = WeakKeyDictionary()
+        self._stopping = False
+
+    async def on_compute_thread(self, function: Callable[..., _T], *args: Any) -> _T:
+        """The result of `function`, from the thread that computes every batch.
+
+        A model is loaded and timed there too: each thread that has run torch keeps helpers of its
+        own, and with two sets on few cores every batch after a pause takes up to twice as long.
+        `ServeError` where the engine is stopped before that.
+        """
+        future = self._computing.call(functools.partial(function, *args))
+        return await asyncio.wrap_future(future)
+
+    async def measure_again(self, model: ServedModel, is_wanted: Callable[[], bool]) -> bool:
+        """Measures a model that is served where that is due, and plans with that from then on.
+
+        False, and all is as before, where a frame came meanwhile or it was not wanted any more.
+        What the measurement raises is raised, and it is not due again.
+        """
+        measure = model.measure_again
+        if measure is None:
+            return True
+
+        def check() -> None:
+            if self._schedule.queued or self._stopping or not is_wanted():
+                raise Interrupted("something else is to be done")
+            self._computing.calls.goes_on()
+
+        try:
+            timing = await self.on_compute_thread(measure, check)
+        except Interrupted:
+            return False
+        except Exception:
+            model.measure_again = None
+            raise
+        with self._computing.lock:
+            if timing is None or self._schedule.queued:  # frames were planned with the old times
+                return False
+            model.times, model.batch_times = timing.announced, timing.batches.times
+            model.measure_again = None
+            self._schedule.rates.slowdown = 1.0  # what was learned was of the old times
+            self._loads.clear()
+        return True
+
+    def start(self) -> None:
+        """Begins to compute; answers are given on the running event loop."""
+        self._computing.start()
+
+    async def stop(self) -> None:
+        """Ends after the step that is being computed; what waits gets STOPPING."""
+        self._stopping = True
+        await self._computing.stop()
+
+    def can_compute(self, model: Timed) -> bool:
+        """Whether frames of `model` are taken: it could be computed when that was last tried."""
+        return self._computing.can_compute(model)
+
+    @property
+    def restarts(self) -> int:
+        """Of the compute thread: each after a step that did not come back, or when it had ended."""
+        return self._computing.restarts
+
+    @property
+    def errors(self) -> int:
+        """Exceptions that nobody thought of. Each cost the frames that it befell."""
+        return self._computing.errors
+
+    def submit(self, request: Request) -> None:
+        """Takes a request; `FrameError` (OVERLOADED) at once when it could not be kept."""
+        self._plan(request, self._schedule.offer)
+        self._computing.notify()
+
+    def check(self, job: Job) -> None:
+        """`FrameError` (OVERLOADED) for what `submit` would not take: decoding is in vain."""
+        self._plan(job, self._schedule.check)
+
+    def _plan(self, job: _J, plan: Callable[[float, _J], object]) -> None:
+        if not self.can_compute(job.model):
+            raise FrameError(pb.OVERLOADED, "nothing can be computed here at the moment")
+        with self._computing.lock:
+            waiting = self._schedule.nbytes
+            if waiting and waiting + job.nbytes > self._max_queued_bytes:
+                raise FrameError(pb.OVERLOADED, f"{waiting / 1e6:.0f} MB wait already")
+            try:
+                plan(time.perf_counter(), job)
+            except Refused as refused:
+                raise FrameError(pb.OVERLOADED, str(refused)) from refused
+            except Exception as error:
+                raise self._computing.unexpected("planning a frame", error) from error
+
+    def load(self, model: ServedModel | None = None, client: str | None = None) -> pb.Load:
+        """How busy the device is now, and how long a frame of `model` would wait.
+
+        That is one of `client`, or else of the client that has most frames here. Without waits
+        where those cannot be said, as where its frames are not taken.
+        """
+        now_s = time.perf_counter()
+        about = self if model is None else model
+        with self._computing.lock:
+            schedule = self._schedule
+            goes_first = client is not None and schedule.goes_first(client)
+            told = self._loads.setdefault(about, {})
+            known = told.get(goes_first)
+            if known is not None and now_s - known[0] < LOAD_EVERY_S:
+                return known[1]
+            found = pb.Load(
+                queued=schedule.queued,
+                utilisation=schedule.rates.busy(now_s),
+                slowdown=schedule.rates.slowdown,
+            )
+            if model is not None and self.can_compute(model):
+                try:
+                    waits = [
+                        1e3 * schedule.wait_s(now_s, model, boundary, goes_first=goes_first)
+                        for boundary in range(len(model.boundaries) - 1)
+                    ]
+                except Exception as error:  # noqa: BLE001 - it is noted
+                    self._computing.unexpected("telling the load", error)
+                else:
+                    found.wait_ms.extend(waits)
+                    found.queue_ms = max(waits)
+            told[goes_first] = now_s, found
+        return found
+
+    def alone_s(self, model: ServedModel, boundary: int, samples: int) -> float:
+        """What a frame would take here now, without any other."""
+        with self._computing.lock:
+            return self._schedule.alone_s(model, boundary, samples)
+
+    def wait_s(self, model: ServedModel, boundary: int, client: str) -> float:
+        """How long one of `client` would wait now; infinite where it would not be computed."""
+        if not self.can_compute(model):
+            return math.inf
+        with self._computing.lock:
+            try:
+                goes_first = self._schedule.goes_first(client)
+                return self._schedule.wait_s(
+                    time.perf_counter(), model, boundary, goes_first=goes_first
+                )
+            except Exception as error:  # noqa: BLE001 - it is noted
+                self._computing.unexpected("telling a wait", error)
+                return math.inf
+
+    @property
+    def queued(self) -> int:
+        """Frames that were taken and are not answered."""
+        return self._schedule.queued
+
+    @property
+    def queued_bytes(self) -> int:
+        """Of the tensors of all frames that were taken and are not answered."""
+        return self._schedule.nbytes
+
+    def forget(self, model: ServedModel) -> None:
+        """The model is served no longer: nothing here keeps it in memory."""
+        with self._computing.lock:
+            self._schedule.forget(model)
+            self._computing.forget(model)
+            self._loads.pop(model, None)

@@ -1,0 +1,192 @@
+"""A stream's frames from when they were found good to their answers: decoded, then computed."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import math
+import time
+from collections.abc import Callable
+from dataclasses import replace
+
+from splitpoint.codec import Array, codec_named
+from splitpoint.codec.fkt.video import FktVideo, VideoStream
+from splitpoint.proto import splitpoint_pb2 as pb
+from splitpoint.proto.frames import CheckedFrame, FrameError
+from splitpoint.proto.limits import MAX_CREDITS
+
+from ..access.caller import Caller
+from ..access.quotas import ClientUse
+from ..compute.served_model import ServedModel
+from ..compute.unpack import Values
+from ..engine.request import Request
+from ..schedule.job import Job
+from ..unexpected import Stage
+from .answers import Answers
+from .arrival import Arrival
+from .decoders import Decoding
+from .held import Held
+from .tools import Tools
+
+_RAW = codec_named("raw")
+
+
+class FrameWork:
+    """Has each frame answered once; `refused` is told of what fails before an engine has it."""
+
+    def __init__(
+        self,
+        tools: Tools,
+        model: ServedModel,
+        caller: Caller,
+        use: ClientUse,
+        answers: Answers,
+        refused: Callable[[Arrival, Exception, Stage], None],
+    ) -> None:
+        self._tools, self._model, self._caller, self._use = tools, model, caller, use
+        self._answers, self._refused = answers, refused
+        self._held = Held()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._video: tuple[tuple[int, str], VideoStream] | None = None
+        self._turn = asyncio.Lock()  # video frames are decoded in the order in which they came
+
+    def __len__(self) -> int:
+        """How many frames have no answer yet."""
+        return len(self._held)
+
+    def cancel(self, frame_id: int) -> bool:
+        """Nobody waits for that frame any more; False where nobody did before."""
+        return self._held.cancel(frame_id)
+
+    async def settled(self) -> None:
+        """Until all frames have their answers."""
+        await self._held.settled()
+
+    async def close(self) -> None:
+        """Nobody waits for anything any more."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._use.release(self._held.drop_all())
+
+    def take(self, frame: CheckedFrame, arrival: Arrival) -> None:
+        """Begins with a frame; raises `FrameError`, or whatever goes wrong, for one not taken."""
+        if frame.id in self._held:
+            raise FrameError(pb.MALFORMED, f"frame id {frame.id} is still unanswered")
+        if len(self._held) >= MAX_CREDITS:
+            raise FrameError(pb.OVERLOADED, f"{MAX_CREDITS} frames of this stream are unanswered")
+        digest = self._model.bundle.digest
+        if self._tools.quarantine.holds(digest, frame.boundary, frame.payloads):
+            raise FrameError(pb.INTERNAL, "the same frame broke a batch a moment ago")
+        in_order = isinstance(frame.codec, FktVideo)
+        if isinstance(frame.codec, FktVideo):
+            frame = replace(frame, codec=self._video_stream(frame.boundary, frame.codec))
+        is_raw = frame.codec is _RAW
+        if not is_raw:
+            self._check_room(frame, arrival)
+        self._use.hold(frame.nbytes)
+        self._held.add(frame.id, frame.nbytes)
+        arrival.read_s = arrival.decode_began_s = time.perf_counter()
+        if is_raw:
+            try:
+                self._submit(frame, frame.decode(), arrival)
+            except BaseException:
+                self._drop(frame.id)
+                raise
+        else:  # everything else takes long enough to be worth another thread
+            task = asyncio.create_task(self._decode(frame, arrival, in_order))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    def _check_room(self, frame: CheckedFrame, arrival: Arrival) -> None:
+        """`FrameError` (OVERLOADED) where decoding would be in vain, or take others' room."""
+        decoders = self._tools.decoders
+        decoders.check(self._caller, _bytes_of(frame))
+        self._tools.engine.check(self._model, Job(
+            model=self._model, boundary=frame.boundary, samples=frame.batch, nbytes=frame.nbytes,
+            deadline_s=_deadline_s(arrival, frame), client=self._caller.share,
+            decoding_s=decoders.device_s(self._caller),
+        ))  # fmt: skip
+
+    def _video_stream(self, boundary: int, codec: FktVideo) -> VideoStream:
+        """The memory of the boundary and codec that this stream uses now; it has one at a time."""
+        if self._video is None or self._video[0] != (boundary, codec.name):
+            self._video = ((boundary, codec.name), codec.new_stream())
+        return self._video[1]
+
+    async def _decode(self, frame: CheckedFrame, arrival: Arrival, in_order: bool) -> None:
+        try:
+            decoding = self._decoding(frame, arrival, in_order)
+            async with self._turn if in_order else contextlib.nullcontext():
+                values = await self._tools.decoders.run(decoding)
+            self._submit(frame, values, arrival)
+        except Exception as error:  # noqa: BLE001 - each is answered
+            self._drop(frame.id)
+            self._refused(arrival, error, Stage.DECODE)
+
+    def _decoding(self, frame: CheckedFrame, arrival: Arrival, in_order: bool) -> Decoding:
+        device_s = self._tools.engine.alone_s(self._model, frame.boundary, frame.batch)
+        deadline_s = _deadline_s(arrival, frame)
+        read = frame.packed if self._model.runner.unpacks else frame.decode
+
+        def in_vain() -> FrameError | None:
+            if in_order:
+                return None  # those behind it build on it, whether anybody waits for it or not
+            if self._held.is_cancelled(frame.id):
+                return FrameError(pb.CANCELLED, "cancelled by its sender")
+            if time.perf_counter() + device_s > deadline_s:
+                return FrameError(pb.EXPIRED, "its budget would run out before it is done")
+            return None
+
+        def decode() -> Values:
+            arrival.decode_began_s = time.perf_counter()
+            return read()
+
+        return Decoding(
+            caller=self._caller,
+            nbytes=_bytes_of(frame),
+            device_s=device_s,
+            in_vain=in_vain,
+            decode=decode,
+        )
+
+    def _submit(self, frame: CheckedFrame, values: Values, arrival: Arrival) -> None:
+        arrival.decoded_s = time.perf_counter()
+        digest, quarantine = self._model.bundle.digest, self._tools.quarantine
+
+        def answer(job: Request, result: dict[str, Array] | FrameError) -> None:
+            if not arrival.is_answered:
+                self._drop(frame.id)
+                self._answers.give(arrival, result, job)
+
+        job = Request(
+            model=arrival.model,
+            boundary=frame.boundary,
+            samples=frame.batch,
+            deadline_s=_deadline_s(arrival, frame),
+            client=self._caller.share,
+            nbytes=frame.nbytes,
+            values=values,
+            answer=answer,
+            broke=lambda: quarantine.add(digest, frame.boundary, frame.payloads),
+        )
+        job.cancelled = self._held.is_cancelled(frame.id)
+        try:
+            self._tools.engine.submit(job)
+        except BaseException:
+            job.cancelled = True  # it may have been queued before that went wrong
+            raise
+        self._held.queued(frame.id, job)
+
+    def _drop(self, frame_id: int) -> None:
+        self._use.release(self._held.drop(frame_id))
+
+
+def _bytes_of(frame: CheckedFrame) -> int:
+    """What a frame holds while it waits to be decoded, and then decoded."""
+    return sum(map(len, frame.payloads)) + frame.nbytes
+
+
+def _deadline_s(arrival: Arrival, frame: CheckedFrame) -> float:
+    """When the frame's budget ends; infinite without one."""
+    return arrival.arrived_s + frame.budget_ms / 1e3 if frame.budget_ms else math.inf

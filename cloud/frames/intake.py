@@ -1,0 +1,119 @@
+"""Takes the messages of one stream, in their order.
+
+Whatever goes wrong with one, thought of or not, becomes that one's error reply: the stream and
+every other frame live on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+
+from splitpoint.proto import splitpoint_pb2 as pb
+from splitpoint.proto.frames import CheckedFrame, FrameError, check_frame, parse_client
+from splitpoint.proto.limits import MAX_BATCH_PER_FRAME
+
+from ..access.caller import Caller
+from ..access.quotas import ClientUse, StreamUse
+from ..compute.served_model import ServedModel
+from ..unexpected import Stage
+from .answers import Answers
+from .arrival import Arrival
+from .frame_work import FrameWork
+from .tools import Tools
+
+# Checking a frame means to sum up its bytes, a millisecond for each million of them. That is as
+# long as the event loop may be kept from everybody else; more is done in a thread, without Python's
+# lock.
+LARGE_BYTES = 1_000_000
+# W3C's has 55 characters, those of later versions a few more.
+_TRACEPARENT = 100
+# Answers that are no fault of the frame's: it was taken, and its time or its sender's patience ran
+# out while it waited.
+_TAKEN = frozenset({pb.EXPIRED, pb.CANCELLED})
+
+
+class Intake:
+    """Of the messages after the handshake. `send` takes what is to be written.
+
+    `is_over` says whether the stream is so old that it takes no frames any more.
+    """
+
+    def __init__(
+        self,
+        tools: Tools,
+        model: ServedModel,
+        caller: Caller,
+        use: ClientUse,
+        send: Callable[[bytes], int],
+        is_over: Callable[[], bool],
+    ) -> None:
+        self._tools, self._model, self._caller, self._is_over = tools, model, caller, is_over
+        self._use, self._stream_use = use, StreamUse(use)
+        self._figures = tools.figures.of(model)
+        self._answers = Answers(
+            tools.engine, tools.figures, tools.traces, model.times, caller.share, send
+        )
+        self.work = FrameWork(tools, model, caller, use, self._answers, self._refuse)
+
+    @property
+    def pause_s(self) -> float:
+        """Seconds in which nothing is to be read: too much of what came was in vain."""
+        return self._stream_use.pause_s
+
+    async def receive(self, data: bytes, index: int) -> None:
+        """Takes message number `index`."""
+        arrival = Arrival(
+            index=index,
+            arrived_s=time.perf_counter(),
+            model=self._model,
+            at=self._figures.elsewhere,
+        )
+        try:
+            await self._take(data, arrival)
+        except Exception as error:  # noqa: BLE001 - each is answered
+            self._refuse(arrival, error, Stage.RECEIVE)
+        arrival.at.bytes_received += len(data)
+
+    async def _take(self, data: bytes, arrival: Arrival) -> None:
+        message = parse_client(data)
+        kind = message.WhichOneof("kind")
+        if kind == "frame":
+            frame = message.frame
+            arrival.frame_id = frame.id
+            arrival.at = self._figures.at(frame.boundary)
+            if self._tools.traces is not None and len(frame.traceparent) <= _TRACEPARENT:
+                arrival.traceparent = frame.traceparent
+            self._use.request()  # before anything that costs more than this
+            self.work.take(await self._checked(frame, len(data)), arrival)
+        elif kind == "cancel":
+            if not self.work.cancel(message.cancel.id):
+                self._stream_use.in_vain()
+        elif kind == "probe":
+            self._stream_use.probe()
+            self._answers.echo(self._model, message.probe.id)
+        else:
+            raise FrameError(pb.MALFORMED, "Hello may be said once")
+
+    async def _checked(self, frame: pb.Frame, nbytes: int) -> CheckedFrame:
+        model = self._model
+        if self._tools.is_draining(model):
+            raise FrameError(pb.STOPPING, "the worker is stopping")
+        if self._is_over():
+            raise FrameError(pb.STOPPING, "this stream is as old as it may be; open another")
+        given = (frame, model.boundaries, MAX_BATCH_PER_FRAME, model.codecs)
+        if nbytes > LARGE_BYTES:
+            return await asyncio.to_thread(check_frame, *given)
+        return check_frame(*given)
+
+    def _refuse(self, arrival: Arrival, error: Exception, stage: Stage) -> None:
+        """Answers a message that was not taken, or did not get as far as an engine."""
+        if not isinstance(error, FrameError):
+            error = self._tools.figures.unexpected.caught(
+                stage, error, client=self._caller.share, frame=arrival.frame_id,
+                model=self._model.bundle.manifest.name,
+            )  # fmt: skip
+        if error.status not in _TAKEN:
+            self._stream_use.in_vain()
+        self._answers.give(arrival, error)

@@ -1,0 +1,170 @@
+"""One replica: the bundles, an engine and the service, behind Ray Serve's proxy.
+
+Ray calls the methods by their names on the wire. It tells a replica nothing when it is to stop, but
+waits until its calls have ended, which streams do not by themselves; see `_stopping`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import logging
+import os
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+from grpc_health.v1 import health_pb2
+from ray import serve
+from splitpoint.partition.run.torch_chain import describe_device, pick_device
+from threadpoolctl import threadpool_limits
+
+from ..access.security import Security
+from ..compute.kept_times import KeptTimes
+from ..compute.load import load_model
+from ..compute.precision import check_precision
+from ..compute.served_model import ServedModel
+from ..engine.engine import Engine
+from ..engine.engines import Engines
+from ..engine.measure_again import measure_again
+from ..figures import Figures
+from ..frames.decoders import Decoders
+from ..frames.lifetime import StreamLimits
+from ..wire.ray_call import CallInfo, Raw, RayCall, one
+from ..wire.service import SplitService
+from .options import APP, DEPLOYMENT, RayOptions
+from .policy import UTILISATION, WAIT
+
+log = logging.getLogger("splitpoint.cloud")
+
+# Ray asks a replica that runs for its health this often, and one that is to stop not any more.
+HEALTH_S = 1.0
+SILENT_S = 3.5 * HEALTH_S
+# Between telling a device that its stream ends, and reading no more of it: what was on its way
+# then is answered, too.
+LAST_CALL_S = 0.25
+
+
+class SplitReplica:
+    """Serves until Ray stops it. Constructing it loads, times and starts everything."""
+
+    async def __init__(self, options: RayOptions) -> None:  # type: ignore[misc]  # Ray waits
+        threadpool_limits(1, "blas")  # the cores are the engine's
+        self._options = options
+        self._device = pick_device(options.device)
+        check_precision(options.precision, self._device)
+        engine = Engine(max_batch=options.max_batch, max_queued_bytes=options.max_queued_mb << 20)
+        self._engine = Engines([engine])
+        self._models: dict[str, ServedModel] = {}
+        for folder in options.bundles:
+            model = await self._engine.load_model(functools.partial(self._load, Path(folder)))
+            self._models[model.bundle.digest] = model
+        self._service = SplitService(
+            self._models,
+            self._engine,
+            Decoders(max(2, (os.cpu_count() or 2) // 2), options.max_queued_mb << 20),
+            describe_device(self._device),
+            access=Security(
+                tokens=Path(options.tokens) if options.tokens else None, insecure=True
+            ).access(),
+            limits=StreamLimits(
+                max_streams=options.max_streams,
+                max_streams_per_client=options.max_streams_per_client,
+                idle_s=options.idle_s,
+                max_age_s=options.max_stream_s,
+            ),
+            figures=Figures(),
+        )
+        self._service.open = True
+        self._engine.start()
+        self._calls: set[RayCall] = set()
+        self._draining = False
+        self._asked_s = time.monotonic()
+        self._tasks = [  # Ray ends the process with them
+            asyncio.create_task(self._drain_when_stopped()),
+            asyncio.create_task(measure_again(self._models, self._engine)),
+        ]
+
+    def _load(self, folder: Path, _number: int) -> ServedModel:
+        options = self._options
+        return load_model(
+            folder,
+            self._device,
+            runtime=options.runtime,
+            precision=options.precision,
+            max_batch=options.max_batch,
+            profiles={},
+            progress=log.info,
+            kept=KeptTimes(measure=options.measure),
+        )
+
+    # What is called over the wire. ----------------------------------------------------------
+
+    async def Describe(self, data: bytes, grpc_context: CallInfo) -> Raw:
+        """What is served, and how busy this replica is."""
+        call = RayCall(one(data), grpc_context)
+        return Raw((await self._service.describe(None, call)).SerializeToString())
+
+    async def Fetch(self, data: bytes, grpc_context: CallInfo) -> AsyncIterator[Raw]:
+        """A file of a bundle in chunks."""
+        call = RayCall(one(data), grpc_context)
+        async for chunk in call.answers(self._service.fetch(None, call)):
+            yield chunk
+
+    async def Infer(self, messages: Any, grpc_context: CallInfo) -> AsyncIterator[Raw]:
+        """A stream of frames, until the client ends it, it is old, or the replica stops."""
+        call = RayCall(messages, grpc_context)
+        self._calls.add(call)
+        try:
+            async for answer in call.answers(self._service.infer(None, call)):
+                yield answer
+        finally:
+            self._calls.discard(call)
+
+    async def Check(self, data: bytes) -> Raw:
+        """gRPC's health service, for balancers in front of the proxy."""
+        answer = health_pb2.HealthCheckResponse
+        status = answer.SERVING if self._engine.can_compute else answer.NOT_SERVING
+        return Raw(answer(status=status).SerializeToString())
+
+    # What Ray asks. -------------------------------------------------------------------------
+
+    async def check_health(self) -> None:
+        """Ray has this replica serve; it raises nothing, for a hung kernel costs no replica."""
+        self._asked_s = time.monotonic()
+
+    async def record_autoscaling_stats(self) -> dict[str, float]:
+        """What the policy goes by: the longest wait of any model's frame, and the busy share."""
+        loads = [self._engine.load(model) for model in self._models.values()]
+        return {
+            WAIT: max(load.queue_ms for load in loads),
+            UTILISATION: max(load.utilisation for load in loads),
+        }
+
+    # How a stream ends. ---------------------------------------------------------------------
+
+    async def _drain_when_stopped(self) -> None:
+        while not self._draining:
+            await asyncio.sleep(HEALTH_S / 4)
+            if time.monotonic() - self._asked_s > SILENT_S:
+                try:
+                    self._draining = await asyncio.to_thread(_stopping)
+                except Exception as error:  # noqa: BLE001 - whatever Ray raises, frames go on
+                    log.info("Ray's controller does not answer: %r", error)
+                    await asyncio.sleep(HEALTH_S)
+        await asyncio.gather(
+            self._service.drain(self._options.grace_s, reopen=True), asyncio.sleep(LAST_CALL_S)
+        )
+        for call in self._calls:
+            call.close()
+
+
+def _stopping() -> bool:
+    """Whether replicas are being stopped: one that also is not asked for its health is among them.
+
+    Silence alone may as well be a controller that is away, during which frames are to go on.
+    """
+    application = serve.status().applications.get(APP)
+    deployment = application.deployments.get(DEPLOYMENT) if application is not None else None
+    return deployment is None or bool(deployment.replica_states.get("STOPPING"))

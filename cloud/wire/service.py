@@ -1,0 +1,284 @@
+"""The gRPC service: Describe, Fetch and Infer over the served models."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections.abc import Callable, Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import grpc
+from splitpoint.partition.bundle.bundle import MANIFEST
+from splitpoint.proto import splitpoint_pb2 as pb
+from splitpoint.proto.limits import CHUNK_BYTES, PROTOCOL, SERVICE
+
+from ..access.access import Access, AccessError
+from ..access.quotas import ClientUse, ClientUses, Places
+from ..access.refusals import Refusal
+from ..access.tokens import Client
+from ..access.visitors import Visitors
+from ..compute.served_model import ServedModel
+from ..engine.engines import Engines
+from ..engine.quarantine import Quarantine
+from ..figures import Figures
+from ..frames.answers import load_of
+from ..frames.decoders import Decoders
+from ..frames.lifetime import StreamLimits
+from ..frames.tools import Tools
+from .abort import abort
+from .ask import Answering, read_request
+from .guard import guarded
+from .stream import InferStream
+
+if TYPE_CHECKING:
+    from ..frames.tracing import FrameTraces
+
+log = logging.getLogger("splitpoint.cloud")
+
+PAUSE_S = 0.01
+# Of all downloads together, what is read and not taken yet. Pieces are smaller where many load.
+UNSENT_BYTES, LEAST_CHUNK_BYTES = 64 << 20, 16 << 10
+MOST_ASKING = 64  # clients whose request is on its way
+
+
+class SplitService:
+    """The worker's methods. `models` are by bundle digest."""
+
+    def __init__(
+        self,
+        models: Mapping[str, ServedModel],
+        engine: Engines,
+        decoders: Decoders,
+        device: str,
+        *,
+        access: Access,
+        limits: StreamLimits,
+        figures: Figures,
+        traces: FrameTraces | None = None,
+    ) -> None:
+        self._models, self._engine = models, engine
+        self._device, self._access, self._limits = device, access, limits
+        self._refusals = figures.refusals
+        self._uses = ClientUses(self._refusals)
+        self._stream_places, self._fetch_places = [
+            Places(limits.max_streams, limits.max_streams_per_client) for _ in range(2)
+        ]
+        self._asking, self._answering = Visitors(MOST_ASKING), Answering()
+        self.quarantine = Quarantine()
+        self._tools = Tools(
+            models=models,
+            engine=engine,
+            decoders=decoders,
+            quarantine=self.quarantine,
+            figures=figures,
+            traces=traces,
+            limits=limits,
+            is_draining=self._is_draining,
+        )
+        self.open = False  # until then the models are being loaded
+        self._draining = False
+        self._leaving: set[ServedModel] = set()
+        self._streams: set[InferStream] = set()
+
+    def handler(self) -> grpc.GenericRpcHandler:
+        """The methods as gRPC wants them.
+
+        What comes is plain bytes: a message that cannot be parsed must cost its sender an error
+        reply, and not everybody's stream. Requests are read by the methods themselves, once they
+        know who asks.
+        """
+        return grpc.method_handlers_generic_handler(
+            SERVICE,
+            {
+                "Describe": grpc.stream_stream_rpc_method_handler(
+                    self._answering.method(self.describe),
+                    response_serializer=pb.DescribeReply.SerializeToString,
+                ),
+                "Fetch": grpc.stream_stream_rpc_method_handler(
+                    self.fetch, response_serializer=pb.Chunk.SerializeToString
+                ),
+                "Infer": grpc.stream_stream_rpc_method_handler(self.infer),
+            },
+        )
+
+    @guarded
+    async def describe(self, _requests: Any, context: Any) -> pb.DescribeReply:
+        """What this client may use; any version of the protocol may ask, to learn of ours."""
+        client = await self._admit(context)
+        await read_request(context, pb.DescribeRequest, self._asking, client.name)
+        models = {
+            digest: model
+            for digest, model in self._models.items()
+            if client.may_use(model.bundle.manifest.name, digest)
+        }
+        loads = {
+            digest: load_of(self._engine, model, client.name, self._tools.figures)
+            for digest, model in models.items()
+        }
+        return pb.DescribeReply(
+            protocol=PROTOCOL,
+            server=f"splitpoint {version('splitpoint')}",
+            models=[
+                pb.ModelInfo(
+                    name=model.bundle.manifest.name,
+                    digest=digest,
+                    manifest_bytes=model.manifest_bytes,
+                    segment_ms=model.times.segment_ms,
+                    device=self._device,
+                    segment_p95_ms=model.times.segment_p95_ms,
+                    decode=[
+                        pb.DecodeTime(boundary=boundary, codec=codec, ms=ms)
+                        for (boundary, codec), ms in model.times.decode_ms.items()
+                    ],
+                    load=loads[digest],
+                )
+                for digest, model in models.items()
+            ],
+            load=max(filter(None, loads.values()), key=lambda load: load.queue_ms, default=None),
+        )
+
+    @guarded
+    async def fetch(self, _requests: Any, context: Any) -> None:
+        """One file of a bundle in chunks, from the requested offset on."""
+        client = await self._admit(context)
+        request = await read_request(context, pb.FetchRequest, self._asking, client.name)
+        model = self._models.get(request.digest)
+        if model is not None and not client.may_use(model.bundle.manifest.name, request.digest):
+            self._refusals.count(Refusal.MODEL)
+            await abort(
+                context,
+                grpc.StatusCode.PERMISSION_DENIED,
+                f"{client.name} may not use the model {model.bundle.manifest.name}",
+            )
+        path = self._file(request)
+        if path is None:
+            await abort(
+                context,
+                grpc.StatusCode.NOT_FOUND,
+                f"no file {request.sha256[:12]} in a bundle {request.digest[:12]} here",
+            )
+        try:
+            with self._fetch_places.taken(client):
+                await self._send_file(path, request.offset, context)
+                return
+        except AccessError as error:
+            await self._refuse(context, error)
+        except OSError as error:  # as of a share that is away, or a bundle that was moved
+            log.warning("%s cannot be sent: %s", path, error.strerror or error)
+        await abort(
+            context,
+            grpc.StatusCode.UNAVAILABLE,
+            f"the file {request.sha256[:12]} cannot be read here now; try another worker",
+        )
+
+    async def _send_file(self, path: Path, offset: int, context: Any) -> None:
+        with path.open("rb") as stream:
+            total = os.fstat(stream.fileno()).st_size
+            if offset > total:
+                await abort(
+                    context,
+                    grpc.StatusCode.INVALID_ARGUMENT,
+                    f"offset {offset} lies beyond the file's {total} bytes",
+                )
+            stream.seek(offset)
+            while data := await asyncio.to_thread(stream.read, self._chunk_bytes()):
+                chunk = pb.Chunk(offset=offset, total=total, data=data)
+                try:
+                    await asyncio.wait_for(context.write(chunk), self._limits.idle_s)
+                except asyncio.TimeoutError:
+                    self._refusals.count(Refusal.STALLED_FETCH)
+                    await abort(
+                        context,
+                        grpc.StatusCode.DEADLINE_EXCEEDED,
+                        f"nothing was read for {self._limits.idle_s:g} s",
+                    )
+                offset += len(data)
+
+    def _chunk_bytes(self) -> int:
+        share = UNSENT_BYTES // max(len(self._fetch_places), 1)
+        return max(min(CHUNK_BYTES, share), LEAST_CHUNK_BYTES)
+
+    @guarded
+    async def infer(self, _requests: Any, context: Any) -> None:
+        """One stream of frames."""
+        client = await self._admit(context)
+        if self._draining:
+            self._refusals.count(Refusal.STOPPING)
+            await abort(context, grpc.StatusCode.UNAVAILABLE, "the worker is stopping")
+        try:
+            with self._stream_places.taken(client), self._uses.of(client) as use:
+                await self._serve_stream(use, context)
+        except AccessError as error:
+            await self._refuse(context, error)
+
+    async def _serve_stream(self, use: ClientUse, context: Any) -> None:
+        stream = InferStream(context, self._tools, use)
+        self._streams.add(stream)
+        try:
+            end = await stream.serve()
+        finally:
+            self._streams.discard(stream)
+            del stream
+        if end is not None:
+            await abort(context, *end)
+
+    async def _admit(self, context: Any) -> Client:
+        """Who is calling; the call ends here for who is not let in, or comes too early."""
+        if not self.open:
+            await abort(context, grpc.StatusCode.UNAVAILABLE, "the worker is loading its models")
+        try:
+            return self._access.client(
+                context.invocation_metadata() or (), context.auth_context(), context.peer()
+            )
+        except AccessError as error:
+            await self._refuse(context, error)
+
+    async def _refuse(self, context: Any, error: AccessError) -> NoReturn:
+        self._refusals.count(error.reason)
+        log.info("%s is refused: %s", context.peer(), error)
+        await abort(context, error.status, str(error))
+
+    async def drain(self, grace_s: float, *, reopen: bool = False) -> None:
+        """Takes nothing new, tells every client, and waits until all frames are answered.
+
+        With `reopen`, another worker is to be had at the same address.
+        """
+        self._draining = True
+        await self._drained(lambda stream: True, grace_s, reopen=reopen)
+
+    async def withdraw(self, model: ServedModel, grace_s: float) -> None:
+        """The same for the streams of one model, which are then ended."""
+        self._leaving.add(model)
+        await self._drained(lambda stream: stream.model is model, grace_s)
+        while streams := [stream for stream in self._streams if stream.model is model]:
+            for stream in streams:
+                stream.end()
+            await asyncio.sleep(PAUSE_S)
+        self._leaving.discard(model)
+
+    async def _drained(
+        self, concerned: Callable[[InferStream], bool], grace_s: float, *, reopen: bool = False
+    ) -> None:
+        for stream in filter(concerned, self._streams):
+            stream.send_draining(int(1e3 * grace_s), reopen=reopen)
+        deadline = asyncio.get_running_loop().time() + grace_s
+        while any(stream.unanswered for stream in filter(concerned, self._streams)):
+            if asyncio.get_running_loop().time() > deadline:
+                break
+            await asyncio.sleep(PAUSE_S)
+
+    def _is_draining(self, model: ServedModel) -> bool:
+        return self._draining or model in self._leaving
+
+    def _file(self, request: pb.FetchRequest) -> Path | None:
+        model = self._models.get(request.digest)
+        if model is None:
+            return None
+        if request.sha256 == request.digest:
+            return model.bundle.path(MANIFEST)
+        files = model.bundle.manifest.files
+        path = next((path for path, file in files.items() if file.sha256 == request.sha256), None)
+        return None if path is None else model.bundle.path(path)

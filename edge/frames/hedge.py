@@ -1,0 +1,80 @@
+"""The device and the cloud at once on one frame: the first answer counts."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from ..result import Result
+
+
+class Race:
+    """Begins to finish a frame on the device at some time, unless the cloud has answered by then.
+
+    `finish` makes the device's result; `hedged` says that it begins long before the budget's end.
+    Call `end` when the frame has its result: nothing is left running.
+    """
+
+    def __init__(
+        self,
+        begin_ms: float,
+        finish: Callable[[], Coroutine[Any, Any, Result]],
+        *,
+        hedged: bool,
+    ) -> None:
+        self._finish, self.hedged = finish, hedged
+        self._finishing: asyncio.Task[Result] | None = None
+        self._give_up: Callable[[], None] = lambda: None
+        loop = asyncio.get_running_loop()
+        self._begins_s = loop.time() + max(begin_ms, 0.0) / 1e3
+        self._timer = loop.call_later(max(begin_ms, 0.0) / 1e3, self._begin)
+
+    @property
+    def begun(self) -> bool:
+        """Whether the device is at it, or done."""
+        return self._finishing is not None
+
+    @property
+    def won(self) -> bool:
+        """Whether the device has an answer."""
+        task = self._finishing
+        # One that cannot finish the frame either leaves it to the cloud.
+        return (
+            task is not None
+            and task.done()
+            and not task.cancelled()
+            and task.exception() is None
+            and bool(task.result().outputs)
+        )
+
+    @property
+    def begins_in_ms(self) -> float:
+        """Until the device begins."""
+        return 1e3 * (self._begins_s - asyncio.get_running_loop().time())
+
+    def against(self, give_up: Callable[[], None]) -> None:
+        """The cloud is asked: `give_up` ends that, and is called when the device is first."""
+        self._give_up = give_up
+        if self.won:
+            give_up()
+
+    async def result(self) -> Result:
+        """The device's, once it is there; only where it has `begun`."""
+        assert self._finishing is not None
+        return await asyncio.shield(self._finishing)
+
+    async def end(self) -> None:
+        """Stops what is not over."""
+        self._timer.cancel()
+        if self._finishing is not None and not self._finishing.done():
+            self._finishing.cancel()
+            await asyncio.gather(self._finishing, return_exceptions=True)
+
+    def _begin(self) -> None:
+        self._finishing = asyncio.create_task(self._finish(), name="finish-here")
+        self._finishing.add_done_callback(self._finished)
+
+    def _finished(self, task: asyncio.Task[Result]) -> None:
+        if self.won:
+            self._give_up()

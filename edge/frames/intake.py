@@ -1,0 +1,153 @@
+"""Takes frames in: each gets a number and, at its end, is counted under its one outcome."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable
+from contextlib import aclosing
+
+from splitpoint.codec import SplitpointError
+from splitpoint.partition.bundle.bundle import Manifest
+from splitpoint.proto.status import FrameExpiredError
+
+from ..given import Given, batch_of
+from ..result import Outcome, Result
+from .frame import Frame
+from .local_finish import LocalFinish
+from .only_this_frame import only_this_frame
+from .order import Newest, in_order
+from .path import FramePath
+from .present_plan import PresentPlan
+
+_NEWEST = 0.1  # weight of the latest gap between two frames of a live source
+
+
+class Intake:
+    """Frames of one agent, each with the plan that is the `present` one when it begins."""
+
+    def __init__(
+        self,
+        manifest: Manifest,
+        path: FramePath,
+        present: PresentPlan,
+        *,
+        local: LocalFinish | None,
+        budget_ms: float,
+        outcomes: dict[Outcome, int],
+    ) -> None:
+        self._manifest, self._path, self._present = manifest, path, present
+        self._local, self._budget_ms = local, budget_ms
+        self._frames, self._outcomes = 0, outcomes
+        self._arrived_s = 0.0  # of a live source's latest frame
+
+    async def infer(
+        self,
+        given: Given,
+        taken_s: float | None = None,
+        computed: Callable[[], None] | None = None,
+    ) -> Result:
+        """The frame's result; `SpecError` for inputs that do not fit.
+
+        A live source's was taken at `taken_s`; `computed` is called when the compute thread is done
+        with it.
+        """
+        batch = batch_of(given.inputs, self._manifest.boundaries[0].tensors)
+        self._frames += 1
+        frame = Frame(
+            id=self._frames,
+            plan=self._present.plan,
+            inputs=given.inputs,
+            batch=batch,
+            budget_ms=self._budget_ms,
+            metadata=given.metadata,
+            traceparent=given.traceparent,
+            may_expire=taken_s is not None,
+            computed=computed or _nothing,
+            start_s=time.perf_counter() if taken_s is None else taken_s,
+        )
+        result = await self._path.run(frame)
+        self._outcomes[result.outcome] += 1
+        adapter, local = self._present.adapter, self._local
+        if adapter is not None:
+            adapter.controller.finishes_in_ms = (
+                local.predicted_ms if local is not None and local.ready else None
+            )
+            adapter.frame_ended()
+        return result
+
+    async def take(
+        self,
+        given: Given,
+        taken_s: float | None = None,
+        computed: Callable[[], None] | None = None,
+    ) -> Result:
+        """The same, with a failed result for a frame without inputs that fit."""
+        error = given.error
+        if error is None:
+            try:
+                with only_this_frame("taking in"):
+                    return await self.infer(given, taken_s, computed)
+            except SplitpointError as misfit:
+                error = misfit
+        if computed is not None:
+            computed()
+        return self._never_began(given, taken_s, Outcome.FAILED).failed(error)
+
+    async def results(
+        self, frames: AsyncIterable[Given] | Iterable[Given], window: int, *, live: bool
+    ) -> AsyncGenerator[Result, None]:
+        """A result for each of `frames`, of which at most `window` are under way.
+
+        See `EdgeAgent.stream` for their order, and for what `live` means.
+        """
+        if live:
+            self._arrived_s = 0.0  # the pause before a live stream is no gap between frames
+            results = Newest(self.take, self.expire, self.arrived, window, busy=self.finishing).run(
+                frames
+            )
+        else:
+            results = in_order(frames, self.take, window)
+        # A caller that stops early ends, by closing this, all that is under way.
+        async with aclosing(results):
+            try:
+                async for result in results:
+                    yield result
+            finally:
+                if self._present.adapter is not None:
+                    self._present.adapter.controller.interval_ms = None  # nothing to keep up with
+
+    def expire(self, given: Given, taken_s: float) -> Result:
+        """The result of a frame that a newer one has overtaken."""
+        late = FrameExpiredError("a newer frame came before this one could begin")
+        frame = self._never_began(given, taken_s, Outcome.EXPIRED)
+        return frame.failed(late, Outcome.EXPIRED)
+
+    def arrived(self, now_s: float) -> None:
+        """A live source gave a frame: plans must keep up with it."""
+        adapter = self._present.adapter
+        if adapter is not None and self._arrived_s:
+            controller, gap_ms = adapter.controller, 1e3 * (now_s - self._arrived_s)
+            known = controller.interval_ms
+            controller.interval_ms = gap_ms if known is None else known + _NEWEST * (gap_ms - known)
+        self._arrived_s = now_s
+
+    def finishing(self) -> bool:
+        """Whether the device finishes a frame that the cloud did not answer."""
+        return self._local is not None and self._local.busy
+
+    def _never_began(self, given: Given, taken_s: float | None, outcome: Outcome) -> Frame:
+        self._frames += 1
+        self._outcomes[outcome] += 1
+        return Frame(
+            id=self._frames,
+            plan=self._present.plan,
+            inputs={},
+            batch=0,
+            budget_ms=self._budget_ms,
+            metadata=given.metadata,
+            start_s=time.perf_counter() if taken_s is None else taken_s,
+        )
+
+
+def _nothing() -> None:
+    pass

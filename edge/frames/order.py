@@ -1,0 +1,196 @@
+"""How many frames are under way, and in which order they begin and end."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Coroutine, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from ..given import Given, each
+from ..result import Result
+
+# Results that the consumer has not taken, before a live source is read no further.
+MOST_UNREAD = 64
+# How often a frame that nothing but a busy device holds up looks whether that is over.
+LOOK_S = 0.005
+
+
+async def in_order(
+    frames: AsyncIterable[Given] | Iterable[Given],
+    take: Callable[[Given], Coroutine[Any, Any, Result]],
+    window: int,
+) -> AsyncGenerator[Result, None]:
+    """Every frame's result, in the order of `frames`; at most `window` are under way.
+
+    What `frames` raises is raised after the results of those before.
+    """
+    running: deque[asyncio.Task[Result]] = deque()
+    source = _Source(frames)
+    coming: asyncio.Future[Given | None] | None = None
+    try:
+        while True:
+            coming = asyncio.ensure_future(source.next())
+            await asyncio.sleep(0)  # most have one at once, and need no more
+            # A source may be silent for hours: a result does not wait for the frame behind it.
+            while not coming.done():
+                awaited = (coming, running[0]) if running else (coming,)
+                await asyncio.wait(awaited, return_when=asyncio.FIRST_COMPLETED)
+                while running and running[0].done():
+                    yield await running.popleft()
+            given = coming.result()
+            if given is None:
+                break
+            running.append(asyncio.create_task(take(given)))
+            while running and (len(running) >= window or running[0].done()):
+                yield await running.popleft()
+        while running:
+            yield await running.popleft()
+        source.raise_error()
+    finally:
+        await _end([*running] if coming is None else [coming, *running])
+
+
+class _Source:
+    """Frames one by one, and why there are no more where that is an error."""
+
+    def __init__(self, frames: AsyncIterable[Given] | Iterable[Given]) -> None:
+        self._frames = each(frames)
+        self._error: Exception | None = None
+
+    async def next(self) -> Given | None:
+        """None after the last."""
+        try:
+            return await anext(self._frames, None)
+        except Exception as error:  # noqa: BLE001 - frames that were taken in are to end first
+            self._error = error
+            return None
+
+    def raise_error(self) -> None:
+        """Raises what ended the source early, if anything did."""
+        if self._error is not None:
+            raise self._error
+
+
+@dataclass(slots=True)
+class _Waiting:
+    given: Given
+    taken_s: float
+
+
+class Newest:
+    """The newest frame first, for a source that does not wait; results come as frames end.
+
+    A frame begins when nothing waits for the compute thread, `busy` among it, and fewer are under
+    way than `window`. One that still waits when the next arrives is given to `expire`.
+    """
+
+    def __init__(
+        self,
+        take: Callable[[Given, float, Callable[[], None]], Coroutine[Any, Any, Result]],
+        expire: Callable[[Given, float], Result],
+        arrived: Callable[[float], None],
+        window: int,
+        *,
+        busy: Callable[[], bool] = lambda: False,
+    ) -> None:
+        self._take, self._expire, self._arrived, self._busy = take, expire, arrived, busy
+        self._window = window
+        self._results: asyncio.Queue[Result | None] = asyncio.Queue()
+        self._waiting: _Waiting | None = None
+        self._computing = False
+        self._running: set[asyncio.Task[None]] = set()
+        self._looking: asyncio.Task[None] | None = None  # whether the device is busy still
+        self._room = asyncio.Event()
+        self._ending = False
+        self._error: BaseException | None = None  # what no frame may raise, of one that did
+
+    async def run(
+        self, frames: AsyncIterable[Given] | Iterable[Given]
+    ) -> AsyncGenerator[Result, None]:
+        """A result for each frame."""
+        pump = asyncio.create_task(self._pump(frames), name="live-source")
+        try:
+            while (result := await self._results.get()) is not None:
+                self._room.set()
+                yield result
+            if self._error is not None:
+                raise self._error
+            await pump
+        finally:
+            self._ending = True  # what is ended makes room, which nothing may take
+            pump.cancel()
+            await asyncio.gather(pump, return_exceptions=True)
+            await _end([*self._running, *([self._looking] if self._looking else [])])
+
+    async def _pump(self, frames: AsyncIterable[Given] | Iterable[Given]) -> None:
+        source = _Source(frames)
+        try:
+            while (given := await source.next()) is not None:
+                now_s = time.perf_counter()
+                self._arrived(now_s)
+                if self._waiting is not None:
+                    self._results.put_nowait(
+                        self._expire(self._waiting.given, self._waiting.taken_s)
+                    )
+                self._waiting = _Waiting(given, now_s)
+                self._begin()
+                while self._results.qsize() >= MOST_UNREAD:
+                    self._room.clear()
+                    await self._room.wait()
+            while self._error is None and (self._running or self._waiting is not None):
+                self._begin()
+                under_way = [*self._running, *([self._looking] if self._looking else [])]
+                await asyncio.wait(under_way, return_when=asyncio.FIRST_COMPLETED)
+            source.raise_error()
+        finally:
+            self._results.put_nowait(None)
+
+    def _begin(self) -> None:
+        if self._waiting is None or self._computing or self._ending:
+            return
+        if len(self._running) >= self._window:
+            return
+        if self._busy():
+            # No frame's end tells when that is over: it may be another caller's frame, or one that
+            # has its answer already.
+            if self._looking is None:
+                self._looking = asyncio.create_task(self._until_free(), name="until-free")
+            return
+        waiting, self._waiting = self._waiting, None
+        self._computing = True
+        task = asyncio.create_task(self._one(waiting))
+        self._running.add(task)
+        task.add_done_callback(self._ended)
+
+    async def _one(self, waiting: _Waiting) -> None:
+        result = await self._take(waiting.given, waiting.taken_s, self._computed)
+        self._results.put_nowait(result)
+
+    async def _until_free(self) -> None:
+        while self._busy():  # noqa: ASYNC110 - whoever keeps it busy does not tell
+            await asyncio.sleep(LOOK_S)
+        self._looking = None
+        self._begin()
+
+    def _computed(self) -> None:
+        self._computing = False
+        self._begin()
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._running.discard(task)
+        if task.cancelled():
+            return
+        self._error = self._error or task.exception()
+        if self._error is not None:
+            self._results.put_nowait(None)
+        self._begin()
+
+
+async def _end(tasks: Iterable[asyncio.Future[Any]]) -> None:
+    tasks = list(tasks)
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)

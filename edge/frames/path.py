@@ -1,0 +1,297 @@
+"""The way of a frame: computed, encoded, answered by a worker or finished here."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+from splitpoint.codec import SplitpointError
+from splitpoint.partition.bundle.bundle import Manifest
+from splitpoint.partition.plan.plan import Plan
+from splitpoint.proto.frames import build_frame, decode_reply
+from splitpoint.proto.status import (
+    FrameExpiredError,
+    KeyFrameNeededError,
+    OverloadedError,
+    RefusedError,
+    UnreachableError,
+)
+
+from ..link.answer_times import Answer
+from ..link.frame_stream import FrameStream
+from ..link.workers import WorkerLink, Workers
+from ..result import Outcome, Result
+from .edge_half import EdgeHalf, EdgePart
+from .frame import Frame, named_outputs
+from .hedge import Race
+from .local_finish import LocalFinish
+from .only_this_frame import only_this_frame
+from .present_plan import PresentPlan
+
+T = TypeVar("T")
+
+# The way to another thread and back takes longer than this: shorter work is done in place.
+INLINE_MS = 0.3
+# Answers that a hedge's percentile is taken from, and the fewest that make one.
+ANSWERS, FEWEST_ANSWERS = 64, 10
+
+
+@dataclass(frozen=True, slots=True)
+class Threads:
+    """One for computing, and one for encoding what the other has computed."""
+
+    compute: Executor
+    encode: Executor
+
+
+class FramePath:
+    """Takes frames, each to its one outcome.
+
+    `workers` is None where everything runs on the device, `local` where it cannot finish frames.
+    With `hedge`, the device begins to finish a frame when 95 of 100 answers would have come, and
+    the first to be done counts. What frames see goes to the adapter of `present`.
+    """
+
+    def __init__(
+        self,
+        manifest: Manifest,
+        half: EdgeHalf,
+        threads: Threads,
+        *,
+        workers: Workers | None,
+        local: LocalFinish | None,
+        present: PresentPlan,
+        hedge: bool,
+    ) -> None:
+        self._manifest, self._half, self._threads = manifest, half, threads
+        self._workers, self._local, self._present = workers, local, present
+        self._hedge = hedge
+        self._last = len(manifest.segments)
+        self._edge_ms = self._encode_ms = math.inf  # what the latest frame took,
+        self._timed: tuple[Plan, int] | None = None  # which was of this plan and batch
+        self._asking = 0  # frames that wait for an answer
+        self._answers: deque[float] = deque(maxlen=ANSWERS)  # milliseconds from sending on
+
+    async def run(self, frame: Frame) -> Result:
+        """The frame's end, whatever goes wrong with it."""
+        try:
+            with only_this_frame("handling"):
+                return await self._run(frame)
+        except SplitpointError as error:
+            return frame.failed(error)
+
+    async def _run(self, frame: Frame) -> Result:
+        if self._timed != (frame.plan, frame.batch):  # what another took says nothing of this one
+            self._timed = frame.plan, frame.batch
+            self._edge_ms = self._encode_ms = math.inf
+        sends = frame.plan.boundary < self._last
+        link = None
+        if sends and self._workers is not None:
+            link = self._workers.pick(needed=not self._can_finish)
+        try:
+            with only_this_frame("computing"):
+                part = await self._compute(frame)
+            if sends and link is None and self._can_finish:
+                # No other frame begins in between: the compute thread would only be late for both.
+                away = UnreachableError("the worker has not answered lately")
+                return await self._finish(frame, part, away)
+        finally:
+            frame.computed()
+        if not sends:
+            self._saw_compute(frame, part)
+            outputs = named_outputs(self._manifest, part.values)
+            return frame.finished_here(part, outputs, 0.0, frame.plan.why)
+        assert self._workers is not None  # plans that need one are refused without
+        link = link or self._workers.current  # there is nothing else to wait for
+        try:
+            with only_this_frame("encoding"):
+                part = await self._encode(frame, part)
+        except SplitpointError as error:  # the device needs no codec
+            return await self._finish(frame, part, error)
+        self._saw_compute(frame, part)
+        race = self._race(frame, part) if self._can_finish else None
+        try:
+            with only_this_frame("sending"):
+                return await self._ask(frame, part, link, race)
+        except SplitpointError as error:
+            if race is None or not race.begun:
+                return await self._finish(frame, part, error)
+            return await race.result()
+        finally:
+            if race is not None:
+                await race.end()
+
+    @property
+    def _can_finish(self) -> bool:
+        return self._local is not None and self._local.ready
+
+    async def _compute(self, frame: Frame) -> EdgePart:
+        inline = self._edge_ms < INLINE_MS
+        part = await self._on(
+            self._threads.compute, inline, lambda: self._half.compute(frame.plan, frame.inputs)
+        )
+        self._edge_ms = part.edge_ms
+        return part
+
+    async def _encode(self, frame: Frame, part: EdgePart) -> EdgePart:
+        inline = self._encode_ms < INLINE_MS and not self._half.streams
+        part = await self._on(
+            self._threads.encode, inline, lambda: self._half.encode(frame.plan, part)
+        )
+        self._encode_ms = part.encode_ms
+        return part
+
+    async def _on(self, thread: Executor, inline: bool, work: Callable[[], T]) -> T:
+        if inline:
+            return work()
+        return await asyncio.get_running_loop().run_in_executor(thread, work)
+
+    async def _ask(
+        self, frame: Frame, part: EdgePart, link: WorkerLink, race: Race | None
+    ) -> Result:
+        """The worker's answer, or another's where that one is lost and there is another."""
+        why, asked = frame.plan.why, [link]
+        self._asking += 1
+        try:
+            while True:
+                try:
+                    return await self._ask_one(frame, part, link, race, why)
+                except (UnreachableError, OverloadedError) as error:
+                    assert self._workers is not None
+                    other = self._workers.pick(besides=asked, needed=not self._can_finish)
+                    if other is None:
+                        raise
+                    why, link = f"sent to {other.server} after: {error}", other
+                    asked.append(link)
+        finally:
+            self._asking -= 1
+
+    async def _ask_one(
+        self, frame: Frame, part: EdgePart, link: WorkerLink, race: Race | None, why: str
+    ) -> Result:
+        def build(frame_id: int, budget_ms: int) -> bytes:
+            message = build_frame(
+                id=frame_id,
+                boundary=frame.plan.boundary,
+                codec=part.codec,
+                tensors=part.tensors,
+                budget_ms=budget_ms,
+                traceparent=frame.traceparent,
+            )
+            frame.bytes_up += len(message)
+            return message
+
+        def free_ms() -> float:
+            """Until the device begins to finish the frame: for what was not even sent by then."""
+            return frame.left_ms if race is None else min(frame.left_ms, race.begins_in_ms)
+
+        sent = None if race is None else race.against
+        stream: FrameStream | None = None
+        if frame.left_ms < 1:
+            # No worker is to blame for that, and none is asked.
+            raise FrameExpiredError("the budget ran out on the device")
+        if race is not None and self._link_is_full(frame, part, link):
+            raise FrameExpiredError("the link is full of earlier frames")
+        asked = time.perf_counter()
+        try:
+            stream = await link.connection.live(max(free_ms(), 0.0) / 1e3)
+            asked = time.perf_counter()
+            try:
+                answer = await stream.ask(build, frame.left_ms, credit_ms=free_ms(), sent=sent)
+            except KeyFrameNeededError:
+                part = await self._on(
+                    self._threads.encode, False, lambda: self._half.as_key_frame(frame.plan, part)
+                )
+                answer = await stream.ask(build, frame.left_ms, credit_ms=free_ms(), sent=sent)
+            queued_here_ms = 1e3 * (time.perf_counter() - asked) - answer.answer_ms
+            values = decode_reply(answer.reply, self._manifest.boundaries[-1].tensors, frame.batch)
+        except SplitpointError as error:
+            if race is not None and race.won and race.hedged:
+                link.breaker.doubted()  # nobody else finds out that a worker is gone
+            elif isinstance(error, (UnreachableError, FrameExpiredError, RefusedError)):
+                link.breaker.failed()
+            elif stream is not None:
+                link.breaker.answered()
+            if stream is not None and stream.heard_s > asked:  # or it says what once was
+                self._saw_load(stream)
+            raise
+        link.breaker.answered()
+        self._answers.append(answer.answer_ms)
+        self._saw_answer(frame, part, stream, answer)
+        return frame.answered(
+            part,
+            answer,
+            named_outputs(self._manifest, values),
+            round_trip_ms=stream.round_trip_ms,
+            queued_here_ms=queued_here_ms,
+            why=why,
+        )
+
+    def _link_is_full(self, frame: Frame, part: EdgePart, link: WorkerLink) -> bool:
+        """Whether those before it would keep the frame from leaving in time.
+
+        What a modem has taken in leaves it before all that comes later, wanted or not: frames that
+        are sent to a link that has become slow would still fill it when it is fast again.
+        """
+        stream, mbps = (
+            link.connection.stream,
+            self._present.adapter and self._present.adapter.usual_mbps,
+        )
+        if stream is None or not stream.bytes_under_way or not mbps:
+            return False
+        nbytes = stream.bytes_under_way + sum(len(tensor.payload) for tensor in part.tensors)
+        return nbytes * 8e-3 / mbps + stream.round_trip_ms > frame.left_ms
+
+    def _race(self, frame: Frame, part: EdgePart) -> Race:
+        """The device's finish, to begin so early that it is in time, or when most answers came."""
+        assert self._local is not None
+        left_ms = frame.left_ms
+        kept_ms = self._local.reserve_ms(frame.plan.boundary, self._asking + 1)
+        # Where a finish could not be in time any more, the cloud is given all that is left.
+        begin_ms = left_ms - kept_ms if left_ms > kept_ms else left_ms
+        hedged = False
+        if self._hedge and len(self._answers) >= FEWEST_ANSWERS:
+            usual_ms = float(np.percentile(self._answers, 95))
+            begin_ms, hedged = min(begin_ms, usual_ms), usual_ms < begin_ms
+        slow = FrameExpiredError(f"no answer within {max(begin_ms, 0.0):.0f} ms")
+        return Race(begin_ms, lambda: self._finish(frame, part, slow), hedged=hedged)
+
+    async def _finish(self, frame: Frame, part: EdgePart, error: SplitpointError) -> Result:
+        """What becomes of a frame that the cloud did not answer or was not asked, and why."""
+        lost = Outcome.EXPIRED if isinstance(error, FrameExpiredError) else Outcome.FAILED
+        if self._local is None or not self._local.ready:
+            return frame.failed(error, lost)
+        boundary = frame.plan.boundary
+        if frame.may_expire and self._local.backlog_ms > max(frame.left_ms, 0.0):
+            late = FrameExpiredError(f"the device is behind ({error})")
+            return frame.failed(late, Outcome.EXPIRED)
+        try:
+            with only_this_frame("finishing"):
+                values, here_ms = await self._local.run(part.values, boundary)
+        except SplitpointError as second:
+            return frame.failed(second)
+        outputs = named_outputs(self._manifest, values)
+        return frame.finished_here(part, outputs, here_ms, f"finished on the device: {error}")
+
+    def _saw_compute(self, frame: Frame, part: EdgePart) -> None:
+        if self._present.adapter is not None:
+            self._present.adapter.computed(
+                frame.plan, (part.edge_ms + part.encode_ms) / frame.batch
+            )
+
+    def _saw_load(self, stream: FrameStream) -> None:
+        if self._present.adapter is not None:
+            self._present.adapter.load(stream.load)
+
+    def _saw_answer(
+        self, frame: Frame, part: EdgePart, stream: FrameStream, answer: Answer
+    ) -> None:
+        if self._present.adapter is not None:
+            self._present.adapter.answered(frame.plan, part.codec, answer, stream, frame.batch)

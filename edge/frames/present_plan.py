@@ -1,0 +1,128 @@
+"""The plan that frames begin with: how it is found, made ready, and changed."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor
+from dataclasses import replace
+
+from splitpoint.partition.plan.link import Link
+from splitpoint.partition.plan.plan import Plan, name_of
+from splitpoint.partition.plan.planner import Report
+from splitpoint.proto.status import UnreachableError
+
+from ..dispatch.adapt import Adapter
+from ..dispatch.planning import Planning
+from ..errors import AgentError
+from ..link.channel import WorkerChannel
+from ..link.workers import Workers
+from ..store.prepare import described_now
+from .edge_half import EdgeHalf
+from .runtime import Runners
+
+
+class PresentPlan:
+    """`plan` is that of the next frame. It is loaded before it takes another's place.
+
+    `planning` is what the user asked for, `encode` the thread that codecs are made ready on;
+    `switched` is told of a change in one line. Once a plan was found by measuring, `link` and
+    `report` say how; then `adapter` keeps it the best one, where the user wants that.
+    """
+
+    def __init__(
+        self,
+        planning: Planning,
+        half: EdgeHalf,
+        runners: Runners,
+        encode: Executor,
+        workers: Workers | None,
+        switched: Callable[[str], None],
+    ) -> None:
+        self._planning, self._half, self._runners = planning, half, runners
+        self._encode, self._workers, self._switched = encode, workers, switched
+        self.plan: Plan
+        self.adapter: Adapter | None = None
+        self.link: Link | None = None
+        self.report: Report | None = None
+
+    @property
+    def is_local(self) -> bool:
+        """Whether everything runs on the device."""
+        return self._is_local(self.plan)
+
+    async def begin(self) -> None:
+        """Finds the first plan. Where workers were asked and none answered, one without them."""
+        away = self._planning.prepared.away
+        if away is None:
+            await self._find()
+        else:
+            await self._take(await self._planning.alone(away))
+
+    async def begin_again(self, files: Sequence[WorkerChannel]) -> None:
+        """Plans as at a start, now that a worker is there, which is asked on one of `files`."""
+        if self._workers is None or self._workers.pick(needed=True) is None:
+            raise UnreachableError("the worker has not answered yet")
+        prepared = await described_now(self._planning.prepared, files)
+        self._planning = replace(self._planning, prepared=prepared)
+        await self._find()
+        name = name_of(self.plan.boundary, self.plan.codec)
+        self._switched(f"{self._workers.current.server} is there: {name} ({self.plan.why})")
+
+    async def switch(self, plan: Plan) -> None:
+        """See `EdgeAgent.switch`."""
+        if not self._is_local(plan):
+            if self._workers is None:
+                raise AgentError(
+                    f"the split at boundary {plan.boundary} needs a worker",
+                    "give --server HOST:PORT, or --split local",
+                )
+            await self._workers.current.connection.live()
+        await self._take(plan)
+
+    def late(self, nbytes: int, waited_ms: float) -> None:
+        """A frame of `nbytes` was not answered in time."""
+        # The first stream is there before the adapter is: planning needs it.
+        if self.adapter is not None:
+            self.adapter.late(nbytes, waited_ms)
+
+    async def close(self) -> None:
+        """Ends what is under way."""
+        if self.adapter is not None:
+            await self.adapter.close()
+
+    async def _find(self) -> None:
+        planning = self._planning
+        if planning.split != "auto":
+            await self.switch(await planning.named())
+            return
+        if self._workers is None:
+            await self.switch(planning.local())
+            return
+        found = await planning.measured(self._workers)
+        self.link, self.report = found.link, found.report
+        await self.switch(found.report.chosen)
+        if planning.adapt:
+            controller = found.controller(
+                planning.prepared.manifest, planning.auto, planning.budget_ms
+            )
+            self.adapter = Adapter(
+                found.table, controller, self._workers, self.switch, self._switched
+            )
+            self.adapter.runs(self.plan)
+
+    async def _take(self, plan: Plan) -> None:
+        """Makes it the present one, whether or not a worker is there."""
+        prepared, loop = self._planning.prepared, asyncio.get_running_loop()
+        segments = await prepared.segments(plan.boundary, plan.runtime)
+        runner = self._runners[plan.runtime]
+        await loop.run_in_executor(self._planning.device.compute, runner.load, segments)
+        if not self._is_local(plan):
+            await prepared.tables(plan.boundary)
+            await loop.run_in_executor(self._encode, self._half.prepare, plan)
+        self.plan = plan
+        if self.adapter is not None:
+            self.adapter.runs(plan)
+
+    def _is_local(self, plan: Plan) -> bool:
+        return plan.boundary == len(self._planning.prepared.manifest.segments)

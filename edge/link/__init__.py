@@ -1,0 +1,4 @@
+"""The device's end of the wire: channels, connections and streams to one of several workers.
+
+May import: errors; codec, partition, proto.
+"""

@@ -1,0 +1,206 @@
+"""The workers that a device may use: which of them is asked, and what happens when it fails."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import time
+from collections.abc import Callable, Collection, Sequence
+
+from splitpoint.codec import SplitpointError
+from splitpoint.partition.bundle.bundle import Manifest
+from splitpoint.proto.address import AddressError, split_address
+from splitpoint.proto.limits import MAX_BATCH_PER_FRAME, max_frame_bytes
+
+from ..errors import AgentError
+from .breaker import Breaker
+from .channel import WorkerChannel
+from .connection import Connection
+from .credentials import Credentials
+from .frame_stream import FrameStream
+
+log = logging.getLogger("splitpoint.edge")
+
+# How often those that are not in use are looked at, and how much sooner one of them must answer
+# for the device to move.
+WATCH_S, SOONER = 5.0, 0.7
+LEAST_GAIN_MS = 5.0
+REFUSED_S = 2 * WATCH_S  # until one that refused a frame may be the idlest again
+
+
+def parse_servers(text: str) -> list[str]:
+    """`a:7070,b:7070` as a list. Raises `AgentError` for duplicates and for what is no address."""
+    servers = [part.strip() for part in text.split(",")]
+    for server in servers:
+        try:
+            host, port = split_address(server)
+        except AddressError as error:
+            raise AgentError(
+                f"the server {server!r} is no address", error.remedy or "give HOST:PORT"
+            ) from error
+        if not host or not port:
+            raise AgentError(f"the server {server!r} is no address", "give HOST:PORT[,HOST:PORT…]")
+    twice = [server for server in servers if servers.count(server) > 1]
+    if twice:
+        raise AgentError(f"the server {twice[0]} is named twice", "name each once")
+    return servers
+
+
+class WorkerLink:
+    """One worker: its connection, and whether it may be asked."""
+
+    def __init__(self, connection: Connection) -> None:
+        self.connection = connection
+        self.breaker = Breaker(connection)
+
+    @property
+    def server(self) -> str:
+        """HOST:PORT."""
+        return self.connection.server
+
+    @property
+    def usable(self) -> bool:
+        """Whether frames may be sent there now; a lost stream is opened again for them."""
+        stream = self.connection.stream
+        drains = stream is not None and stream.draining and stream.broken is None
+        return not self.breaker.is_open and not drains
+
+    @property
+    def lost(self) -> bool:
+        """Whether its stream broke, and nobody has opened another."""
+        stream = self.connection.stream
+        return stream is not None and stream.broken is not None
+
+    @property
+    def wait_ms(self) -> float | None:
+        """What a frame there waits beyond computing: round trip and queue; None if not known.
+
+        A worker that has just refused a frame has no room for this device, whatever its queue.
+        """
+        stream = self.connection.stream
+        if stream is None or stream.broken is not None:
+            return None
+        if time.perf_counter() - stream.refused_s < REFUSED_S:
+            return math.inf
+        return stream.round_trip_ms + stream.load.queue_ms
+
+
+def links_of(
+    servers: Sequence[str],
+    first: str,
+    manifest: Manifest,
+    digest: str,
+    credentials: Credentials | None,
+    opened: Callable[[FrameStream], None],
+) -> list[WorkerLink]:
+    """A link to each of `servers` for frames of one bundle; `first` is the first to be asked.
+
+    `opened` is called with each stream.
+    """
+    specs = [boundary.tensors for boundary in manifest.boundaries]
+    limit = max_frame_bytes(specs, MAX_BATCH_PER_FRAME)
+    return [
+        WorkerLink(
+            Connection(WorkerChannel(server, limit, credentials), manifest.name, digest, opened)
+        )
+        for server in sorted(servers, key=lambda server: server != first)
+    ]
+
+
+class Workers:
+    """Frames go to one of several workers: to the nearest and idlest, and to others when it fails.
+
+    A worker that fails is not asked until it echoes again; while several are there, those not in
+    use keep a stream, and are looked at every few seconds.
+    """
+
+    def __init__(self, links: Sequence[WorkerLink]) -> None:
+        self._links = list(links)
+        self.current = self._links[0]
+        self._watching: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Begins to watch those that are not in use."""
+        if len(self._links) > 1:
+            self._watching = asyncio.create_task(self._watch(), name="watch-workers")
+
+    async def close(self) -> None:
+        """Ends every stream and connection."""
+        if self._watching is not None:
+            self._watching.cancel()
+            await asyncio.gather(self._watching, return_exceptions=True)
+        for link in self._links:
+            await link.breaker.close()
+        for link in self._links:  # frames that one of them loses shall not go to the next
+            await link.connection.close()
+
+    def pick(
+        self, besides: Collection[WorkerLink] = (), *, needed: bool = False
+    ) -> WorkerLink | None:
+        """The worker for the next frame, none of `besides`; None where none may be asked.
+
+        Where a worker is `needed`, because the device cannot finish the frame, one on trial will do
+        for every frame.
+        """
+        links = [self.current, *sorted(self._links, key=_wait_ms)]
+        usable = [link for link in links if link not in besides and link.usable]
+        chosen = next((link for link in usable if link.breaker.allows()), None)
+        if chosen is None and needed and usable:
+            chosen = usable[0]
+        if chosen is not None and chosen is not self.current:
+            self._move(chosen, "which lost or refused a frame" if besides else "")
+        return chosen
+
+    def look_for(self) -> None:
+        """Where the worker in use is lost, has it asked for until it echoes.
+
+        Frames do that by themselves; it is for when there are none.
+        """
+        if self.current.lost and not self.current.breaker.is_open:
+            self.current.breaker.open()
+
+    def look_for_all(self) -> None:
+        """Has all of them asked for until they echo: none has answered yet."""
+        for link in self._links:
+            link.breaker.open()
+
+    @property
+    def stream(self) -> FrameStream | None:
+        """The stream to the worker in use, if there is one that works."""
+        stream = self.current.connection.stream
+        return stream if stream is not None and stream.broken is None else None
+
+    def _move(self, link: WorkerLink, why: str) -> None:
+        log.warning("frames go to %s instead of %s%s", link.server, self.current.server,
+                    f", {why}" if why else "")  # fmt: skip
+        self.current = link
+
+    async def _watch(self) -> None:
+        while True:
+            for link in self._links:
+                if link is not self.current and not link.breaker.is_open:
+                    try:
+                        await (await link.connection.live()).probe(timeout_s=1.0)
+                    except SplitpointError:
+                        link.breaker.open()
+            now, best = self.current.wait_ms, min(self._links, key=_wait_ms)
+            soon = best.wait_ms
+            if (
+                best is not self.current
+                and best.usable
+                and now is not None
+                and soon is not None
+                and soon < SOONER * now
+                and now - soon > LEAST_GAIN_MS
+            ):
+                later = (
+                    "refuses frames" if now == math.inf else f"answers {now - soon:.0f} ms later"
+                )
+                self._move(best, f"which {later}")
+            await asyncio.sleep(WATCH_S)
+
+
+def _wait_ms(link: WorkerLink) -> float:
+    wait_ms = link.wait_ms
+    return math.inf if wait_ms is None else wait_ms

@@ -1,0 +1,4 @@
+"""Where results go.
+
+May import: result.
+"""

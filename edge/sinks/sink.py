@@ -1,0 +1,32 @@
+"""Where results go."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+from ..result import Result
+
+
+class Sink(Protocol):
+    """Takes every result of a run, in order, and is closed when there are no more."""
+
+    def add(self, result: Result) -> None:
+        """One frame's end. It is called on the event loop and should not take long."""
+
+    def close(self) -> None:
+        """Nothing more will come."""
+
+
+class CallbackSink:
+    """Gives each result to a function of yours."""
+
+    def __init__(self, callback: Callable[[Result], object]) -> None:
+        self._callback = callback
+
+    def add(self, result: Result) -> None:
+        """Calls it; what it raises ends the run."""
+        self._callback(result)
+
+    def close(self) -> None:
+        """There is nothing to close."""

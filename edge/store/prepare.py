@@ -1,0 +1,205 @@
+"""Gets the device ready: which model, its manifest, and the segments as they are needed."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from splitpoint.partition.bundle.bundle import Bundle, Manifest, open_bundle
+from splitpoint.partition.bundle.segment_files import (
+    ONNX,
+    SegmentFiles,
+    check_runtime,
+    runtime_files,
+    segment_files,
+)
+from splitpoint.proto.status import RefusedError, UnreachableError
+
+from ..errors import AgentError
+from ..link.channel import WorkerChannel
+from ..link.described import Described, Serving, describe, nearest, serving
+from .cache import BundleCache, FetchFrom
+from .cache_size import CacheUse
+from .known_models import KnownModel, recall, remember
+
+log = logging.getLogger("splitpoint.edge")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prepared:
+    """A model whose manifest is here; its segments may still lie with the worker.
+
+    `serving` is what a worker says of the model, None where none was asked or none serves it.
+    `away` says that workers were asked and none answered. `use` keeps the files in the cache from
+    being removed: close it.
+    """
+
+    manifest: Manifest
+    digest: str
+    labels: list[str]
+    folder: Path
+    cache: BundleCache | None = None
+    use: CacheUse | None = None
+    away: UnreachableError | None = None
+    serving: Serving | None = None
+
+    async def segments(self, count: int, runtime: str = ONNX) -> list[SegmentFiles]:
+        """The first `count` segments as `runtime` loads them, fetched if need be.
+
+        Raises `PlanError` for a runtime that the bundle has no files for.
+        """
+        check_runtime(self.manifest, runtime)
+        if self.cache is not None:
+            for index in range(count):
+                for name in reversed(runtime_files(self.manifest, index, runtime)):
+                    await self.cache.get(name, self.manifest.files[name])
+        return segment_files(self.manifest, self.folder, count, runtime)
+
+    async def tables(self, boundary: int) -> None:
+        """Fetches the codec tables of a boundary, if it has any and they are not here."""
+        path = self.manifest.boundaries[boundary].tables
+        if path and self.cache is not None:
+            await self.cache.get(path, self.manifest.files[path])
+
+    async def missing(self, segments: Mapping[str, int], boundaries: Iterable[int]) -> list[str]:
+        """Of the files of so many first segments in each runtime, and of the tables of these
+        boundaries, those that are not here, whole and undamaged."""
+        if self.cache is None:
+            return []
+        manifest = self.manifest
+        names = [
+            name
+            for runtime, count in segments.items()
+            for index in range(count)
+            for name in runtime_files(manifest, index, runtime)
+        ]
+        names += [manifest.boundaries[at].tables for at in boundaries]
+        return [
+            name
+            for name in dict.fromkeys(names)
+            if name and not await self.cache.has(name, manifest.files[name])
+        ]
+
+    def bundle(self) -> Bundle:
+        """The files that are here, as a bundle."""
+        return Bundle(folder=self.folder, manifest=self.manifest, digest=self.digest)
+
+
+async def prepare(
+    channels: Sequence[WorkerChannel], *, bundle: Path | None, model: str, cache: Path
+) -> Prepared:
+    """Reads the local `bundle`, or the manifest of the workers' model into `cache`.
+
+    The nearest and idlest of the workers that answer says which bundle it is; where none answers,
+    it is the one that they served last, as far as it is in the cache. Raises `AgentError` when the
+    worker serves no such model, and whatever the bundle, the wire and the cache raise.
+    """
+    described: list[Described] = []
+    away: UnreachableError | None = None
+    if channels:
+        try:
+            described = await describe(channels)
+        except UnreachableError as error:
+            away = error
+    if bundle is not None:
+        opened = await asyncio.to_thread(open_bundle, bundle)
+        return Prepared(
+            manifest=opened.manifest,
+            digest=opened.digest,
+            labels=opened.labels(),
+            folder=opened.folder,
+            serving=serving(described, opened.digest),
+            away=away,
+        )
+    if away is not None:
+        return await _of_cache(channels, away, model, cache)
+    return await _of_worker(channels, described, model, cache)
+
+
+async def _of_worker(
+    channels: Sequence[WorkerChannel], described: Sequence[Described], model: str, cache: Path
+) -> Prepared:
+    """The model of the nearest and idlest worker, which is remembered as that of all of them."""
+    best = nearest(described, lambda info: model in ("", info.name))
+    info = best.model(model)
+    known = KnownModel(digest=info.digest, manifest_bytes=info.manifest_bytes)
+    others = [channel for channel in channels if channel is not best.channel]
+    prepared = await _of_digest(known, [best.channel, *others], cache)
+    servers, names = [channel.server for channel in channels], {model, info.name}
+    await asyncio.to_thread(remember, cache, servers, names, known)
+    said = Serving(info=info, load=best.load(info), server=best.channel.server)
+    return replace(prepared, serving=said)
+
+
+async def _of_cache(
+    channels: Sequence[WorkerChannel], away: UnreachableError, model: str, cache: Path
+) -> Prepared:
+    """The model that the workers served last; `UnreachableError` where that is not known."""
+    servers = [channel.server for channel in channels]
+    known = await asyncio.to_thread(recall, cache, servers, model)
+    if known is not None:
+        try:
+            return replace(await _of_digest(known, channels, cache), away=away)
+        except UnreachableError:
+            pass  # its manifest or its labels are not here any more
+    what = f"model {model!r}" if model else "model"
+    raise UnreachableError(f"{away.what}, and the cache has no {what} of it", away.remedy)
+
+
+async def _of_digest(model: KnownModel, channels: Sequence[WorkerChannel], cache: Path) -> Prepared:
+    """A model whose manifest is in the cache then, and is used from there."""
+    files = BundleCache(cache, model.digest, _fetch_from(channels))
+    use = await asyncio.to_thread(CacheUse, files.folder)
+    try:
+        manifest = await files.manifest(model.manifest_bytes)
+        labels: list[str] = []
+        if manifest.labels_file is not None:
+            path = await files.get(manifest.labels_file, manifest.files[manifest.labels_file])
+            text = await asyncio.to_thread(path.read_text, encoding="utf-8")
+            labels = text.splitlines()
+    except BaseException:
+        use.close()
+        raise
+    return Prepared(
+        manifest=manifest,
+        digest=model.digest,
+        labels=labels,
+        folder=files.folder,
+        cache=files,
+        use=use,
+    )
+
+
+def _fetch_from(channels: Sequence[WorkerChannel]) -> FetchFrom:
+    """Files of a bundle, from the first of the workers that has them."""
+
+    async def fetch(digest: str, sha256: str, offset: int) -> AsyncIterator[bytes]:
+        for channel in channels:
+            try:
+                async for data in channel.fetch(digest, sha256, offset):
+                    offset += len(data)
+                    yield data
+            except (UnreachableError, RefusedError):
+                if channel is channels[-1]:
+                    raise
+            else:
+                return
+
+    return fetch
+
+
+async def described_now(prepared: Prepared, channels: Sequence[WorkerChannel]) -> Prepared:
+    """The same model, with what a worker that serves it says of it now.
+
+    Raises `UnreachableError` where none answers, and `AgentError` where none serves it.
+    """
+    said = serving(await describe(channels), prepared.digest)
+    if said is None:
+        raise AgentError(
+            f"no worker serves {prepared.manifest.name} as it is here ({prepared.digest[:12]})",
+            "start the agent again: it then fetches the model that they serve",
+        )
+    return replace(prepared, serving=said, away=None)

@@ -1,0 +1,292 @@
+"""The bundle on disk: `NAME.split/` with a manifest, and the manifest's SHA-256 beside it.
+
+    NAME.split/
+      manifest.json          everything there is to know, with the SHA-256 of every other file
+      manifest.sha256        the digest of the bundle: SHA-256 of manifest.json
+      labels.txt             one class a line (only for classifiers that have names)
+      segments/03.json       the cloud's program of segment 3
+      segments/03.onnx       the edge's model of segment 3
+      segments/03.safetensors  the weights that both of them refer to
+      segments/03.int8.onnx  the edge's model in INT8, weights inside (only with --int8)
+      codecs/03.safetensors  the transform codec's tables at boundary 3 (only when calibrated)
+
+The digest therefore covers every byte. Nothing is unpickled, and nothing here needs torch.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from splitpoint.codec import SplitpointError
+
+from ..errors import BundleError
+from ..picture import PictureInput
+from .boundary import Boundary as Boundary
+from .graph import Layer
+from .model_kind import holds_classes
+
+SCHEMA = 2
+MANIFEST, DIGEST = "manifest.json", "manifest.sha256"
+MAX_MANIFEST_BYTES = 64 << 20
+COMPILE_AGAIN = "compile it again with `splitpoint compile`"
+
+_PATH = re.compile(r"(?:[A-Za-z0-9_][A-Za-z0-9_.-]*/)*[A-Za-z0-9_][A-Za-z0-9_.-]*")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Segment:
+    """The files of one segment, as paths inside the bundle, and its operations for one sample.
+
+    `int8` is empty where the bundle has no INT8 form of its segments.
+    """
+
+    program: str
+    onnx: str
+    weights: str
+    flops: int
+    int8: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class File:
+    """What a file of the bundle must be."""
+
+    sha256: str
+    nbytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Manifest:
+    """Everything that a bundle says about its model."""
+
+    name: str
+    source: str
+    weights: str
+    layers: tuple[Layer, ...]
+    boundaries: tuple[Boundary, ...]
+    segments: tuple[Segment, ...]
+    outputs: Mapping[str, str]  # the user's name -> tensor of the last boundary
+    picture: PictureInput | None
+    classifies: bool
+    labels_file: str | None
+    unsupported_ops: tuple[str, ...]
+    max_relative_error: float  # of the segments against the whole, seen when compiling
+    files: Mapping[str, File]
+
+    def to_bytes(self) -> bytes:
+        """Canonical JSON: equal manifests have equal bytes, and so equal digests.
+
+        Keys are sorted, but for the outputs, which stay in the order that the model returns.
+        """
+        data = {
+            "schema": SCHEMA,
+            "name": self.name,
+            "source": self.source,
+            "weights": self.weights,
+            "layers": [layer.to_json() for layer in self.layers],
+            "boundaries": [b.to_json() for b in self.boundaries],
+            "segments": [
+                {"program": s.program, "onnx": s.onnx, "weights": s.weights, "flops": s.flops}
+                | ({"int8": s.int8} if s.int8 else {})
+                for s in self.segments
+            ],
+            "outputs": dict(self.outputs),
+            "picture": self.picture and self.picture.to_json(),
+            "classifies": self.classifies,
+            "labels_file": self.labels_file,
+            "unsupported_ops": list(self.unsupported_ops),
+            "max_relative_error": self.max_relative_error,
+            "files": {
+                path: {"sha256": file.sha256, "bytes": file.nbytes}
+                for path, file in sorted(self.files.items())
+            },
+        }
+        fields = [
+            f'"{key}":{json.dumps(value, sort_keys=key != "outputs", separators=(",", ":"))}'
+            for key, value in sorted(data.items())
+        ]
+        return f"{{{','.join(fields)}}}".encode()
+
+    @classmethod
+    def from_bytes(cls, data: bytes, where: str) -> Manifest:
+        """Reads and checks a manifest; `BundleError` says what is wrong with `where`."""
+        try:
+            record = json.loads(data)
+            schema = record["schema"]
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
+            raise BundleError(f"{where} is no manifest ({error})", COMPILE_AGAIN) from error
+        if schema != SCHEMA:
+            raise BundleError(
+                f"{where} has bundle schema {schema!r}, this splitpoint reads {SCHEMA}",
+                f"{COMPILE_AGAIN}, or install the splitpoint that wrote it",
+            )
+        try:
+            manifest = cls._from_record(record)
+            manifest._check()
+        except BundleError:
+            raise
+        except (SplitpointError, LookupError, TypeError, ValueError, AttributeError) as error:
+            raise BundleError(
+                f"{where} is malformed ({type(error).__name__}: {error})", COMPILE_AGAIN
+            ) from error
+        # Any model of photos was once taken for a classifier, and a worker may say anything.
+        classes = holds_classes(manifest.outputs, manifest.boundaries[-1].tensors)
+        return replace(manifest, classifies=manifest.classifies and classes)
+
+    @classmethod
+    def _from_record(cls, record: Mapping[str, Any]) -> Manifest:
+        picture = record["picture"]
+        return cls(
+            name=str(record["name"]),
+            source=str(record["source"]),
+            weights=str(record["weights"]),
+            layers=tuple(Layer.from_json(layer) for layer in record["layers"]),
+            boundaries=tuple(Boundary.from_json(boundary) for boundary in record["boundaries"]),
+            segments=tuple(
+                Segment(
+                    program=segment["program"],
+                    onnx=segment["onnx"],
+                    weights=segment["weights"],
+                    flops=segment["flops"],
+                    int8=str(segment.get("int8", "")),
+                )
+                for segment in record["segments"]
+            ),
+            outputs={str(name): str(tensor) for name, tensor in record["outputs"].items()},
+            picture=None if picture is None else PictureInput.from_json(picture),
+            classifies=bool(record["classifies"]),
+            labels_file=record["labels_file"],
+            unsupported_ops=tuple(record["unsupported_ops"]),
+            max_relative_error=float(record["max_relative_error"]),
+            files={
+                path: File(sha256=file["sha256"], nbytes=file["bytes"])
+                for path, file in record["files"].items()
+            },
+        )
+
+    def _check(self) -> None:
+        if len(self.boundaries) != len(self.segments) + 1 or not self.segments:
+            raise BundleError("a bundle needs one boundary more than segments", COMPILE_AGAIN)
+        if [b.id for b in self.boundaries] != list(range(len(self.boundaries))):
+            raise BundleError("the boundaries are not numbered in order", COMPILE_AGAIN)
+        for path, file in self.files.items():
+            if not _PATH.fullmatch(path) or not _SHA256.fullmatch(file.sha256) or file.nbytes < 0:
+                raise BundleError(f"the bundle names an impossible file {path[:80]!r}")
+        inner = self.boundaries[1:]
+        named = [path for s in self.segments for path in (s.program, s.onnx, s.weights)]
+        named += [s.int8 for s in self.segments if s.int8]
+        if len({*(bool(s.int8) for s in self.segments), *(b.int8 is not None for b in inner)}) > 1:
+            raise BundleError("only a part of the bundle is in INT8", COMPILE_AGAIN)
+        if self.labels_file is not None:
+            named.append(self.labels_file)
+        named += [boundary.tables for boundary in self.boundaries if boundary.tables]
+        for path in named:
+            if path not in self.files:
+                raise BundleError(f"the bundle does not list its file {path[:80]!r}", COMPILE_AGAIN)
+        last = {spec.name for spec in self.boundaries[-1].tensors}
+        if not last or not set(self.outputs.values()) <= last:
+            raise BundleError("an output is no tensor of the last boundary", COMPILE_AGAIN)
+
+    @property
+    def has_int8(self) -> bool:
+        """Whether every segment is there in INT8 as well."""
+        return bool(self.segments[0].int8)
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the manifest, which holds that of every file."""
+        return hashlib.sha256(self.to_bytes()).hexdigest()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bundle:
+    """A manifest and the folder that holds its files."""
+
+    folder: Path
+    manifest: Manifest
+    digest: str
+
+    def path(self, file: str) -> Path:
+        """Where a file of the bundle lies."""
+        return self.folder / file
+
+    def labels(self) -> list[str]:
+        """Class names, empty where the bundle has none."""
+        if self.manifest.labels_file is None:
+            return []
+        return self.path(self.manifest.labels_file).read_text(encoding="utf-8").splitlines()
+
+
+def open_bundle(folder: Path, *, verify_files: bool = True) -> Bundle:
+    """Reads a bundle and verifies every file against its digest; `BundleError` names the file.
+
+    Without `verify_files` only the manifest is read and verified.
+    """
+    if not (folder / MANIFEST).is_file():
+        what = f"{folder} is no bundle" if folder.exists() else f"there is no bundle {folder}"
+        raise BundleError(what, "make one with `splitpoint compile MODEL --out NAME.split`")
+    data = (folder / MANIFEST).read_bytes()
+    digest = hashlib.sha256(data).hexdigest()
+    try:
+        said = (folder / DIGEST).read_text(encoding="ascii").strip()
+    except (OSError, ValueError) as error:
+        raise BundleError(f"{folder / DIGEST} cannot be read", COMPILE_AGAIN) from error
+    if said != digest:
+        raise BundleError(
+            f"{folder / MANIFEST} is damaged: its digest is {digest[:12]}, not {said[:12]}",
+            COMPILE_AGAIN,
+        )
+    manifest = Manifest.from_bytes(data, str(folder / MANIFEST))
+    if verify_files:
+        for path, file in manifest.files.items():
+            verify_file(folder / path, file)
+    return Bundle(folder=folder, manifest=manifest, digest=digest)
+
+
+def verify_file(path: Path, file: File) -> None:
+    """Raises `BundleError` unless `path` holds exactly that file."""
+    try:
+        size = path.stat().st_size
+        with path.open("rb") as stream:
+            sha256 = file_sha256(stream) if size == file.nbytes else ""
+    except OSError as error:
+        raise BundleError(
+            f"the bundle's file {path} cannot be read ({error.strerror})", COMPILE_AGAIN
+        ) from error
+    if sha256 != file.sha256:
+        why = f"{size} bytes, not {file.nbytes}" if size != file.nbytes else "another digest"
+        raise BundleError(f"the bundle's file {path} is damaged ({why})", COMPILE_AGAIN)
+
+
+def file_sha256(stream: Any) -> str:
+    """SHA-256 of a binary stream from its present position on."""
+    sha256 = hashlib.sha256()
+    while chunk := stream.read(1 << 20):
+        sha256.update(chunk)
+    return sha256.hexdigest()
+
+
+def describe_file(path: Path) -> File:
+    """The record of a file that was just written."""
+    with path.open("rb") as stream:
+        return File(sha256=file_sha256(stream), nbytes=path.stat().st_size)
+
+
+def write_manifest(folder: Path, manifest: Manifest) -> Bundle:
+    """Seals a folder whose other files are in place."""
+    data = manifest.to_bytes()
+    digest = hashlib.sha256(data).hexdigest()
+    for name, content in ((MANIFEST, data), (DIGEST, f"{digest}\n".encode())):
+        with (folder / name).open("wb") as stream:
+            stream.write(content)
+            stream.flush()
+            os.fsync(stream.fileno())
+    return Bundle(folder=folder, manifest=manifest, digest=digest)

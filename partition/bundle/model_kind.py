@@ -1,0 +1,52 @@
+"""Whether a model's answer is a class: what its outputs say, and what its user says."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from splitpoint.codec import TensorSpec
+
+from ..errors import CaptureError
+
+
+def holds_classes(outputs: Mapping[str, str], tensors: Sequence[TensorSpec]) -> bool:
+    """Whether the first output can be logits: floats `[batch, classes]`, of two classes or more.
+
+    `outputs` maps names to `tensors` of the last boundary.
+    """
+    first = next((spec for spec in tensors if spec.name == next(iter(outputs.values()), "")), None)
+    return (
+        first is not None
+        and first.dtype.startswith("float")
+        and first.batch_dim == 0
+        and len(first.shape_without_batch) == 1
+        and first.shape[1] > 1
+    )
+
+
+def is_classifier(
+    said: bool | None,
+    outputs: Mapping[str, str],
+    tensors: Sequence[TensorSpec],
+    *,
+    takes_photos: bool,
+) -> bool:
+    """What the user `said`, and else: a model of photos whose only output can be logits is one.
+
+    Raises `CaptureError` where the user says so of a model whose first output cannot be logits.
+    """
+    possible = holds_classes(outputs, tensors)
+    if said is None:
+        return takes_photos and possible and len(outputs) == 1
+    if said and not possible:
+        shapes = {spec.name: list(spec.shape_without_batch) for spec in tensors}
+        raise CaptureError(
+            "a classifier's first output is [batch, classes], and this model gives "
+            + ", ".join(f"{name!r} [batch, {_text(shapes[t])}]" for name, t in outputs.items()),
+            "leave `classifies` out of its ModelSpec, or return the logits first",
+        )
+    return said
+
+
+def _text(shape: Sequence[int]) -> str:
+    return ", ".join(map(str, shape))

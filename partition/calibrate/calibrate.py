@@ -1,0 +1,252 @@
+"""Calibration: the transform codec's tables for a bundle, and every codec's measured ladder.
+
+Unlabelled inputs are enough. Each input is judged with tables that were made without it: there is a
+set of tables for every fold of the inputs, made from the other folds. What ships is made from all.
+The matrices of the axes alone (axis_klt.py), which have few entries and many samples, are the same
+for all folds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from splitpoint.codec import Array, TensorSpec, codecs_for
+from splitpoint.codec.codec_set import FKT, CodecSet
+from splitpoint.codec.fkt.grid import Grid
+from splitpoint.codec.fkt.table import FktTable
+
+from ..bundle.bundle import Boundary, Bundle
+from ..bundle.codec_tables import save_tables
+from ..bundle.ladder import CodecLevel
+from ..errors import CalibrationError
+from ..run.chain import SegmentChain
+from ..run.onnx_chain import OnnxChain
+from ..run.torch_chain import TorchChain
+from .axis_klt import AxisMoments, axes_of
+from .fisher import gradients
+from .fkt_fit import LEVEL_LOSSES, fit_table
+from .fkt_transform import Blocks, Moments
+from .judge import Judge
+
+Progress = Callable[[str, int, int], None]
+Inputs = Sequence[Mapping[str, Array]]
+
+FOLDS = 4
+PROJECTIONS, AXIS_PROJECTIONS = 6, 1  # gradients of each input, for channels and for axes
+MIN_INPUTS, MAX_INPUTS = 8, 500
+MAX_FIT_COEFFICIENTS = 60_000_000  # of a tensor, over the inputs that its table is fitted to
+# Image codecs at several qualities, so that what a split competes with is known as well as itself.
+IMAGE_LADDER = {
+    "jpeg": ("jpeg@75", "jpeg@85", "jpeg", "jpeg@95"),
+    "webp": ("webp@80", "webp", "webp@95", "webp@98"),
+}
+_LOSSLESS = ("raw", "png")
+
+
+def calibrate(
+    bundle: Bundle,
+    inputs: Inputs,
+    *,
+    device: torch.device,
+    labels: Sequence[int] = (),
+    progress: Progress = lambda what, done, total: None,
+) -> tuple[Boundary, ...]:
+    """The bundle's boundaries with tables and ladders; the tables' files are written beside it.
+
+    `inputs` are of one sample each, tensors of boundary 0 by name, `labels` their right classes, if
+    known. Raises `CalibrationError` for too few of them.
+    """
+    if len(inputs) < MIN_INPUTS:
+        raise CalibrationError(
+            f"{len(inputs)} inputs are too few to calibrate with",
+            f"give at least {MIN_INPUTS}, better a hundred",
+        )
+    chain = TorchChain(bundle, device)
+    for index in range(len(chain)):
+        chain.load(index)
+    judging = _judging(bundle, chain, device)
+    manifest = bundle.manifest
+    rungs = [_rungs(boundary) for boundary in manifest.boundaries[:-1]]
+    total = 2 * len(inputs) + sum(1 + len(names) for names in rungs)
+    done = 0
+
+    def advance(what: str) -> None:
+        nonlocal done
+        done += 1
+        progress(what, done, total)
+
+    judge = Judge(manifest, judging, inputs, labels)
+    blocks = _blocks(bundle, chain, inputs, judge.spreads, lambda: advance("where outputs look"))
+    moments = _moments(
+        bundle,
+        chain,
+        inputs,
+        judge.spreads,
+        blocks,
+        lambda: advance("sensitivity of every boundary"),
+    )
+    (bundle.folder / "codecs").mkdir(exist_ok=True)
+    states = [judging.place(given) for given in inputs]
+    boundaries: list[Boundary] = []
+    for boundary, names in zip(manifest.boundaries, rungs, strict=False):
+        values = {
+            spec.name: [judging.fetch(state[spec.name]) for state in states]
+            for spec in boundary.tensors
+        }
+        tables = _tables(boundary, blocks, moments, values)
+        path = ""
+        if tables.final:
+            path = f"codecs/{boundary.id:02}.safetensors"
+            save_tables(
+                [tables.final.get(spec.name) for spec in boundary.tensors], bundle.folder / path
+            )
+        advance(f"boundary {boundary.id}: transform")
+        sources = [CodecSet(lambda _, found=found: found) for found in tables.folds]  # type: ignore[misc]
+        ladder: list[CodecLevel] = []
+        for name in names:
+            if not name.startswith(FKT) or tables.final:
+                level = judge.level(boundary, name, sources, values)
+                ladder += [level] if level is not None else []
+            advance(f"boundary {boundary.id}: {name}")
+        boundaries.append(replace(boundary, tables=path, ladder=tuple(ladder)))
+        crossing = [spec.name for spec in manifest.boundaries[boundary.id + 1].tensors]
+        for number, state in enumerate(states):
+            reached = dict(state) | dict(judging.step(boundary.id, state))
+            states[number] = {name: reached[name] for name in crossing}
+    return (*boundaries, manifest.boundaries[-1])
+
+
+def _judging(bundle: Bundle, chain: TorchChain, device: torch.device) -> SegmentChain:
+    """What runs the model without gradients; on a CPU onnxruntime takes a third of torch's time."""
+    if device.type != "cpu":
+        return chain
+    found = OnnxChain(bundle)
+    for index in range(len(found)):
+        found.load(index)
+    return found
+
+
+def _rungs(boundary: Boundary) -> list[str]:
+    """The codecs that are measured at a boundary."""
+    found: list[str] = []
+    for name in codecs_for(boundary.tensors):
+        if name not in _LOSSLESS:
+            found += IMAGE_LADDER.get(name, (name,))
+    if boundary.id and any(spec.dtype == "float32" for spec in boundary.tensors):
+        found += [f"{FKT}@{level}" for level in range(1, len(LEVEL_LOSSES) + 1)]
+    return found
+
+
+Key = tuple[int, str]  # a boundary and a tensor there
+
+
+def _blocks(
+    bundle: Bundle,
+    chain: TorchChain,
+    inputs: Inputs,
+    spreads: Mapping[str, float],
+    advance: Callable[[], None],
+) -> dict[Key, Blocks]:
+    """How tensors at inner boundaries are transformed, as far as their axes go.
+
+    Those that hold NaN or infinity (an attention mask, say) are not: they have no moments.
+    """
+    specs = _specs(bundle)
+    found: dict[Key, AxisMoments] = {}
+    unfit: set[Key] = set()
+    generator = torch.Generator().manual_seed(1)
+    for given in inputs:
+        seen = gradients(bundle.manifest, chain, given, spreads, generator, AXIS_PROJECTIONS)
+        for key, (value, grads) in seen.items():
+            if key in unfit or not np.isfinite(value).all():
+                unfit.add(key)
+                continue
+            grid = Grid.of(specs[key])
+            rows = _rows(specs[key], [value])
+            own = AxisMoments.of(grid, rows, _rows(specs[key], list(grads)))
+            if key in found:
+                found[key].add(own)
+            else:
+                found[key] = own
+        advance()
+    return {
+        key: Blocks.of(specs[key], axes_of(Grid.of(specs[key]), own))
+        for key, own in found.items()
+        if key not in unfit
+    }
+
+
+def _moments(
+    bundle: Bundle,
+    chain: TorchChain,
+    inputs: Inputs,
+    spreads: Mapping[str, float],
+    blocks: Mapping[Key, Blocks],
+    advance: Callable[[], None],
+) -> dict[Key, list[Moments]]:
+    """Of every tensor at every inner boundary, one for each fold."""
+    specs = _specs(bundle)
+    found: dict[Key, list[list[Moments]]] = {key: [[] for _ in range(FOLDS)] for key in blocks}
+    generator = torch.Generator().manual_seed(0)
+    for number, given in enumerate(inputs):
+        seen = gradients(bundle.manifest, chain, given, spreads, generator, PROJECTIONS)
+        for key in blocks:
+            value, grads = seen[key]
+            rows = _rows(specs[key], [value])
+            own = Moments.of(blocks[key], rows, _rows(specs[key], list(grads)))
+            fold = found[key][number % FOLDS]
+            if fold:
+                fold[0].add(own)
+            else:
+                fold.append(own)
+        advance()
+    return {key: [fold[0] for fold in folds] for key, folds in found.items()}
+
+
+def _specs(bundle: Bundle) -> dict[Key, TensorSpec]:
+    return {
+        (boundary.id, spec.name): spec
+        for boundary in bundle.manifest.boundaries
+        for spec in boundary.tensors
+    }
+
+
+def _rows(spec: TensorSpec, values: Sequence[Array]) -> Array:
+    """Single samples as `[values, C, P]`."""
+    return Grid.of(spec).rows(np.concatenate(values, spec.batch_dim))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Tables:
+    """Tables by tensor: those that ship, and those that each fold is judged with."""
+
+    final: dict[str, FktTable]
+    folds: list[dict[str, FktTable]]
+
+
+def _tables(
+    boundary: Boundary,
+    blocks: Mapping[Key, Blocks],
+    moments: Mapping[Key, Sequence[Moments]],
+    values: Mapping[str, Sequence[Array]],
+) -> _Tables:
+    found = _Tables(final={}, folds=[{} for _ in range(FOLDS)])
+    for spec in boundary.tensors:
+        key = (boundary.id, spec.name)
+        if key not in moments:
+            continue
+        seen, own = moments[key], blocks[key]
+        samples = values[spec.name]
+        size = samples[0].size
+        some = range(0, len(samples), -(-len(samples) * size // MAX_FIT_COEFFICIENTS))
+        coefficients = own.coefficients(_rows(spec, [samples[i] for i in some]))
+        numbers = np.array(some)
+        found.final[spec.name] = fit_table(spec, own, Moments.total(seen), coefficients)
+        for fold, tables in enumerate(found.folds):
+            others = [part for number, part in enumerate(seen) if number != fold]
+            kept = coefficients[numbers % FOLDS != fold]
+            tables[spec.name] = fit_table(spec, own, Moments.total(others), kept)
+    return found

@@ -1,0 +1,276 @@
+"""`compile`: from a torch model to a verified bundle on disk."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+
+import onnx
+import torch
+from torch.fx import Node
+
+from ..bundle.bundle import (
+    MANIFEST,
+    Boundary,
+    Bundle,
+    File,
+    Manifest,
+    Segment,
+    describe_file,
+    write_manifest,
+)
+from ..bundle.graph import Cut
+from ..bundle.model_kind import is_classifier
+from ..calibrate.calibrate import calibrate
+from ..calibrate.inputs import Calibration, calibration_inputs
+from ..calibrate.int8_segments import quantise_bundle
+from ..capture.borrowed import borrowed
+from ..capture.canonical import fold_batch_norms, parameter_values
+from ..capture.capture import CapturedModel, capture
+from ..cuts.choose import DEFAULT_BOUNDARIES
+from ..errors import BundleError, SegmentError
+from ..export.cut import OnnxCutter
+from ..export.export import WholeOnnx, export_whole
+from ..export.names import layer_names
+from ..export.refusal import refused
+from ..model_spec import ModelSpec
+from .example_inputs import with_usable_inputs
+from .left_out import refusals
+from .program import program_of, with_turned
+from .separable import separable_cuts
+from .verify import verified_error
+from .weights import save_weights
+
+Progress = Callable[[str, int, int], None]
+"""Called with what is being done, how many steps are done, and how many there are."""
+
+# Segments compute what the whole computes; what differs is the order of float32 sums.
+TOLERANCE = 1e-3
+
+
+def compile_model(
+    spec: ModelSpec,
+    out: Path,
+    *,
+    boundaries: int = DEFAULT_BOUNDARIES,
+    after: Sequence[str] = (),
+    overwrite: bool = False,
+    calibration: Calibration | None = None,
+    progress: Progress = lambda what, done, total: None,
+) -> Bundle:
+    """Writes the bundle of `spec` to the folder `out` and returns it.
+
+    At most so many `boundaries` are chosen, unless the layers that they lie `after` are given. The
+    folder appears complete or not at all. Before it does, every segment has run in torch and in
+    onnxruntime and their chain was compared with the unsplit model. With `calibration` the
+    transform codec gets its tables, every codec its measured ladder, and, if it says so, every
+    segment an INT8 form. Raises `CaptureError` for a model that cannot be cut, `CalibrationError`
+    for inputs that do not do, `BundleError` when `out` cannot be written.
+    """
+    if out.exists():
+        if not overwrite:
+            raise BundleError(f"{out} exists already", "give --overwrite or another --out")
+        if not (out / MANIFEST).is_file():
+            raise BundleError(f"{out} exists and is no bundle", "give another --out")
+    with borrowed(spec.module):
+        return _compile(with_usable_inputs(spec), out, boundaries, after, calibration, progress)
+
+
+def _compile(
+    spec: ModelSpec,
+    out: Path,
+    boundaries: int,
+    after: Sequence[str],
+    calibration: Calibration | None,
+    progress: Progress,
+) -> Bundle:
+    """See `compile_model`; the module is in eval mode."""
+    steps = _Steps(progress)
+    steps("capture the graph")
+    model = capture(spec.module, spec.args, spec.kwargs, name_prefix=spec.layer_prefix)
+    classifies = is_classifier(
+        spec.classifies,
+        model.output_names,
+        model.graph.cuts[-1].tensors,
+        takes_photos=spec.picture is not None,
+    )
+    spec = replace(spec, classifies=classifies)
+    steps("choose boundaries")
+    chosen = separable_cuts(model, spec, boundaries, after)
+    cuts = [model.graph.cuts[i] for i in chosen]
+    nodes = [model.cut_nodes[i] for i in chosen]
+    fold_batch_norms(model.program, frozenset(node for crossing in nodes for node in crossing))
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        draft = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
+    except OSError as error:
+        raise BundleError(f"cannot write to {out.parent} ({error.strerror})") from error
+    try:
+        draft.chmod(0o755)
+        (draft / "segments").mkdir()
+        steps("export to ONNX")
+        whole = export_whole(model, [node for crossing in nodes for node in crossing])
+        steps("write the segments")
+        _write_segments(model, whole, cuts, nodes, draft)
+        del whole
+        steps("verify against the unsplit model")
+        manifest = _manifest(model, spec, out.name.removesuffix(".split"), cuts, draft)
+        manifest = _verified(manifest, draft, spec)
+        if calibration is not None:
+            manifest = _calibrated(manifest, draft, calibration, progress)
+        bundle = write_manifest(draft, manifest)
+        if out.exists():
+            old = draft.with_name(f"{draft.name}.old")
+            out.rename(old)
+            draft.rename(out)
+            shutil.rmtree(old)
+        else:
+            draft.rename(out)
+        steps("done")
+        return replace(bundle, folder=out)
+    except OSError as error:
+        raise BundleError(f"cannot write {out} ({error.strerror or error})") from error
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+
+
+def _verified(manifest: Manifest, draft: Path, spec: ModelSpec) -> Manifest:
+    left_out: dict[int, dict[str, str]] = defaultdict(dict)
+    try:
+        worst = verified_error(
+            manifest,
+            draft,
+            spec,
+            TOLERANCE,
+            lambda b, values: left_out[b.id].update(refusals(b.tensors, values)),
+        )
+    except (BundleError, SegmentError) as error:
+        raise refused(error, manifest, draft) from error
+    return replace(
+        manifest,
+        max_relative_error=float(f"{worst:.2g}"),
+        boundaries=tuple(replace(b, left_out=left_out[b.id]) for b in manifest.boundaries),
+    )
+
+
+def _calibrated(
+    manifest: Manifest, draft: Path, calibration: Calibration, progress: Progress
+) -> Manifest:
+    given = calibration_inputs(manifest, calibration)
+    boundaries = calibrate(
+        Bundle(folder=draft, manifest=manifest, digest=""),
+        given.inputs,
+        device=torch.device("cuda" if torch.cuda.is_available() else "cpu"),
+        labels=given.labels,
+        progress=progress,
+    )
+    manifest = replace(manifest, boundaries=boundaries)
+    added = [boundary.tables for boundary in boundaries if boundary.tables]
+    if calibration.int8:
+        segments, boundaries = quantise_bundle(
+            Bundle(folder=draft, manifest=manifest, digest=""),
+            given.inputs,
+            labels=given.labels,
+            progress=progress,
+        )
+        manifest = replace(manifest, segments=segments, boundaries=boundaries)
+        added += [segment.int8 for segment in segments]
+    files = {path: describe_file(draft / path) for path in added}
+    return replace(manifest, files={**manifest.files, **files})
+
+
+class _Steps:
+    TOTAL = 5
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress, self._done = progress, 0
+
+    def __call__(self, what: str) -> None:
+        self._progress(what, self._done, self.TOTAL)
+        self._done += 1
+
+
+def _write_segments(
+    model: CapturedModel,
+    whole: WholeOnnx,
+    cuts: Sequence[Cut],
+    nodes: Sequence[Sequence[Node]],
+    folder: Path,
+) -> None:
+    """Every segment as a program and as an ONNX model, with the weights that both of them read."""
+    cutter = OnnxCutter(whole, layer_names(whole, model.layers))
+    parameters = parameter_values(model.program)
+    names = {node: name for node, (name, _) in parameters.items()}
+    values: dict[str, torch.Tensor] = dict(parameters.values())
+    crossing = [list(zip(n, cut.tensors, strict=True)) for n, cut in zip(nodes, cuts, strict=True)]
+    for index, (entering, leaving) in enumerate(pairwise(crossing)):
+        segment = cutter.segment(entering, leaving)
+        program = program_of(model, nodes[index], nodes[index + 1], names)
+        turned = save_weights(
+            {name: values[name] for name in program["weights"]},
+            segment.model,
+            whole.weights,
+            segment.turned,
+            _path(folder, index, "safetensors"),
+        )
+        onnx.save_model(segment.model, _path(folder, index, "onnx"))
+        _path(folder, index, "json").write_text(
+            json.dumps(with_turned(program, turned), separators=(",", ":")), encoding="utf-8"
+        )
+
+
+def _path(folder: Path, index: int, suffix: str) -> Path:
+    return folder / "segments" / f"{index:02}.{suffix}"
+
+
+def _manifest(
+    model: CapturedModel, spec: ModelSpec, name: str, cuts: Sequence[Cut], folder: Path
+) -> Manifest:
+    ends = [cut.after for cut in cuts]
+    layers = [
+        replace(layer, segment=sum(end < index for end in ends) - 1)
+        for index, layer in enumerate(model.graph.layers)
+    ]
+    if spec.labels:
+        (folder / "labels.txt").write_text("\n".join(spec.labels) + "\n", encoding="utf-8")
+    files: dict[str, File] = {
+        path.relative_to(folder).as_posix(): describe_file(path)
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+    return Manifest(
+        name=name,
+        source=spec.source,
+        weights=spec.weights if spec.weights in ("default", "none", "as built") else "file",
+        layers=tuple(layers),
+        boundaries=tuple(
+            Boundary(
+                id=index,
+                after=layers[cut.after].name if cut.after >= 0 else None,
+                tensors=cut.tensors,
+            )
+            for index, cut in enumerate(cuts)
+        ),
+        segments=tuple(
+            Segment(
+                program=f"segments/{index:02}.json",
+                onnx=f"segments/{index:02}.onnx",
+                weights=f"segments/{index:02}.safetensors",
+                flops=sum(layer.flops or 0 for layer in layers if layer.segment == index),
+            )
+            for index in range(len(cuts) - 1)
+        ),
+        outputs=model.output_names,
+        picture=spec.picture,
+        classifies=bool(spec.classifies),
+        labels_file="labels.txt" if spec.labels else None,
+        unsupported_ops=model.graph.unsupported_ops,
+        max_relative_error=0.0,
+        files=files,
+    )

@@ -1,0 +1,118 @@
+"""A user's own model: a function that returns it, or a program that torch.export saved."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+import traceback
+from pathlib import Path
+from typing import Any
+
+import torch
+from splitpoint.codec import SplitpointError
+from torch.export import ExportedProgram
+from torch.export.graph_signature import InputKind
+
+from ..errors import ModelError
+from ..model_spec import ModelSpec
+from ..picture import PictureInput
+from ..quiet import quiet_torch
+from .torchvision import IMAGENET_MEAN, IMAGENET_STD, SEED, declare_detection_operators
+from .weights_file import load_weights
+
+_NAME_ONE = "name a function without arguments that returns the model, as package.module:function"
+_CORRECT = "correct that, so that Python imports the module and calls the function from this folder"
+
+
+def factory_model(source: str, weights: str) -> ModelSpec:
+    """What the function `package.module:function` returns, with the weights of a file if named."""
+    made = _made(source)
+    spec: ModelSpec
+    if isinstance(made, torch.nn.Module):
+        spec = ModelSpec.of_picture_model(
+            source,
+            made,
+            PictureInput(resize_px=256, height_px=224, width_px=224),
+            mean=IMAGENET_MEAN,
+            std=IMAGENET_STD,
+        )
+    elif isinstance(made, ModelSpec):
+        spec = made
+    else:
+        raise ModelError(
+            f"{source} returned {type(made).__name__}",
+            "return a torch module that takes 224x224 photos, or a ModelSpec",
+        )
+    if weights not in ("default", "none"):
+        load_weights(spec.users_module, Path(weights))
+    return spec
+
+
+def _made(source: str) -> Any:
+    """What the function returns."""
+    module_name, _, function_name = source.partition(":")
+    declare_detection_operators()  # timm and others import torchvision
+    sys.path.insert(0, "")  # as `python -m` would: the user's own file beside the command
+    try:
+        module = importlib.import_module(module_name)
+        factory = getattr(module, function_name, None)
+        if factory is None:
+            raise ModelError(f"{module_name!r} has no function {function_name!r}", _NAME_ONE)
+        torch.manual_seed(SEED)
+        return factory()
+    except SplitpointError:
+        raise
+    except Exception as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+        what, remedy = _place(error, source)
+        raise ModelError(f"{what} ({reason})", remedy) from error
+    finally:
+        sys.path.remove("")
+
+
+def _place(error: Exception, source: str) -> tuple[str, str]:
+    """What failed, and the line of the user's files where it did; and the remedy."""
+    frames = traceback.extract_tb(error.__traceback__)[1:]
+    last = next((f for f in reversed(frames) if "importlib" not in f.filename), None)
+    if last is not None:
+        return f"{source} fails at {last.filename}:{last.lineno}", _CORRECT
+    if isinstance(error, ImportError):
+        return f"cannot import {source.partition(':')[0]!r}", _NAME_ONE
+    return f"{source} fails", _NAME_ONE
+
+
+def exported_model(path: Path, weights: str) -> ModelSpec:
+    """The program in a .pt2 file, which brings its weights and example inputs."""
+    if weights not in ("default", "none"):
+        raise ModelError("a .pt2 file carries its own weights", "leave --weights out")
+    if not path.is_file():
+        raise ModelError(f"there is no file {path}", "name a file of torch.export.save")
+    try:
+        with quiet_torch():
+            program = torch.export.load(path)
+    except Exception as error:
+        reason = " ".join(str(error).split())[:200]
+        raise ModelError(
+            f"{path} is no exported program ({reason})",
+            "write it with torch.export.save; TorchScript and pickled modules are none",
+        ) from error
+    if program.example_inputs is None:
+        raise ModelError(f"{path} holds no example inputs", "export it with them")
+    _check_batch(program, path)
+    args, kwargs = program.example_inputs
+    return ModelSpec(source=path.name, module=program.module(), args=args, kwargs=kwargs)
+
+
+def _check_batch(program: ExportedProgram, path: Path) -> None:
+    values = {node.name: node.meta.get("val") for node in program.graph.nodes}
+    for spec in program.graph_signature.input_specs:
+        value = values.get(spec.arg.name)
+        if spec.kind is not InputKind.USER_INPUT or not isinstance(value, torch.Tensor):
+            continue
+        if value.ndim == 0 or isinstance(value.shape[0], int):
+            raise ModelError(
+                f"{path} was exported for one batch size only: its input {spec.arg.name!r} is "
+                f"{list(value.shape)}",
+                "export it with dynamic_shapes={'" + spec.arg.name + "': "
+                "{0: torch.export.Dim.DYNAMIC}} and an example batch of 2",
+            )

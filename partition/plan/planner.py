@@ -1,0 +1,314 @@
+"""Ranks every candidate split for a link and a load, and says why.
+
+Longer than others: ranking, and the words for why each candidate stands where it does.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from ..bundle.bundle import Manifest
+from ..bundle.ladder import DEFAULT_LIMIT, inputs_needed, wilson
+from ..errors import PlanError
+from .costs import CostTable, Floats, Metrics
+from .link import Link
+from .objective import Constraints, Objective
+from .online import Interval, OnlinePlanner, intervals
+from .plan import Plan, name_of
+
+UPLINKS_MBPS, QUEUES_MS = (0.05, 10_000.0), (0.1, 60_000.0)
+_UNITS = {
+    "--deadline-ms": "its 95th percentile is over the deadline",
+    "--min-fps": "its stream is too slow",
+    "--max-accuracy-drop": "it changes answers too much",
+    "--max-edge-mb": "it needs too much memory on the device",
+    "--max-kb-per-frame": "it sends too much",
+    "--must-run-on-edge": "a layer that must run on the device would not",
+    "--must-not-upload-input": "it uploads the input",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prediction:
+    """One candidate under the conditions that were planned for.
+
+    `stages_ms` add up to `latency_ms`; `uplink` holds what the two ends spend on a frame beyond
+    computing, and half of the round trip, `downlink` the other half. `fps` is the rate of a stream
+    whose stages overlap. `accuracy_drop` is the share of answers that codec and runtime changed in
+    calibration, `drop_bound` what it may be at most, at 95 %; `worst_error` is how far off a value
+    of an answer was there, relative to the largest. None stands for what is not known. `why` is the
+    reason for its place, or what keeps it out; `broken` names the constraints it does not keep.
+    """
+
+    boundary: int
+    codec: str
+    runtime: str
+    latency_ms: float
+    p95_ms: float
+    stages_ms: Mapping[str, float]
+    energy_mj: float | None
+    energy_kind: str
+    bytes_up: int
+    server_ms: float
+    accuracy_drop: float | None
+    drop_bound: float | None
+    worst_error: float | None
+    edge_mb: float | None
+    fps: float
+    feasible: bool
+    broken: tuple[str, ...]
+    why: str
+
+    def to_json(self) -> dict[str, Any]:
+        """The names are those of the fields."""
+        return {key: _rounded(value) for key, value in asdict(self).items()}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """The chosen plan, all candidates from the best to the worst, and where the choice changes.
+
+    `uplinks` are intervals of Mbit/s at the planned round trip and load, `queues` intervals of
+    milliseconds that a frame waits at the worker on the planned link. `notes` say what the plan
+    could not consider.
+    """
+
+    chosen: Plan
+    candidates: tuple[Prediction, ...]
+    uplinks: tuple[Interval, ...]
+    queues: tuple[Interval, ...]
+    notes: tuple[str, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """What `splitpoint plan --json` prints."""
+        return {
+            "chosen": asdict(self.chosen),
+            "candidates": [candidate.to_json() for candidate in self.candidates],
+            "breakeven": {
+                "uplink_mbps": [interval.to_json() for interval in self.uplinks],
+                "server_queue_ms": [interval.to_json() for interval in self.queues],
+            },
+            "notes": list(self.notes),
+        }
+
+
+def make_plan(
+    manifest: Manifest,
+    table: CostTable,
+    link: Link,
+    *,
+    objective: Objective,
+    constraints: Constraints,
+    queue_ms: float = 0.0,
+    server_factor: float = 1.0,
+) -> Report:
+    """Ranks all candidates on `link`.
+
+    A frame waits `queue_ms` at the worker, which is `server_factor` times slower than its profile.
+    Raises `PlanError` when no candidate keeps to the constraints, saying which of them binds and
+    what comes nearest.
+    """
+    if not (0 <= queue_ms < math.inf and 0 < server_factor < math.inf):
+        raise PlanError(
+            f"a queue of {queue_ms:g} ms at a worker {server_factor:g} times slower",
+            "give finite numbers, the second above 0",
+        )
+    online = OnlinePlanner(table, manifest, objective, constraints)
+    uploads = link.upload_ms(table.nbytes)
+    upload_ms = np.asarray(np.median(uploads, 0))
+    metrics = table.metrics(
+        upload_ms,
+        round_trip_ms=link.round_trip_ms,
+        queue_ms=queue_ms,
+        server_factor=server_factor,
+    )
+    late_ms = table.sends * (np.percentile(uploads, 95, 0) - upload_ms)
+    late_ms = np.hypot(table.spread_ms, late_ms)
+    p95_ms = metrics.latency_ms + late_ms
+    excess = constraints.static_excess(table, manifest) | constraints.live_excess(metrics, p95_ms)
+    scores = objective.scores(metrics)
+    feasible = sum(excess.values(), np.zeros(len(table))) == 0
+    if not feasible.any():
+        raise _infeasible(table, metrics, excess, scores)
+    order = np.lexsort((scores, ~feasible))
+    words = _Words(table, metrics, upload_ms, excess, int(order[0]))
+    predictions = tuple(
+        Prediction(
+            boundary=int(table.boundary[i]),
+            codec=table.codec[i],
+            runtime=table.runtime[i],
+            latency_ms=float(metrics.latency_ms[i]),
+            p95_ms=float(p95_ms[i]),
+            stages_ms={
+                "edge": float(table.edge_ms[i]),
+                "encode": float(table.encode_ms[i]),
+                "uplink": float(
+                    metrics.latency_ms[i]
+                    - table.edge_ms[i]
+                    - table.encode_ms[i]
+                    - metrics.server_ms[i]
+                    - table.sends[i] * (queue_ms + link.round_trip_ms / 2)
+                ),
+                "queue": float(table.sends[i] * queue_ms),
+                "cloud": float(metrics.server_ms[i]),
+                "downlink": float(table.sends[i] * link.round_trip_ms / 2),
+            },
+            energy_mj=_known(metrics.energy_mj[i]),
+            energy_kind="none" if math.isnan(metrics.energy_mj[i]) else table.energy_kind[i],
+            bytes_up=round(float(table.nbytes[i])),
+            server_ms=float(metrics.server_ms[i]),
+            accuracy_drop=_known(table.accuracy_drop[i]),
+            drop_bound=_known(table.drop_bound[i]),
+            worst_error=_known(table.worst_error[i]),
+            edge_mb=_known(table.edge_mb[i]),
+            fps=float(1e3 / metrics.bottleneck_ms[i]),
+            feasible=bool(feasible[i]),
+            broken=words.broken(int(i)),
+            why=words.why(int(i)),
+        )
+        for i in order
+    )
+    first = predictions[0]
+    return Report(
+        chosen=Plan(
+            boundary=first.boundary, codec=first.codec, runtime=first.runtime, why=first.why
+        ),
+        candidates=predictions,
+        uplinks=intervals(
+            table,
+            lambda mbps: online.decide(
+                uplink_mbps=mbps,
+                round_trip_ms=link.round_trip_ms,
+                queue_ms=queue_ms,
+                server_factor=server_factor,
+            ),
+            *UPLINKS_MBPS,
+        ),
+        queues=intervals(
+            table,
+            lambda ms: online.decide_for(upload_ms, late_ms, link.round_trip_ms, ms, server_factor),
+            *QUEUES_MS,
+        ),
+        notes=_notes(table, manifest, constraints),
+    )
+
+
+def _notes(table: CostTable, manifest: Manifest, constraints: Constraints) -> tuple[str, ...]:
+    """The default limit on errors; where calibration saw too little for another, what would do."""
+    most = constraints.max_accuracy_drop
+    if (
+        most is None
+        and manifest.boundaries[0].level("jpeg") is None
+        and ((table.judged > 0) & ~np.isnan(table.worst_error)).any()
+    ):
+        return (DEFAULT_LIMIT,)
+    if most is None or most <= 0:
+        return ()
+    judged = int(table.judged.max())
+    if judged == 0:
+        return (
+            "no codec was calibrated, so none is known to keep to --max-accuracy-drop: compile the "
+            "model with --calibrate DIR",
+        )
+    best = wilson(0, judged)[1]
+    if best <= most:
+        return ()
+    return (
+        f"calibration had {judged} inputs, too few for any lossy codec: even without a single "
+        f"changed answer the drop may be {100 * best:.1f} %; {inputs_needed(most)} inputs can show "
+        f"{100 * most:g} %",
+    )
+
+
+class _Words:
+    """Reasons in words."""
+
+    def __init__(
+        self,
+        table: CostTable,
+        metrics: Metrics,
+        upload_ms: Floats,
+        excess: Mapping[str, Floats],
+        best: int,
+    ) -> None:
+        self._table, self._metrics, self._excess, self._best = table, metrics, excess, best
+        self._stages = {
+            "edge": table.edge_ms + table.encode_ms,
+            "uplink": table.sends * upload_ms,
+            "cloud": metrics.server_ms,
+        }
+
+    def broken(self, index: int) -> tuple[str, ...]:
+        return tuple(flag for flag, excess in self._excess.items() if excess[index] > 0)
+
+    def why(self, index: int) -> str:
+        broken = self.broken(index)
+        if broken:
+            return "; ".join(f"{_UNITS[flag]} ({flag})" for flag in broken)
+        if index == self._best:
+            return self._compared()
+        latency = self._metrics.latency_ms
+        later_ms = latency[index] - latency[self._best]
+        name, more_ms = max(
+            ((n, ms[index] - ms[self._best]) for n, ms in self._stages.items()), key=lambda p: p[1]
+        )
+        if later_ms <= 0:
+            return f"{-later_ms:.1f} ms sooner than the best, but worse by the objective"
+        return f"{later_ms:.1f} ms later than the best: {name} {more_ms:+.1f} ms"
+
+    def _compared(self) -> str:
+        """How the chosen one does against the two rivals that need no split."""
+        table, best = self._table, self._best
+        latency = self._metrics.latency_ms
+        allowed = sum(self._excess.values(), np.zeros(len(table))) == 0
+        rivals = {
+            "all on the device": allowed & (table.sends == 0),
+            "sending the input": allowed & (table.boundary == 0) & (table.sends == 1),
+        }
+        parts = []
+        for name, members in rivals.items():
+            if members.any() and not members[best]:
+                ms = latency[members].min()
+                parts.append(f"{ms / latency[best]:.2f}x as fast as {name} ({ms:.1f} ms)")
+        return f"predicted {latency[best]:.1f} ms" + (": " if parts else "") + ", ".join(parts)
+
+
+def _infeasible(
+    table: CostTable, metrics: Metrics, excess: Mapping[str, Floats], scores: Floats
+) -> PlanError:
+    """Which constraint binds, and the candidate that comes nearest to keeping all."""
+    binding = []
+    for flag in excess:
+        others = sum((e for f, e in excess.items() if f != flag), np.zeros(len(table)))
+        if (others == 0).any():
+            binding.append(flag)
+    worst = np.max(list(excess.values()), 0)
+    nearest = int(np.lexsort((scores, worst))[0])
+    misses = [f"{flag} by {100 * e[nearest]:.0f} %" for flag, e in excess.items() if e[nearest] > 0]
+    what = (
+        f"no plan keeps to {' or to '.join(binding)}"
+        if binding
+        else f"no plan keeps to {' and '.join(f for f, e in excess.items() if e.any())} together"
+    )
+    return PlanError(
+        what,
+        f"nearest is {name_of(int(table.boundary[nearest]), table.codec[nearest])} "
+        f"({metrics.latency_ms[nearest]:.0f} ms), which misses {', '.join(misses)}",
+    )
+
+
+def _known(value: float) -> float | None:
+    return None if math.isnan(value) else float(value)
+
+
+def _rounded(value: Any) -> Any:
+    if isinstance(value, float):
+        return round(value, 3)
+    if isinstance(value, dict):
+        return {key: _rounded(item) for key, item in value.items()}
+    return value
