@@ -41,7 +41,7 @@ MIXES = {"uniform": (1, 1, 1, 1), "skewed": (5, 1, 1, 1)}
 WORKER = """
 import asyncio, signal, sys
 from pathlib import Path
-from splitpoint.cloud.outlook import Batching
+from splitpoint.cloud.schedule.outlook import Batching
 from splitpoint.cloud.worker import Worker
 
 async def main():

@@ -21,8 +21,8 @@ UPDATE = """
 import sys
 import ray
 from ray import serve
-from splitpoint.cloud.ray_app import application
-from splitpoint.cloud.ray_options import APP, ROUTE, RayOptions
+from splitpoint.cloud.ray.app import application
+from splitpoint.cloud.ray.options import APP, ROUTE, RayOptions
 ray.init(address="auto", log_to_driver=False)
 options = RayOptions(bundles=[sys.argv[1]], device="cpu", replicas=2, grace_s=2, max_batch=64)
 serve.run(application(options), name=APP, route_prefix=ROUTE)

@@ -40,8 +40,8 @@ def test_the_manifest_names_our_functions(serve_config: dict[str, Any]) -> None:
     (application,) = serve_config["applications"]
     assert application["name"] == APP
     module, name = application["import_path"].split(":")
-    room, file = module.split(".")[1:]
-    tree = ast.parse((ROOT / room / f"{file}.py").read_text(encoding="utf-8"))
+    path = ROOT.joinpath(*module.split(".")[1:]).with_suffix(".py")
+    tree = ast.parse(path.read_text(encoding="utf-8"))
     assert name in {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
 
 

@@ -23,7 +23,7 @@ from splitpoint.partition.bundle.samples import synthetic_samples
 STUCK = """
 import time
 from splitpoint.cli.main import main
-from splitpoint.cloud import load_model
+from splitpoint.cloud.compute import load as load_model
 def stuck(*_):
     print("stuck", file=__import__("sys").stderr, flush=True)
     time.sleep(1000)

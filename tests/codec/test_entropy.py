@@ -81,7 +81,7 @@ _MEASURE = r"""
 import re, sys
 from pathlib import Path
 from splitpoint.codec import CodecError
-from splitpoint.codec.entropy import compress, decompress_exactly
+from splitpoint.codec.simple.entropy import compress, decompress_exactly
 def peak():
     # Not ru_maxrss: that starts at what the parent had.
     return int(re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())[1])

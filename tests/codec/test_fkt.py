@@ -600,7 +600,7 @@ class Blocker:
 sys.meta_path.insert(0, Blocker())
 import numpy as np
 from splitpoint.codec import CodecSet, TensorSpec
-from splitpoint.codec.fkt_table import FktTable
+from splitpoint.codec.fkt.table import FktTable
 folder, shape = sys.argv[1], tuple(map(int, sys.argv[2].split(",")))
 spec = TensorSpec(name="x", dtype="float32", shape=shape, batch_dim=0)
 with np.load(folder + "/table.npz") as arrays:

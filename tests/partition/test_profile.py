@@ -265,7 +265,7 @@ def slowed(bundle: Bundle, meter: Any, slowdown: float, monkeypatch: pytest.Monk
     """Every step takes a millisecond a sample, every encoding and decoding one."""
     ticks = iter(range(1 << 40))
     clock = FakeTime()
-    for module in ("measure", "measure_energy", "slowdown"):
+    for module in ("profile.measure", "profile.measure_energy", "run.slowdown"):
         monkeypatch.setattr(f"splitpoint.partition.{module}.time", clock)
     monkeypatch.setattr(
         "splitpoint.partition.profile.measure_codecs.time",
