@@ -10,6 +10,7 @@ from .dispatch.auto_plan import AutoPlan
 from .errors import AgentError, CacheError, SourceError
 from .given import Given
 from .link.credentials import Credentials
+from .options import AgentOptions
 from .result import Outcome, Result, Stages
 from .sinks.sink import CallbackSink, Sink
 from .sources.find import find_source
@@ -17,6 +18,7 @@ from .sources.source import InputFeed, Source
 
 __all__ = [
     "AgentError",
+    "AgentOptions",
     "AutoPlan",
     "CacheError",
     "CallbackSink",

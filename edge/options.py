@@ -1,52 +1,60 @@
-"""What an agent was asked for; see `EdgeAgent`, whose parameters these are."""
+"""What an agent is asked for: every option and its default."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+
+from splitpoint.partition.kept_files import default_cache
 
 from .dispatch.auto_plan import AutoPlan
 from .errors import AgentError
 from .link.credentials import Credentials
-from .link.workers import parse_servers
+
+MOST_BUDGET_MS = 2**32  # what the wire has room for
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Options:
-    """Raises `AgentError` for what no agent can do."""
+@dataclass(frozen=True, kw_only=True)
+class AgentOptions:
+    """See `EdgeAgent`. Raises `AgentError` for what no agent can do."""
 
-    servers: Sequence[str]
-    bundle: Path | None
-    model: str
-    split: str
-    codec: str
-    auto: AutoPlan
-    adapt: bool
-    cache: Path
-    max_cache_mb: float
-    runtime: str
-    providers: tuple[str, ...]
-    threads: int
-    slowdown: float
-    budget_ms: float
-    max_frame_bytes: float
-    max_edge_mb: float | None
-    finish_locally: bool
-    hedge: bool
-    credentials: Credentials | None
+    model: str = ""  # which, where the worker serves several
+    bundle: Path | None = None  # a local one, instead of what the worker serves
+
+    # The split. `auto` measures this device and the link, and takes the best plan, as the option
+    # of that name says; with `adapt` the plan follows the link, the worker's load and the device.
+    split: str = "auto"
+    codec: str = "auto"
+    auto: AutoPlan = field(default_factory=AutoPlan)
+    adapt: bool = True
+    # A frame with a larger payload goes in the next coarser codec that was calibrated.
+    max_frame_bytes: float = math.inf
+
+    # Fetched bundles. Of those that nobody uses, the oldest go when there is more.
+    cache: Path = field(default_factory=default_cache)
+    max_cache_mb: float = 4_000.0
+
+    # What runs the segments here, one of `RUNTIMES`: auto leaves that to the plan, and is
+    # onnxruntime where `split` names one. `providers` are what onnxruntime computes with.
+    runtime: str = "auto"
+    providers: Sequence[str] = ()
+    threads: int = 0  # the runtime's, 0: one a core
+    slowdown: float = 1.0  # stretches edge compute to play a slower device (emulated)
+
+    # What the cloud does not answer in time, the device finishes in float32, unless all segments
+    # would need more than `max_edge_mb`. With `hedge` it does not wait for the budget's end, but
+    # for 95 of 100 answers' time.
+    budget_ms: float = 10_000.0
+    finish_locally: bool = True
+    max_edge_mb: float | None = None
+    hedge: bool = False
+
+    credentials: Credentials = field(default_factory=Credentials)  # for all workers
 
     def __post_init__(self) -> None:
         if self.slowdown < 1:
             raise AgentError(f"a slowdown of {self.slowdown} is below 1")
-        if not 1 <= self.budget_ms < 2**32:
+        if not 1 <= self.budget_ms < MOST_BUDGET_MS:
             raise AgentError(f"a budget of {self.budget_ms:g} ms", "give 1 ms to 49 days")
-        if not self.servers and self.bundle is None:
-            raise AgentError("neither a server nor a bundle", "give --server or --bundle")
-
-
-def servers_of(server: str | Sequence[str] | None) -> list[str]:
-    """HOST:PORT, several of them with commas or as a list, or None for none."""
-    if server is None:
-        return []
-    return parse_servers(server if isinstance(server, str) else ",".join(server))

@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from splitpoint.edge import AutoPlan, EdgeAgent
-from splitpoint.edge.agent import DEFAULT_CACHE_MB
+from splitpoint.edge import AgentOptions, AutoPlan, EdgeAgent
 from splitpoint.edge.figures.run_energy import RunEnergy
 from splitpoint.edge.figures.run_stats import RunStats
 from splitpoint.edge.sinks.sink import Sink
@@ -61,24 +60,26 @@ def run(
     bundle: Annotated[
         Path | None,
         typer.Option(help="A local bundle instead of fetching from the worker."),
-    ] = None,
-    model: Annotated[str, typer.Option(help="Which, if the worker serves several.")] = "",
+    ] = AgentOptions.bundle,
+    model: Annotated[
+        str, typer.Option(help="Which, if the worker serves several.")
+    ] = AgentOptions.model,
     watch: Annotated[
         bool, typer.Option("--watch", help="Go on with what is written into the folder.")
     ] = False,
     split: Annotated[
         str,
         typer.Option(help="auto (measured and planned), input, local, or a boundary's number."),
-    ] = "auto",
+    ] = AgentOptions.split,
     codec: Annotated[
         str,
         typer.Option(
             help="auto, raw, fp16, q8, q4, fkt, fkt@3, fkt-video, jpeg, jpeg@75, webp, png."
         ),
-    ] = "auto",
+    ] = AgentOptions.codec,
     adapt: Annotated[
         bool, typer.Option(help="With --split auto: the plan follows the link and the load.")
-    ] = True,
+    ] = AgentOptions.adapt,
     objective: Annotated[
         str,
         typer.Option(help="What auto aims at: latency, energy, throughput, server-cost, or a mix."),
@@ -96,7 +97,7 @@ def run(
     ] = None,
     max_edge_mb: Annotated[
         float | None, typer.Option(help="Most MB that the segments on the device may take.")
-    ] = None,
+    ] = AgentOptions.max_edge_mb,
     link: Annotated[
         str,
         typer.Option(
@@ -122,7 +123,7 @@ def run(
     ] = "",
     runtime: Annotated[
         str, typer.Option(help="auto, onnxruntime, onnxruntime-int8, or torch (if installed).")
-    ] = "auto",
+    ] = AgentOptions.runtime,
     providers: Annotated[
         str,
         typer.Option(
@@ -130,21 +131,23 @@ def run(
             show_default="the fastest that are here",
         ),
     ] = "",
-    threads: Annotated[int, typer.Option(help="The runtime's threads, 0: one a core.", min=0)] = 0,
+    threads: Annotated[
+        int, typer.Option(help="The runtime's threads, 0: one a core.", min=0)
+    ] = AgentOptions.threads,
     slowdown: Annotated[
         float, typer.Option(help="Stretch edge compute to play a slower device (emulated).", min=1)
-    ] = 1.0,
+    ] = AgentOptions.slowdown,
     budget_ms: Annotated[
         float, typer.Option(help="Time for a frame; near its end the device finishes it.", min=1)
-    ] = 10_000.0,
+    ] = AgentOptions.budget_ms,
     finish_locally: Annotated[
         bool,
         typer.Option(help="Finish on the device what the cloud does not answer in time."),
-    ] = True,
+    ] = AgentOptions.finish_locally,
     hedge: Annotated[
         bool,
         typer.Option(help="Begin to finish on the device what is later than 95 % of the answers."),
-    ] = False,
+    ] = AgentOptions.hedge,
     repeat: Annotated[int, typer.Option(help="Go over the files so many times.", min=1)] = 1,
     in_flight: Annotated[
         int, typer.Option(help="Most frames under way, 0: what the worker allows.", min=0)
@@ -154,7 +157,7 @@ def run(
     ] = None,
     max_cache_mb: Annotated[
         float, typer.Option(help="Most MB of fetched bundles; the oldest go first.", min=0)
-    ] = DEFAULT_CACHE_MB,
+    ] = AgentOptions.max_cache_mb,
     save_outputs: Annotated[
         Path | None, typer.Option(help="Write every frame's outputs as DIR/ID-NAME.npy.")
     ] = None,

@@ -31,7 +31,7 @@ class Intake:
         path: FramePath,
         present: PresentPlan,
         *,
-        local: LocalFinish | None,
+        local: LocalFinish,
         budget_ms: float,
         outcomes: dict[Outcome, int],
     ) -> None:
@@ -69,9 +69,7 @@ class Intake:
         self._outcomes[result.outcome] += 1
         adapter, local = self._present.adapter, self._local
         if adapter is not None:
-            adapter.controller.finishes_in_ms = (
-                local.predicted_ms if local is not None and local.ready else None
-            )
+            adapter.controller.finishes_in_ms = local.predicted_ms if local.ready else None
             adapter.frame_ended()
         return result
 
@@ -133,7 +131,7 @@ class Intake:
 
     def finishing(self) -> bool:
         """Whether the device finishes a frame that the cloud did not answer."""
-        return self._local is not None and self._local.busy
+        return self._local.busy
 
     def _never_began(self, given: Given, taken_s: float | None, outcome: Outcome) -> Frame:
         self._frames += 1

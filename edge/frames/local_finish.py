@@ -55,7 +55,7 @@ class LocalFinish:
 
     The segments are fetched, loaded and timed in the background, one at a time on the compute
     thread, so that no frame waits for more than one of them. `expected_ms` says by boundary what a
-    finish in this runtime takes, and spares the timing.
+    finish in this runtime takes, and spares the timing. Where it is not `wanted`, it never begins.
     """
 
     def __init__(
@@ -64,8 +64,11 @@ class LocalFinish:
         runner: SegmentRunner,
         pool: Executor,
         expected_ms: Mapping[int, float] | None = None,
+        *,
+        wanted: bool = True,
     ) -> None:
         self._prepared, self._runner, self._pool = prepared, runner, pool
+        self._wanted = wanted
         self._loading: asyncio.Task[None] | None = None
         self.predicted_ms: Mapping[int, float] = dict(expected_ms or {})  # before any finish
         # By boundary: the mean time of a finish from there; before the first, what was predicted.
@@ -75,12 +78,12 @@ class LocalFinish:
 
     @property
     def ready(self) -> bool:
-        """Whether all segments are loaded."""
-        return self._runner.loaded == len(self._prepared.manifest.segments)
+        """Whether it is wanted, and all segments are loaded."""
+        return self._wanted and self._runner.loaded == len(self._prepared.manifest.segments)
 
     def start(self) -> None:
         """Begins, or begins again, to load what is missing."""
-        if not self.ready and (self._loading is None or self._loading.done()):
+        if self._wanted and not self.ready and (self._loading is None or self._loading.done()):
             self._loading = asyncio.create_task(self._load(), name="load-local-segments")
 
     async def wait(self) -> None:

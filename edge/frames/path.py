@@ -54,7 +54,6 @@ class Threads:
 class FramePath:
     """Takes frames, each to its one outcome.
 
-    `workers` is None where everything runs on the device, `local` where it cannot finish frames.
     With `hedge`, the device begins to finish a frame when 95 of 100 answers would have come, and
     the first to be done counts. What frames see goes to the adapter of `present`.
     """
@@ -65,8 +64,8 @@ class FramePath:
         half: EdgeHalf,
         threads: Threads,
         *,
-        workers: Workers | None,
-        local: LocalFinish | None,
+        workers: Workers,
+        local: LocalFinish,
         present: PresentPlan,
         hedge: bool,
     ) -> None:
@@ -93,12 +92,12 @@ class FramePath:
             self._edge_ms = self._encode_ms = math.inf
         sends = frame.plan.boundary < self._last
         link = None
-        if sends and self._workers is not None:
-            link = self._workers.pick(needed=not self._can_finish)
+        if sends:
+            link = self._workers.pick(needed=not self._local.ready)
         try:
             with only_this_frame("computing"):
                 part = await self._compute(frame)
-            if sends and link is None and self._can_finish:
+            if sends and link is None and self._local.ready:
                 # No other frame begins in between: the compute thread would only be late for both.
                 away = UnreachableError("the worker has not answered lately")
                 return await self._finish(frame, part, away)
@@ -108,7 +107,6 @@ class FramePath:
             self._saw_compute(frame, part)
             outputs = named_outputs(self._manifest, part.values)
             return frame.finished_here(part, outputs, 0.0, frame.plan.why)
-        assert self._workers is not None  # plans that need one are refused without
         link = link or self._workers.current  # there is nothing else to wait for
         try:
             with only_this_frame("encoding"):
@@ -116,7 +114,7 @@ class FramePath:
         except SplitpointError as error:  # the device needs no codec
             return await self._finish(frame, part, error)
         self._saw_compute(frame, part)
-        race = self._race(frame, part) if self._can_finish else None
+        race = self._race(frame, part) if self._local.ready else None
         try:
             with only_this_frame("sending"):
                 return await self._ask(frame, part, link, race)
@@ -127,10 +125,6 @@ class FramePath:
         finally:
             if race is not None:
                 await race.end()
-
-    @property
-    def _can_finish(self) -> bool:
-        return self._local is not None and self._local.ready
 
     async def _compute(self, frame: Frame) -> EdgePart:
         inline = self._edge_ms < INLINE_MS
@@ -164,8 +158,7 @@ class FramePath:
                 try:
                     return await self._ask_one(frame, part, link, race, why)
                 except (UnreachableError, OverloadedError) as error:
-                    assert self._workers is not None
-                    other = self._workers.pick(besides=asked, needed=not self._can_finish)
+                    other = self._workers.pick(besides=asked, needed=not self._local.ready)
                     if other is None:
                         raise
                     why, link = f"sent to {other.server} after: {error}", other
@@ -251,7 +244,6 @@ class FramePath:
 
     def _race(self, frame: Frame, part: EdgePart) -> Race:
         """The device's finish, to begin so early that it is in time, or when most answers came."""
-        assert self._local is not None
         left_ms = frame.left_ms
         kept_ms = self._local.reserve_ms(frame.plan.boundary, self._asking + 1)
         # Where a finish could not be in time any more, the cloud is given all that is left.
@@ -266,7 +258,7 @@ class FramePath:
     async def _finish(self, frame: Frame, part: EdgePart, error: SplitpointError) -> Result:
         """What becomes of a frame that the cloud did not answer or was not asked, and why."""
         lost = Outcome.EXPIRED if isinstance(error, FrameExpiredError) else Outcome.FAILED
-        if self._local is None or not self._local.ready:
+        if not self._local.ready:
             return frame.failed(error, lost)
         boundary = frame.plan.boundary
         if frame.may_expire and self._local.backlog_ms > max(frame.left_ms, 0.0):

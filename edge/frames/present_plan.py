@@ -16,6 +16,7 @@ from ..dispatch.adapt import Adapter
 from ..dispatch.planning import Planning
 from ..errors import AgentError
 from ..link.channel import WorkerChannel
+from ..link.frame_stream import FrameStream
 from ..link.workers import Workers
 from ..store.prepare import described_now
 from .edge_half import EdgeHalf
@@ -36,7 +37,7 @@ class PresentPlan:
         half: EdgeHalf,
         runners: Runners,
         encode: Executor,
-        workers: Workers | None,
+        workers: Workers,
         switched: Callable[[str], None],
     ) -> None:
         self._planning, self._half, self._runners = planning, half, runners
@@ -61,7 +62,7 @@ class PresentPlan:
 
     async def begin_again(self, files: Sequence[WorkerChannel]) -> None:
         """Plans as at a start, now that a worker is there, which is asked on one of `files`."""
-        if self._workers is None or self._workers.pick(needed=True) is None:
+        if self._workers.pick(needed=True) is None:
             raise UnreachableError("the worker has not answered yet")
         prepared = await described_now(self._planning.prepared, files)
         self._planning = replace(self._planning, prepared=prepared)
@@ -72,7 +73,7 @@ class PresentPlan:
     async def switch(self, plan: Plan) -> None:
         """See `EdgeAgent.switch`."""
         if not self._is_local(plan):
-            if self._workers is None:
+            if not self._workers:
                 raise AgentError(
                     f"the split at boundary {plan.boundary} needs a worker",
                     "give --server HOST:PORT, or --split local",
@@ -80,8 +81,11 @@ class PresentPlan:
             await self._workers.current.connection.live()
         await self._take(plan)
 
-    def late(self, nbytes: int, waited_ms: float) -> None:
-        """A frame of `nbytes` was not answered in time."""
+    def new_stream(self, stream: FrameStream) -> None:
+        """Hears of the frames on it that were not answered in time."""
+        stream.on_late = self._late
+
+    def _late(self, nbytes: int, waited_ms: float) -> None:
         # The first stream is there before the adapter is: planning needs it.
         if self.adapter is not None:
             self.adapter.late(nbytes, waited_ms)
@@ -96,7 +100,7 @@ class PresentPlan:
         if planning.split != "auto":
             await self.switch(await planning.named())
             return
-        if self._workers is None:
+        if not self._workers:
             await self.switch(planning.local())
             return
         found = await planning.measured(self._workers)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Sequence
 from splitpoint.codec import SplitpointError
 from splitpoint.partition.bundle.bundle import Manifest
 from splitpoint.proto.address import AddressError, split_address
-from splitpoint.proto.limits import MAX_BATCH_PER_FRAME, max_frame_bytes
+from splitpoint.proto.limits import MAX_BATCH_PER_FRAME, MAX_CREDITS, max_frame_bytes
 
 from ..errors import AgentError
 from .breaker import Breaker
@@ -112,13 +112,31 @@ class Workers:
     """Frames go to one of several workers: to the nearest and idlest, and to others when it fails.
 
     A worker that fails is not asked until it echoes again; while several are there, those not in
-    use keep a stream, and are looked at every few seconds.
+    use keep a stream, and are looked at every few seconds. There may be none at all.
     """
 
     def __init__(self, links: Sequence[WorkerLink]) -> None:
         self._links = list(links)
-        self.current = self._links[0]
+        self._current = next(iter(self._links), None)
         self._watching: asyncio.Task[None] | None = None
+
+    def __bool__(self) -> bool:
+        """Whether there is any."""
+        return bool(self._links)
+
+    @property
+    def current(self) -> WorkerLink:
+        """The one in use; `AgentError` where there is none."""
+        if self._current is None:
+            raise AgentError("there is no worker", "give --server HOST:PORT, or --split local")
+        return self._current
+
+    @property
+    def credits(self) -> int:
+        """How many frames may be unanswered; one that is not there yet will grant the usual."""
+        if not self._links:
+            return 1
+        return MAX_CREDITS if self.stream is None else self.stream.credits
 
     def start(self) -> None:
         """Begins to watch those that are not in use."""
@@ -143,13 +161,13 @@ class Workers:
         Where a worker is `needed`, because the device cannot finish the frame, one on trial will do
         for every frame.
         """
-        links = [self.current, *sorted(self._links, key=_wait_ms)]
+        links = sorted(self._links, key=lambda link: (link is not self._current, _wait_ms(link)))
         usable = [link for link in links if link not in besides and link.usable]
         chosen = next((link for link in usable if link.breaker.allows()), None)
         if chosen is None and needed and usable:
             chosen = usable[0]
-        if chosen is not None and chosen is not self.current:
-            self._move(chosen, "which lost or refused a frame" if besides else "")
+        if chosen is not None and chosen is not self._current:
+            self.move_to(chosen, "which lost or refused a frame" if besides else "")
         return chosen
 
     def look_for(self) -> None:
@@ -168,13 +186,14 @@ class Workers:
     @property
     def stream(self) -> FrameStream | None:
         """The stream to the worker in use, if there is one that works."""
-        stream = self.current.connection.stream
+        stream = None if self._current is None else self._current.connection.stream
         return stream if stream is not None and stream.broken is None else None
 
-    def _move(self, link: WorkerLink, why: str) -> None:
+    def move_to(self, link: WorkerLink, why: str = "") -> None:
+        """Frames go there from now on; the log says why."""
         log.warning("frames go to %s instead of %s%s", link.server, self.current.server,
                     f", {why}" if why else "")  # fmt: skip
-        self.current = link
+        self._current = link
 
     async def _watch(self) -> None:
         while True:
@@ -197,7 +216,7 @@ class Workers:
                 later = (
                     "refuses frames" if now == math.inf else f"answers {now - soon:.0f} ms later"
                 )
-                self._move(best, f"which {later}")
+                self.move_to(best, f"which {later}")
             await asyncio.sleep(WATCH_S)
 
 

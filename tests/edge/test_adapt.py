@@ -78,10 +78,10 @@ def same_cut(one: Plan, other: Plan) -> bool:
 
 def bytes_of(agent: EdgeAgent) -> float:
     """What the present plan sends, as the table has it."""
-    assert agent._parts.present.adapter is not None
+    assert agent.session.present.adapter is not None
     table, index = (
-        agent._parts.present.adapter._table,
-        agent._parts.present.adapter.controller.current,
+        agent.session.present.adapter._table,
+        agent.session.present.adapter.controller.current,
     )
     assert (table.boundary[index], table.codec[index]) == (agent.plan.boundary, agent.plan.codec)
     return float(table.nbytes[index])
@@ -140,16 +140,15 @@ async def test_a_stream_that_breaks_while_all_runs_here_is_opened_again(
     async with Relay(worker.address, FAST) as relay, following(relay, cache, lines) as agent:
         first, local = agent.plan, len(agent.manifest.segments)
         await agent.switch(Plan(boundary=local, codec="none", why="by hand"))
-        assert agent._parts.workers is not None
-        assert agent._parts.present.adapter is not None
-        uplink = agent._parts.present.adapter.controller.uplink = UplinkEstimate()
+        assert agent.session.present.adapter is not None
+        uplink = agent.session.present.adapter.controller.uplink = UplinkEstimate()
         uplink.sent(time.perf_counter(), 1000, 16_000.0)  # all on the device is best, as it seems
         await relay.cut(0.2)
         for _ in range(100):
-            if agent._parts.workers.stream is None:
+            if agent.session.workers.stream is None:
                 break
             await asyncio.sleep(0.05)
-        assert agent._parts.workers.stream is None
+        assert agent.session.workers.stream is None
         await infer_until(agent, lambda: agent.plan.boundary == first.boundary, pixels)
         result = await agent.infer({"pixels": pixels[:1]})
         assert result.outcome is Outcome.ANSWERED
@@ -181,15 +180,15 @@ async def test_a_pause_between_two_live_streams_is_no_gap_between_frames(
             await asyncio.sleep(0.02)
 
     async with Relay(worker.address, FAST) as relay, following(relay, cache, []) as agent:
-        assert agent._parts.present.adapter is not None
-        controller = agent._parts.present.adapter.controller
+        assert agent.session.present.adapter is not None
+        controller = agent.session.present.adapter.controller
         known: list[float | None] = []
         for _ in range(2):
             async for _ in agent.stream(camera(), live=True):
                 known.append(controller.interval_ms)
             assert controller.interval_ms is None  # nothing to keep up with any more
-            if agent._parts.intake._arrived_s:
-                agent._parts.intake._arrived_s -= 1000.0
+            if agent.session.intake._arrived_s:
+                agent.session.intake._arrived_s -= 1000.0
         assert any(known)
         assert all(ms is None or 10 < ms < 50_000 for ms in known)
 

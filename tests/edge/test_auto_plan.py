@@ -161,8 +161,7 @@ async def test_probe_finds_the_emulated_link(worker: Worker, tmp_path: Path) -> 
         Relay(worker.address, parse_link("8mbps,30ms")) as relay,
         EdgeAgent(relay.address, split="input", cache=tmp_path) as agent,
     ):
-        assert agent._parts.workers is not None
-        stream = await agent._parts.workers.current.connection.live()
+        stream = await agent.session.workers.current.connection.live()
         link = await probe_link(stream, relay.address)
     # A busy machine makes a link slower, never faster.
     assert 4 < link.uplink_mbps < 8.5

@@ -82,12 +82,11 @@ async def test_another_worker_takes_over(
     with worker_process(small_bundle.folder, free_port()) as other:
         agent = agent_of(f"{other.address},{worker.address}", tmp_path)
         async with course(agent, pixels, expected) as running:
-            assert agent._parts.workers is not None
-            current = agent._parts.workers.current.server
+            current = agent.session.workers.current.server
             if current == other.address:
                 other.end(signal.SIGKILL)
                 await until_back(running, asyncio.sleep(0))
-                assert agent._parts.workers.current.server == worker.address
+                assert agent.session.workers.current.server == worker.address
 
 
 async def test_another_bundle_under_a_running_agent(
@@ -183,8 +182,7 @@ async def test_full_disk(
 ) -> None:  # fmt: skip
     """The segments behind the split cannot be kept: frames are answered, and said to be at risk."""
     async with agent_of(worker.address, tmp_path) as agent:
-        assert agent._parts.finish is not None
-        await agent._parts.finish.wait()
+        await agent.session.finish.wait()
     folder = tmp_path / small_bundle.digest
     last = small_bundle.manifest.segments[-1]
     for name in (last.onnx, last.weights):
@@ -193,16 +191,15 @@ async def test_full_disk(
     async with agent_of(worker.address, tmp_path) as agent:
         resource.setrlimit(resource.RLIMIT_FSIZE, (10, hard))
         try:
-            assert agent._parts.finish is not None
-            await agent._parts.finish.wait()
+            await agent.session.finish.wait()
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
         assert not agent.can_finish
-        assert "cannot write to the cache" in str(agent._parts.finish.error)
+        assert "cannot write to the cache" in str(agent.session.finish.error)
         result = await agent.infer({"pixels": pixels})
         assert result.outcome is Outcome.ANSWERED
-        agent._parts.finish.start()  # as with the next stream: there is room again
-        await agent._parts.finish.wait()
+        agent.session.finish.start()  # as with the next stream: there is room again
+        await agent.session.finish.wait()
         assert agent.can_finish
     assert not list(folder.rglob("*.part-*"))
 

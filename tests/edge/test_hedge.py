@@ -47,13 +47,12 @@ async def hedging(
     async with EdgeAgent(
         relay.address, split="1", codec="raw", cache=cache, budget_ms=budget_ms, hedge=True
     ) as agent:
-        assert agent._parts.finish is not None
-        await agent._parts.finish.wait()
-        agent._parts.path._answers.extend([usual_ms] * ANSWERS)
+        await agent.session.finish.wait()
+        agent.session.path._answers.extend([usual_ms] * ANSWERS)
         yield agent
         running = {task.get_coro().__qualname__ for task in asyncio.all_tasks()}  # type: ignore[union-attr]
         assert not {name for name in running if "FramePath" in name or "LocalFinish" in name}
-        assert agent._parts.finish.backlog_ms == 0
+        assert agent.session.finish.backlog_ms == 0
 
 
 def assert_right(result: Result, expected: np.ndarray, outcome: Outcome) -> None:
@@ -62,7 +61,7 @@ def assert_right(result: Result, expected: np.ndarray, outcome: Outcome) -> None
 
 
 async def assert_all_credits_are_there(agent: EdgeAgent, pixels: np.ndarray) -> None:
-    agent._parts.path._hedge = False
+    agent.session.path._hedge = False
     results = await asyncio.gather(*(agent.infer({"pixels": pixels}) for _ in range(8)))
     assert {one.outcome for one in results} == {Outcome.ANSWERED}
 
@@ -92,8 +91,7 @@ async def test_the_device_is_first(
     """Long before the budget's end, and what is left of the frame at the worker is ended."""
     late: list[float] = []
     async with Relay(worker.address, FAST) as relay, hedging(relay, tmp_path, 50) as agent:
-        assert agent._parts.workers is not None
-        stream = agent._parts.workers.stream
+        stream = agent.session.workers.stream
         assert stream is not None
         stream.on_late = lambda nbytes, waited_ms: late.append(waited_ms)
         async with stalled(relay):
@@ -104,7 +102,7 @@ async def test_the_device_is_first(
             assert len(late) == 1  # who adapts hears of it
             assert late[0] >= 50
         await assert_all_credits_are_there(agent, pixels)
-        assert agent._parts.workers.stream is stream
+        assert agent.session.workers.stream is stream
         assert stream.idle
         assert sum(agent.outcomes.values()) == 9
 
@@ -195,8 +193,8 @@ async def test_without_answers_to_compare_with_there_is_no_hedge(
     worker: Worker, pixels: np.ndarray, expected: np.ndarray, tmp_path: Path
 ) -> None:
     async with Relay(worker.address, FAST) as relay, hedging(relay, tmp_path, 1) as agent:
-        agent._parts.path._answers.clear()
-        agent._parts.path._answers.extend([1.0] * (FEWEST_ANSWERS - 1))
+        agent.session.path._answers.clear()
+        agent.session.path._answers.extend([1.0] * (FEWEST_ANSWERS - 1))
         async with stalled(relay):
             frame = asyncio.create_task(agent.infer({"pixels": pixels}))
             await asyncio.sleep(0.3)
@@ -223,5 +221,5 @@ async def test_a_frame_that_nobody_waits_for_ends_both(
             frame.cancel()
             await asyncio.gather(frame, return_exceptions=True)
             assert ended.is_set()
-            assert agent._parts.path._asking == 0
+            assert agent.session.path._asking == 0
         await assert_all_credits_are_there(agent, pixels)

@@ -135,13 +135,12 @@ async def test_time_for_the_finish_is_kept_within_the_budget(
         ) as agent,
     ):
         await loaded(agent)
-        assert agent._parts.finish is not None
-        agent._parts.finish._ms[1] = 59_500.0
+        agent.session.finish._ms[1] = 59_500.0
         async with swallowing(relay):
             result = await agent.infer({"pixels": pixels})
         assert_finished_here(result, expected, 1)
         assert 400 < result.total_ms < 30_000
-        assert agent._parts.finish.expected_ms(1) < 59_500
+        assert agent.session.finish.expected_ms(1) < 59_500
 
 
 async def test_without_the_segments_a_frame_fails_and_says_why(
@@ -167,9 +166,8 @@ async def test_what_is_missing_comes_with_the_next_stream(
         Relay(worker.address, FAST) as relay,
         EdgeAgent(relay.address, split="1", codec="raw", cache=tmp_path, budget_ms=500) as agent,
     ):
-        assert agent._parts.finish is not None
-        await agent._parts.finish.close()  # as if the link had been lost while they were fetched
-        assert not agent._parts.finish.ready
+        await agent.session.finish.close()  # as if the link had been lost while they were fetched
+        assert not agent.session.finish.ready
         await relay.cut(0)
         await answered(agent, pixels)
         await loaded(agent)
@@ -195,10 +193,9 @@ async def test_a_full_disk_costs_the_finish_and_not_the_agent(
 
     monkeypatch.setattr(BundleCache, "get", full)
     async with EdgeAgent(worker.address, split="1", codec="raw", cache=tmp_path) as agent:
-        assert agent._parts.finish is not None
-        await agent._parts.finish.wait()
-        assert not agent._parts.finish.ready
-        assert isinstance(agent._parts.finish.error, CacheError)
+        await agent.session.finish.wait()
+        assert not agent.session.finish.ready
+        assert isinstance(agent.session.finish.error, CacheError)
         assert "cannot be finished on the device yet: no space left" in caplog.text
         assert (await agent.infer({"pixels": pixels})).outcome is Outcome.ANSWERED
 

@@ -139,8 +139,7 @@ async def test_a_finish_that_fails_too_fails_the_frame_alone(
 
         monkeypatch.setattr(LocalFinish, "_run", no_memory)
         results = await results_of(agent, pixels, live=False)
-        assert agent._parts.finish is not None
-        assert not agent._parts.finish.busy
+        assert not agent.session.finish.busy
         assert agent.outcomes[Outcome.ANSWERED] == 4
         assert agent.outcomes[Outcome.FAILED] == 1
     assert isinstance(results[2].error, FrameLostError)

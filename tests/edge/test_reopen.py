@@ -25,7 +25,7 @@ async def test_the_agent_moves_before_its_stream_ends(
         Worker([small_bundle.folder], listen="127.0.0.1:0", limits=limits) as worker,
         agent_of(worker, tmp_path) as agent,
     ):
-        link = agent._parts.workers.current  # type: ignore[union-attr]
+        link = agent.session.workers.current
         seen, frames = [link.connection.stream], 0
         channels = {link.connection._channel}
         while len(seen) < 4:
@@ -54,7 +54,7 @@ async def test_an_idle_stream_is_opened_again_for_the_next_frame(
     ):
         for _ in range(2):
             assert (await agent.infer({"pixels": pixels})).outcome is Outcome.ANSWERED
-            stream = agent._parts.workers.current.connection.stream  # type: ignore[union-attr]
+            stream = agent.session.workers.current.connection.stream
             for _ in range(1500):
                 if stream.broken is not None:
                     break
@@ -62,4 +62,4 @@ async def test_an_idle_stream_is_opened_again_for_the_next_frame(
             assert stream.broken is not None
             assert not worker._service._streams
         assert (await agent.infer({"pixels": pixels})).outcome is Outcome.ANSWERED
-        assert not agent._parts.workers.current.breaker.is_open  # type: ignore[union-attr]
+        assert not agent.session.workers.current.breaker.is_open

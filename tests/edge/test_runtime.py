@@ -193,8 +193,7 @@ async def test_what_the_cloud_leaves_is_finished_in_float(
     async with EdgeAgent(
         worker.address, split="1", codec="raw", runtime=INT8, cache=tmp_path, budget_ms=2000
     ) as agent:
-        assert agent._parts.finish is not None
-        await agent._parts.finish.wait()
+        await agent.session.finish.wait()
         await worker.__aexit__(None, None, None)
         result = await agent.infer({"pixels": pixels})
     assert result.outcome is Outcome.LOCAL

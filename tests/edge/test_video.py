@@ -92,8 +92,7 @@ async def test_a_new_stream_begins_with_a_key_frame(
         EdgeAgent(worker.address, split="1", codec="fkt-video@8", cache=tmp_path) as agent,
     ):
         assert (await agent.infer({"pixels": pixels})).outcome is Outcome.ANSWERED
-        assert agent._parts.workers is not None
-        stream = agent._parts.workers.stream
+        stream = agent.session.workers.stream
         assert stream is not None
         await stream.close()
         stream.broken = ConnectionError("gone")

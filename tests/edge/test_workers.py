@@ -55,13 +55,11 @@ def agent_of(server: str | list[str], cache: Path, **options: object) -> EdgeAge
 
 
 def in_use(agent: EdgeAgent) -> str:
-    assert agent._parts.workers is not None
-    return agent._parts.workers.current.server
+    return agent.session.workers.current.server
 
 
 def link_to(agent: EdgeAgent, server: str) -> WorkerLink:
-    assert agent._parts.workers is not None
-    return next(link for link in agent._parts.workers._links if link.server == server)
+    return next(link for link in agent.session.workers._links if link.server == server)
 
 
 @pytest.mark.parametrize(
@@ -135,7 +133,6 @@ async def test_no_frame_is_lost_when_the_worker_in_use_dies_under_load(
         agent_of(f"{one.address},{other.address}", tmp_path, finish_locally=False) as agent,
     ):
         relays = {one.address: one, other.address: other}
-        assert agent._parts.workers is not None
         standby = link_to(agent, next(a for a in relays if a != in_use(agent)))
         await until(lambda: standby.wait_ms is not None)  # it keeps a stream
         going = True
@@ -173,13 +170,13 @@ async def test_a_worker_is_left_alone_until_it_echoes_and_then_used_again(
         Relay(two[0].address, FAST) as one,
         agent_of([one.address, two[1].address], tmp_path, finish_locally=False) as agent,
     ):
-        agent._parts.workers.current = link_to(agent, one.address)  # type: ignore[union-attr]
+        agent.session.workers.move_to(link_to(agent, one.address))
         assert (await agent.infer({"pixels": pixels})).outcome is Outcome.ANSWERED
         first = link_to(agent, one.address)
         async with refusing(one):
             for _ in range(FAILURES):
                 await asyncio.sleep(0)
-                agent._parts.workers.current = first  # type: ignore[union-attr]
+                agent.session.workers.move_to(first)
                 assert (await agent.infer({"pixels": pixels})).outcome is Outcome.ANSWERED
             assert in_use(agent) == two[1].address
             await until(lambda: first.breaker.is_open)
@@ -216,7 +213,7 @@ async def test_each_worker_is_asked_once_where_all_are_overloaded(
         raise FrameError(pb.OVERLOADED, "99 frames wait already")
 
     async with agent_of([worker.address for worker in two], tmp_path) as agent:
-        await agent._parts.finish.wait()  # type: ignore[union-attr]
+        await agent.session.finish.wait()
         monkeypatch.setattr(Engine, "submit", full)
         result = await agent.infer({"pixels": pixels})
         assert len(asked) == len(set(map(id, asked))) == 2
@@ -242,7 +239,7 @@ async def test_a_worker_of_another_bundle_is_never_used(
             [stranger.address, two[0].address], tmp_path, bundle=bundle, budget_ms=3000.0
         ) as agent:
             assert in_use(agent) == two[0].address
-            await agent._parts.finish.wait()  # type: ignore[union-attr]
+            await agent.session.finish.wait()
             refused = link_to(agent, stranger.address)
             await until(lambda: refused.breaker.is_open)
             assert (await agent.infer({"pixels": pixels})).outcome is Outcome.ANSWERED
@@ -267,8 +264,8 @@ async def test_frames_move_to_a_worker_that_answers_much_sooner(
         agent_of([relay.address, two[1].address], tmp_path) as agent,
     ):
         assert in_use(agent) == two[1].address  # the nearest described the bundle first
-        agent._parts.workers.current = link_to(agent, relay.address)  # type: ignore[union-attr]
-        await agent._parts.workers.current.connection.live()  # type: ignore[union-attr]
+        agent.session.workers.move_to(link_to(agent, relay.address))
+        await agent.session.workers.current.connection.live()
         await until(lambda: in_use(agent) == two[1].address)
         assert (await agent.infer({"pixels": pixels})).outcome is Outcome.ANSWERED
 
@@ -279,7 +276,7 @@ async def test_nothing_goes_on_after_the_end_of_an_agent_with_frames_under_way(
     async with Relay(two[0].address, FAST) as relay:
         agent = agent_of([relay.address, two[1].address], tmp_path, finish_locally=False)
         async with agent:
-            agent._parts.workers.current = link_to(agent, relay.address)  # type: ignore[union-attr]
+            agent.session.workers.move_to(link_to(agent, relay.address))
             assert (await agent.infer({"pixels": pixels})).outcome is Outcome.ANSWERED
             stalling = asyncio.create_task(relay.stall(FOREVER_S))
             await asyncio.sleep(0)  # it begins
@@ -291,4 +288,4 @@ async def test_nothing_goes_on_after_the_end_of_an_agent_with_frames_under_way(
         await asyncio.gather(stalling, return_exceptions=True)
         names = {task.get_name() for task in asyncio.all_tasks()}
         assert not names & {"probe-worker", "ask-worker", "open-stream", "watch-workers"}
-        assert not agent._parts.workers.current.breaker.is_open  # type: ignore[union-attr]
+        assert not agent.session.workers.current.breaker.is_open

@@ -1,0 +1,227 @@
+"""What is at work while an agent is entered, made in the order in which it is needed."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+
+from splitpoint.codec import CodecSet
+from splitpoint.partition.bundle.codec_tables import codecs_of
+from splitpoint.partition.bundle.segment_files import ONNX
+from splitpoint.partition.run.slowdown import Slowdown
+from splitpoint.proto.status import UnreachableError
+
+from .dispatch.first_plan import Device
+from .dispatch.planning import Planning
+from .frames.edge_half import EdgeHalf
+from .frames.intake import Intake
+from .frames.local_finish import LocalFinish, fits
+from .frames.path import FramePath, Threads
+from .frames.present_plan import PresentPlan
+from .frames.runtime import Runners
+from .joining import Joining
+from .link.channel import WorkerChannel
+from .link.frame_stream import FrameStream
+from .link.workers import Workers, links_of
+from .options import AgentOptions
+from .result import Outcome
+from .store.cache_size import shrink
+from .store.prepare import Prepared, prepare
+
+log = logging.getLogger("splitpoint.edge")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Session:
+    """What one agent consists of between entering and leaving."""
+
+    prepared: Prepared
+    present: PresentPlan
+    workers: Workers
+    finish: LocalFinish
+    path: FramePath
+    intake: Intake
+
+
+@asynccontextmanager
+async def open_session(
+    servers: Sequence[str],
+    options: AgentOptions,
+    outcomes: dict[Outcome, int],
+    switched: Callable[[str], None],
+) -> AsyncIterator[Session]:
+    """Connects, plans, fetches the segments that the plan needs, and loads them.
+
+    Frames are counted in `outcomes`, and `switched` is told of each change of the plan. What began
+    last ends first.
+    """
+    opened: list[Callable[[FrameStream], None]] = []  # called with every new stream
+    async with AsyncExitStack() as closing:
+        threads = _threads(closing)
+        channels = _channels(servers, options, closing)
+        prepared = await _prepared(channels, options, closing)
+        codecs = codecs_of(prepared.manifest, prepared.folder)
+        slower = Slowdown(options.slowdown)
+        runners = Runners(slower, threads=options.threads, providers=options.providers)
+        half = EdgeHalf(prepared.manifest, codecs, runners, slower, options.max_frame_bytes)
+        opened.append(lambda stream: half.new_stream())
+
+        workers = _workers(servers, options, prepared, opened)
+        closing.push_async_callback(workers.close)
+
+        planning = _planning(options, prepared, codecs, threads)
+        planning.check()
+        present = PresentPlan(planning, half, runners, threads.encode, workers, switched)
+        closing.push_async_callback(present.close)
+        opened.append(present.new_stream)
+        await present.begin()
+        workers.start()
+
+        finish = LocalFinish(
+            prepared,
+            runners[ONNX],
+            threads.compute,
+            None if present.adapter is None else present.adapter.finish_ms(),
+            wanted=bool(servers)
+            and options.finish_locally
+            and fits(prepared.manifest, runners[ONNX].loaded, options.max_edge_mb),
+        )
+        closing.push_async_callback(finish.close)
+        finish.start()
+        opened.append(lambda stream: finish.start())
+
+        path = FramePath(
+            prepared.manifest,
+            half,
+            threads,
+            workers=workers,
+            local=finish,
+            present=present,
+            hedge=options.hedge,
+        )
+        intake = Intake(
+            prepared.manifest,
+            path,
+            present,
+            local=finish,
+            budget_ms=options.budget_ms,
+            outcomes=outcomes,
+        )
+        session = Session(
+            prepared=prepared,
+            present=present,
+            workers=workers,
+            finish=finish,
+            path=path,
+            intake=intake,
+        )
+        if prepared.away is not None:
+            await _check_alone(session, prepared.away)
+            if options.split == "auto":
+                joining = Joining(lambda: present.begin_again(channels))
+                closing.push_async_callback(joining.close)
+                opened.append(lambda stream: joining.start())
+            elif not present.is_local:
+                _say_once(opened, "a worker is there: frames go to it from now on")
+            workers.look_for_all()
+        yield session
+
+
+def _threads(closing: AsyncExitStack) -> Threads:
+    threads = Threads(
+        ThreadPoolExecutor(1, thread_name_prefix="splitpoint-edge"),
+        ThreadPoolExecutor(1, thread_name_prefix="splitpoint-encode"),
+    )
+    for thread in (threads.encode, threads.compute):
+        closing.push_async_callback(asyncio.to_thread, thread.shutdown)
+    return threads
+
+
+def _channels(
+    servers: Sequence[str], options: AgentOptions, closing: AsyncExitStack
+) -> list[WorkerChannel]:
+    """For what the workers say of themselves, and for files."""
+    channels = []
+    for server in servers:
+        channels.append(WorkerChannel(server, credentials=options.credentials))
+        closing.push_async_callback(channels[-1].close)
+    return channels
+
+
+async def _prepared(
+    channels: Sequence[WorkerChannel], options: AgentOptions, closing: AsyncExitStack
+) -> Prepared:
+    prepared = await prepare(
+        channels, bundle=options.bundle, model=options.model, cache=options.cache
+    )
+    if prepared.use is not None:
+        closing.callback(prepared.use.close)
+    if prepared.cache is not None:
+        await asyncio.to_thread(shrink, options.cache, 1e6 * options.max_cache_mb)
+    return prepared
+
+
+def _workers(
+    servers: Sequence[str],
+    options: AgentOptions,
+    prepared: Prepared,
+    opened: Sequence[Callable[[FrameStream], None]],
+) -> Workers:
+    """The nearest and idlest is asked first: it is the one that described the bundle."""
+
+    def tell(stream: FrameStream) -> None:
+        for told in tuple(opened):
+            told(stream)
+
+    first = "" if prepared.serving is None else prepared.serving.server
+    return Workers(
+        links_of(servers, first, prepared.manifest, prepared.digest, options.credentials, tell)
+    )
+
+
+def _planning(
+    options: AgentOptions, prepared: Prepared, codecs: CodecSet, threads: Threads
+) -> Planning:
+    device = Device(
+        compute=threads.compute,
+        folder=options.cache,
+        runtime=options.runtime,
+        providers=options.providers,
+        threads=options.threads,
+        slowdown=options.slowdown,
+    )
+    return Planning(
+        prepared=prepared,
+        codecs=codecs,
+        device=device,
+        auto=options.auto,
+        split=options.split,
+        codec=options.codec,
+        adapt=options.adapt,
+        budget_ms=options.budget_ms,
+    )
+
+
+async def _check_alone(session: Session, away: UnreachableError) -> None:
+    """Raises `away` where frames cannot begin without a worker."""
+    if not session.present.is_local:
+        await session.finish.wait()
+        if not session.finish.ready:
+            raise UnreachableError(
+                f"{away.what}, and this device may not or cannot finish frames",
+                f"{away.remedy}; or let the device finish them: --split local, --finish-locally",
+            )
+    name = session.prepared.manifest.name
+    log.warning("%s; until one does, %s runs on this device alone", away.what, name)
+
+
+def _say_once(opened: list[Callable[[FrameStream], None]], line: str) -> None:
+    def say(stream: FrameStream) -> None:
+        opened.remove(say)
+        log.warning("%s", line)
+
+    opened.append(say)
