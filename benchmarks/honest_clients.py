@@ -16,8 +16,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from splitpoint.codec import Array, SplitpointError, codec_named
 from splitpoint.edge.link.channel import WorkerChannel
-from splitpoint.edge.link.credentials import Credentials
 from splitpoint.edge.link.frame_stream import FrameStream
+from splitpoint.edge.transport.credentials import Credentials
 from splitpoint.partition.bundle.bundle import Bundle
 from splitpoint.partition.bundle.samples import synthetic_samples
 from splitpoint.partition.run.onnx_chain import OnnxChain

@@ -9,12 +9,13 @@ from .agent import EdgeAgent
 from .dispatch.auto_plan import AutoPlan
 from .errors import AgentError, CacheError, SourceError
 from .given import Given
-from .link.credentials import Credentials
 from .options import AgentOptions
 from .result import Outcome, Result, Stages
 from .sinks.sink import CallbackSink, Sink
 from .sources.find import find_source
 from .sources.source import InputFeed, Source
+from .transport.credentials import Credentials
+from .transport.fake_worker import FakeWorker
 
 __all__ = [
     "AgentError",
@@ -24,6 +25,7 @@ __all__ = [
     "CallbackSink",
     "Credentials",
     "EdgeAgent",
+    "FakeWorker",
     "Given",
     "InputFeed",
     "Outcome",

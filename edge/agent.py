@@ -20,6 +20,7 @@ from .link.workers import parse_servers
 from .options import AgentOptions
 from .result import Outcome, Result
 from .session import Session, open_session
+from .transport.transport import Connect
 
 log = logging.getLogger("splitpoint.edge")
 
@@ -34,6 +35,7 @@ class EdgeAgent:
     device from a local `bundle`. The model is the workers' only one, the one called `model`, or
     that of `bundle`. Everything else is an option: see `AgentOptions` for all of them. They are
     given as `options`, as keywords that override those, or both; None leaves one as it is.
+    `connect` takes the place of the network, as in `connect=FakeWorker(bundle).connect`.
 
     Raises `AgentError`, `PlanError`, or what the wire and the cache raise, on entering; afterwards
     every frame has a `Result`. `on_switch` is told of each change of the plan in one line.
@@ -43,11 +45,13 @@ class EdgeAgent:
         self,
         server: str | Sequence[str] | None,
         options: AgentOptions | None = None,
+        *,
+        connect: Connect | None = None,
         **keywords: Any,
     ) -> None:
         given = {name: value for name, value in keywords.items() if value is not None}
         self._options = replace(options or AgentOptions(), **given)
-        self._servers = _servers(server)
+        self._servers, self._connect = _servers(server), connect
         if not self._servers and self._options.bundle is None:
             raise AgentError("neither a server nor a bundle", "give --server or --bundle")
         self._closing = AsyncExitStack()
@@ -58,7 +62,7 @@ class EdgeAgent:
     async def __aenter__(self) -> EdgeAgent:
         """Connects, plans, fetches the segments that the plan needs, and loads them."""
         self._session = await self._closing.enter_async_context(
-            open_session(self._servers, self._options, self.outcomes, self._switched)
+            open_session(self._servers, self._options, self._connect, self.outcomes, self._switched)
         )
         return self
 

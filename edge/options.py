@@ -11,7 +11,7 @@ from splitpoint.partition.kept_files import default_cache
 
 from .dispatch.auto_plan import AutoPlan
 from .errors import AgentError
-from .link.credentials import Credentials
+from .transport.credentials import Credentials
 
 MOST_BUDGET_MS = 2**32  # what the wire has room for
 

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 
 from splitpoint.codec import CodecSet
 from splitpoint.partition.bundle.codec_tables import codecs_of
@@ -31,6 +32,7 @@ from .options import AgentOptions
 from .result import Outcome
 from .store.cache_size import shrink
 from .store.prepare import Prepared, prepare
+from .transport.transport import Connect
 
 log = logging.getLogger("splitpoint.edge")
 
@@ -51,18 +53,23 @@ class Session:
 async def open_session(
     servers: Sequence[str],
     options: AgentOptions,
+    connect: Connect | None,
     outcomes: dict[Outcome, int],
     switched: Callable[[str], None],
 ) -> AsyncIterator[Session]:
     """Connects, plans, fetches the segments that the plan needs, and loads them.
 
-    Frames are counted in `outcomes`, and `switched` is told of each change of the plan. What began
-    last ends first.
+    `connect` takes the place of gRPC. Frames are counted in `outcomes`, and `switched` is told of
+    each change of the plan. What began last ends first.
     """
     opened: list[Callable[[FrameStream], None]] = []  # called with every new stream
     async with AsyncExitStack() as closing:
         threads = _threads(closing)
-        channels = _channels(servers, options, closing)
+        channel_to = partial(WorkerChannel, credentials=options.credentials, connect=connect)
+        channels = []  # for what the workers say of themselves, and for files
+        for server in servers:
+            channels.append(channel_to(server))
+            closing.push_async_callback(channels[-1].close)
         prepared = await _prepared(channels, options, closing)
         codecs = codecs_of(prepared.manifest, prepared.folder)
         slower = Slowdown(options.slowdown)
@@ -70,7 +77,7 @@ async def open_session(
         half = EdgeHalf(prepared.manifest, codecs, runners, slower, options.max_frame_bytes)
         opened.append(lambda stream: half.new_stream())
 
-        workers = _workers(servers, options, prepared, opened)
+        workers = _workers(servers, channel_to, prepared, opened)
         closing.push_async_callback(workers.close)
 
         planning = _planning(options, prepared, codecs, threads)
@@ -141,17 +148,6 @@ def _threads(closing: AsyncExitStack) -> Threads:
     return threads
 
 
-def _channels(
-    servers: Sequence[str], options: AgentOptions, closing: AsyncExitStack
-) -> list[WorkerChannel]:
-    """For what the workers say of themselves, and for files."""
-    channels = []
-    for server in servers:
-        channels.append(WorkerChannel(server, credentials=options.credentials))
-        closing.push_async_callback(channels[-1].close)
-    return channels
-
-
 async def _prepared(
     channels: Sequence[WorkerChannel], options: AgentOptions, closing: AsyncExitStack
 ) -> Prepared:
@@ -167,7 +163,7 @@ async def _prepared(
 
 def _workers(
     servers: Sequence[str],
-    options: AgentOptions,
+    channel_to: Callable[[str, int], WorkerChannel],
     prepared: Prepared,
     opened: Sequence[Callable[[FrameStream], None]],
 ) -> Workers:
@@ -178,9 +174,7 @@ def _workers(
             told(stream)
 
     first = "" if prepared.serving is None else prepared.serving.server
-    return Workers(
-        links_of(servers, first, prepared.manifest, prepared.digest, options.credentials, tell)
-    )
+    return Workers(links_of(servers, first, prepared.manifest, prepared.digest, channel_to, tell))
 
 
 def _planning(

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from splitpoint.edge.link.credentials import Credentials
+from splitpoint.edge.transport.credentials import Credentials
 
 TOKEN_VARIABLE = "SPLITPOINT_TOKEN"
 

@@ -17,7 +17,6 @@ from ..errors import AgentError
 from .breaker import Breaker
 from .channel import WorkerChannel
 from .connection import Connection
-from .credentials import Credentials
 from .frame_stream import FrameStream
 
 log = logging.getLogger("splitpoint.edge")
@@ -91,19 +90,17 @@ def links_of(
     first: str,
     manifest: Manifest,
     digest: str,
-    credentials: Credentials | None,
+    channel_to: Callable[[str, int], WorkerChannel],
     opened: Callable[[FrameStream], None],
 ) -> list[WorkerLink]:
     """A link to each of `servers` for frames of one bundle; `first` is the first to be asked.
 
-    `opened` is called with each stream.
+    `channel_to` makes a channel for messages of so many bytes; `opened` is called with each stream.
     """
     specs = [boundary.tensors for boundary in manifest.boundaries]
     limit = max_frame_bytes(specs, MAX_BATCH_PER_FRAME)
     return [
-        WorkerLink(
-            Connection(WorkerChannel(server, limit, credentials), manifest.name, digest, opened)
-        )
+        WorkerLink(Connection(channel_to(server, limit), manifest.name, digest, opened))
         for server in sorted(servers, key=lambda server: server != first)
     ]
 

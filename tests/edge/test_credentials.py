@@ -11,8 +11,8 @@ from splitpoint.cloud.worker import Worker
 from splitpoint.edge import AgentError, Credentials
 from splitpoint.edge.link.channel import WorkerChannel
 from splitpoint.edge.link.connection import Connection
-from splitpoint.edge.link.credentials import read_token
 from splitpoint.edge.link.refused import LONGEST_PAUSE_S, MOST_ATTEMPTS, TurnedAway
+from splitpoint.edge.transport.credentials import read_token
 from splitpoint.partition.bundle.bundle import Bundle
 from splitpoint.proto import splitpoint_pb2 as pb
 from splitpoint.proto.limits import SERVICE

@@ -1,0 +1,110 @@
+"""The worker in memory behaves as a real one, and does what a test says."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import grpc
+import numpy as np
+import pytest
+from patience import until
+from splitpoint.edge import EdgeAgent, FakeWorker, Given, Outcome
+from splitpoint.partition.bundle.bundle import Bundle
+from splitpoint.proto import splitpoint_pb2 as pb
+from splitpoint.proto.frames import CheckedFrame
+from splitpoint.proto.status import RefusedError, UnauthenticatedError
+
+
+def agent_of(worker: FakeWorker, cache: Path, **options: object) -> EdgeAgent:
+    given: dict[str, object] = {"split": "1", "codec": "raw", "budget_ms": 60_000, **options}
+    return EdgeAgent("fake:7070", connect=worker.connect, cache=cache, **given)
+
+
+async def test_it_serves_files_and_finishes_frames(
+    small_bundle: Bundle, pixels: np.ndarray, tmp_path: Path
+) -> None:
+    worker = FakeWorker(small_bundle)
+    async with agent_of(worker, tmp_path) as agent:
+        answered = await agent.infer({"pixels": pixels})
+        assert agent.digest == small_bundle.digest
+        assert worker.streams == 1
+        await agent.settled()
+        worker.cut()
+        finished = await agent.infer({"pixels": pixels})
+    assert answered.outcome is Outcome.ANSWERED
+    assert finished.outcome is Outcome.LOCAL
+    assert [frame.boundary for frame in worker.frames] == [1]
+    np.testing.assert_allclose(answered.outputs["output"], finished.outputs["output"], rtol=1e-5)
+    assert worker.streams == 0
+
+
+@pytest.mark.parametrize("status", [pb.INTERNAL, pb.OVERLOADED], ids=pb.Status.Name)
+async def test_the_script_decides_how_a_frame_ends(
+    small_bundle: Bundle, pixels: np.ndarray, tmp_path: Path, status: pb.Status
+) -> None:
+    async def script(frame: CheckedFrame) -> pb.Status | None:
+        return status if len(worker.frames) == 2 else pb.OK
+
+    worker = FakeWorker(small_bundle, script=script)
+    async with agent_of(worker, tmp_path, finish_locally=False) as agent:
+        frames = [Given(inputs={"pixels": pixels}) for _ in range(3)]
+        results = [result async for result in agent.stream(frames, 1)]
+    outcomes = [result.outcome for result in results]
+    assert outcomes == [Outcome.ANSWERED, Outcome.FAILED, Outcome.ANSWERED]
+    assert pb.Status.Name(status) in results[1].why
+
+
+async def test_a_frame_is_cancelled_whose_budget_ends(
+    small_bundle: Bundle, pixels: np.ndarray, tmp_path: Path
+) -> None:
+    async def never(frame: CheckedFrame) -> pb.Status | None:
+        return None
+
+    worker = FakeWorker(small_bundle, script=never)
+    async with agent_of(worker, tmp_path, finish_locally=False, budget_ms=100) as agent:
+        result = await agent.infer({"pixels": pixels})
+        assert result.outcome is Outcome.EXPIRED
+        await until(lambda: worker.cancelled == [frame.id for frame in worker.frames])
+
+
+async def test_a_stalled_link_loses_nothing(
+    small_bundle: Bundle, pixels: np.ndarray, tmp_path: Path
+) -> None:
+    worker = FakeWorker(small_bundle)
+    async with agent_of(worker, tmp_path, finish_locally=False) as agent:
+        worker.link.stall()
+        asking = asyncio.create_task(agent.infer({"pixels": pixels}))
+        await until(lambda: agent.session.workers.current.connection.stream.bytes_under_way > 0)
+        assert not worker.frames
+        worker.link.go_on()
+        assert (await asking).outcome is Outcome.ANSWERED
+
+
+async def test_the_link_is_measured_as_it_is_set(small_bundle: Bundle, tmp_path: Path) -> None:
+    worker = FakeWorker(small_bundle)
+    worker.link.uplink_mbps, worker.link.round_trip_ms = 2.0, 40.0
+    async with agent_of(worker, tmp_path, split="auto", codec="auto") as agent:
+        assert agent.link is not None
+        assert agent.link.round_trip_ms >= 40
+        assert agent.link.uplink_mbps <= 2.1
+
+
+async def test_it_turns_away_and_lets_in(
+    small_bundle: Bundle, pixels: np.ndarray, tmp_path: Path
+) -> None:
+    worker = FakeWorker(small_bundle)
+    worker.cut(grpc.StatusCode.UNAUTHENTICATED, "who is that?")
+    with pytest.raises(UnauthenticatedError, match="who is that"):
+        await agent_of(worker, tmp_path).__aenter__()
+    worker.mend()
+    async with agent_of(worker, tmp_path) as agent:
+        assert (await agent.infer({"pixels": pixels})).outcome is Outcome.ANSWERED
+
+
+async def test_another_bundle_is_refused(
+    small_bundle: Bundle, int8_bundle: Bundle, tmp_path: Path
+) -> None:
+    worker = FakeWorker(small_bundle)
+    with pytest.raises(RefusedError, match="is not served here"):
+        await agent_of(worker, tmp_path, bundle=int8_bundle.folder).__aenter__()
