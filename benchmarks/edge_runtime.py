@@ -27,14 +27,15 @@ from photos import own_photos
 from quick_model import QUICK
 from report import Table, write_report
 from splitpoint.codec import Array
-from splitpoint.edge.frames.runtime import SegmentRunner
+from splitpoint.edge.frames.segments import Segments
 from splitpoint.partition.bundle.bundle import Bundle
 from splitpoint.partition.bundle.ladder import wilson
-from splitpoint.partition.bundle.segment_files import INT8, ONNX, TORCH, segment_files
+from splitpoint.partition.bundle.segment_files import INT8, ONNX, TORCH
 from splitpoint.partition.calibrate.inputs import Calibration, calibration_inputs
 from splitpoint.partition.calibrate.int8_segments import quantise_bundle
 from splitpoint.partition.compile.compile import compile_model
 from splitpoint.partition.models.source import load_model
+from splitpoint.partition.run.open_chain import open_chain
 from splitpoint.partition.run.slowdown import Slowdown
 
 MODELS = (
@@ -57,26 +58,24 @@ def with_int8(bundle: Bundle, source: str, most: int | None) -> Bundle:
     return replace(bundle, manifest=manifest)
 
 
-def runners(bundle: Bundle) -> dict[str, SegmentRunner]:
+def runners(bundle: Bundle) -> dict[str, Segments]:
     """All segments in each runtime, loaded and warm."""
     found = {}
     for runtime in (TORCH, ONNX, INT8):
-        found[runtime] = SegmentRunner(
-            Slowdown(1), threads=THREADS, runtime=runtime, providers=("cpu",)
-        )
-        count = len(bundle.manifest.segments)
-        found[runtime].load(segment_files(bundle.manifest, bundle.folder, count, runtime))
+        chain = open_chain(bundle, runtime, threads=THREADS, providers=("cpu",))
+        found[runtime] = Segments(chain, bundle.manifest, Slowdown(1))
+        found[runtime].load(len(bundle.manifest.segments))
     return found
 
 
-def outputs(bundle: Bundle, runner: SegmentRunner, given: Mapping[str, Array]) -> Array:
+def outputs(bundle: Bundle, runner: Segments, given: Mapping[str, Array]) -> Array:
     """The first output, from all segments."""
     values = runner.run(given, len(bundle.manifest.segments))
     return values[next(iter(bundle.manifest.outputs.values()))]
 
 
 def times_ms(
-    bundle: Bundle, every: Mapping[str, SegmentRunner], given: Mapping[str, Array], rounds: int
+    bundle: Bundle, every: Mapping[str, Segments], given: Mapping[str, Array], rounds: int
 ) -> dict[str, float]:
     """Median of each runtime, which take turns."""
     times: dict[str, list[float]] = {runtime: [] for runtime in every}
@@ -90,7 +89,7 @@ def times_ms(
 
 
 def accuracy(
-    bundle: Bundle, every: Mapping[str, SegmentRunner], photos: Sequence[Mapping[str, Array]]
+    bundle: Bundle, every: Mapping[str, Segments], photos: Sequence[Mapping[str, Array]]
 ) -> dict[str, float | list[float]]:
     """Shares of right answers of float32 and INT8, and of answers that INT8 changes."""
     top = {

@@ -7,6 +7,8 @@ import logging
 from collections.abc import Awaitable, Callable
 
 from splitpoint.codec import SplitpointError
+from splitpoint.proto.backoff import Backoff
+from splitpoint.proto.tasks import cancel_and_wait
 
 log = logging.getLogger("splitpoint.edge")
 
@@ -30,16 +32,13 @@ class Joining:
 
     async def close(self) -> None:
         """Ends what is under way."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+        await cancel_and_wait(self._task)
 
     async def _until_joined(self) -> None:
-        pause_s, said = FIRST_PAUSE_S, ""
+        pauses, said = Backoff(FIRST_PAUSE_S, LONGEST_PAUSE_S), ""
         while True:
             # The worker has just been reached: its breaker closes with the first echo.
-            await asyncio.sleep(pause_s)
-            pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
+            await asyncio.sleep(pauses.next_s())
             try:
                 await self._join()
             except SplitpointError as error:

@@ -8,11 +8,12 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 
 from splitpoint.codec import CodecSet
 from splitpoint.partition.bundle.codec_tables import codecs_of
 from splitpoint.partition.bundle.segment_files import ONNX
+from splitpoint.partition.run.open_chain import open_chain
 from splitpoint.partition.run.slowdown import Slowdown
 from splitpoint.proto.status import UnreachableError
 
@@ -23,7 +24,7 @@ from .frames.intake import Intake
 from .frames.local_finish import LocalFinish, fits
 from .frames.path import FramePath, Threads
 from .frames.present_plan import PresentPlan
-from .frames.runtime import Runners
+from .frames.segments import Segments
 from .joining import Joining
 from .link.channel import WorkerChannel
 from .link.frame_stream import FrameStream
@@ -73,8 +74,8 @@ async def open_session(
         prepared = await _prepared(channels, options, closing)
         codecs = codecs_of(prepared.manifest, prepared.folder)
         slower = Slowdown(options.slowdown)
-        runners = Runners(slower, threads=options.threads, providers=options.providers)
-        half = EdgeHalf(prepared.manifest, codecs, runners, slower, options.max_frame_bytes)
+        segments = _segments(prepared, options, slower)
+        half = EdgeHalf(prepared.manifest, codecs, segments, slower, options.max_frame_bytes)
         opened.append(lambda stream: half.new_stream())
 
         workers = _workers(servers, channel_to, prepared, opened)
@@ -82,7 +83,7 @@ async def open_session(
 
         planning = _planning(options, prepared, codecs, threads)
         planning.check()
-        present = PresentPlan(planning, half, runners, threads.encode, workers, switched)
+        present = PresentPlan(planning, half, segments, threads.encode, workers, switched)
         closing.push_async_callback(present.close)
         opened.append(present.new_stream)
         await present.begin()
@@ -90,12 +91,12 @@ async def open_session(
 
         finish = LocalFinish(
             prepared,
-            runners[ONNX],
+            segments(ONNX),
             threads.compute,
             None if present.adapter is None else present.adapter.finish_ms(),
             wanted=bool(servers)
             and options.finish_locally
-            and fits(prepared.manifest, runners[ONNX].loaded, options.max_edge_mb),
+            and fits(prepared.manifest, segments(ONNX).loaded, options.max_edge_mb),
         )
         closing.push_async_callback(finish.close)
         finish.start()
@@ -159,6 +160,20 @@ async def _prepared(
     if prepared.cache is not None:
         await asyncio.to_thread(shrink, options.cache, 1e6 * options.max_cache_mb)
     return prepared
+
+
+def _segments(
+    prepared: Prepared, options: AgentOptions, slower: Slowdown
+) -> Callable[[str], Segments]:
+    """Those of each runtime, opened when they are first asked for."""
+    bundle = prepared.bundle()
+
+    @cache
+    def in_runtime(runtime: str) -> Segments:
+        chain = open_chain(bundle, runtime, threads=options.threads, providers=options.providers)
+        return Segments(chain, prepared.manifest, slower)
+
+    return in_runtime
 
 
 def _workers(

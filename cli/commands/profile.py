@@ -19,8 +19,7 @@ from splitpoint.partition.profile.devices import device_named, guess_device
 from splitpoint.partition.profile.measure import measure, processor_name
 from splitpoint.partition.profile.profile import Profile
 from splitpoint.partition.run.chain import SegmentChain
-from splitpoint.partition.run.onnx_chain import OnnxChain
-from splitpoint.partition.run.onnx_providers import choose_providers
+from splitpoint.partition.run.open_chain import open_chain
 
 from ..shell.output import Steps, human_bytes, human_count, out, print_json, say
 
@@ -150,11 +149,9 @@ def _chain(bundle: Bundle, runtime: str, device: str, threads: int, providers: s
         raise ProfileUsageError(f"unknown runtime {runtime!r}", f"use {', '.join(RUNTIMES)}")
     if runtime == "auto":
         runtime = TORCH if _has_cuda() else ONNX
-    if runtime != TORCH:
-        return OnnxChain(bundle, threads, runtime, choose_providers(names_in(providers)))
-    from splitpoint.partition.run.torch_chain import TorchChain, pick_device
-
-    return TorchChain(bundle, pick_device(device), threads)
+    return open_chain(
+        bundle, runtime, threads=threads, providers=names_in(providers), device=device
+    )
 
 
 def _has_cuda() -> bool:

@@ -12,6 +12,7 @@ from splitpoint.partition.bundle.segment_files import ONNX
 from splitpoint.partition.plan.costs import CostTable
 from splitpoint.partition.plan.plan import Plan
 from splitpoint.proto import splitpoint_pb2 as pb
+from splitpoint.proto.tasks import cancel_and_wait
 
 from ..link.answer_times import Answer
 from ..link.frame_stream import FrameStream
@@ -160,10 +161,7 @@ class Adapter:
 
     async def close(self) -> None:
         """Ends what is under way."""
-        for task in (self._task, self._probing):
-            if task is not None:
-                task.cancel()
-                await asyncio.gather(task, return_exceptions=True)
+        await cancel_and_wait(self._task, self._probing)
 
     async def _go_to(self, plan: Plan, before: int) -> None:
         try:

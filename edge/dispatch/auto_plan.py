@@ -24,9 +24,7 @@ from splitpoint.partition.plan.planner import Report, make_plan
 from splitpoint.partition.profile.cloud_times import CloudTimes
 from splitpoint.partition.profile.measure import measure, processor_name, versions
 from splitpoint.partition.profile.profile import Profile, ProfileError, load_profile
-from splitpoint.partition.run.chain import SegmentChain
-from splitpoint.partition.run.onnx_chain import OnnxChain
-from splitpoint.partition.run.onnx_providers import choose_providers
+from splitpoint.partition.run.open_chain import open_chain
 from splitpoint.proto import splitpoint_pb2 as pb
 
 log = logging.getLogger("splitpoint.edge")
@@ -94,7 +92,7 @@ def device_profiles(
     installed = versions()
     found: list[Profile] = []
     for runtime in runtimes:
-        chain = _chain(bundle, runtime, threads, providers)
+        chain = open_chain(bundle, runtime, threads=threads, providers=providers)
         computes = [installed.get(name, "") for name in (PRODUCT, COMPUTES[runtime], CODES)]
         conditions = (
             f"{platform.node()} {processor_name()} {threads} {slowdown:g} {meter} "
@@ -125,14 +123,6 @@ def device_profiles(
             log.warning("%s; it will be measured again next time", error)
         found.append(profile)
     return found
-
-
-def _chain(bundle: Bundle, runtime: str, threads: int, providers: Sequence[str]) -> SegmentChain:
-    if runtime != TORCH:
-        return OnnxChain(bundle, threads, runtime, choose_providers(providers))
-    from splitpoint.partition.run.torch_chain import TorchChain, pick_device
-
-    return TorchChain(bundle, pick_device("cpu"), threads)
 
 
 def _samples(bundle: Bundle, auto: AutoPlan) -> Samples:

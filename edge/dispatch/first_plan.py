@@ -85,7 +85,7 @@ class Device:
         """What is given or kept, or else measured now; what is missing for that is fetched."""
         runtimes = self.runtimes(prepared.manifest)
         for name in runtimes:
-            await prepared.segments(len(prepared.manifest.segments), name)
+            await prepared.fetch_segments(len(prepared.manifest.segments), name)
         for boundary in prepared.manifest.boundaries:
             await prepared.tables(boundary.id)
         bundle = prepared.bundle()

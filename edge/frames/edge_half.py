@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 from splitpoint.codec import Array, CodecError, CodecSet
@@ -14,7 +14,7 @@ from splitpoint.partition.run.slowdown import Slowdown
 from splitpoint.proto import splitpoint_pb2 as pb
 from splitpoint.proto.frames import encode_tensors
 
-from .runtime import Runners
+from .segments import Segments
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,18 +32,21 @@ class EdgePart:
 
 
 class EdgeHalf:
-    """Computes on one thread and encodes on another. A payload has at most `max_frame_bytes`."""
+    """Computes on one thread and encodes on another. A payload has at most `max_frame_bytes`.
+
+    `segments` gives those of a runtime.
+    """
 
     def __init__(
         self,
         manifest: Manifest,
         codecs: CodecSet,
-        runners: Runners,
+        segments: Callable[[str], Segments],
         slowdown: Slowdown,
         max_frame_bytes: float,
     ) -> None:
         self._manifest, self._codecs = manifest, codecs
-        self._runners, self._slowdown = runners, slowdown
+        self._segments, self._slowdown = segments, slowdown
         self._max_frame_bytes = max_frame_bytes
         self._video: tuple[Plan, VideoStream] | None = None  # where the codec is one for streams
 
@@ -67,7 +70,7 @@ class EdgeHalf:
     def compute(self, plan: Plan, inputs: Mapping[str, Array]) -> EdgePart:
         """Segments [0, boundary)."""
         start = time.perf_counter()
-        values = self._runners[plan.runtime].run(inputs, plan.boundary)
+        values = self._segments(plan.runtime).run(inputs, plan.boundary)
         return EdgePart(values, plan.codec, 1e3 * (time.perf_counter() - start))
 
     def encode(self, plan: Plan, part: EdgePart) -> EdgePart:

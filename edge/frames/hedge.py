@@ -6,6 +6,8 @@ import asyncio
 from collections.abc import Callable, Coroutine
 from typing import Any
 
+from splitpoint.proto.tasks import cancel_and_wait
+
 from ..result import Result
 
 
@@ -67,9 +69,7 @@ class Race:
     async def end(self) -> None:
         """Stops what is not over."""
         self._timer.cancel()
-        if self._finishing is not None and not self._finishing.done():
-            self._finishing.cancel()
-            await asyncio.gather(self._finishing, return_exceptions=True)
+        await cancel_and_wait(self._finishing)
 
     def _begin(self) -> None:
         self._finishing = asyncio.create_task(self._finish(), name="finish-here")

@@ -5,17 +5,18 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from concurrent.futures import CancelledError, Executor
 
 import psutil
 from splitpoint.codec import Array, SplitpointError
 from splitpoint.partition.bundle.bundle import Manifest
-from splitpoint.partition.bundle.segment_files import SegmentFiles
+from splitpoint.partition.bundle.segment_files import ONNX
+from splitpoint.proto.tasks import cancel_and_wait
 
 from ..errors import FrameLostError
 from ..store.prepare import Prepared
-from .runtime import SegmentRunner, zeros_at
+from .segments import Segments, zeros_at
 
 log = logging.getLogger("splitpoint.edge")
 
@@ -61,13 +62,13 @@ class LocalFinish:
     def __init__(
         self,
         prepared: Prepared,
-        runner: SegmentRunner,
+        segments: Segments,
         pool: Executor,
         expected_ms: Mapping[int, float] | None = None,
         *,
         wanted: bool = True,
     ) -> None:
-        self._prepared, self._runner, self._pool = prepared, runner, pool
+        self._prepared, self._segments, self._pool = prepared, segments, pool
         self._wanted = wanted
         self._loading: asyncio.Task[None] | None = None
         self.predicted_ms: Mapping[int, float] = dict(expected_ms or {})  # before any finish
@@ -79,7 +80,7 @@ class LocalFinish:
     @property
     def ready(self) -> bool:
         """Whether it is wanted, and all segments are loaded."""
-        return self._wanted and self._runner.loaded == len(self._prepared.manifest.segments)
+        return self._wanted and self._segments.loaded == len(self._prepared.manifest.segments)
 
     def start(self) -> None:
         """Begins, or begins again, to load what is missing."""
@@ -93,9 +94,7 @@ class LocalFinish:
 
     async def close(self) -> None:
         """Stops loading."""
-        if self._loading is not None:
-            self._loading.cancel()
-            await asyncio.gather(self._loading, return_exceptions=True)
+        await cancel_and_wait(self._loading)
 
     def expected_ms(self, boundary: int) -> float:
         """What a finish from a boundary takes; 0 before the segments are here."""
@@ -118,7 +117,7 @@ class LocalFinish:
     async def run(
         self, values: Mapping[str, Array], boundary: int
     ) -> tuple[dict[str, Array], float]:
-        """All tensors of the model, from those up to a boundary, and the milliseconds it took.
+        """The model's outputs, from the tensors of a boundary, and the milliseconds it took.
 
         Waiting for the compute thread counts in the time that is returned, not in what is expected
         of the next. One that is cancelled ends with the segment that it is in.
@@ -144,19 +143,17 @@ class LocalFinish:
         self, values: Mapping[str, Array], last: int, boundary: int, work: _Work
     ) -> tuple[dict[str, Array], float]:
         start = time.perf_counter()
-        found = dict(values)
-        for index in range(boundary, last):
-            work.begins_segment()
-            found = self._runner.run(found, index + 1, index)
+        found = self._segments.run(values, last, boundary, work.begins_segment)
         return found, 1e3 * (time.perf_counter() - start)
 
     async def _load(self) -> None:
         loop = asyncio.get_running_loop()
         try:
-            paths = await self._prepared.segments(len(self._prepared.manifest.segments))
+            last = len(self._prepared.manifest.segments)
+            await self._prepared.fetch_segments(last, ONNX)
             took_ms = [
-                await loop.run_in_executor(self._pool, self._load_one, paths[:count])
-                for count in range(1, len(paths) + 1)
+                await loop.run_in_executor(self._pool, self._load_one, index)
+                for index in range(last)
             ]
             if not self.predicted_ms:
                 self.predicted_ms = {at: sum(took_ms[at:]) for at in range(len(took_ms) + 1)}
@@ -169,15 +166,14 @@ class LocalFinish:
             self.error = FrameLostError(f"loading segments failed ({type(error).__name__})")
             log.exception("frames cannot be finished on the device")
 
-    def _load_one(self, segments: Sequence[SegmentFiles]) -> float:
-        """Loads the last of `segments`, if need be; what it takes, or 0 where that is known."""
-        self._runner.load(segments)
+    def _load_one(self, index: int) -> float:
+        """Loads a segment, if need be; what it takes, or 0 where that is known."""
+        self._segments.load(index + 1)
         if self.predicted_ms:
             return 0.0
-        index = len(segments) - 1
-        zeros = zeros_at(segments[index].entering)
+        zeros = zeros_at(self._prepared.manifest.boundaries[index].tensors)
         start = time.perf_counter()
-        self._runner.run(zeros, index + 1, index)
+        self._segments.run(zeros, index + 1, index)
         return 1e3 * (time.perf_counter() - start)
 
 

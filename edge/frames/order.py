@@ -9,6 +9,8 @@ from collections.abc import AsyncGenerator, AsyncIterable, Callable, Coroutine, 
 from dataclasses import dataclass
 from typing import Any
 
+from splitpoint.proto.tasks import cancel_and_wait
+
 from ..given import Given, each
 from ..result import Result
 
@@ -50,7 +52,7 @@ async def in_order(
             yield await running.popleft()
         source.raise_error()
     finally:
-        await _end([*running] if coming is None else [coming, *running])
+        await cancel_and_wait(coming, *running)
 
 
 class _Source:
@@ -121,9 +123,8 @@ class Newest:
             await pump
         finally:
             self._ending = True  # what is ended makes room, which nothing may take
-            pump.cancel()
-            await asyncio.gather(pump, return_exceptions=True)
-            await _end([*self._running, *([self._looking] if self._looking else [])])
+            await cancel_and_wait(pump)
+            await cancel_and_wait(self._looking, *self._running)
 
     async def _pump(self, frames: AsyncIterable[Given] | Iterable[Given]) -> None:
         source = _Source(frames)
@@ -187,10 +188,3 @@ class Newest:
         if self._error is not None:
             self._results.put_nowait(None)
         self._begin()
-
-
-async def _end(tasks: Iterable[asyncio.Future[Any]]) -> None:
-    tasks = list(tasks)
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)

@@ -20,27 +20,28 @@ from ..link.frame_stream import FrameStream
 from ..link.workers import Workers
 from ..store.prepare import described_now
 from .edge_half import EdgeHalf
-from .runtime import Runners
+from .segments import Segments
 
 
 class PresentPlan:
     """`plan` is that of the next frame. It is loaded before it takes another's place.
 
-    `planning` is what the user asked for, `encode` the thread that codecs are made ready on;
-    `switched` is told of a change in one line. Once a plan was found by measuring, `link` and
-    `report` say how; then `adapter` keeps it the best one, where the user wants that.
+    `planning` is what the user asked for, `segments` gives those of a runtime, `encode` is the
+    thread that codecs are made ready on; `switched` is told of a change in one line. Once a plan
+    was found by measuring, `link` and `report` say how; then `adapter` keeps it the best one, where
+    the user wants that.
     """
 
     def __init__(
         self,
         planning: Planning,
         half: EdgeHalf,
-        runners: Runners,
+        segments: Callable[[str], Segments],
         encode: Executor,
         workers: Workers,
         switched: Callable[[str], None],
     ) -> None:
-        self._planning, self._half, self._runners = planning, half, runners
+        self._planning, self._half, self._segments = planning, half, segments
         self._encode, self._workers, self._switched = encode, workers, switched
         self.plan: Plan
         self.adapter: Adapter | None = None
@@ -118,9 +119,9 @@ class PresentPlan:
     async def _take(self, plan: Plan) -> None:
         """Makes it the present one, whether or not a worker is there."""
         prepared, loop = self._planning.prepared, asyncio.get_running_loop()
-        segments = await prepared.segments(plan.boundary, plan.runtime)
-        runner = self._runners[plan.runtime]
-        await loop.run_in_executor(self._planning.device.compute, runner.load, segments)
+        await prepared.fetch_segments(plan.boundary, plan.runtime)
+        segments = self._segments(plan.runtime)
+        await loop.run_in_executor(self._planning.device.compute, segments.load, plan.boundary)
         if not self._is_local(plan):
             await prepared.tables(plan.boundary)
             await loop.run_in_executor(self._encode, self._half.prepare, plan)

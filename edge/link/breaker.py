@@ -8,7 +8,9 @@ import random
 import time
 
 from splitpoint.codec import SplitpointError
+from splitpoint.proto.backoff import Backoff
 from splitpoint.proto.status import RefusedError
+from splitpoint.proto.tasks import cancel_and_wait
 
 from .connection import Connection
 
@@ -32,9 +34,9 @@ class Breaker:
     slow.
     """
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Connection, pauses: Backoff | None = None) -> None:
         self._connection = connection
-        self._failures, self._pause_s = 0, FIRST_PAUSE_S
+        self._failures, self._pauses = 0, pauses or Backoff(FIRST_PAUSE_S, LONGEST_PAUSE_S)
         self._probing: asyncio.Task[None] | None = None
         self._asking: asyncio.Task[None] | None = None  # after a first lost frame
         self._trial_at: float | None = None  # while it is on trial: when a frame may go next
@@ -55,8 +57,8 @@ class Breaker:
 
     def answered(self) -> None:
         """The worker has answered a frame, or refused one."""
-        self._failures, self._pause_s, self._trial_at = 0, FIRST_PAUSE_S, None
-        self._refusal = ""
+        self._failures, self._trial_at, self._refusal = 0, None, ""
+        self._pauses.reset()
 
     def failed(self) -> None:
         """A frame was lost with its stream, or no answer came in time."""
@@ -82,10 +84,7 @@ class Breaker:
     async def close(self) -> None:
         """Stops probing for good, and lets no frame go any more."""
         self._closed = True
-        for task in (self._probing, self._asking):
-            if task is not None:
-                task.cancel()
-                await asyncio.gather(task, return_exceptions=True)
+        await cancel_and_wait(self._probing, self._asking)
 
     @property
     def is_open(self) -> bool:
@@ -107,11 +106,14 @@ class Breaker:
 
     async def _probe_until_echoed(self) -> None:
         loop = asyncio.get_running_loop()
-        since_s = loop.time()
+        since_s, self._pauses.longest_s = loop.time(), LONGEST_PAUSE_S
+        refused = False
         while True:
-            await asyncio.sleep(self._pause_s * random.uniform(0.5, 1.0))
-            longest_s = LONGEST_PAUSE_S if loop.time() - since_s < PATIENCE_S else PATIENT_PAUSE_S
-            self._pause_s = min(2 * self._pause_s, longest_s)
+            pause_s = REFUSED_PAUSE_S if refused else self._pauses.next_s()
+            await asyncio.sleep(pause_s * random.uniform(0.5, 1.0))
+            refused = False
+            if loop.time() - since_s > PATIENCE_S:
+                self._pauses.longest_s = PATIENT_PAUSE_S
             try:
                 stream = await self._connection.live(PROBE_S)
                 await stream.probe(timeout_s=PROBE_S)
@@ -119,7 +121,7 @@ class Breaker:
                 if str(error) != self._refusal:
                     self._refusal = str(error)
                     log.warning("%s", error)
-                self._pause_s = REFUSED_PAUSE_S
+                refused = True
                 continue
             except SplitpointError:
                 continue

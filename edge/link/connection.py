@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 from splitpoint.codec import SplitpointError
 from splitpoint.proto.status import FrameExpiredError, UnreachableError
+from splitpoint.proto.tasks import cancel_and_wait
 
 from .channel import WorkerChannel
 from .frame_stream import FrameStream
@@ -72,10 +73,7 @@ class Connection:
     async def close(self) -> None:
         """Ends the stream, then the channel."""
         self._closed = True
-        for task in (self._opening, self._moving):
-            if task is not None:
-                task.cancel()
-                await asyncio.gather(task, return_exceptions=True)
+        await cancel_and_wait(self._opening, self._moving)
         if self.stream is not None:
             await self.stream.close()
         await self._channel.close()

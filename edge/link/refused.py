@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Callable
 
+from splitpoint.proto.backoff import Backoff
 from splitpoint.proto.status import PermissionDeniedError, RefusedError, UnauthenticatedError
 
 log = logging.getLogger("splitpoint.edge")
@@ -24,6 +25,7 @@ class TurnedAway:
         self._server, self._clock = server, clock
         self._error: RefusedError | None = None
         self._attempts, self._next_s = 0, 0.0
+        self._pauses = Backoff(FIRST_PAUSE_S, LONGEST_PAUSE_S)
 
     def check(self) -> None:
         """Raises the latest refusal again while it is not the time for another attempt."""
@@ -34,9 +36,8 @@ class TurnedAway:
 
     def again(self, error: RefusedError) -> None:
         """It has happened (again)."""
-        pause_s = min(FIRST_PAUSE_S * 2**self._attempts, LONGEST_PAUSE_S)
         self._attempts += 1
-        self._error, self._next_s = error, self._clock() + pause_s
+        self._error, self._next_s = error, self._clock() + self._pauses.next_s()
         if self._attempts == MOST_ATTEMPTS:
             log.error(
                 "%s; it is not asked again until a certificate or the token has changed, or the "
@@ -46,3 +47,4 @@ class TurnedAway:
     def let_in(self) -> None:
         """It is over."""
         self._error, self._attempts = None, 0
+        self._pauses.reset()

@@ -12,6 +12,7 @@ from splitpoint.codec import SplitpointError
 from splitpoint.partition.bundle.bundle import Manifest
 from splitpoint.proto.address import AddressError, split_address
 from splitpoint.proto.limits import MAX_BATCH_PER_FRAME, MAX_CREDITS, max_frame_bytes
+from splitpoint.proto.tasks import cancel_and_wait
 
 from ..errors import AgentError
 from .breaker import Breaker
@@ -142,9 +143,7 @@ class Workers:
 
     async def close(self) -> None:
         """Ends every stream and connection."""
-        if self._watching is not None:
-            self._watching.cancel()
-            await asyncio.gather(self._watching, return_exceptions=True)
+        await cancel_and_wait(self._watching)
         for link in self._links:
             await link.breaker.close()
         for link in self._links:  # frames that one of them loses shall not go to the next

@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 
 from splitpoint.codec import Array
+from splitpoint.proto.backoff import Backoff
 
 from ..errors import SourceError
 from ..given import Given
@@ -91,13 +92,12 @@ class LiveSource:
 
     async def _come_back(self, thread: OwnThread) -> None:
         log.warning("%s is lost; opening it again", self._name)
-        lost, pause_s = time.monotonic(), self._first_pause_s
+        lost, pauses = time.monotonic(), Backoff(self._first_pause_s, LONGEST_PAUSE_S)
         while True:
             try:
                 await thread.call(self._open_again)
             except SourceError:
-                await asyncio.sleep(pause_s)
-                pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
+                await asyncio.sleep(pauses.next_s())
             else:
                 log.warning("%s is back after %.1f s", self._name, time.monotonic() - lost)
                 return

@@ -9,13 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from splitpoint.partition.bundle.bundle import Bundle, Manifest, open_bundle
-from splitpoint.partition.bundle.segment_files import (
-    ONNX,
-    SegmentFiles,
-    check_runtime,
-    runtime_files,
-    segment_files,
-)
+from splitpoint.partition.bundle.segment_files import check_runtime, runtime_files
 from splitpoint.proto.status import RefusedError, UnreachableError
 
 from ..errors import AgentError
@@ -46,8 +40,8 @@ class Prepared:
     away: UnreachableError | None = None
     serving: Serving | None = None
 
-    async def segments(self, count: int, runtime: str = ONNX) -> list[SegmentFiles]:
-        """The first `count` segments as `runtime` loads them, fetched if need be.
+    async def fetch_segments(self, count: int, runtime: str) -> None:
+        """Has the files here that `runtime` needs of the first `count` segments.
 
         Raises `PlanError` for a runtime that the bundle has no files for.
         """
@@ -56,7 +50,6 @@ class Prepared:
             for index in range(count):
                 for name in reversed(runtime_files(self.manifest, index, runtime)):
                     await self.cache.get(name, self.manifest.files[name])
-        return segment_files(self.manifest, self.folder, count, runtime)
 
     async def tables(self, boundary: int) -> None:
         """Fetches the codec tables of a boundary, if it has any and they are not here."""

@@ -2,25 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from pathlib import Path
-
-from splitpoint.codec import TensorSpec
-
 from ..errors import PlanError
 from .bundle import Manifest
 
 ONNX, INT8, TORCH = "onnxruntime", "onnxruntime-int8", "torch"
 RUNTIMES = (ONNX, INT8, TORCH)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SegmentFiles:
-    """One segment on disk: what a runtime loads, the weights, and the boundary that enters."""
-
-    model: Path
-    weights: Path
-    entering: tuple[TensorSpec, ...]
 
 
 def check_runtime(manifest: Manifest, runtime: str) -> None:
@@ -41,20 +27,3 @@ def runtime_files(manifest: Manifest, index: int, runtime: str) -> tuple[str, ..
         return (segment.int8,)  # its weights are inside
     # Both the ONNX model and the program refer to the weights beside them.
     return (segment.program if runtime == TORCH else segment.onnx, segment.weights)
-
-
-def segment_files(
-    manifest: Manifest, folder: Path, count: int, runtime: str = ONNX
-) -> list[SegmentFiles]:
-    """The first `count` segments as `runtime` loads them from the bundle in `folder`."""
-    found = []
-    for index in range(count):
-        files = runtime_files(manifest, index, runtime)
-        found.append(
-            SegmentFiles(
-                model=folder / files[0],
-                weights=folder / files[-1],
-                entering=manifest.boundaries[index].tensors,
-            )
-        )
-    return found

@@ -15,13 +15,14 @@ from splitpoint.cloud.worker import Worker
 from splitpoint.codec import Array, CodecError, TensorSpec
 from splitpoint.edge import EdgeAgent, Given, Outcome
 from splitpoint.edge.frames.edge_half import EdgeHalf, EdgePart
-from splitpoint.edge.frames.runtime import SegmentRunner
+from splitpoint.edge.frames.segments import Segments
 from splitpoint.partition.bundle.bundle import Bundle
 from splitpoint.partition.bundle.codec_tables import codecs_of
-from splitpoint.partition.bundle.segment_files import segment_files
+from splitpoint.partition.bundle.segment_files import ONNX
 from splitpoint.partition.model_spec import ModelSpec
 from splitpoint.partition.plan.plan import Plan, coarser
 from splitpoint.partition.relative_error import relative_error
+from splitpoint.partition.run.open_chain import open_chain
 from splitpoint.partition.run.slowdown import Slowdown
 
 
@@ -53,10 +54,10 @@ async def worker(bundle: Bundle) -> AsyncIterator[Worker]:
 
 def at_boundary(bundle: Bundle, boundary: int, pixels: Array) -> tuple[TensorSpec, Array]:
     """The one tensor that crosses, as the device computes it."""
-    runner = SegmentRunner(Slowdown(1.0))
-    runner.load(segment_files(bundle.manifest, bundle.folder, boundary))
+    segments = Segments(open_chain(bundle, ONNX), bundle.manifest, Slowdown(1.0))
+    segments.load(boundary)
     (spec,) = bundle.manifest.boundaries[boundary].tensors
-    return spec, runner.run({"pixels": pixels}, boundary)[spec.name]
+    return spec, segments.run({"pixels": pixels}, boundary)[spec.name]
 
 
 def payload_bytes(bundle: Bundle, boundary: int, codec: str, pixels: Array) -> int:

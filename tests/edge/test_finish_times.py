@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 from typing import Any, cast
@@ -32,11 +32,18 @@ class Runner:
         self.reached = [threading.Event() for _ in range(SEGMENTS)]
         self.let = [threading.Event() for _ in range(SEGMENTS)]
 
-    def load(self, segments: Sequence[object]) -> None:
-        self.loaded = len(segments)
+    def load(self, count: int) -> None:
+        self.loaded = count
 
-    def run(self, values: Mapping[str, Any], boundary: int, start: int) -> dict[str, Any]:
+    def run(
+        self,
+        values: Mapping[str, Any],
+        boundary: int,
+        start: int,
+        begins: Callable[[], None] = lambda: None,
+    ) -> dict[str, Any]:
         for index in range(start, boundary):
+            begins()
             self.ran.append(index)
             self.reached[index].set()
             assert self.let[index].wait(20)
@@ -45,10 +52,13 @@ class Runner:
 
 class Prepared:
     def __init__(self) -> None:
-        self.manifest = SimpleNamespace(segments=[None] * SEGMENTS)
+        boundary = SimpleNamespace(tensors=())
+        self.manifest = SimpleNamespace(
+            segments=[None] * SEGMENTS, boundaries=[boundary] * (SEGMENTS + 1)
+        )
 
-    async def segments(self, count: int) -> list[SimpleNamespace]:
-        return [SimpleNamespace(entering=())] * count
+    async def fetch_segments(self, count: int, runtime: str) -> None:
+        pass
 
 
 @pytest.fixture

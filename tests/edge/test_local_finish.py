@@ -23,6 +23,7 @@ from splitpoint.partition.bundle.bundle import Bundle
 from splitpoint.partition.model_spec import ModelSpec
 from splitpoint.partition.plan.link import parse_link
 from splitpoint.partition.relative_error import relative_error
+from splitpoint.proto.backoff import Backoff
 from splitpoint.proto.status import UnreachableError
 
 FAST = parse_link("1000mbps,0ms")
@@ -259,19 +260,30 @@ async def test_an_echo_alone_does_not_let_all_frames_wait_again() -> None:
     await breaker.close()
 
 
+class NotedPauses(Backoff):
+    """Keeps what was waited for."""
+
+    def __init__(self, first_s: float, longest_s: float) -> None:
+        super().__init__(first_s, longest_s)
+        self.taken_s: list[float] = []
+
+    def next_s(self) -> float:
+        self.taken_s.append(super().next_s())
+        return self.taken_s[-1]
+
+
 async def test_probes_become_rare_and_end_with_the_agent() -> None:
     stream = Stream()
     stream.echoes = False
-    breaker = Breaker(cast(Connection, stream))
-    pauses_s: list[float] = []
-    stream.probed = lambda: pauses_s.append(breaker._pause_s)  # the next one
+    pauses = NotedPauses(FIRST_PAUSE_S, LONGEST_PAUSE_S)
+    breaker = Breaker(cast(Connection, stream), pauses)
     for _ in range(FAILURES):
         breaker.failed()
     await until(lambda: stream.probes >= 4)
-    assert pauses_s[:4] == [2 * FIRST_PAUSE_S, 4 * FIRST_PAUSE_S, LONGEST_PAUSE_S, LONGEST_PAUSE_S]
+    expected_s = [FIRST_PAUSE_S, 2 * FIRST_PAUSE_S, 4 * FIRST_PAUSE_S, LONGEST_PAUSE_S]
+    assert pauses.taken_s[:4] == expected_s
     await breaker.close()
-    assert breaker._probing is not None
-    assert breaker._probing.done()
+    assert "probe-worker" not in {task.get_name() for task in asyncio.all_tasks()}
 
 
 async def test_one_lost_frame_opens_nothing() -> None:

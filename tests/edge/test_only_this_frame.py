@@ -19,7 +19,7 @@ from splitpoint.edge.frames import edge_half
 from splitpoint.edge.frames import path as frame_path
 from splitpoint.edge.frames.edge_half import EdgeHalf
 from splitpoint.edge.frames.local_finish import LocalFinish
-from splitpoint.edge.frames.runtime import SegmentRunner
+from splitpoint.edge.frames.segments import Segments
 from splitpoint.partition.bundle.bundle import Bundle
 from splitpoint.partition.compile.verify import relative_error
 from splitpoint.partition.model_spec import ModelSpec
@@ -137,7 +137,7 @@ async def test_a_finish_that_fails_too_fails_the_frame_alone(
         def no_memory(*args: Any) -> None:
             raise NO_MEMORY
 
-        monkeypatch.setattr(LocalFinish, "_run", no_memory)
+        monkeypatch.setattr(LocalFinish, "run", no_memory)
         results = await results_of(agent, pixels, live=False)
         assert not agent.session.finish.busy
         assert agent.outcomes[Outcome.ANSWERED] == 4
@@ -179,14 +179,14 @@ async def test_a_defect_in_deciding_costs_no_frame(
 async def test_no_memory_for_the_segments_costs_the_finish_and_not_the_agent(
     worker: Worker, pixels: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = SegmentRunner.load
+    real = Segments.load
 
-    def load(self: SegmentRunner, segments: Any) -> None:
-        if len(segments) > 2:
+    def load(self: Segments, count: int) -> None:
+        if count > 2:
             raise NO_MEMORY
-        real(self, segments)
+        real(self, count)
 
-    monkeypatch.setattr(SegmentRunner, "load", load)
+    monkeypatch.setattr(Segments, "load", load)
     async with EdgeAgent(worker.address, split="2", codec="raw", cache=tmp_path) as agent:
         await agent.settled()
         assert not agent.can_finish

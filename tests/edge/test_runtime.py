@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import AsyncIterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,14 +15,16 @@ import torch
 from calibrated import pixels_of
 from splitpoint.cloud.worker import Worker
 from splitpoint.codec import Array
-from splitpoint.edge import AgentError, EdgeAgent, Outcome
-from splitpoint.edge.frames import runtime as runtimes
-from splitpoint.edge.frames.runtime import SegmentRunner
+from splitpoint.edge import EdgeAgent, Outcome
+from splitpoint.edge.frames.segments import Segments
 from splitpoint.partition.bundle.bundle import Bundle
-from splitpoint.partition.bundle.segment_files import INT8, ONNX, RUNTIMES, TORCH, segment_files
+from splitpoint.partition.bundle.segment_files import INT8, ONNX, RUNTIMES, TORCH, runtime_files
 from splitpoint.partition.errors import BundleError, DeviceError, PlanError, SegmentError
 from splitpoint.partition.model_spec import ModelSpec
+from splitpoint.partition.run.chain import State
+from splitpoint.partition.run.onnx_chain import OnnxChain
 from splitpoint.partition.run.onnx_providers import choose_providers, device_of, with_options
+from splitpoint.partition.run.open_chain import open_chain
 from splitpoint.partition.run.slowdown import Slowdown
 
 TENSORRT, CUDA, CPU = "TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider"
@@ -43,10 +46,14 @@ def expected_of(spec: ModelSpec, pixels: np.ndarray) -> np.ndarray:
         return np.asarray(spec.module(torch.tensor(pixels)).numpy())
 
 
-def loaded(bundle: Bundle, runtime: str, count: int) -> SegmentRunner:
-    runner = SegmentRunner(Slowdown(1), runtime=runtime)
-    runner.load(segment_files(bundle.manifest, bundle.folder, count, runtime))
-    return runner
+def segments_of(bundle: Bundle, runtime: str) -> Segments:
+    return Segments(open_chain(bundle, runtime), bundle.manifest, Slowdown(1))
+
+
+def loaded(bundle: Bundle, runtime: str, count: int) -> Segments:
+    segments = segments_of(bundle, runtime)
+    segments.load(count)
+    return segments
 
 
 def names(folder: Path, pattern: str) -> set[str]:
@@ -60,10 +67,10 @@ def test_every_runtime_gives_the_answers_of_the_unsplit_model(
     """Wherever it stops, another one can go on."""
     expected = expected_of(vivid_spec, pixels)
     count = len(int8_bundle.manifest.segments)
-    runner, exact = loaded(int8_bundle, runtime, count), loaded(int8_bundle, ONNX, count)
+    segments, exact = loaded(int8_bundle, runtime, count), loaded(int8_bundle, ONNX, count)
     (output,) = int8_bundle.manifest.outputs.values()
     for boundary in range(count + 1):
-        state = runner.run({"pixels": pixels}, boundary)
+        state = segments.run({"pixels": pixels}, boundary)
         for spec in int8_bundle.manifest.boundaries[boundary].tensors:
             spec.check(state[spec.name])
         found = exact.run(state, count, boundary)[output]
@@ -73,24 +80,25 @@ def test_every_runtime_gives_the_answers_of_the_unsplit_model(
             np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
 
 
-def test_segments_have_run_before_they_are_there(
-    int8_bundle: Bundle, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    seen: list[Mapping[str, Array]] = []
-    runner = SegmentRunner(Slowdown(1))
+class NotedChain(OnnxChain):
+    """Keeps what each step was given."""
 
-    class Fake:
-        def __call__(self, values: Mapping[str, Array]) -> Mapping[str, Array]:
-            assert runner.loaded == len(seen)
-            seen.append(values)
-            return {}
+    def __init__(self, bundle: Bundle) -> None:
+        super().__init__(bundle)
+        self.seen: list[Mapping[str, Array]] = []
 
-    monkeypatch.setattr(runner, "_load", lambda files: Fake())
-    files = segment_files(int8_bundle.manifest, int8_bundle.folder, 3)
-    runner.load(files[:2])
-    runner.load(files)
-    assert runner.loaded == 3
-    for values, boundary in zip(seen, int8_bundle.manifest.boundaries, strict=False):
+    def step(self, index: int, state: State) -> State:
+        self.seen.append(state)
+        return super().step(index, state)
+
+
+def test_segments_have_run_before_they_are_there(int8_bundle: Bundle) -> None:
+    chain = NotedChain(int8_bundle)
+    segments = Segments(chain, int8_bundle.manifest, Slowdown(1))
+    segments.load(2)
+    segments.load(3)
+    assert segments.loaded == len(chain.seen) == 3
+    for values, boundary in zip(chain.seen, int8_bundle.manifest.boundaries, strict=False):
         assert {n: (v.shape, v.dtype) for n, v in values.items()} == {
             s.name: (s.shape_at(1), s.numpy_dtype) for s in boundary.tensors
         }
@@ -100,34 +108,34 @@ def test_a_segment_that_fails_is_not_there(int8_bundle: Bundle, tmp_path: Path) 
     for runtime in RUNTIMES:
         folder = tmp_path / runtime
         (folder / "segments").mkdir(parents=True)
-        files = segment_files(int8_bundle.manifest, folder, 1, runtime)
-        files[0].model.write_bytes(b"no model")
-        runner = SegmentRunner(Slowdown(1), runtime=runtime)
+        damaged = replace(int8_bundle, folder=folder)
+        damaged.path(runtime_files(damaged.manifest, 0, runtime)[0]).write_bytes(b"no model")
+        segments = segments_of(damaged, runtime)
         with pytest.raises(BundleError):
-            runner.load(files)
-        assert runner.loaded == 0
+            segments.load(1)
+        assert segments.loaded == 0
 
 
 def test_inputs_that_no_segment_takes(int8_bundle: Bundle) -> None:
     for runtime in RUNTIMES:
-        runner = loaded(int8_bundle, runtime, 1)
+        segments = loaded(int8_bundle, runtime, 1)
         with pytest.raises(SegmentError):
-            runner.run({"pixels": np.zeros((1, 3), np.uint8)}, 1)
+            segments.run({"pixels": np.zeros((1, 3), np.uint8)}, 1)
 
 
-def test_unknown_runtime() -> None:
-    with pytest.raises(AgentError, match="unknown runtime 'tflite'"):
-        SegmentRunner(Slowdown(1), runtime="tflite")
+def test_unknown_runtime(int8_bundle: Bundle) -> None:
+    with pytest.raises(PlanError, match="unknown runtime 'tflite'"):
+        open_chain(int8_bundle, "tflite")
 
 
-def test_torch_where_there_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delitem(sys.modules, "splitpoint.edge.frames.torch_segment", raising=False)
-    monkeypatch.delattr("splitpoint.edge.frames.torch_segment", raising=False)
+def test_torch_where_there_is_none(int8_bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "splitpoint.partition.run.torch_chain", raising=False)
+    monkeypatch.delattr("splitpoint.partition.run.torch_chain", raising=False)
     monkeypatch.setitem(sys.modules, "torch", None)
-    with pytest.raises(AgentError, match="needs torch, which is not installed"):
-        SegmentRunner(Slowdown(1), runtime=TORCH)
-    with pytest.raises(AgentError, match="no execution providers"):
-        runtimes.torch_runtime(0, ("cuda",))
+    with pytest.raises(DeviceError, match="needs torch, which is not installed"):
+        open_chain(int8_bundle, TORCH)
+    with pytest.raises(DeviceError, match="no execution providers"):
+        open_chain(int8_bundle, TORCH, providers=("cuda",))
 
 
 def test_providers(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
