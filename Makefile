@@ -3,13 +3,17 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 # pip prints a line for each of its find-links; only its errors matter here.
 PIP := $(BIN)/python -m pip --disable-pip-version-check -q
-SOURCES := pyproject.toml $(shell git ls-files codec partition proto edge cloud cli 2>/dev/null)
+# mypy does not follow the import hooks of an editable install: it reads the rooms through links.
+ROOMS := codec partition proto edge cloud cli
+LINKS := $(VENV)/checkout
 
-.PHONY: help demo test test-aarch64 test-ray lint proto clean
+.PHONY: help demo test test-all coverage test-aarch64 test-ray lint proto clean
 
 help:
 	@echo "make demo   environment, install, and a real model split over an emulated LTE link"
-	@echo "make test   environment, install, linters, types and all tests"
+	@echo "make test   environment, linters, types and the tests that take seconds: after each edit"
+	@echo "make test-all  these and the slow ones: benchmarks in short, the README's session, faults"
+	@echo "make coverage  all tests, and which lines they run"
 	@echo "make test-aarch64  the edge as emulated 64-bit Arm code, against x86; installs an emulator"
 	@echo "make test-ray  two replicas on Ray under load; installs Ray"
 	@echo "make lint   ruff and mypy alone"
@@ -19,14 +23,15 @@ help:
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
-$(VENV)/.demo: $(BIN)/python $(SOURCES)
-	rm -rf build  # setuptools would install modules from it that are gone
-	$(PIP) install ".[demo]"
+# Editable installs: what runs is the checkout, as it is now.
+$(VENV)/.demo: $(BIN)/python pyproject.toml
+	$(PIP) install -e ".[demo]"
 	@touch $@
 
-$(VENV)/.dev: $(BIN)/python $(SOURCES)
-	rm -rf build
-	$(PIP) install ".[dev]"
+$(VENV)/.dev: $(BIN)/python pyproject.toml
+	$(PIP) install -e ".[dev]"
+	rm -rf $(LINKS) && mkdir -p $(LINKS)/splitpoint
+	ln -s $(foreach room,$(ROOMS),$(CURDIR)/$(room)) $(LINKS)/splitpoint/
 	@touch $@
 
 demo: $(VENV)/.demo
@@ -34,8 +39,16 @@ demo: $(VENV)/.demo
 
 # A file of tests stays in one process; the longest come first.
 # Two processes on two cores: a thread each, or torch's helpers wait for each other.
+PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+
 test: lint
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+	$(PYTEST) -m "not slow and not ray"
+
+test-all: lint
+	HYPOTHESIS_PROFILE=thorough $(PYTEST)
+
+coverage: $(VENV)/.dev
+	HYPOTHESIS_PROFILE=thorough $(PYTEST) $(foreach room,$(ROOMS),--cov=$(room)) --cov-report=term
 
 # ARGS may be --images DIR --bundle NAME.split: with a calibrated bundle it tries fkt, too.
 test-aarch64: $(VENV)/.dev
@@ -49,7 +62,7 @@ test-ray: $(VENV)/.dev
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy -p splitpoint.codec -p splitpoint.partition -p splitpoint.proto \
+	MYPYPATH=$(LINKS) $(BIN)/mypy -p splitpoint.codec -p splitpoint.partition -p splitpoint.proto \
 		-p splitpoint.edge -p splitpoint.cloud -p splitpoint.cli
 
 # The virtual path makes the generated code import `splitpoint.proto` as it is installed.

@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from built import built
 from calibrated import album, vivid
+from hypothesis import settings
 from splitpoint.partition.bundle.bundle import Bundle
 from splitpoint.partition.calibrate.inputs import Calibration
 from splitpoint.partition.compile.compile import compile_model
 from splitpoint.partition.model_spec import ModelSpec
 from splitpoint.partition.models.source import load_model
 from splitpoint.partition.picture import PictureInput
+
+# Deadlines of examples would depend on what else the machine does.
+settings.register_profile("quick", deadline=None, max_examples=30)
+settings.register_profile("thorough", deadline=None)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "quick"))
 
 LONG = ("test_benchmarks.py", "test_readme.py", "test_cli.py", "test_compile.py")
 
@@ -74,8 +82,8 @@ def small() -> ModelSpec:
 
 
 @pytest.fixture(scope="session")
-def small_bundle(small: ModelSpec, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    return compile_model(small, tmp_path_factory.mktemp("bundles") / "small.split", boundaries=5)
+def small_bundle(small: ModelSpec) -> Bundle:
+    return built("small", lambda path: compile_model(small, path, boundaries=5))
 
 
 @pytest.fixture(scope="session")
@@ -90,15 +98,12 @@ def vivid_spec(small: ModelSpec, album_folder: Path) -> ModelSpec:
 
 
 @pytest.fixture(scope="session")
-def int8_bundle(
-    vivid_spec: ModelSpec, album_folder: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Bundle:
+def int8_bundle(vivid_spec: ModelSpec, album_folder: Path) -> Bundle:
     """Calibrated, with INT8 segments."""
-    return compile_model(
-        vivid_spec,
-        tmp_path_factory.mktemp("bundles") / "int8.split",
-        boundaries=5,
-        calibration=Calibration(source=str(album_folder), int8=True),
+    calibration = Calibration(source=str(album_folder), int8=True)
+    return built(
+        "int8",
+        lambda path: compile_model(vivid_spec, path, boundaries=5, calibration=calibration),
     )
 
 
@@ -108,8 +113,8 @@ def lite0() -> ModelSpec:
 
 
 @pytest.fixture(scope="session")
-def lite0_bundle(lite0: ModelSpec, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    return compile_model(lite0, tmp_path_factory.mktemp("bundles") / "lite0.split")
+def lite0_bundle(lite0: ModelSpec) -> Bundle:
+    return built("lite0", lambda path: compile_model(lite0, path))
 
 
 @pytest.fixture(scope="session")

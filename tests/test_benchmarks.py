@@ -33,6 +33,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return compiled(QUICK, tmp_path_factory.mktemp("bundles") / "quick.split")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_benchmarks(name: str, bundle: Path) -> None:
     assert f"python benchmarks/{name}.py" in README

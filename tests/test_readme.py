@@ -44,6 +44,7 @@ def test_every_command_is_of_a_kind_that_is_tested() -> None:
         assert known, command
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(500)  # all commands of a session, one after the other
 def test_splitpoint_commands(photos: Path, tmp_path: Path) -> None:
     """Compile, inspect, serve, run, emulate and the Python example, in the README's order."""

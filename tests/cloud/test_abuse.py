@@ -101,6 +101,7 @@ async def undisturbed(worker: WorkerProcess, bundle: Bundle) -> AsyncIterator[li
         np.testing.assert_allclose(got, np.frombuffer(expected, np.float32), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 async def test_ten_thousand_hostile_frames(worker: WorkerProcess, small_bundle: Bundle) -> None:
     """Each is refused or answered; the neighbour loses nothing, and the worker does not grow."""
     process = psutil.Process(worker.pid)
@@ -156,6 +157,7 @@ async def test_wrong_frames_are_answered_no_faster_than_they_may_come(
     assert took_s > 0.9 * (count - IN_VAIN_AT_ONCE) / IN_VAIN_PER_S
 
 
+@pytest.mark.slow
 async def test_any_bytes_get_a_reply(worker: WorkerProcess, small_bundle: Bundle) -> None:
     """What hypothesis thinks of as a message: one reply each, none of them OK by chance."""
     found: list[bytes] = []

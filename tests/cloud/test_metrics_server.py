@@ -43,6 +43,7 @@ def silent(server: MetricsServer) -> socket.socket:
     return found
 
 
+@pytest.mark.slow
 def test_many_that_never_ask_have_few_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(metrics_server, "MOST_ASKING", 4)
     server = MetricsServer("127.0.0.1:0", One())

@@ -7,12 +7,15 @@ from contextlib import AsyncExitStack, ExitStack
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 from course import BUDGET_MS, course, worker_process
 from processes import free_port
 from splitpoint.edge import EdgeAgent, Outcome
 from splitpoint.partition.bundle.bundle import Bundle
 from splitpoint.partition.model_spec import ModelSpec
+
+pytestmark = pytest.mark.slow
 
 
 async def test_rolling_restart_under_load(

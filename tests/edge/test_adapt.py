@@ -87,6 +87,7 @@ def bytes_of(agent: EdgeAgent) -> float:
     return float(table.nbytes[index])
 
 
+@pytest.mark.slow
 async def test_the_plan_follows_the_link_there_and_back(
     worker: Worker, pixels: np.ndarray, cache: Path
 ) -> None:

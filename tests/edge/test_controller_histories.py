@@ -121,6 +121,7 @@ def play(table: CostTable, planner: OnlinePlanner, rng: random.Random) -> tuple[
     return max(latencies_ms[controller.current] - best - 1.0, 0.0) / best, len(switched)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("part", range(PARTS))
 def test_ten_thousand_histories(part: int) -> None:
     """Within 5 % of the best plan 20 frames after the last change, and never a plan that is barred.

@@ -29,6 +29,8 @@ from splitpoint.partition.compile.compile import compile_model
 from splitpoint.partition.model_spec import ModelSpec
 from splitpoint.partition.plan.link import parse_link
 
+pytestmark = pytest.mark.slow
+
 LINK = parse_link("100mbps,10ms")
 
 
