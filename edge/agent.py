@@ -164,8 +164,7 @@ class EdgeAgent:
     @property
     def uplink_mbps(self) -> float | None:
         """The uplink's rate that decisions are made for; None where nothing adapts to it."""
-        adapter = self.session.present.adapter
-        return None if adapter is None else adapter.uplink_mbps
+        return self.session.present.observer.uplink_mbps
 
     def _switched(self, why: str) -> None:
         log.info("%s", why)

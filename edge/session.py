@@ -93,7 +93,7 @@ async def open_session(
             prepared,
             segments(ONNX),
             threads.compute,
-            None if present.adapter is None else present.adapter.finish_ms(),
+            present.observer.finish_ms(),
             wanted=bool(servers)
             and options.finish_locally
             and fits(prepared.manifest, segments(ONNX).loaded, options.max_edge_mb),

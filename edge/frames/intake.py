@@ -19,8 +19,6 @@ from .order import Newest, in_order
 from .path import FramePath
 from .present_plan import PresentPlan
 
-_NEWEST = 0.1  # weight of the latest gap between two frames of a live source
-
 
 class Intake:
     """Frames of one agent, each with the plan that is the `present` one when it begins."""
@@ -38,7 +36,6 @@ class Intake:
         self._manifest, self._path, self._present = manifest, path, present
         self._local, self._budget_ms = local, budget_ms
         self._frames, self._outcomes = 0, outcomes
-        self._arrived_s = 0.0  # of a live source's latest frame
 
     async def infer(
         self,
@@ -67,10 +64,9 @@ class Intake:
         )
         result = await self._path.run(frame)
         self._outcomes[result.outcome] += 1
-        adapter, local = self._present.adapter, self._local
-        if adapter is not None:
-            adapter.controller.finishes_in_ms = local.predicted_ms if local.ready else None
-            adapter.frame_ended()
+        observer, local = self._present.observer, self._local
+        observer.device_can_finish(local.predicted_ms if local.ready else None)
+        observer.frame_ended()
         return result
 
     async def take(
@@ -99,8 +95,7 @@ class Intake:
         See `EdgeAgent.stream` for their order, and for what `live` means.
         """
         if live:
-            self._arrived_s = 0.0  # the pause before a live stream is no gap between frames
-            results = Newest(self.take, self.expire, self.arrived, window, busy=self.finishing).run(
+            results = Newest(self.take, self.expire, self.taken, window, busy=self.finishing).run(
                 frames
             )
         else:
@@ -111,8 +106,7 @@ class Intake:
                 async for result in results:
                     yield result
             finally:
-                if self._present.adapter is not None:
-                    self._present.adapter.controller.interval_ms = None  # nothing to keep up with
+                self._present.observer.stream_ended()
 
     def expire(self, given: Given, taken_s: float) -> Result:
         """The result of a frame that a newer one has overtaken."""
@@ -120,14 +114,9 @@ class Intake:
         frame = self._never_began(given, taken_s, Outcome.EXPIRED)
         return frame.failed(late, Outcome.EXPIRED)
 
-    def arrived(self, now_s: float) -> None:
-        """A live source gave a frame: plans must keep up with it."""
-        adapter = self._present.adapter
-        if adapter is not None and self._arrived_s:
-            controller, gap_ms = adapter.controller, 1e3 * (now_s - self._arrived_s)
-            known = controller.interval_ms
-            controller.interval_ms = gap_ms if known is None else known + _NEWEST * (gap_ms - known)
-        self._arrived_s = now_s
+    def taken(self, now_s: float) -> None:
+        """A live source gave a frame."""
+        self._present.observer.frame_taken(now_s)
 
     def finishing(self) -> bool:
         """Whether the device finishes a frame that the cloud did not answer."""

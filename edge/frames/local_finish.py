@@ -64,14 +64,14 @@ class LocalFinish:
         prepared: Prepared,
         segments: Segments,
         pool: Executor,
-        expected_ms: Mapping[int, float] | None = None,
+        expected_ms: Mapping[int, float],
         *,
         wanted: bool = True,
     ) -> None:
         self._prepared, self._segments, self._pool = prepared, segments, pool
         self._wanted = wanted
         self._loading: asyncio.Task[None] | None = None
-        self.predicted_ms: Mapping[int, float] = dict(expected_ms or {})  # before any finish
+        self.predicted_ms: Mapping[int, float] = dict(expected_ms)  # before any finish
         # By boundary: the mean time of a finish from there; before the first, what was predicted.
         self._ms: dict[int, float] = dict(self.predicted_ms)
         self._under_way: list[_Work] = []

@@ -24,7 +24,6 @@ from splitpoint.proto.status import (
     UnreachableError,
 )
 
-from ..link.answer_times import Answer
 from ..link.frame_stream import FrameStream
 from ..link.workers import WorkerLink, Workers
 from ..result import Outcome, Result
@@ -55,7 +54,7 @@ class FramePath:
     """Takes frames, each to its one outcome.
 
     With `hedge`, the device begins to finish a frame when 95 of 100 answers would have come, and
-    the first to be done counts. What frames see goes to the adapter of `present`.
+    the first to be done counts. What frames see goes to the observer of `present`.
     """
 
     def __init__(
@@ -213,11 +212,11 @@ class FramePath:
             elif stream is not None:
                 link.breaker.answered()
             if stream is not None and stream.heard_s > asked:  # or it says what once was
-                self._saw_load(stream)
+                self._present.observer.load_told(stream.load)
             raise
         link.breaker.answered()
         self._answers.append(answer.answer_ms)
-        self._saw_answer(frame, part, stream, answer)
+        self._present.observer.frame_answered(frame.plan, part.codec, answer, stream, frame.batch)
         return frame.answered(
             part,
             answer,
@@ -233,10 +232,7 @@ class FramePath:
         What a modem has taken in leaves it before all that comes later, wanted or not: frames that
         are sent to a link that has become slow would still fill it when it is fast again.
         """
-        stream, mbps = (
-            link.connection.stream,
-            self._present.adapter and self._present.adapter.usual_mbps,
-        )
+        stream, mbps = link.connection.stream, self._present.observer.usual_mbps
         if stream is None or not stream.bytes_under_way or not mbps:
             return False
         nbytes = stream.bytes_under_way + sum(len(tensor.payload) for tensor in part.tensors)
@@ -273,17 +269,5 @@ class FramePath:
         return frame.finished_here(part, outputs, here_ms, f"finished on the device: {error}")
 
     def _saw_compute(self, frame: Frame, part: EdgePart) -> None:
-        if self._present.adapter is not None:
-            self._present.adapter.computed(
-                frame.plan, (part.edge_ms + part.encode_ms) / frame.batch
-            )
-
-    def _saw_load(self, stream: FrameStream) -> None:
-        if self._present.adapter is not None:
-            self._present.adapter.load(stream.load)
-
-    def _saw_answer(
-        self, frame: Frame, part: EdgePart, stream: FrameStream, answer: Answer
-    ) -> None:
-        if self._present.adapter is not None:
-            self._present.adapter.answered(frame.plan, part.codec, answer, stream, frame.batch)
+        here_ms = part.edge_ms + part.encode_ms
+        self._present.observer.frame_computed(frame.plan, here_ms / frame.batch)

@@ -13,6 +13,7 @@ from splitpoint.partition.plan.planner import Report
 from splitpoint.proto.status import UnreachableError
 
 from ..dispatch.adapt import Adapter
+from ..dispatch.observer import Observer
 from ..dispatch.planning import Planning
 from ..errors import AgentError
 from ..link.channel import WorkerChannel
@@ -28,8 +29,8 @@ class PresentPlan:
 
     `planning` is what the user asked for, `segments` gives those of a runtime, `encode` is the
     thread that codecs are made ready on; `switched` is told of a change in one line. Once a plan
-    was found by measuring, `link` and `report` say how; then `adapter` keeps it the best one, where
-    the user wants that.
+    was found by measuring, `link` and `report` say how; then `observer` keeps it the best one,
+    where the user wants that.
     """
 
     def __init__(
@@ -44,7 +45,7 @@ class PresentPlan:
         self._planning, self._half, self._segments = planning, half, segments
         self._encode, self._workers, self._switched = encode, workers, switched
         self.plan: Plan
-        self.adapter: Adapter | None = None
+        self.observer = Observer()
         self.link: Link | None = None
         self.report: Report | None = None
 
@@ -87,14 +88,12 @@ class PresentPlan:
         stream.on_late = self._late
 
     def _late(self, nbytes: int, waited_ms: float) -> None:
-        # The first stream is there before the adapter is: planning needs it.
-        if self.adapter is not None:
-            self.adapter.late(nbytes, waited_ms)
+        # Asked for then: the first stream is there before the plan that it is measured for.
+        self.observer.frame_late(nbytes, waited_ms)
 
     async def close(self) -> None:
         """Ends what is under way."""
-        if self.adapter is not None:
-            await self.adapter.close()
+        await self.observer.close()
 
     async def _find(self) -> None:
         planning = self._planning
@@ -111,10 +110,10 @@ class PresentPlan:
             controller = found.controller(
                 planning.prepared.manifest, planning.auto, planning.budget_ms
             )
-            self.adapter = Adapter(
+            self.observer = Adapter(
                 found.table, controller, self._workers, self.switch, self._switched
             )
-            self.adapter.runs(self.plan)
+            self.observer.plan_is(self.plan)
 
     async def _take(self, plan: Plan) -> None:
         """Makes it the present one, whether or not a worker is there."""
@@ -126,8 +125,7 @@ class PresentPlan:
             await prepared.tables(plan.boundary)
             await loop.run_in_executor(self._encode, self._half.prepare, plan)
         self.plan = plan
-        if self.adapter is not None:
-            self.adapter.runs(plan)
+        self.observer.plan_is(plan)
 
     def _is_local(self, plan: Plan) -> bool:
         return plan.boundary == len(self._planning.prepared.manifest.segments)

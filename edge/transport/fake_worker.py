@@ -49,7 +49,7 @@ class FakeWorker:
     """Takes frames as a real worker does, and finishes them in onnxruntime.
 
         worker = FakeWorker(bundle)
-        async with EdgeAgent("fake:7070", connect=worker.connect) as agent: ...
+        async with EdgeAgent(worker.address, connect=worker.connect) as agent: ...
 
     What happens is the test's to say, at any time: `script` decides how each frame ends, and may
     wait before it does (with a status other than OK it is refused, with None never answered);
@@ -61,12 +61,13 @@ class FakeWorker:
         self,
         bundle: Bundle,
         *,
+        address: str = "fake:7070",
         script: Script = answers,
         credits: int = MAX_CREDITS,
         segment_ms: Sequence[float] = (),
     ) -> None:
         manifest = bundle.manifest
-        self.bundle, self.script, self.credits = bundle, script, credits
+        self.bundle, self.address, self.script, self.credits = bundle, address, script, credits
         self.segment_ms = tuple(segment_ms) or (1.0,) * len(manifest.segments)
         self.link = FakeLink()
         self.load = pb.Load(wait_ms=[0.0] * len(manifest.segments), slowdown=1.0)

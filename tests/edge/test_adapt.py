@@ -1,9 +1,8 @@
-"""A real agent follows its link: away when it gets slow, and back when it is fast again."""
+"""An agent follows its link: away when it gets slow, and back when it is fast again."""
 
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -12,32 +11,24 @@ from typing import cast
 
 import numpy as np
 import pytest
-from patience import stalled
-from splitpoint.cli.emulate.relay import Relay
-from splitpoint.cloud.worker import Worker
-from splitpoint.edge import EdgeAgent, Given, Outcome
+from patience import until
+from splitpoint.edge import EdgeAgent, FakeWorker, Given, Outcome
 from splitpoint.edge.dispatch.adapt import Adapter
 from splitpoint.edge.dispatch.auto_plan import AutoPlan
 from splitpoint.edge.dispatch.controller import Controller
-from splitpoint.edge.dispatch.uplink_estimate import UplinkEstimate
+from splitpoint.edge.dispatch.observer import Observer
 from splitpoint.edge.link.answer_times import Answer
 from splitpoint.edge.link.frame_stream import FrameStream
 from splitpoint.edge.link.workers import Workers
-from splitpoint.partition.bundle.bundle import Bundle
-from splitpoint.partition.plan.link import Capacity, parse_link
+from splitpoint.partition.plan.link import parse_link
 from splitpoint.partition.plan.plan import Plan
 from splitpoint.proto import splitpoint_pb2 as pb
 from splitpoint.proto.status import UnreachableError
 
-FAST, SLOW = parse_link("100mbps,1ms"), parse_link("0.01mbps,1ms")
+FAST = parse_link("100mbps,1ms")
+SLOW_MBPS, FAST_MBPS = 0.01, 100.0
 SLOWDOWN = 300.0  # the net takes a fraction of a millisecond here: the worker is to be worth it
 PATIENCE = 400  # frames
-
-
-@pytest.fixture
-async def worker(small_bundle: Bundle) -> AsyncIterator[Worker]:
-    async with Worker([small_bundle.folder], listen="127.0.0.1:0", device="cpu") as running:
-        yield running
 
 
 @pytest.fixture(scope="module")
@@ -48,18 +39,14 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @asynccontextmanager
 async def following(
-    relay: Relay, cache: Path, lines: list[str], **options: object
+    worker: FakeWorker, cache: Path, lines: list[str], **options: object
 ) -> AsyncIterator[EdgeAgent]:
+    worker.link.uplink_mbps, worker.link.round_trip_ms = FAST_MBPS, 1.0
     fields: dict[str, object] = {"slowdown": SLOWDOWN, "budget_ms": 20_000.0} | options
     fields = {"auto": AutoPlan(link=FAST)} | fields
-    async with EdgeAgent(relay.address, cache=cache, **fields) as agent:  # type: ignore[arg-type]
+    async with EdgeAgent(worker.address, connect=worker.connect, cache=cache, **fields) as agent:
         agent.on_switch = lines.append
         yield agent
-
-
-def becomes(relay: Relay, text: str) -> None:
-    relay._link = parse_link(text)
-    relay._capacity = Capacity(relay._link)
 
 
 async def infer_until(agent: EdgeAgent, done: Callable[[], bool], pixels: np.ndarray) -> None:
@@ -68,7 +55,7 @@ async def infer_until(agent: EdgeAgent, done: Callable[[], bool], pixels: np.nda
         assert result.outcome in (Outcome.ANSWERED, Outcome.LOCAL), result.why
         if done():
             return
-        await asyncio.sleep(0.05)
+        await asyncio.sleep(0.02)
     pytest.fail(f"still {agent.plan}")
 
 
@@ -77,29 +64,24 @@ def same_cut(one: Plan, other: Plan) -> bool:
 
 
 def bytes_of(agent: EdgeAgent) -> float:
-    """What the present plan sends, as the table has it."""
-    assert agent.session.present.adapter is not None
-    table, index = (
-        agent.session.present.adapter._table,
-        agent.session.present.adapter.controller.current,
-    )
-    assert (table.boundary[index], table.codec[index]) == (agent.plan.boundary, agent.plan.codec)
-    return float(table.nbytes[index])
+    """What the present plan sends, as the report has it."""
+    assert agent.report is not None
+    return next(c.bytes_up for c in agent.report.candidates if same_cut(c, agent.plan))
 
 
 @pytest.mark.slow
 async def test_the_plan_follows_the_link_there_and_back(
-    worker: Worker, pixels: np.ndarray, cache: Path
+    worker: FakeWorker, pixels: np.ndarray, cache: Path
 ) -> None:
     lines: list[str] = []
-    async with Relay(worker.address, FAST) as relay, following(relay, cache, lines) as agent:
+    async with following(worker, cache, lines) as agent:
         first = agent.plan
         assert not agent.is_local
         for _ in range(5):
             assert (await agent.infer({"pixels": pixels[:1]})).boundary == first.boundary
         sent = bytes_of(agent)
 
-        becomes(relay, "0.01mbps,1ms")
+        worker.link.uplink_mbps = SLOW_MBPS
         await infer_until(agent, lambda: bool(lines) and agent.plan != first, pixels)
         less = bytes_of(agent)
         assert less < sent
@@ -109,7 +91,7 @@ async def test_the_plan_follows_the_link_there_and_back(
         assert agent.uplink_mbps is not None
         assert agent.uplink_mbps < 1
 
-        becomes(relay, "100mbps,1ms")
+        worker.link.uplink_mbps = FAST_MBPS
         await infer_until(agent, lambda: same_cut(agent.plan, first), pixels)
         assert bytes_of(agent) == sent > less
         assert len(lines) >= 2
@@ -118,15 +100,12 @@ async def test_the_plan_follows_the_link_there_and_back(
 
 
 async def test_who_does_not_adapt_keeps_the_plan(
-    worker: Worker, pixels: np.ndarray, cache: Path
+    worker: FakeWorker, pixels: np.ndarray, cache: Path
 ) -> None:
     lines: list[str] = []
-    async with (
-        Relay(worker.address, FAST) as relay,
-        following(relay, cache, lines, adapt=False) as agent,
-    ):
+    async with following(worker, cache, lines, adapt=False) as agent:
         first = agent.plan
-        becomes(relay, "0.05mbps,1ms")
+        worker.link.uplink_mbps = 0.05
         for _ in range(8):
             assert (await agent.infer({"pixels": pixels[:1]})).boundary == first.boundary
         assert (agent.plan, lines) == (first, [])
@@ -134,64 +113,78 @@ async def test_who_does_not_adapt_keeps_the_plan(
 
 
 async def test_a_stream_that_breaks_while_all_runs_here_is_opened_again(
-    worker: Worker, pixels: np.ndarray, cache: Path
+    worker: FakeWorker, pixels: np.ndarray, cache: Path
 ) -> None:
     """No frame would do it: without, the device would never hear of a better link again."""
     lines: list[str] = []
-    async with Relay(worker.address, FAST) as relay, following(relay, cache, lines) as agent:
-        first, local = agent.plan, len(agent.manifest.segments)
-        await agent.switch(Plan(boundary=local, codec="none", why="by hand"))
-        assert agent.session.present.adapter is not None
-        uplink = agent.session.present.adapter.controller.uplink = UplinkEstimate()
-        uplink.sent(time.perf_counter(), 1000, 16_000.0)  # all on the device is best, as it seems
-        await relay.cut(0.2)
-        for _ in range(100):
-            if agent.session.workers.stream is None:
-                break
-            await asyncio.sleep(0.05)
-        assert agent.session.workers.stream is None
+    async with following(worker, cache, lines, budget_ms=1000.0) as agent:
+        first = agent.plan
+        await agent.settled()
+        worker.link.uplink_mbps = 0.002
+        await infer_until(agent, lambda: agent.is_local, pixels)
+        worker.cut()
+        await until(lambda: agent.session.workers.stream is None)
+        worker.mend()
+        worker.link.uplink_mbps = FAST_MBPS
         await infer_until(agent, lambda: agent.plan.boundary == first.boundary, pixels)
         result = await agent.infer({"pixels": pixels[:1]})
         assert result.outcome is Outcome.ANSWERED
 
 
+class Told(Observer):
+    """Keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.taken_s: list[float] = []
+        self.late_ms: list[float] = []
+        self.streams_ended = 0
+
+    def frame_taken(self, now_s: float) -> None:
+        self.taken_s.append(now_s)
+
+    def frame_late(self, nbytes: int, waited_ms: float) -> None:
+        self.late_ms.append(waited_ms)
+
+    def stream_ended(self) -> None:
+        self.streams_ended += 1
+
+
 async def test_frames_without_an_answer_are_told_from_the_first_stream_on(
-    worker: Worker, pixels: np.ndarray, cache: Path, monkeypatch: pytest.MonkeyPatch
+    worker: FakeWorker, pixels: np.ndarray, cache: Path
 ) -> None:
-    late: list[float] = []
-    monkeypatch.setattr(Controller, "late", lambda self, now_s, nbytes, ms: late.append(ms))
-    async with (
-        Relay(worker.address, FAST) as relay,
-        following(relay, cache, [], budget_ms=2000.0, auto=AutoPlan()) as agent,  # it probes
-    ):
+    async with following(
+        worker,
+        cache,
+        [],
+        budget_ms=1000.0,
+        auto=AutoPlan(),
+        adapt=False,  # it probes
+    ) as agent:
         assert not agent.is_local
+        told = agent.session.present.observer = Told()
         assert (await agent.infer({"pixels": pixels[:1]})).outcome is Outcome.ANSWERED
-        async with stalled(relay):
-            await agent.infer({"pixels": pixels[:1]})
-        assert len(late) == 1
-        assert late[0] > 100
+        assert not told.late_ms
+        worker.link.stall()
+        await agent.infer({"pixels": pixels[:1]})
+        assert len(told.late_ms) == 1
+        assert told.late_ms[0] > 100
 
 
-async def test_a_pause_between_two_live_streams_is_no_gap_between_frames(
-    worker: Worker, pixels: np.ndarray, cache: Path
+async def test_frames_of_a_live_source_are_told_and_their_end(
+    worker: FakeWorker, pixels: np.ndarray, cache: Path
 ) -> None:
     async def camera() -> AsyncIterator[Given]:
-        for _ in range(6):
-            yield Given(inputs={"pixels": pixels[:1]})
-            await asyncio.sleep(0.02)
+        for number in range(6):
+            yield Given(inputs={"pixels": pixels[:1]}, metadata=number)
 
-    async with Relay(worker.address, FAST) as relay, following(relay, cache, []) as agent:
-        assert agent.session.present.adapter is not None
-        controller = agent.session.present.adapter.controller
-        known: list[float | None] = []
-        for _ in range(2):
-            async for _ in agent.stream(camera(), live=True):
-                known.append(controller.interval_ms)
-            assert controller.interval_ms is None  # nothing to keep up with any more
-            if agent.session.intake._arrived_s:
-                agent.session.intake._arrived_s -= 1000.0
-        assert any(known)
-        assert all(ms is None or 10 < ms < 50_000 for ms in known)
+    async with following(worker, cache, []) as agent:
+        told = agent.session.present.observer = Told()
+        for streams in (1, 2):
+            results = [result async for result in agent.stream(camera(), live=True)]
+            assert len(results) == 6
+            assert len(told.taken_s) == 6 * streams
+            assert told.streams_ended == streams
+        assert told.taken_s == sorted(told.taken_s)
 
 
 # The adapter alone. ------------------------------------------------------------------------------
@@ -213,13 +206,14 @@ class Stream:
         return 5.0
 
 
-class Told:
+class ToldController:
     """Stands in for the controller, and remembers."""
 
     def __init__(self) -> None:
         self.echoes: list[float] = []
         self.factors: list[float] = []
         self.conditions = SimpleNamespace(round_trip_ms=50.0)
+        self.interval_ms: float | None = None
         self.current, self.due = 0, [4096, 16384]
         self.decision: object = None
 
@@ -240,7 +234,7 @@ class Told:
         self.factors.append(server_ms)
 
 
-def adapter_of(told: Told, stream: Stream, switch: Callable[..., object]) -> Adapter:
+def adapter_of(told: ToldController, stream: Stream, switch: Callable[..., object]) -> Adapter:
     workers = SimpleNamespace(
         stream=stream, current=SimpleNamespace(usable=True), look_for=lambda: None
     )
@@ -257,7 +251,7 @@ def adapter_of(told: Told, stream: Stream, switch: Callable[..., object]) -> Ada
 
 
 async def test_probes_follow_each_other_as_long_as_they_are_due() -> None:
-    told, stream = Told(), Stream()
+    told, stream = ToldController(), Stream()
     adapter = adapter_of(told, stream, lambda plan: None)
     adapter.frame_ended()
     await asyncio.sleep(0.01)
@@ -269,7 +263,7 @@ async def test_probes_follow_each_other_as_long_as_they_are_due() -> None:
 @pytest.mark.parametrize("during", [0, 4096])
 async def test_a_probe_that_shared_the_link_with_a_frame_says_nothing(during: int) -> None:
     """Also where the frame began before the bytes that are timed, and is still on its way."""
-    told, stream = Told(), Stream()
+    told, stream = ToldController(), Stream()
 
     def frame_goes(padding: int) -> None:
         if padding == during:
@@ -285,7 +279,7 @@ async def test_a_probe_that_shared_the_link_with_a_frame_says_nothing(during: in
 
 
 async def test_no_probe_while_frames_are_under_way() -> None:
-    told, stream = Told(), Stream()
+    told, stream = ToldController(), Stream()
     stream.idle = False
     adapter = adapter_of(told, stream, lambda plan: None)
     adapter.frame_ended()
@@ -295,21 +289,21 @@ async def test_no_probe_while_frames_are_under_way() -> None:
 
 
 async def test_another_worker_has_a_round_trip_of_its_own() -> None:
-    told, near, far = Told(), Stream(5.0), Stream(80.0)
+    told, near, far = ToldController(), Stream(5.0), Stream(80.0)
     adapter = adapter_of(told, near, lambda plan: None)
     plan = Plan(boundary=1, codec="raw")
     answer = Answer(
         reply=pb.Reply(), answer_ms=40.0, server_ms=30.0, queue_ms=6.0, bytes_up=1000, left_ms=1.0
     )
     for stream, known_ms in ((near, 5.0), (far, 80.0), (far, 80.0), (near, 5.0)):
-        adapter.answered(plan, "raw", answer, cast(FrameStream, stream), 3)
+        adapter.frame_answered(plan, "raw", answer, cast(FrameStream, stream), 3)
         assert told.conditions.round_trip_ms == known_ms
     assert told.factors == [8.0] * 4  # milliseconds for one of three samples, without the queue
     await adapter.close()
 
 
 async def test_a_switch_that_fails_leaves_the_plan_and_may_be_tried_again() -> None:
-    told, stream, tried = Told(), Stream(), []
+    told, stream, tried = ToldController(), Stream(), []
 
     async def switch(plan: Plan) -> None:
         tried.append(plan.boundary)
@@ -322,4 +316,18 @@ async def test_a_switch_that_fails_leaves_the_plan_and_may_be_tried_again() -> N
         await asyncio.sleep(0.01)
         assert told.current == 0
     assert tried == [1, 1]
+    await adapter.close()
+
+
+async def test_a_pause_between_two_live_streams_is_no_gap_between_frames() -> None:
+    told = ToldController()
+    adapter = adapter_of(told, Stream(), lambda plan: None)
+    known: list[float | None] = []
+    for begin_s in (10.0, 2000.0):
+        for frame in range(4):
+            adapter.frame_taken(begin_s + 0.02 * frame)
+            known.append(told.interval_ms)
+        adapter.stream_ended()
+        assert told.interval_ms is None  # nothing to keep up with any more
+    assert known == [None, *[pytest.approx(20.0)] * 3] * 2
     await adapter.close()

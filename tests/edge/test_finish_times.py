@@ -75,7 +75,7 @@ async def pool() -> AsyncIterator[ThreadPoolExecutor]:
 def finish_of(
     runner: Runner, pool: ThreadPoolExecutor, expected_ms: Mapping[int, float] | None = None
 ) -> LocalFinish:
-    return LocalFinish(cast(Any, Prepared()), cast(Any, runner), pool, expected_ms)
+    return LocalFinish(cast(Any, Prepared()), cast(Any, runner), pool, expected_ms or {})
 
 
 async def until(event: threading.Event) -> None:

@@ -58,8 +58,8 @@ async def test_the_plan_still_follows_the_link(field: str, number: float) -> Non
     controller.knows(0.0, [0.05] * 4)
     for _ in range(IN_A_ROW):
         found = await stream.ask(frame, 5000)
-        adapter.load(stream.load)
-        adapter.answered(Plan(boundary=1, codec="raw"), "raw", found, stream, 1)
+        adapter.load_told(stream.load)
+        adapter.frame_answered(Plan(boundary=1, codec="raw"), "raw", found, stream, 1)
     controller.knows(1e6, [0.05] * 4)
     switches = [controller.decide(1e6) for _ in range(IN_A_ROW)]
     assert [switch.after for switch in switches if switch] == [local]
