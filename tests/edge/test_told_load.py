@@ -94,9 +94,9 @@ def test_the_controller_is_told_nothing_by_a_load_without_waits() -> None:
     controller = SimpleNamespace(load=lambda *what: told.append(what[1:]))
     none: Any = None
     adapter = Adapter(cast(Any, table), cast(Any, controller), none, none, none)
-    adapter.load(pb.Load(queued=5, slowdown=1.0))
+    adapter.load_told(pb.Load(queued=5, slowdown=1.0))
     assert told == []
-    adapter.load(BUSY)
+    adapter.load_told(BUSY)
     assert told == [([80.0, 40.0], 1.5)]
 
 
