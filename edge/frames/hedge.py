@@ -3,12 +3,35 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Callable, Coroutine
 from typing import Any
 
+import numpy as np
 from splitpoint.proto.tasks import cancel_and_wait
 
 from ..result import Result
+
+# Answers that the usual time is taken from, and the fewest that make one.
+ANSWERS, FEWEST_ANSWERS = 64, 10
+
+
+class UsualTime:
+    """In which 95 of 100 answers come, from their sending on."""
+
+    def __init__(self) -> None:
+        self._latest: deque[float] = deque(maxlen=ANSWERS)
+
+    def answered(self, ms: float) -> None:
+        """One came after so long."""
+        self._latest.append(ms)
+
+    @property
+    def ms(self) -> float | None:
+        """None before there are enough to tell."""
+        if len(self._latest) < FEWEST_ANSWERS:
+            return None
+        return float(np.percentile(self._latest, 95))
 
 
 class Race:

@@ -100,6 +100,11 @@ class LocalFinish:
         """What a finish from a boundary takes; 0 before the segments are here."""
         return self._ms.get(boundary, 0.0)
 
+    def timed(self, boundary: int, ms: float) -> None:
+        """A finish from a boundary took so long, by itself."""
+        before = self._ms.get(boundary, ms)
+        self._ms[boundary] = before + _NEWEST * (ms - before)
+
     def reserve_ms(self, boundary: int, under_way: int) -> float:
         """What the finishes of so many frames take, which may all become due at once."""
         return self.expected_ms(boundary) * max(under_way, 1)
@@ -135,8 +140,7 @@ class LocalFinish:
         except asyncio.CancelledError:
             work.given_up = True
             raise
-        before = self._ms.get(boundary, own_ms)
-        self._ms[boundary] = before + _NEWEST * (own_ms - before)
+        self.timed(boundary, own_ms)
         return found, 1e3 * (time.perf_counter() - start)
 
     def _run(

@@ -5,13 +5,11 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import TypeVar
 
-import numpy as np
 from splitpoint.codec import SplitpointError
 from splitpoint.partition.bundle.bundle import Manifest
 from splitpoint.partition.plan.plan import Plan
@@ -29,7 +27,7 @@ from ..link.workers import WorkerLink, Workers
 from ..result import Outcome, Result
 from .edge_half import EdgeHalf, EdgePart
 from .frame import Frame, named_outputs
-from .hedge import Race
+from .hedge import Race, UsualTime
 from .local_finish import LocalFinish
 from .only_this_frame import only_this_frame
 from .present_plan import PresentPlan
@@ -38,8 +36,6 @@ T = TypeVar("T")
 
 # The way to another thread and back takes longer than this: shorter work is done in place.
 INLINE_MS = 0.3
-# Answers that a hedge's percentile is taken from, and the fewest that make one.
-ANSWERS, FEWEST_ANSWERS = 64, 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +71,7 @@ class FramePath:
         self._edge_ms = self._encode_ms = math.inf  # what the latest frame took,
         self._timed: tuple[Plan, int] | None = None  # which was of this plan and batch
         self._asking = 0  # frames that wait for an answer
-        self._answers: deque[float] = deque(maxlen=ANSWERS)  # milliseconds from sending on
+        self.usual = UsualTime()
 
     async def run(self, frame: Frame) -> Result:
         """The frame's end, whatever goes wrong with it."""
@@ -215,7 +211,7 @@ class FramePath:
                 self._present.observer.load_told(stream.load)
             raise
         link.breaker.answered()
-        self._answers.append(answer.answer_ms)
+        self.usual.answered(answer.answer_ms)
         self._present.observer.frame_answered(frame.plan, part.codec, answer, stream, frame.batch)
         return frame.answered(
             part,
@@ -244,9 +240,8 @@ class FramePath:
         kept_ms = self._local.reserve_ms(frame.plan.boundary, self._asking + 1)
         # Where a finish could not be in time any more, the cloud is given all that is left.
         begin_ms = left_ms - kept_ms if left_ms > kept_ms else left_ms
-        hedged = False
-        if self._hedge and len(self._answers) >= FEWEST_ANSWERS:
-            usual_ms = float(np.percentile(self._answers, 95))
+        hedged, usual_ms = False, self.usual.ms
+        if self._hedge and usual_ms is not None:
             begin_ms, hedged = min(begin_ms, usual_ms), usual_ms < begin_ms
         slow = FrameExpiredError(f"no answer within {max(begin_ms, 0.0):.0f} ms")
         return Race(begin_ms, lambda: self._finish(frame, part, slow), hedged=hedged)

@@ -114,13 +114,13 @@ class Workers:
     """
 
     def __init__(self, links: Sequence[WorkerLink]) -> None:
-        self._links = list(links)
-        self._current = next(iter(self._links), None)
+        self.links = list(links)
+        self._current = next(iter(self.links), None)
         self._watching: asyncio.Task[None] | None = None
 
     def __bool__(self) -> bool:
         """Whether there is any."""
-        return bool(self._links)
+        return bool(self.links)
 
     @property
     def current(self) -> WorkerLink:
@@ -132,21 +132,21 @@ class Workers:
     @property
     def credits(self) -> int:
         """How many frames may be unanswered; one that is not there yet will grant the usual."""
-        if not self._links:
+        if not self.links:
             return 1
         return MAX_CREDITS if self.stream is None else self.stream.credits
 
     def start(self) -> None:
         """Begins to watch those that are not in use."""
-        if len(self._links) > 1:
+        if len(self.links) > 1:
             self._watching = asyncio.create_task(self._watch(), name="watch-workers")
 
     async def close(self) -> None:
         """Ends every stream and connection."""
         await cancel_and_wait(self._watching)
-        for link in self._links:
+        for link in self.links:
             await link.breaker.close()
-        for link in self._links:  # frames that one of them loses shall not go to the next
+        for link in self.links:  # frames that one of them loses shall not go to the next
             await link.connection.close()
 
     def pick(
@@ -157,7 +157,7 @@ class Workers:
         Where a worker is `needed`, because the device cannot finish the frame, one on trial will do
         for every frame.
         """
-        links = sorted(self._links, key=lambda link: (link is not self._current, _wait_ms(link)))
+        links = sorted(self.links, key=lambda link: (link is not self._current, _wait_ms(link)))
         usable = [link for link in links if link not in besides and link.usable]
         chosen = next((link for link in usable if link.breaker.allows()), None)
         if chosen is None and needed and usable:
@@ -176,7 +176,7 @@ class Workers:
 
     def look_for_all(self) -> None:
         """Has all of them asked for until they echo: none has answered yet."""
-        for link in self._links:
+        for link in self.links:
             link.breaker.open()
 
     @property
@@ -193,13 +193,13 @@ class Workers:
 
     async def _watch(self) -> None:
         while True:
-            for link in self._links:
+            for link in self.links:
                 if link is not self.current and not link.breaker.is_open:
                     try:
                         await (await link.connection.live()).probe(timeout_s=1.0)
                     except SplitpointError:
                         link.breaker.open()
-            now, best = self.current.wait_ms, min(self._links, key=_wait_ms)
+            now, best = self.current.wait_ms, min(self.links, key=_wait_ms)
             soon = best.wait_ms
             if (
                 best is not self.current

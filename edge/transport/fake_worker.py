@@ -38,6 +38,7 @@ Script = Callable[[CheckedFrame], Awaitable["pb.Status | None"]]
 
 _RAW = codec_named("raw")
 _GONE: Status = (grpc.StatusCode.UNAVAILABLE, "the fake worker is not there")
+_OTHER = "the digest {} is not served here; give both ends the same bundle"
 
 
 async def answers(frame: CheckedFrame) -> pb.Status | None:
@@ -153,7 +154,7 @@ class FakeWorker:
     async def _infer(self, call: FakeCall, request: bytes) -> Status:
         hello = parse_client(await call.arrived()).hello
         if hello.digest != self.bundle.digest:
-            return grpc.StatusCode.FAILED_PRECONDITION, f"{hello.digest[:12]} is not served here"
+            return grpc.StatusCode.FAILED_PRECONDITION, _OTHER.format(hello.digest[:12])
         welcome = pb.Welcome(
             protocol=PROTOCOL,
             credits=self.credits,

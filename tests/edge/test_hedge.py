@@ -10,27 +10,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from patience import PATIENCE_S, stalled, swallowing, until
-from splitpoint.cli.emulate.relay import Relay
-from splitpoint.cloud.worker import Worker
+from fake_faults import stalled
+from patience import PATIENCE_S, until
 from splitpoint.codec import Array, SplitpointError
-from splitpoint.edge import EdgeAgent, Outcome, Result
+from splitpoint.edge import EdgeAgent, FakeWorker, Outcome, Result
+from splitpoint.edge.frames.hedge import ANSWERS, FEWEST_ANSWERS
 from splitpoint.edge.frames.local_finish import LocalFinish
-from splitpoint.edge.frames.path import ANSWERS, FEWEST_ANSWERS
-from splitpoint.partition.bundle.bundle import Bundle
 from splitpoint.partition.model_spec import ModelSpec
-from splitpoint.partition.plan.link import parse_link
 from splitpoint.partition.relative_error import relative_error
 
-FAST = parse_link("1000mbps,0ms")
 BUDGET_MS = 30_000.0
 Run = Callable[..., Awaitable[tuple[dict[str, Array], float]]]
-
-
-@pytest.fixture
-async def worker(small_bundle: Bundle) -> AsyncIterator[Worker]:
-    async with Worker([small_bundle.folder], listen="127.0.0.1:0", device="cpu") as running:
-        yield running
 
 
 @pytest.fixture
@@ -39,16 +29,27 @@ def expected(small: ModelSpec, pixels: np.ndarray) -> np.ndarray:
         return small.module(torch.tensor(pixels)).numpy()
 
 
+def takes_usually(agent: EdgeAgent, ms: float, answers: int = ANSWERS) -> None:
+    """As if so many had come in that time."""
+    for _ in range(answers):
+        agent.session.path.usual.answered(ms)
+
+
 @asynccontextmanager
 async def hedging(
-    relay: Relay, cache: Path, usual_ms: float, budget_ms: float = BUDGET_MS
+    worker: FakeWorker,
+    cache: Path,
+    usual_ms: float,
+    budget_ms: float = BUDGET_MS,
+    answers: int = ANSWERS,
 ) -> AsyncIterator[EdgeAgent]:
     """An agent that takes answers to come within `usual_ms`; nothing of it may run at the end."""
     async with EdgeAgent(
-        relay.address, split="1", codec="raw", cache=cache, budget_ms=budget_ms, hedge=True
-    ) as agent:
-        await agent.session.finish.wait()
-        agent.session.path._answers.extend([usual_ms] * ANSWERS)
+        worker.address, connect=worker.connect, split="1", codec="raw", cache=cache,
+        budget_ms=budget_ms, hedge=True,
+    ) as agent:  # fmt: skip
+        await agent.settled()
+        takes_usually(agent, usual_ms, answers)
         yield agent
         running = {task.get_coro().__qualname__ for task in asyncio.all_tasks()}  # type: ignore[union-attr]
         assert not {name for name in running if "FramePath" in name or "LocalFinish" in name}
@@ -61,7 +62,7 @@ def assert_right(result: Result, expected: np.ndarray, outcome: Outcome) -> None
 
 
 async def assert_all_credits_are_there(agent: EdgeAgent, pixels: np.ndarray) -> None:
-    agent.session.path._hedge = False
+    takes_usually(agent, BUDGET_MS)  # the device is not to begin
     results = await asyncio.gather(*(agent.infer({"pixels": pixels}) for _ in range(8)))
     assert {one.outcome for one in results} == {Outcome.ANSWERED}
 
@@ -71,7 +72,7 @@ def replace_run(monkeypatch: pytest.MonkeyPatch, run: Run) -> None:
 
 
 async def test_an_answer_in_the_usual_time_costs_no_finish(
-    worker: Worker,
+    worker: FakeWorker,
     pixels: np.ndarray,
     expected: np.ndarray,
     tmp_path: Path,
@@ -80,21 +81,21 @@ async def test_an_answer_in_the_usual_time_costs_no_finish(
     async def never(self: LocalFinish, values: Mapping[str, Array], boundary: int) -> object:
         pytest.fail("the device began to finish")
 
-    async with Relay(worker.address, FAST) as relay, hedging(relay, tmp_path, 20_000) as agent:
+    async with hedging(worker, tmp_path, 20_000) as agent:
         replace_run(monkeypatch, never)  # type: ignore[arg-type]
         assert_right(await agent.infer({"pixels": pixels}), expected, Outcome.ANSWERED)
 
 
 async def test_the_device_is_first(
-    worker: Worker, pixels: np.ndarray, expected: np.ndarray, tmp_path: Path
+    worker: FakeWorker, pixels: np.ndarray, expected: np.ndarray, tmp_path: Path
 ) -> None:
     """Long before the budget's end, and what is left of the frame at the worker is ended."""
     late: list[float] = []
-    async with Relay(worker.address, FAST) as relay, hedging(relay, tmp_path, 50) as agent:
+    async with hedging(worker, tmp_path, 50) as agent:
         stream = agent.session.workers.stream
         assert stream is not None
         stream.on_late = lambda nbytes, waited_ms: late.append(waited_ms)
-        async with stalled(relay):
+        with stalled(worker):
             result = await agent.infer({"pixels": pixels})
             assert_right(result, expected, Outcome.LOCAL)
             assert "no answer within 50 ms" in result.why
@@ -108,7 +109,7 @@ async def test_the_device_is_first(
 
 
 async def test_the_cloud_is_first_although_the_device_has_begun(
-    worker: Worker,
+    worker: FakeWorker,
     pixels: np.ndarray,
     expected: np.ndarray,
     tmp_path: Path,
@@ -124,9 +125,9 @@ async def test_the_cloud_is_first_although_the_device_has_begun(
             ended.append("cancelled")
             raise
 
-    async with Relay(worker.address, FAST) as relay, hedging(relay, tmp_path, 10) as agent:
+    async with hedging(worker, tmp_path, 10) as agent:
         replace_run(monkeypatch, slow)  # type: ignore[arg-type]
-        async with stalled(relay):
+        with stalled(worker):
             frame = asyncio.create_task(agent.infer({"pixels": pixels}))
             await asyncio.wait_for(begun.wait(), PATIENCE_S)
         assert_right(await frame, expected, Outcome.ANSWERED)
@@ -134,7 +135,7 @@ async def test_the_cloud_is_first_although_the_device_has_begun(
 
 
 async def test_a_device_that_cannot_finish_leaves_the_frame_to_the_cloud(
-    worker: Worker,
+    worker: FakeWorker,
     pixels: np.ndarray,
     expected: np.ndarray,
     tmp_path: Path,
@@ -146,9 +147,9 @@ async def test_a_device_that_cannot_finish_leaves_the_frame_to_the_cloud(
         asked.append(boundary)
         raise SplitpointError("no memory left")
 
-    async with Relay(worker.address, FAST) as relay, hedging(relay, tmp_path, 10) as agent:
+    async with hedging(worker, tmp_path, 10) as agent:
         replace_run(monkeypatch, broken)  # type: ignore[arg-type]
-        async with stalled(relay):
+        with stalled(worker):
             frame = asyncio.create_task(agent.infer({"pixels": pixels}))
             await until(lambda: asked == [1])
         assert_right(await frame, expected, Outcome.ANSWERED)
@@ -156,14 +157,14 @@ async def test_a_device_that_cannot_finish_leaves_the_frame_to_the_cloud(
 
 
 async def test_where_neither_can_the_frame_ends_with_the_devices_reason(
-    worker: Worker, pixels: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    worker: FakeWorker, pixels: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def broken(self: LocalFinish, values: Mapping[str, Array], boundary: int) -> object:
         raise SplitpointError("no memory left")
 
-    async with Relay(worker.address, FAST) as relay, hedging(relay, tmp_path, 10, 700) as agent:
+    async with hedging(worker, tmp_path, 10, 700) as agent:
         replace_run(monkeypatch, broken)  # type: ignore[arg-type]
-        async with stalled(relay):
+        with stalled(worker):
             result = await agent.infer({"pixels": pixels})
             assert result.outcome is Outcome.FAILED
             assert "no memory left" in result.why
@@ -171,14 +172,11 @@ async def test_where_neither_can_the_frame_ends_with_the_devices_reason(
 
 
 async def test_a_worker_that_is_gone_is_found_out_although_the_device_is_always_first(
-    worker: Worker, pixels: np.ndarray, expected: np.ndarray, tmp_path: Path
+    worker: FakeWorker, pixels: np.ndarray, expected: np.ndarray, tmp_path: Path
 ) -> None:
     """Else every frame would be sent into the void and wait for what usually suffices."""
-    async with (
-        Relay(worker.address, FAST) as relay,
-        hedging(relay, tmp_path, 30) as agent,
-        swallowing(relay),
-    ):
+    async with hedging(worker, tmp_path, 30) as agent:
+        worker.link.stall()
         for _ in range(600):
             result = await agent.infer({"pixels": pixels})
             assert_right(result, expected, Outcome.LOCAL)
@@ -190,19 +188,17 @@ async def test_a_worker_that_is_gone_is_found_out_although_the_device_is_always_
 
 
 async def test_without_answers_to_compare_with_there_is_no_hedge(
-    worker: Worker, pixels: np.ndarray, expected: np.ndarray, tmp_path: Path
+    worker: FakeWorker, pixels: np.ndarray, expected: np.ndarray, tmp_path: Path
 ) -> None:
-    async with Relay(worker.address, FAST) as relay, hedging(relay, tmp_path, 1) as agent:
-        agent.session.path._answers.clear()
-        agent.session.path._answers.extend([1.0] * (FEWEST_ANSWERS - 1))
-        async with stalled(relay):
+    async with hedging(worker, tmp_path, 1, answers=FEWEST_ANSWERS - 1) as agent:
+        with stalled(worker):
             frame = asyncio.create_task(agent.infer({"pixels": pixels}))
             await asyncio.sleep(0.3)
         assert_right(await frame, expected, Outcome.ANSWERED)
 
 
 async def test_a_frame_that_nobody_waits_for_ends_both(
-    worker: Worker, pixels: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    worker: FakeWorker, pixels: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     begun, ended = asyncio.Event(), asyncio.Event()
 
@@ -213,13 +209,12 @@ async def test_a_frame_that_nobody_waits_for_ends_both(
         finally:
             ended.set()
 
-    async with Relay(worker.address, FAST) as relay, hedging(relay, tmp_path, 10) as agent:
+    async with hedging(worker, tmp_path, 10) as agent:
         replace_run(monkeypatch, slow)  # type: ignore[arg-type]
-        async with stalled(relay):
+        with stalled(worker):
             frame = asyncio.create_task(agent.infer({"pixels": pixels}))
             await asyncio.wait_for(begun.wait(), PATIENCE_S)
             frame.cancel()
             await asyncio.gather(frame, return_exceptions=True)
             assert ended.is_set()
-            assert agent.session.path._asking == 0
         await assert_all_credits_are_there(agent, pixels)

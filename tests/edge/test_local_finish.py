@@ -4,41 +4,36 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from pathlib import Path
 from typing import cast
 
 import numpy as np
 import pytest
 import torch
-from patience import PATIENCE_S, swallowing, until
-from splitpoint.cli.emulate.relay import Relay
-from splitpoint.cloud.worker import Worker
-from splitpoint.edge import CacheError, EdgeAgent, Outcome, Result
+from fake_faults import swallowed
+from patience import PATIENCE_S, until
+from splitpoint.edge import CacheError, EdgeAgent, FakeWorker, Outcome, Result
 from splitpoint.edge.frames.local_finish import LocalFinish
 from splitpoint.edge.link.breaker import FAILURES, FIRST_PAUSE_S, LONGEST_PAUSE_S, Breaker
 from splitpoint.edge.link.connection import Connection
 from splitpoint.edge.store.cache import BundleCache
 from splitpoint.partition.bundle.bundle import Bundle
 from splitpoint.partition.model_spec import ModelSpec
-from splitpoint.partition.plan.link import parse_link
 from splitpoint.partition.relative_error import relative_error
 from splitpoint.proto.backoff import Backoff
 from splitpoint.proto.status import UnreachableError
-
-FAST = parse_link("1000mbps,0ms")
-
-
-@pytest.fixture
-async def worker(small_bundle: Bundle) -> AsyncIterator[Worker]:
-    async with Worker([small_bundle.folder], listen="127.0.0.1:0", device="cpu") as running:
-        yield running
 
 
 @pytest.fixture
 def expected(small: ModelSpec, pixels: np.ndarray) -> np.ndarray:
     with torch.inference_mode():
         return small.module(torch.tensor(pixels)).numpy()
+
+
+def agent_of(worker: FakeWorker, cache: Path, **options: object) -> EdgeAgent:
+    given = {"split": "1", "codec": "raw", **options}
+    return EdgeAgent(worker.address, connect=worker.connect, cache=cache, **given)
 
 
 def assert_finished_here(result: Result, expected: np.ndarray, boundary: int) -> None:
@@ -67,20 +62,16 @@ async def loaded(agent: EdgeAgent) -> None:
 
 @pytest.mark.parametrize("boundary", [0, 1, 2, 3])
 async def test_a_lost_worker_costs_no_frame(
-    small_bundle: Bundle, pixels: np.ndarray, expected: np.ndarray, tmp_path: Path, boundary: int
+    worker: FakeWorker, pixels: np.ndarray, expected: np.ndarray, tmp_path: Path, boundary: int
 ) -> None:
     """Gone while frames are under way, and not back: all of them end with the model's answer."""
-    worker = Worker([small_bundle.folder], listen="127.0.0.1:0", grace_s=0.1)
-    await worker.__aenter__()
-    async with EdgeAgent(
-        worker.address, split=str(boundary), codec="raw", cache=tmp_path, budget_ms=20_000
-    ) as agent:
+    async with agent_of(worker, tmp_path, split=str(boundary), budget_ms=20_000) as agent:
         first = await agent.infer({"pixels": pixels})
         assert first.outcome is Outcome.ANSWERED
         await loaded(agent)
         asking = [asyncio.create_task(agent.infer({"pixels": pixels})) for _ in range(3)]
         await asyncio.sleep(0)
-        await worker.__aexit__(None, None, None)
+        worker.cut()
         for result in [await task for task in asking]:
             assert relative_error(result.outputs["output"], expected) < 1e-4
         for _ in range(3):
@@ -90,14 +81,11 @@ async def test_a_lost_worker_costs_no_frame(
 
 
 async def test_a_silent_worker_costs_the_budget_and_one_finish(
-    worker: Worker, pixels: np.ndarray, expected: np.ndarray, tmp_path: Path
+    worker: FakeWorker, pixels: np.ndarray, expected: np.ndarray, tmp_path: Path
 ) -> None:
-    async with (
-        Relay(worker.address, FAST) as relay,
-        EdgeAgent(relay.address, split="1", codec="raw", cache=tmp_path, budget_ms=300) as agent,
-    ):
+    async with agent_of(worker, tmp_path, budget_ms=300) as agent:
         await loaded(agent)
-        async with swallowing(relay):
+        with swallowed(worker):
             results = await asyncio.gather(*(agent.infer({"pixels": pixels}) for _ in range(3)))
             for result in results:  # although nothing ever comes back
                 assert_finished_here(result, expected, 1)
@@ -106,15 +94,12 @@ async def test_a_silent_worker_costs_the_budget_and_one_finish(
 
 
 async def test_frames_stop_waiting_for_a_worker_that_does_not_answer(
-    worker: Worker, pixels: np.ndarray, expected: np.ndarray, tmp_path: Path
+    worker: FakeWorker, pixels: np.ndarray, expected: np.ndarray, tmp_path: Path
 ) -> None:
     """And go to the cloud again when it is back."""
-    async with (
-        Relay(worker.address, FAST) as relay,
-        EdgeAgent(relay.address, split="1", codec="raw", cache=tmp_path, budget_ms=300) as agent,
-    ):
+    async with agent_of(worker, tmp_path, budget_ms=300) as agent:
         await loaded(agent)
-        async with swallowing(relay):
+        with swallowed(worker):
             results = [await agent.infer({"pixels": pixels}) for _ in range(12)]
             for result in results:
                 assert_finished_here(result, expected, 1)
@@ -126,18 +111,13 @@ async def test_frames_stop_waiting_for_a_worker_that_does_not_answer(
 
 
 async def test_time_for_the_finish_is_kept_within_the_budget(
-    worker: Worker, pixels: np.ndarray, expected: np.ndarray, tmp_path: Path
+    worker: FakeWorker, pixels: np.ndarray, expected: np.ndarray, tmp_path: Path
 ) -> None:
     """Once a finish was timed, the cloud is given what the budget leaves beside one."""
-    async with (
-        Relay(worker.address, FAST) as relay,
-        EdgeAgent(
-            relay.address, split="1", codec="raw", cache=tmp_path, budget_ms=60_000, slowdown=1
-        ) as agent,
-    ):
+    async with agent_of(worker, tmp_path, budget_ms=60_000) as agent:
         await loaded(agent)
-        agent.session.finish._ms[1] = 59_500.0
-        async with swallowing(relay):
+        agent.session.finish.timed(1, 5 * 59_500.0)  # of which a fifth counts
+        with swallowed(worker):
             result = await agent.infer({"pixels": pixels})
         assert_finished_here(result, expected, 1)
         assert 400 < result.total_ms < 30_000
@@ -145,43 +125,37 @@ async def test_time_for_the_finish_is_kept_within_the_budget(
 
 
 async def test_without_the_segments_a_frame_fails_and_says_why(
-    small_bundle: Bundle, pixels: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    worker: FakeWorker, pixels: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(LocalFinish, "start", lambda self: None)
-    worker = Worker([small_bundle.folder], listen="127.0.0.1:0", grace_s=0.1)
-    await worker.__aenter__()
-    async with EdgeAgent(
-        worker.address, split="1", codec="raw", cache=tmp_path, budget_ms=500
-    ) as agent:
+    async with agent_of(worker, tmp_path, budget_ms=500) as agent:
         assert (await agent.infer({"pixels": pixels})).outcome is Outcome.ANSWERED
-        await worker.__aexit__(None, None, None)
+        worker.cut()
         result = await agent.infer({"pixels": pixels})
     assert result.outcome in (Outcome.FAILED, Outcome.EXPIRED)
     assert result.error is not None
 
 
 async def test_what_is_missing_comes_with_the_next_stream(
-    worker: Worker, pixels: np.ndarray, tmp_path: Path
+    worker: FakeWorker, pixels: np.ndarray, tmp_path: Path
 ) -> None:
-    async with (
-        Relay(worker.address, FAST) as relay,
-        EdgeAgent(relay.address, split="1", codec="raw", cache=tmp_path, budget_ms=500) as agent,
-    ):
+    async with agent_of(worker, tmp_path, budget_ms=500) as agent:
         await agent.session.finish.close()  # as if the link had been lost while they were fetched
-        assert not agent.session.finish.ready
-        await relay.cut(0)
+        assert not agent.can_finish
+        worker.cut()
+        worker.mend()
         await answered(agent, pixels)
         await loaded(agent)
 
 
 async def test_a_full_disk_costs_the_finish_and_not_the_agent(
-    worker: Worker,
+    worker: FakeWorker,
     pixels: np.ndarray,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    async with EdgeAgent(worker.address, split="1", codec="raw", cache=tmp_path) as agent:
+    async with agent_of(worker, tmp_path) as agent:
         await loaded(agent)
     shutil.rmtree(tmp_path)
     get, asked = BundleCache.get, []
@@ -193,20 +167,18 @@ async def test_a_full_disk_costs_the_finish_and_not_the_agent(
         return await get(self, name, file)  # type: ignore[arg-type]
 
     monkeypatch.setattr(BundleCache, "get", full)
-    async with EdgeAgent(worker.address, split="1", codec="raw", cache=tmp_path) as agent:
-        await agent.session.finish.wait()
-        assert not agent.session.finish.ready
+    async with agent_of(worker, tmp_path) as agent:
+        await agent.settled()
+        assert not agent.can_finish
         assert isinstance(agent.session.finish.error, CacheError)
         assert "cannot be finished on the device yet: no space left" in caplog.text
         assert (await agent.infer({"pixels": pixels})).outcome is Outcome.ANSWERED
 
 
 async def test_who_does_not_want_it_fetches_nothing_more(
-    worker: Worker, small_bundle: Bundle, pixels: np.ndarray, tmp_path: Path
+    worker: FakeWorker, small_bundle: Bundle, pixels: np.ndarray, tmp_path: Path
 ) -> None:
-    async with EdgeAgent(
-        worker.address, split="1", codec="raw", cache=tmp_path, finish_locally=False
-    ) as agent:
+    async with agent_of(worker, tmp_path, finish_locally=False) as agent:
         assert (await agent.infer({"pixels": pixels})).outcome is Outcome.ANSWERED
         await asyncio.sleep(0.2)
     last = small_bundle.manifest.segments[-1].onnx

@@ -3,44 +3,34 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from patience import FOREVER_S, PATIENCE_S, refusing, until
-from splitpoint.cli.emulate.relay import Relay
-from splitpoint.cloud.engine.engine import Engine
-from splitpoint.cloud.worker import Worker
-from splitpoint.edge import AgentError, EdgeAgent, Outcome, Result
+from fake_faults import connect_to
+from patience import PATIENCE_S, until
+from splitpoint.edge import AgentError, EdgeAgent, FakeWorker, Outcome, Result
 from splitpoint.edge.link import workers as workers_module
 from splitpoint.edge.link.breaker import FAILURES
 from splitpoint.edge.link.workers import WorkerLink, parse_servers
+from splitpoint.edge.transport.fake_worker import answers
 from splitpoint.partition.bundle.bundle import Bundle
 from splitpoint.partition.compile.compile import compile_model
 from splitpoint.partition.model_spec import ModelSpec
-from splitpoint.partition.plan.link import parse_link
 from splitpoint.partition.relative_error import relative_error
 from splitpoint.proto import splitpoint_pb2 as pb
-from splitpoint.proto.frames import FrameError
+from splitpoint.proto.frames import CheckedFrame
 from splitpoint.proto.status import UnreachableError
 
-FAST = parse_link("1000mbps,0ms")
 NOBODY = "127.0.0.1:9"
+Two = tuple[FakeWorker, FakeWorker]
 
 
 @pytest.fixture
-async def two(small_bundle: Bundle) -> AsyncIterator[tuple[Worker, Worker]]:
-    async with AsyncExitStack() as stack:
-        first, second = [
-            await stack.enter_async_context(
-                Worker([small_bundle.folder], listen="127.0.0.1:0", device="cpu", grace_s=0.1)
-            )
-            for _ in range(2)
-        ]
-        yield first, second
+def two(small_bundle: Bundle) -> Two:
+    return FakeWorker(small_bundle, address="one:1"), FakeWorker(small_bundle, address="two:2")
 
 
 @pytest.fixture
@@ -49,17 +39,18 @@ def still(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(workers_module, "SOONER", 0.0)
 
 
-def agent_of(server: str | list[str], cache: Path, **options: object) -> EdgeAgent:
+def agent_of(workers: Sequence[FakeWorker], cache: Path, **options: object) -> EdgeAgent:
     fields: dict[str, object] = {"split": "1", "codec": "raw", "budget_ms": 30_000.0} | options
-    return EdgeAgent(server, cache=cache, **fields)  # type: ignore[arg-type]
+    servers = [worker.address for worker in workers]
+    return EdgeAgent(servers, connect=connect_to(*workers), cache=cache, **fields)
 
 
 def in_use(agent: EdgeAgent) -> str:
     return agent.session.workers.current.server
 
 
-def link_to(agent: EdgeAgent, server: str) -> WorkerLink:
-    return next(link for link in agent.session.workers._links if link.server == server)
+def link_to(agent: EdgeAgent, worker: FakeWorker) -> WorkerLink:
+    return next(link for link in agent.session.workers.links if link.server == worker.address)
 
 
 @pytest.mark.parametrize(
@@ -98,15 +89,18 @@ def test_duplicates_are_refused() -> None:
 
 
 async def test_one_unreachable_at_the_start_is_gone_on_without(
-    two: tuple[Worker, Worker],
+    two: Two,
     small_bundle: Bundle,
     pixels: np.ndarray,
     tmp_path: Path,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """Wherever it stands, and with a bundle of the device's own too."""
+    nobody, neither = (FakeWorker(small_bundle, address=name) for name in (NOBODY, "127.0.0.1:7"))
+    nobody.cut()
+    neither.cut()
     for options in ({}, {"bundle": small_bundle.folder}, {"split": "auto", "adapt": True}):
-        async with agent_of([NOBODY, two[0].address], tmp_path, **options) as agent:
+        async with agent_of([nobody, two[0]], tmp_path, **options) as agent:
             assert in_use(agent) == two[0].address
             result = await agent.infer({"pixels": pixels})
             assert result.outcome in (Outcome.ANSWERED, Outcome.LOCAL)
@@ -115,26 +109,24 @@ async def test_one_unreachable_at_the_start_is_gone_on_without(
         assert f"no worker answers at {NOBODY}" in caplog.text
         caplog.clear()
     with pytest.raises(UnreachableError):
-        async with agent_of([NOBODY, "127.0.0.1:7"], tmp_path / "new"):
+        async with agent_of([nobody, neither], tmp_path / "new"):
             pass
 
 
 @pytest.mark.usefixtures("still")
 async def test_no_frame_is_lost_when_the_worker_in_use_dies_under_load(
-    two: tuple[Worker, Worker], small: ModelSpec, pixels: np.ndarray, tmp_path: Path
+    two: Two, small: ModelSpec, pixels: np.ndarray, tmp_path: Path
 ) -> None:
     """Frames that it held are sent to the other: nothing is finished on the device."""
     with torch.inference_mode():
         expected = small.module(torch.tensor(pixels)).numpy()
     results: list[Result] = []
-    async with (
-        Relay(two[0].address, FAST) as one,
-        Relay(two[1].address, FAST) as other,
-        agent_of(f"{one.address},{other.address}", tmp_path, finish_locally=False) as agent,
-    ):
-        relays = {one.address: one, other.address: other}
-        standby = link_to(agent, next(a for a in relays if a != in_use(agent)))
-        await until(lambda: standby.wait_ms is not None)  # it keeps a stream
+    for worker in two:
+        worker.link.round_trip_ms = 2.0
+    async with agent_of(two, tmp_path, finish_locally=False) as agent:
+        by_address = {worker.address: worker for worker in two}
+        standby = next(worker for worker in two if worker.address != in_use(agent))
+        await until(lambda: link_to(agent, standby).wait_ms is not None)  # it keeps a stream
         going = True
 
         async def load() -> None:
@@ -143,15 +135,16 @@ async def test_no_frame_is_lost_when_the_worker_in_use_dies_under_load(
 
         loads = [asyncio.create_task(load()) for _ in range(6)]
         for _ in range(3):
-            before, count = in_use(agent), len(results)
+            before = by_address[in_use(agent)]
+            back, count = link_to(agent, before), len(results)
             await until(lambda count=count: len(results) > count + 12)
-            cut = asyncio.create_task(relays[before].cut(0.5))
-            await until(lambda before=before: in_use(agent) != before)
+            before.cut()
+            await until(lambda before=before: in_use(agent) != before.address)
             count = len(results)
             await until(lambda count=count: len(results) > count + 12)
-            await cut
-            back = link_to(agent, before)
-            await until(lambda back=back: back.usable and back.breaker._trial_at is not None)
+            await until(lambda back=back: back.breaker.is_open)
+            before.mend()
+            await until(lambda back=back: back.usable)
         going = False
         await asyncio.gather(*loads)
         assert [one.why for one in results if one.outcome is not Outcome.ANSWERED] == []
@@ -164,128 +157,110 @@ async def test_no_frame_is_lost_when_the_worker_in_use_dies_under_load(
 
 @pytest.mark.usefixtures("still")
 async def test_a_worker_is_left_alone_until_it_echoes_and_then_used_again(
-    two: tuple[Worker, Worker], pixels: np.ndarray, tmp_path: Path
+    two: Two, pixels: np.ndarray, tmp_path: Path
 ) -> None:
-    async with (
-        Relay(two[0].address, FAST) as one,
-        agent_of([one.address, two[1].address], tmp_path, finish_locally=False) as agent,
-    ):
-        agent.session.workers.move_to(link_to(agent, one.address))
+    one, other = two
+    async with agent_of(two, tmp_path, finish_locally=False) as agent:
+        first = link_to(agent, one)
+        agent.session.workers.move_to(first)
         assert (await agent.infer({"pixels": pixels})).outcome is Outcome.ANSWERED
-        first = link_to(agent, one.address)
-        async with refusing(one):
-            for _ in range(FAILURES):
-                await asyncio.sleep(0)
-                agent.session.workers.move_to(first)
-                assert (await agent.infer({"pixels": pixels})).outcome is Outcome.ANSWERED
-            assert in_use(agent) == two[1].address
-            await until(lambda: first.breaker.is_open)
-            sent = one.uplink_bytes
-            for _ in range(10):
-                assert (await agent.infer({"pixels": pixels})).outcome is Outcome.ANSWERED
-            assert in_use(agent) == two[1].address
-            assert one.uplink_bytes == sent
+        one.cut()
+        for _ in range(FAILURES):
+            await asyncio.sleep(0)
+            agent.session.workers.move_to(first)
+            assert (await agent.infer({"pixels": pixels})).outcome is Outcome.ANSWERED
+        assert in_use(agent) == other.address
+        await until(lambda: first.breaker.is_open)
+        sent = len(one.frames)
+        for _ in range(10):
+            assert (await agent.infer({"pixels": pixels})).outcome is Outcome.ANSWERED
+        assert in_use(agent) == other.address
+        assert len(one.frames) == sent
+        one.mend()
         await until(lambda: first.usable and first.wait_ms is not None)
-        # Now the other goes, and frames come back.
-        await two[1].__aexit__(None, None, None)
-
-        for _ in range(500):
-            result = await agent.infer({"pixels": pixels})
-            if result.outcome is Outcome.ANSWERED and in_use(agent) == one.address:
-                break
-            await asyncio.sleep(0.05)
+        other.cut()  # now frames come back
+        result = await agent.infer({"pixels": pixels})
         assert result.outcome is Outcome.ANSWERED
         assert in_use(agent) == one.address
 
 
 @pytest.mark.usefixtures("still")
 async def test_each_worker_is_asked_once_where_all_are_overloaded(
-    two: tuple[Worker, Worker],
-    pixels: np.ndarray,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    two: Two, pixels: np.ndarray, tmp_path: Path
 ) -> None:
     """Sending a frame to and fro until its budget ends would load them all the more."""
-    asked: list[object] = []
 
-    def full(self: Engine, job: object) -> None:
-        asked.append(self)
-        raise FrameError(pb.OVERLOADED, "99 frames wait already")
+    async def full(frame: CheckedFrame) -> pb.Status:
+        return pb.OVERLOADED
 
-    async with agent_of([worker.address for worker in two], tmp_path) as agent:
-        await agent.session.finish.wait()
-        monkeypatch.setattr(Engine, "submit", full)
+    async with agent_of(two, tmp_path) as agent:
+        await agent.settled()
+        for worker in two:
+            worker.script = full
         result = await agent.infer({"pixels": pixels})
-        assert len(asked) == len(set(map(id, asked))) == 2
+        assert [len(worker.frames) for worker in two] == [1, 1]
         assert result.outcome is Outcome.LOCAL
-        assert "99 frames wait already" in result.why
-        monkeypatch.undo()
+        assert "the worker answered OVERLOADED" in result.why
+        for worker in two:
+            worker.script = answers
         assert (await agent.infer({"pixels": pixels})).outcome is Outcome.ANSWERED
 
 
 async def test_a_worker_of_another_bundle_is_never_used(
-    two: tuple[Worker, Worker],
+    two: Two,
     small: ModelSpec,
+    small_bundle: Bundle,
     pixels: np.ndarray,
     tmp_path: Path,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """Not even when the right one is gone: it would refuse every frame."""
     other = compile_model(small, tmp_path / "small.split", boundaries=3)
-    own = two[0].models
-    async with Worker([other.folder], listen="127.0.0.1:0", grace_s=0.1) as stranger:
-        bundle = next(iter(own.values())).bundle.folder
-        async with agent_of(
-            [stranger.address, two[0].address], tmp_path, bundle=bundle, budget_ms=3000.0
-        ) as agent:
-            assert in_use(agent) == two[0].address
-            await agent.session.finish.wait()
-            refused = link_to(agent, stranger.address)
-            await until(lambda: refused.breaker.is_open)
-            assert (await agent.infer({"pixels": pixels})).outcome is Outcome.ANSWERED
-            await two[0].__aexit__(None, None, None)
-            for _ in range(4):
-                result = await agent.infer({"pixels": pixels})
-                assert result.outcome is Outcome.LOCAL, result.why
-            assert in_use(agent) == two[0].address
-        assert "give both ends the same bundle" in caplog.text
+    stranger, right = FakeWorker(other, address="stranger:3"), two[0]
+    async with agent_of(
+        [stranger, right], tmp_path, bundle=small_bundle.folder, budget_ms=3000.0
+    ) as agent:
+        assert in_use(agent) == right.address
+        await agent.settled()
+        await until(lambda: link_to(agent, stranger).breaker.is_open)
+        await until(lambda: "give both ends the same bundle" in caplog.text)
+        assert (await agent.infer({"pixels": pixels})).outcome is Outcome.ANSWERED
+        right.cut()
+        for _ in range(4):
+            result = await agent.infer({"pixels": pixels})
+            assert result.outcome is Outcome.LOCAL, result.why
+        assert in_use(agent) == right.address
+    assert not stranger.frames
 
 
 async def test_frames_move_to_a_worker_that_answers_much_sooner(
-    two: tuple[Worker, Worker],
-    pixels: np.ndarray,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    two: Two, pixels: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(workers_module, "WATCH_S", 0.1)
-    far = parse_link("1000mbps,400ms")
-    async with (
-        Relay(two[0].address, far) as relay,
-        agent_of([relay.address, two[1].address], tmp_path) as agent,
-    ):
-        assert in_use(agent) == two[1].address  # the nearest described the bundle first
-        agent.session.workers.move_to(link_to(agent, relay.address))
+    far, near = two
+    far.link.round_trip_ms = 400.0
+    async with agent_of(two, tmp_path) as agent:
+        assert in_use(agent) == near.address  # the nearest described the bundle first
+        agent.session.workers.move_to(link_to(agent, far))
         await agent.session.workers.current.connection.live()
-        await until(lambda: in_use(agent) == two[1].address)
+        await until(lambda: in_use(agent) == near.address)
         assert (await agent.infer({"pixels": pixels})).outcome is Outcome.ANSWERED
 
 
 async def test_nothing_goes_on_after_the_end_of_an_agent_with_frames_under_way(
-    two: tuple[Worker, Worker], pixels: np.ndarray, tmp_path: Path
+    two: Two, pixels: np.ndarray, tmp_path: Path
 ) -> None:
-    async with Relay(two[0].address, FAST) as relay:
-        agent = agent_of([relay.address, two[1].address], tmp_path, finish_locally=False)
-        async with agent:
-            agent.session.workers.move_to(link_to(agent, relay.address))
-            assert (await agent.infer({"pixels": pixels})).outcome is Outcome.ANSWERED
-            stalling = asyncio.create_task(relay.stall(FOREVER_S))
-            await asyncio.sleep(0)  # it begins
-            asking = [asyncio.create_task(agent.infer({"pixels": pixels})) for _ in range(6)]
-            await asyncio.sleep(0.1)
-        results = await asyncio.wait_for(asyncio.gather(*asking), PATIENCE_S)
-        assert {one.outcome for one in results} == {Outcome.FAILED}
-        stalling.cancel()
-        await asyncio.gather(stalling, return_exceptions=True)
-        names = {task.get_name() for task in asyncio.all_tasks()}
-        assert not names & {"probe-worker", "ask-worker", "open-stream", "watch-workers"}
-        assert not agent.session.workers.current.breaker.is_open
+    agent = agent_of(two, tmp_path, finish_locally=False)
+    async with agent:
+        agent.session.workers.move_to(link_to(agent, two[0]))
+        assert (await agent.infer({"pixels": pixels})).outcome is Outcome.ANSWERED
+        two[0].link.stall()
+        asking = [asyncio.create_task(agent.infer({"pixels": pixels})) for _ in range(6)]
+        stream = agent.session.workers.current.connection.stream
+        assert stream is not None
+        await until(lambda: stream.bytes_under_way > 0)
+    results = await asyncio.wait_for(asyncio.gather(*asking), PATIENCE_S)
+    assert {one.outcome for one in results} == {Outcome.FAILED}
+    names = {task.get_name() for task in asyncio.all_tasks()}
+    assert not names & {"probe-worker", "ask-worker", "open-stream", "watch-workers"}
+    assert not agent.session.workers.current.breaker.is_open
