@@ -16,8 +16,8 @@ from aarch64.wheels import PipError, base_dependencies, name_of, resolve
 from splitpoint.cli.app import app
 
 ROOT = Path(__file__).parents[1]
-UNIT = ROOT / "docs" / "splitpoint-edge.service"
-PAGE = (ROOT / "docs" / "deploy-edge.md").read_text(encoding="utf-8")
+UNIT = ROOT / "deploy" / "edge" / "splitpoint-edge.service"
+PAGE = (ROOT / "docs" / "guides" / "set-up-a-device.md").read_text(encoding="utf-8")
 NEWER = ("RestartSteps", "RestartMaxDelaySec")  # than the oldest systemd that the unit is for
 
 
@@ -85,8 +85,8 @@ def test_page_names_options_and_files_that_exist() -> None:
     for command, *arguments in commands:
         named = {word for word in arguments if word.startswith("-")}
         assert named <= options_of(command), command
-    for file in re.findall(r"docs/[\w.-]+|(?<=\]\()[\w.-]+(?=\))", PAGE):
-        assert (ROOT / file).exists() or (ROOT / "docs" / file).exists(), file
+    for file in re.findall(r"deploy/[\w./-]*\w", PAGE):
+        assert (ROOT / file).exists(), file
     (table,) = re.findall(r"(?:^\|.*beyond the weights, MB.*\n)(?:^\|.*\n)+", PAGE, re.MULTILINE)
     results = (ROOT / "benchmarks" / "results").glob("edge_start-*.md")
     assert any(table in path.read_text(encoding="utf-8") for path in results)

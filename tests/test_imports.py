@@ -91,7 +91,7 @@ def test_the_drawing_is_up_to_date() -> None:
 
 def test_readme_shows_every_folder() -> None:
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    for folder in (*rooms.ROOMS, "tests", "benchmarks", "docs"):
+    for folder in (*rooms.ROOMS, "tests", "benchmarks", "deploy", "docs"):
         assert re.search(rf"^{folder}/\s", readme, re.MULTILINE), folder
         assert (ROOT / folder).is_dir()
 

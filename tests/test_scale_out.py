@@ -18,13 +18,13 @@ from splitpoint.proto.limits import KEEPALIVE_MS, SERVICE
 yaml = pytest.importorskip("yaml", reason="no YAML parser is installed")
 
 ROOT = Path(__file__).parents[1]
-PAGE = (ROOT / "docs" / "scale-out.md").read_text(encoding="utf-8")
+PAGE = (ROOT / "docs" / "guides" / "scale-out.md").read_text(encoding="utf-8")
 GRPC_PORT, HTTP_PORT = 9000, 8000
 
 
 @pytest.fixture(scope="module")
 def manifest() -> list[dict[str, Any]]:
-    text = (ROOT / "docs" / "rayservice.yaml").read_text(encoding="utf-8")
+    text = (ROOT / "deploy" / "kubernetes" / "rayservice.yaml").read_text(encoding="utf-8")
     return list(yaml.safe_load_all(text))
 
 

@@ -1,4 +1,4 @@
-"""Every row of what docs/security.md says to hold names tests, and these exist."""
+"""Every row of what docs/guides/secure.md says to hold names tests, and these exist."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 TESTS = Path(__file__).parent
-PAGE = (TESTS.parent / "docs" / "security.md").read_text(encoding="utf-8")
+PAGE = (TESTS.parent / "docs" / "guides" / "secure.md").read_text(encoding="utf-8")
 HEAD = "| it holds that | test |\n| --- | --- |\n"
 
 

@@ -110,7 +110,7 @@ def serve(
     log_format: Annotated[str, typer.Option(help="text, or json: one object a line.")] = "text",
     reflection: Annotated[bool, typer.Option(help="Offer gRPC server reflection.")] = False,
     ray: Annotated[
-        bool, typer.Option("--ray", help="Serve as replicas on Ray (docs/scale-out.md).")
+        bool, typer.Option("--ray", help="Serve as replicas on Ray (docs/guides/scale-out.md).")
     ] = False,
     replicas: Annotated[str, typer.Option(help="With --ray: how many, or auto.")] = "1",
     max_replicas: Annotated[

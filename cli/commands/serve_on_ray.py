@@ -39,7 +39,7 @@ def serve_on_ray(
     if not insecure:
         raise RayError(
             "Ray's proxy listens without TLS, where others come by",
-            "say --insecure, and put Envoy in front (docs/scale-out.md)",
+            "say --insecure, and put Envoy in front (docs/guides/scale-out.md)",
         )
     if replicas != "auto" and not replicas.isdigit():
         raise RayError(f"{replicas!r} replicas cannot be run", "give a number, or auto")

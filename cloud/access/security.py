@@ -16,7 +16,7 @@ from .tokens import Tokens
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Security:
-    """Files in PEM and TOML; see docs/security.md.
+    """Files in PEM and TOML; see docs/guides/secure.md.
 
     `client_ca` demands a certificate of every client, `tokens` that it stands in that file.
     `insecure` allows what others on the network could listen to or use. Raises `ServeError` for

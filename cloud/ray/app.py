@@ -1,7 +1,8 @@
 """Workers as a Ray Serve application: replicas that Ray starts, scales, replaces and updates.
 
 `app` builds it for Ray's own configuration (`import_path: splitpoint.cloud.ray.app:app`, see
-docs/rayservice.yaml); `serving_on_ray` runs it from Python, as `splitpoint serve --ray` does.
+deploy/kubernetes/rayservice.yaml); `serving_on_ray` runs it from Python, as `splitpoint serve
+--ray` does.
 """
 
 from __future__ import annotations

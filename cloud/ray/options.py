@@ -21,8 +21,9 @@ class RayOptions:
     `max_streams_per_client` how many of one client; one that was silent for `idle_s` seconds is
     ended. A stream older than `max_stream_s` seconds is ended in order, and its device opens
     another: without that, no load would ever move to a replica that is new. `tokens` is a file of
-    clients (docs/security.md); without it anybody is let in who can reach Ray's proxy. Replicas
-    start from times that were measured on their node before, but for those that are to `measure`.
+    clients (docs/guides/secure.md); without it anybody is let in who can reach Ray's proxy.
+    Replicas start from times that were measured on their node before, but for those that are to
+    `measure`.
     """
 
     bundles: Sequence[str]

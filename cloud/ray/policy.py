@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any, Protocol
 
 # Above the first, a replica more; the second is where the wait of a queue begins to climb
-# (twice the service time at 2/3 in M/M/1, see `docs/scale-out.md`).
+# (twice the service time at 2/3 in M/M/1, see `docs/guides/scale-out.md`).
 MOST_WAIT_MS, BUSY = 40.0, 0.65
 # One decision does not more than double the replicas.
 MOST_GROWTH = 2.0

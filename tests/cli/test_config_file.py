@@ -14,7 +14,7 @@ from splitpoint.cli.main import main
 from splitpoint.cli.shell.config_file import ConfigError, load_config
 from splitpoint.partition.bundle.bundle import Bundle
 
-EXAMPLE = Path(__file__).parents[2] / "docs" / "agent.toml"
+EXAMPLE = Path(__file__).parents[2] / "deploy" / "edge" / "agent.toml"
 
 
 def loaded(folder: Path, text: str) -> dict[str, object]:

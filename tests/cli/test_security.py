@@ -125,7 +125,7 @@ def test_mistakes_of_certs(
 
 
 def test_the_page_names_options_that_exist() -> None:
-    page = (ROOT / "docs" / "security.md").read_text(encoding="utf-8")
+    page = (ROOT / "docs" / "guides" / "secure.md").read_text(encoding="utf-8")
     blocks = re.findall(r"^```sh\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
     joined = [block.replace("\\\n", " ") for block in blocks]
     commands = [shlex.split(line) for block in joined for line in block.splitlines()]

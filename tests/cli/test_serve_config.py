@@ -20,7 +20,7 @@ from splitpoint.cli.shell.config_file import ConfigError, load_config
 from splitpoint.cli.shell.log_lines import JsonLine, LogFormatError, setup_log_lines
 from splitpoint.partition.bundle.bundle import Bundle
 
-EXAMPLE = Path(__file__).parents[2] / "docs" / "worker.toml"
+EXAMPLE = Path(__file__).parents[2] / "deploy" / "worker" / "worker.toml"
 
 
 def loaded(folder: Path, text: str) -> dict[str, object]:

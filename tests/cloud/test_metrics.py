@@ -20,7 +20,7 @@ from splitpoint.partition.bundle.bundle import Bundle
 from splitpoint.partition.energy.gpu_state import GpuReading
 from splitpoint.proto import splitpoint_pb2 as pb
 
-DASHBOARD = Path(__file__).parents[2] / "docs" / "grafana-worker.json"
+DASHBOARD = Path(__file__).parents[2] / "deploy" / "worker" / "grafana-worker.json"
 PREFIX = "splitpoint_worker_"
 
 
