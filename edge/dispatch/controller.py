@@ -49,7 +49,7 @@ class Switch:
 
 
 @dataclass(frozen=True, slots=True)
-class _Outlook:
+class Outlook:
     """All candidates under given conditions: their scores `[n]`, and the share in time `[n]`."""
 
     scores: Floats
@@ -154,7 +154,7 @@ class Controller:
         if cautious is None:
             return None
         self._then = self._then or self._state(now_s, cautious)
-        outlook = self._outlook(now_s, cautious)
+        outlook = self.outlook(now_s, cautious)
         best = self._best(outlook)
         if best is None or not self._worth_leaving(outlook, best):
             self._better = 0
@@ -183,7 +183,7 @@ class Controller:
         if middle is None:
             self._probed_s = now_s
             return FIRST_PROBE_BYTES
-        hoped = self._outlook(now_s, HOPED_MBPS, hoping=True)
+        hoped = self.outlook(now_s, HOPED_MBPS, hoping=True)
         best = self._best(hoped)
         if best is None or not self._worth_leaving(hoped, best):
             return None
@@ -193,7 +193,7 @@ class Controller:
         self._probed_s = now_s
         return nbytes
 
-    def _outlook(self, now_s: float, mbps: float, *, hoping: bool = False) -> _Outlook:
+    def outlook(self, now_s: float, mbps: float, *, hoping: bool = False) -> Outlook:
         """Scores at the rate `mbps`, shares in time over the whole distribution.
 
         Hoping, that rate is sure and the worker is idle.
@@ -239,9 +239,9 @@ class Controller:
         scores = self._planner.scores(metrics, table.spread_ms)
         if not np.isfinite(scores).any():  # nothing keeps to the deadline: the quickest, then
             scores = np.where(self._planner.allowed, metrics.latency_ms, np.inf)
-        return _Outlook(scores, metrics.latency_ms, in_time)
+        return Outlook(scores, metrics.latency_ms, in_time)
 
-    def _best(self, outlook: _Outlook) -> int | None:
+    def _best(self, outlook: Outlook) -> int | None:
         """Of those with the most frames in time, the best; of equals, what loses least."""
         possible = np.isfinite(outlook.scores)
         if not possible.any():
@@ -253,7 +253,7 @@ class Controller:
             return int(equal[0])
         return int(equal[np.lexsort((scores[equal], self._loss[equal]))[0]])
 
-    def _worth_leaving(self, outlook: _Outlook, best: int) -> bool:
+    def _worth_leaving(self, outlook: Outlook, best: int) -> bool:
         """Whether `best` is better than what runs by more than the noise of estimates."""
         now, then = outlook.scores[self.current], outlook.scores[best]
         if best == self.current or now == then:
@@ -293,7 +293,7 @@ class Controller:
             "round trip": conditions.round_trip_ms,
         }
 
-    def _explain(self, now_s: float, mbps: float, outlook: _Outlook, best: int) -> str:
+    def _explain(self, now_s: float, mbps: float, outlook: Outlook, best: int) -> str:
         """What changed most since the last switch, and what the new plan brings."""
         state = self._state(now_s, mbps)
         changes = {

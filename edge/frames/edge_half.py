@@ -95,9 +95,10 @@ class EdgeHalf:
         for name in names:
             codec = self._codecs.named(name, boundary.id)
             if isinstance(codec, FktVideo):
-                # Frames of an earlier plan may still come: they are whole, and leave no trace.
-                stream = self._video[1] if self._video and self._video[0] == plan else None
-                codec = stream or codec.new_stream()
+                # Frames of an earlier plan may still come: they are whole, and leave no trace. So
+                # are those that are too large in the plan's own codec.
+                is_own = self._video and self._video[0] == plan and name == plan.codec
+                codec = self._video[1] if self._video and is_own else codec.new_stream()
             tensors = encode_tensors(values, boundary.tensors, codec)
             size = sum(len(tensor.payload) for tensor in tensors)
             if size <= self._max_frame_bytes:

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-import pytest_asyncio
 from splitpoint.cli.emulate.relay import Relay
 from splitpoint.cloud.worker import Worker
-from splitpoint.edge import AutoPlan, EdgeAgent, Outcome
+from splitpoint.edge import AutoPlan, EdgeAgent, FakeWorker, Outcome
 from splitpoint.edge.dispatch import auto_plan
 from splitpoint.edge.dispatch.auto_plan import cloud_times, device_profiles
 from splitpoint.edge.link.probe import probe_link
@@ -26,12 +23,6 @@ from splitpoint.partition.run.onnx_chain import OnnxChain
 from splitpoint.proto import splitpoint_pb2 as pb
 
 
-@pytest_asyncio.fixture
-async def worker(small_bundle: Bundle) -> AsyncIterator[Worker]:
-    async with Worker([small_bundle.folder], listen="127.0.0.1:0", device="cpu") as running:
-        yield running
-
-
 class Steps(list[str]):
     def __call__(self, what: str, done: int, total: int) -> None:
         self.append(what)
@@ -43,10 +34,12 @@ def kept_profile(folder: Path) -> Path:
 
 
 async def test_device_is_measured_once(
-    worker: Worker, small_bundle: Bundle, pixels: np.ndarray, tmp_path: Path
+    worker: FakeWorker, small_bundle: Bundle, pixels: np.ndarray, tmp_path: Path
 ) -> None:
     first, second = Steps(), Steps()
-    async with EdgeAgent(worker.address, auto=AutoPlan(progress=first), cache=tmp_path) as agent:
+    async with EdgeAgent(
+        worker.address, connect=worker.connect, auto=AutoPlan(progress=first), cache=tmp_path
+    ) as agent:
         result = await agent.infer({"pixels": pixels})
         report, link = agent.report, agent.link
     assert first
@@ -58,10 +51,14 @@ async def test_device_is_measured_once(
     assert len(report.candidates) == 1 + 4 + 3 * 3  # local; four image codecs; q4 is not known
     kept = kept_profile(tmp_path)
     assert load_profile(kept, small_bundle.digest).runtime == "onnxruntime"
-    async with EdgeAgent(worker.address, auto=AutoPlan(progress=second), cache=tmp_path):
+    async with EdgeAgent(
+        worker.address, connect=worker.connect, auto=AutoPlan(progress=second), cache=tmp_path
+    ):
         assert not second
     kept.write_text("{")
-    async with EdgeAgent(worker.address, auto=AutoPlan(progress=second), cache=tmp_path):
+    async with EdgeAgent(
+        worker.address, connect=worker.connect, auto=AutoPlan(progress=second), cache=tmp_path
+    ):
         assert second  # a damaged profile is measured again
 
 
@@ -96,25 +93,30 @@ def test_an_upgrade_is_measured_again(
     assert (start(), start()) == (2, 2)
 
 
-async def test_choice_follows_link_and_constraints(worker: Worker, tmp_path: Path) -> None:
+async def test_choice_follows_link_and_constraints(small_bundle: Bundle, tmp_path: Path) -> None:
     """A worker that computes at once wins over a fast link, and never over a hopeless one."""
-    digest, model = next(iter(worker.models.items()))
-    times = replace(model.times, segment_ms=(0.0,) * len(model.times.segment_ms))
-    changed = worker.models[digest] = replace(model, times=times)
-    worker._engine._copies[changed] = [changed]
-    last = len(model.boundaries) - 1
+    last = len(small_bundle.manifest.segments)
+    worker = FakeWorker(small_bundle, segment_ms=(0.0,) * last)
     chosen = {}
     for text in ("100000mbps,0.001ms", "0.01mbps,1000ms"):
         auto = AutoPlan(link=parse_link(text), objective=Objective.parse("server-cost"))
-        async with EdgeAgent(worker.address, auto=auto, cache=tmp_path) as agent:
+        async with EdgeAgent(
+            worker.address, connect=worker.connect, auto=auto, cache=tmp_path
+        ) as agent:
             assert agent.plan.boundary == last  # no server costs the least
         auto = AutoPlan(link=parse_link(text))
-        async with EdgeAgent(worker.address, auto=auto, cache=tmp_path, slowdown=50) as agent:
+        async with EdgeAgent(
+            worker.address, connect=worker.connect, auto=auto, cache=tmp_path, slowdown=50
+        ) as agent:
             chosen[text] = agent.plan.boundary
         auto = AutoPlan(link=parse_link(text), constraints=Constraints(must_not_upload_input=True))
-        async with EdgeAgent(worker.address, auto=auto, cache=tmp_path, slowdown=50) as agent:
+        async with EdgeAgent(
+            worker.address, connect=worker.connect, auto=auto, cache=tmp_path, slowdown=50
+        ) as agent:
             assert agent.plan.boundary > 0
-        async with EdgeAgent(worker.address, auto=auto, codec="raw", cache=tmp_path) as agent:
+        async with EdgeAgent(
+            worker.address, connect=worker.connect, auto=auto, codec="raw", cache=tmp_path
+        ) as agent:
             assert agent.report is not None
             assert {c.codec for c in agent.report.candidates} == {"none", "raw"}
     assert chosen["0.01mbps,1000ms"] == last
@@ -122,10 +124,12 @@ async def test_choice_follows_link_and_constraints(worker: Worker, tmp_path: Pat
 
 
 async def test_switching_loads_what_is_needed(
-    worker: Worker, pixels: np.ndarray, tmp_path: Path
+    worker: FakeWorker, pixels: np.ndarray, tmp_path: Path
 ) -> None:
     answers = []
-    async with EdgeAgent(worker.address, split="input", codec="raw", cache=tmp_path) as agent:
+    async with EdgeAgent(
+        worker.address, connect=worker.connect, split="input", codec="raw", cache=tmp_path
+    ) as agent:
         for boundary in (0, 2, 4, 1):
             codec = "none" if boundary == 4 else "raw"
             await agent.switch(Plan(boundary=boundary, codec=codec))
@@ -141,23 +145,28 @@ async def test_without_a_worker_all_runs_here(small_bundle: Bundle, tmp_path: Pa
         assert agent.is_local
 
 
-async def test_profile_of_another_runtime(worker: Worker, tmp_path: Path) -> None:
-    async with EdgeAgent(worker.address, cache=tmp_path):
+async def test_profile_of_another_runtime(worker: FakeWorker, tmp_path: Path) -> None:
+    async with EdgeAgent(worker.address, connect=worker.connect, cache=tmp_path):
         pass
     kept = kept_profile(tmp_path)
     path = tmp_path / "torch.json"
     path.write_text(json.dumps(json.loads(kept.read_text()) | {"runtime": "torch"}))
     with pytest.raises(ProfileError, match="this agent runs onnxruntime"):
-        async with EdgeAgent(worker.address, auto=AutoPlan(profile=path), cache=tmp_path):
+        async with EdgeAgent(
+            worker.address, connect=worker.connect, auto=AutoPlan(profile=path), cache=tmp_path
+        ):
             pass
     path.write_text(json.dumps(json.loads(kept.read_text()) | {"digest": "0" * 64}))
     with pytest.raises(ProfileError, match="is of the bundle"):
-        async with EdgeAgent(worker.address, auto=AutoPlan(profile=path), cache=tmp_path):
+        async with EdgeAgent(
+            worker.address, connect=worker.connect, auto=AutoPlan(profile=path), cache=tmp_path
+        ):
             pass
 
 
-async def test_probe_finds_the_emulated_link(worker: Worker, tmp_path: Path) -> None:
+async def test_probe_finds_the_emulated_link(small_bundle: Bundle, tmp_path: Path) -> None:
     async with (
+        Worker([small_bundle.folder], listen="127.0.0.1:0", device="cpu") as worker,
         Relay(worker.address, parse_link("8mbps,30ms")) as relay,
         EdgeAgent(relay.address, split="input", cache=tmp_path) as agent,
     ):

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import numpy as np
 import pytest
-import pytest_asyncio
 import torch
 from calibrated import album, calibrated_bundle, pixels_of, vivid
-from splitpoint.cloud.worker import Worker
 from splitpoint.codec import Array, CodecError, TensorSpec
-from splitpoint.edge import EdgeAgent, Given, Outcome
+from splitpoint.edge import EdgeAgent, FakeWorker, Given, Outcome
+from splitpoint.edge.frames import edge_half
 from splitpoint.edge.frames.edge_half import EdgeHalf, EdgePart
 from splitpoint.edge.frames.segments import Segments
 from splitpoint.partition.bundle.bundle import Bundle
@@ -46,10 +44,9 @@ def bundle(spec: ModelSpec, pictures: Path, tmp_path_factory: pytest.TempPathFac
     return calibrated_bundle(spec, pictures, tmp_path_factory.mktemp("bundles") / "v.split")
 
 
-@pytest_asyncio.fixture
-async def worker(bundle: Bundle) -> AsyncIterator[Worker]:
-    async with Worker([bundle.folder], listen="127.0.0.1:0", device="cpu") as running:
-        yield running
+@pytest.fixture
+def worker(bundle: Bundle) -> FakeWorker:
+    return FakeWorker(bundle)
 
 
 def at_boundary(bundle: Bundle, boundary: int, pixels: Array) -> tuple[TensorSpec, Array]:
@@ -73,7 +70,7 @@ def levels(bundle: Bundle) -> list[str]:
 
 
 async def test_a_frame_goes_in_the_largest_level_that_fits(
-    worker: Worker, bundle: Bundle, frames: Array, tmp_path: Path
+    worker: FakeWorker, bundle: Bundle, frames: Array, tmp_path: Path
 ) -> None:
     """Each frame by itself: a small one keeps the plan's level."""
     names = levels(bundle)
@@ -86,6 +83,7 @@ async def test_a_frame_goes_in_the_largest_level_that_fits(
     for budget in [*budgets[:: max(len(budgets) // 4, 1)], math.inf]:
         async with EdgeAgent(
             worker.address,
+            connect=worker.connect,
             split="1",
             codec=names[0],
             cache=tmp_path,
@@ -106,7 +104,7 @@ async def test_a_frame_goes_in_the_largest_level_that_fits(
 
 
 async def test_what_arrives_is_what_the_level_left(
-    worker: Worker, bundle: Bundle, spec: ModelSpec, frames: Array, tmp_path: Path
+    worker: FakeWorker, bundle: Bundle, spec: ModelSpec, frames: Array, tmp_path: Path
 ) -> None:
     """A JPEG of lower quality, answered as the unsplit model answers it."""
     pixels = frames[:1]
@@ -116,7 +114,12 @@ async def test_what_arrives_is_what_the_level_left(
     (tensor,) = bundle.manifest.boundaries[0].tensors
     for name, size in sizes.items():
         async with EdgeAgent(
-            worker.address, split="input", codec="jpeg", cache=tmp_path, max_frame_bytes=size
+            worker.address,
+            connect=worker.connect,
+            split="input",
+            codec="jpeg",
+            cache=tmp_path,
+            max_frame_bytes=size,
         ) as agent:
             result = await agent.infer({"pixels": pixels})
             assert agent.plan.codec == "jpeg"
@@ -129,7 +132,7 @@ async def test_what_arrives_is_what_the_level_left(
 
 
 async def test_a_frame_that_no_level_can_carry_fails_alone(
-    worker: Worker, bundle: Bundle, frames: Array, tmp_path: Path
+    worker: FakeWorker, bundle: Bundle, frames: Array, tmp_path: Path
 ) -> None:
     flat = np.full((1, 24, 24, 3), 90, np.uint8)
     noise = np.random.default_rng(0).integers(0, 256, flat.shape).astype(np.uint8)
@@ -139,6 +142,7 @@ async def test_a_frame_that_no_level_can_carry_fails_alone(
     given = [flat, noise, flat, noise, flat]
     async with EdgeAgent(
         worker.address,
+        connect=worker.connect,
         split="input",
         codec="jpeg",
         cache=tmp_path,
@@ -171,7 +175,7 @@ async def test_a_frame_that_no_level_can_carry_fails_alone(
     ],
 )
 async def test_a_codec_without_levels_fits_or_the_device_finishes_the_frame(
-    worker: Worker,
+    worker: FakeWorker,
     bundle: Bundle,
     frames: Array,
     tmp_path: Path,
@@ -182,6 +186,7 @@ async def test_a_codec_without_levels_fits_or_the_device_finishes_the_frame(
     size = payload_bytes(bundle, 1, "q8", frames[:1])
     async with EdgeAgent(
         worker.address,
+        connect=worker.connect,
         split="1",
         codec="q8",
         cache=tmp_path,
@@ -195,10 +200,12 @@ async def test_a_codec_without_levels_fits_or_the_device_finishes_the_frame(
 
 
 async def test_only_what_is_needed_is_fetched(
-    worker: Worker, bundle: Bundle, frames: Array, tmp_path: Path
+    worker: FakeWorker, bundle: Bundle, frames: Array, tmp_path: Path
 ) -> None:
     """The tables of the boundary that is sent, and no others."""
-    async with EdgeAgent(worker.address, split="2", codec="fkt", cache=tmp_path) as agent:
+    async with EdgeAgent(
+        worker.address, connect=worker.connect, split="2", codec="fkt", cache=tmp_path
+    ) as agent:
         result = await agent.infer({"pixels": frames[:3]})
     assert result.outcome is Outcome.ANSWERED, result.why
     assert result.codec.startswith("fkt@")
@@ -207,17 +214,32 @@ async def test_only_what_is_needed_is_fetched(
 
 
 async def test_no_budget_forbids_what_sends_nothing(
-    worker: Worker, frames: Array, tmp_path: Path
+    worker: FakeWorker, frames: Array, tmp_path: Path
 ) -> None:
-    async with EdgeAgent(worker.address, split="local", cache=tmp_path, max_frame_bytes=1) as agent:
+    async with EdgeAgent(
+        worker.address, connect=worker.connect, split="local", cache=tmp_path, max_frame_bytes=1
+    ) as agent:
         result = await agent.infer({"pixels": frames[:1]})
     assert result.outcome is Outcome.LOCAL
 
 
-def test_a_key_frame_names_the_codec_that_it_is_in(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_key_frame_names_the_codec_that_it_is_in(
+    bundle: Bundle, frames: Array, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """It is larger than the difference that the worker refused, and may need a coarser codec."""
-    monkeypatch.setattr(EdgeHalf, "_encode", lambda self, plan, values: ("fkt-video@2", []))
-    half = object.__new__(EdgeHalf)
-    half._video = None
-    part = EdgePart({}, "fkt-video@4", 1.0)
-    assert half.as_key_frame(Plan(boundary=1, codec="fkt-video@4"), part).codec == "fkt-video@2"
+    fine, coarse = "fkt-video@8", "fkt-video@1"
+    monkeypatch.setattr(edge_half, "coarser", lambda boundary, codec: [fine, coarse])
+    segments = Segments(open_chain(bundle, ONNX), bundle.manifest, Slowdown(1.0))
+    segments.load(1)
+    codecs, plan = codecs_of(bundle.manifest, bundle.folder), Plan(boundary=1, codec=fine)
+
+    def key_frame(max_frame_bytes: float) -> EdgePart:
+        half = EdgeHalf(
+            bundle.manifest, codecs, lambda runtime: segments, Slowdown(1.0), max_frame_bytes
+        )
+        half.prepare(plan)
+        return half.as_key_frame(plan, half.compute(plan, {"pixels": frames[:1]}))
+
+    largest = key_frame(math.inf)
+    assert largest.codec == fine
+    assert key_frame(len(largest.tensors[0].payload) - 1).codec == coarse

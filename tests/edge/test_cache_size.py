@@ -9,8 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from splitpoint.cloud.worker import Worker
-from splitpoint.edge import EdgeAgent, Outcome
+from splitpoint.edge import EdgeAgent, FakeWorker, Outcome
 from splitpoint.edge.errors import CacheError
 from splitpoint.edge.store.cache_size import CacheUse, shrink
 from splitpoint.partition.bundle.bundle import Bundle
@@ -86,25 +85,26 @@ def test_no_cache_is_small_enough(tmp_path: Path) -> None:
     assert shrink(tmp_path / "none", 0) == []
 
 
+def agent_of(worker: FakeWorker, cache: Path, *, max_cache_mb: float) -> EdgeAgent:
+    return EdgeAgent(
+        worker.address, connect=worker.connect, split="1", codec="raw", cache=cache,
+        max_cache_mb=max_cache_mb,
+    )  # fmt: skip
+
+
 async def test_an_agent_makes_room_for_its_own(
-    small_bundle: Bundle, pixels: np.ndarray, cache: Path
+    worker: FakeWorker, small_bundle: Bundle, pixels: np.ndarray, cache: Path
 ) -> None:
-    async with (
-        Worker([small_bundle.folder], listen="127.0.0.1:0", device="cpu") as worker,
-        EdgeAgent(worker.address, split="1", codec="raw", cache=cache, max_cache_mb=0.1) as agent,
-    ):
+    async with agent_of(worker, cache, max_cache_mb=0.1) as agent:
         assert (await agent.infer({"pixels": pixels})).outcome is Outcome.ANSWERED
         assert shrink(cache, 0) == [OLD, MIDDLE, NEW]  # its own is in use
     assert shrink(cache, 0) == [small_bundle.digest]
 
 
 async def test_an_agent_removes_what_is_too_much(
-    small_bundle: Bundle, pixels: np.ndarray, cache: Path
+    worker: FakeWorker, pixels: np.ndarray, cache: Path
 ) -> None:
-    async with (
-        Worker([small_bundle.folder], listen="127.0.0.1:0", device="cpu") as worker,
-        EdgeAgent(worker.address, split="1", codec="raw", cache=cache, max_cache_mb=0.001) as agent,
-    ):
+    async with agent_of(worker, cache, max_cache_mb=0.001) as agent:
         assert not (cache / OLD).exists()
         assert not (cache / NEW).exists()
         assert (await agent.infer({"pixels": pixels})).outcome is Outcome.ANSWERED

@@ -11,11 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 from patience import until
-from splitpoint.cloud.worker import Worker
 from splitpoint.codec import SplitpointError
-from splitpoint.edge import EdgeAgent, Given, Outcome, Result
+from splitpoint.edge import EdgeAgent, FakeWorker, Given, Outcome, Result
 from splitpoint.edge.frames.order import MOST_UNREAD, Newest, in_order
-from splitpoint.partition.bundle.bundle import Bundle
 from splitpoint.proto.status import FrameExpiredError
 
 
@@ -299,14 +297,8 @@ async def test_in_order_gives_what_was_taken_in_before_the_source_raised() -> No
     assert found == [(0, "answered"), (1, "answered")]
 
 
-@pytest.fixture
-async def worker(small_bundle: Bundle) -> AsyncIterator[Worker]:
-    async with Worker([small_bundle.folder], listen="127.0.0.1:0", device="cpu") as running:
-        yield running
-
-
 async def test_every_live_frame_of_an_agent_is_counted_once(
-    worker: Worker, pixels: np.ndarray, tmp_path: Path
+    worker: FakeWorker, pixels: np.ndarray, tmp_path: Path
 ) -> None:
     broken = SplitpointError("no picture")
 
@@ -324,7 +316,7 @@ async def test_every_live_frame_of_an_agent_is_counted_once(
             await asyncio.sleep(0)
 
     async with EdgeAgent(
-        worker.address, split="1", codec="raw", cache=tmp_path, slowdown=2
+        worker.address, connect=worker.connect, split="1", codec="raw", cache=tmp_path, slowdown=2
     ) as agent:
         results = [one async for one in agent.stream(camera(), live=True)]
         by_name = {one.metadata: one for one in results}
@@ -343,7 +335,7 @@ async def test_every_live_frame_of_an_agent_is_counted_once(
 
 
 async def test_who_leaves_a_live_stream_early_leaves_nothing_running(
-    worker: Worker, pixels: np.ndarray, tmp_path: Path
+    worker: FakeWorker, pixels: np.ndarray, tmp_path: Path
 ) -> None:
     given = 0
 
@@ -354,7 +346,9 @@ async def test_who_leaves_a_live_stream_early_leaves_nothing_running(
             yield Given(inputs={"pixels": pixels[:1]})
             await asyncio.sleep(0.001)
 
-    async with EdgeAgent(worker.address, split="2", codec="raw", cache=tmp_path) as agent:
+    async with EdgeAgent(
+        worker.address, connect=worker.connect, split="2", codec="raw", cache=tmp_path
+    ) as agent:
         results = agent.stream(camera(), live=True)
         async for _ in results:
             if given > 5:

@@ -10,9 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from splitpoint.cloud.worker import Worker
 from splitpoint.codec import CodecError, SplitpointError
-from splitpoint.edge import EdgeAgent, Given, Outcome, Result
+from splitpoint.edge import EdgeAgent, FakeWorker, Given, Outcome, Result
 from splitpoint.edge.dispatch.controller import Controller
 from splitpoint.edge.errors import FrameLostError
 from splitpoint.edge.frames import edge_half
@@ -33,12 +32,6 @@ SEAMS = {
     "sending": (frame_path, "build_frame"),
     "answering": (frame_path, "decode_reply"),
 }
-
-
-@pytest.fixture
-async def worker(small_bundle: Bundle) -> AsyncIterator[Worker]:
-    async with Worker([small_bundle.folder], listen="127.0.0.1:0", device="cpu") as running:
-        yield running
 
 
 @pytest.fixture
@@ -91,7 +84,7 @@ async def results_of(agent: EdgeAgent, pixels: np.ndarray, live: bool) -> list[R
     ],
 )
 async def test_one_frame_of_five(
-    worker: Worker,
+    worker: FakeWorker,
     pixels: np.ndarray,
     expected: np.ndarray,
     tmp_path: Path,
@@ -103,7 +96,12 @@ async def test_one_frame_of_five(
     live: bool,
 ) -> None:
     async with EdgeAgent(
-        worker.address, split="2", codec="raw", cache=tmp_path, finish_locally=finish
+        worker.address,
+        connect=worker.connect,
+        split="2",
+        codec="raw",
+        cache=tmp_path,
+        finish_locally=finish,
     ) as agent:
         await agent.settled()
         third_fails(monkeypatch, SEAMS[where], error)
@@ -128,9 +126,11 @@ async def test_one_frame_of_five(
 
 
 async def test_a_finish_that_fails_too_fails_the_frame_alone(
-    worker: Worker, pixels: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    worker: FakeWorker, pixels: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with EdgeAgent(worker.address, split="2", codec="raw", cache=tmp_path) as agent:
+    async with EdgeAgent(
+        worker.address, connect=worker.connect, split="2", codec="raw", cache=tmp_path
+    ) as agent:
         await agent.settled()
         third_fails(monkeypatch, SEAMS["encoding"], REFUSAL)
 
@@ -158,7 +158,7 @@ async def test_inputs_that_are_no_arrays_fail_alone(
 
 
 async def test_a_defect_in_deciding_costs_no_frame(
-    worker: Worker,
+    worker: FakeWorker,
     pixels: np.ndarray,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -168,7 +168,7 @@ async def test_a_defect_in_deciding_costs_no_frame(
         raise DEFECT
 
     monkeypatch.setattr(Controller, "decide", defect)
-    async with EdgeAgent(worker.address, cache=tmp_path) as agent:
+    async with EdgeAgent(worker.address, connect=worker.connect, cache=tmp_path) as agent:
         await agent.settled()
         results = await results_of(agent, pixels, live=False)
         assert sum(agent.outcomes.values()) == 5
@@ -177,7 +177,7 @@ async def test_a_defect_in_deciding_costs_no_frame(
 
 
 async def test_no_memory_for_the_segments_costs_the_finish_and_not_the_agent(
-    worker: Worker, pixels: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    worker: FakeWorker, pixels: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     real = Segments.load
 
@@ -187,7 +187,9 @@ async def test_no_memory_for_the_segments_costs_the_finish_and_not_the_agent(
         real(self, count)
 
     monkeypatch.setattr(Segments, "load", load)
-    async with EdgeAgent(worker.address, split="2", codec="raw", cache=tmp_path) as agent:
+    async with EdgeAgent(
+        worker.address, connect=worker.connect, split="2", codec="raw", cache=tmp_path
+    ) as agent:
         await agent.settled()
         assert not agent.can_finish
         assert (await agent.infer({"pixels": pixels})).outcome is Outcome.ANSWERED

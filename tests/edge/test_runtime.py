@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import onnxruntime
 import pytest
-import pytest_asyncio
 import torch
 from calibrated import pixels_of
-from splitpoint.cloud.worker import Worker
 from splitpoint.codec import Array
-from splitpoint.edge import EdgeAgent, Outcome
+from splitpoint.edge import EdgeAgent, FakeWorker, Outcome
 from splitpoint.edge.frames.segments import Segments
 from splitpoint.partition.bundle.bundle import Bundle
 from splitpoint.partition.bundle.segment_files import INT8, ONNX, RUNTIMES, TORCH, runtime_files
@@ -30,10 +28,9 @@ from splitpoint.partition.run.slowdown import Slowdown
 TENSORRT, CUDA, CPU = "TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider"
 
 
-@pytest_asyncio.fixture
-async def worker(int8_bundle: Bundle) -> AsyncIterator[Worker]:
-    async with Worker([int8_bundle.folder], listen="127.0.0.1:0", device="cpu") as running:
-        yield running
+@pytest.fixture
+def worker(int8_bundle: Bundle) -> FakeWorker:
+    return FakeWorker(int8_bundle)
 
 
 @pytest.fixture
@@ -162,11 +159,11 @@ def test_providers(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("runtime", RUNTIMES)
 async def test_agent_keeps_to_a_runtime(
-    runtime: str, worker: Worker, vivid_spec: ModelSpec, pixels: np.ndarray, tmp_path: Path
+    runtime: str, worker: FakeWorker, vivid_spec: ModelSpec, pixels: np.ndarray, tmp_path: Path
 ) -> None:
     agent = EdgeAgent(
-        worker.address, split="2", codec="raw", runtime=runtime, cache=tmp_path,
-        finish_locally=False,
+        worker.address, connect=worker.connect, split="2", codec="raw", runtime=runtime,
+        cache=tmp_path, finish_locally=False,
     )  # fmt: skip
     async with agent:
         assert agent.plan.runtime == runtime
@@ -181,12 +178,14 @@ async def test_agent_keeps_to_a_runtime(
     }
 
 
-async def test_auto_weighs_both(worker: Worker, pixels: np.ndarray, tmp_path: Path) -> None:
-    async with EdgeAgent(worker.address, cache=tmp_path) as agent:
+async def test_auto_weighs_both(worker: FakeWorker, pixels: np.ndarray, tmp_path: Path) -> None:
+    async with EdgeAgent(worker.address, connect=worker.connect, cache=tmp_path) as agent:
         assert agent.report is not None
         assert {c.runtime for c in agent.report.candidates} == {ONNX, INT8}
         assert (await agent.infer({"pixels": pixels})).outputs
-    async with EdgeAgent(worker.address, runtime=INT8, cache=tmp_path) as agent:
+    async with EdgeAgent(
+        worker.address, connect=worker.connect, runtime=INT8, cache=tmp_path
+    ) as agent:
         assert agent.report is not None
         assert {c.runtime for c in agent.report.candidates} == {INT8}
         assert agent.plan.runtime == INT8
@@ -194,15 +193,19 @@ async def test_auto_weighs_both(worker: Worker, pixels: np.ndarray, tmp_path: Pa
 
 
 async def test_what_the_cloud_leaves_is_finished_in_float(
-    int8_bundle: Bundle, vivid_spec: ModelSpec, pixels: np.ndarray, tmp_path: Path
+    worker: FakeWorker, vivid_spec: ModelSpec, pixels: np.ndarray, tmp_path: Path
 ) -> None:
-    worker = Worker([int8_bundle.folder], listen="127.0.0.1:0", device="cpu", grace_s=0.1)
-    await worker.__aenter__()
     async with EdgeAgent(
-        worker.address, split="1", codec="raw", runtime=INT8, cache=tmp_path, budget_ms=2000
+        worker.address,
+        connect=worker.connect,
+        split="1",
+        codec="raw",
+        runtime=INT8,
+        cache=tmp_path,
+        budget_ms=2000,
     ) as agent:
-        await agent.session.finish.wait()
-        await worker.__aexit__(None, None, None)
+        await agent.settled()
+        worker.cut()
         result = await agent.infer({"pixels": pixels})
     assert result.outcome is Outcome.LOCAL
     expected = expected_of(vivid_spec, pixels)

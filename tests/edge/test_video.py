@@ -7,14 +7,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 from calibrated import album, calibrated_bundle, vivid
-from splitpoint.cloud.worker import Worker
 from splitpoint.codec.fkt.video import DIFFERENCE, KEY, VideoStream
-from splitpoint.edge import EdgeAgent
+from splitpoint.edge import EdgeAgent, FakeWorker
 from splitpoint.edge.given import Given
 from splitpoint.edge.result import Outcome
 from splitpoint.partition.bundle.bundle import Bundle
 from splitpoint.partition.model_spec import ModelSpec
 from splitpoint.partition.plan.plan import Plan
+from splitpoint.proto import splitpoint_pb2 as pb
+from splitpoint.proto.frames import CheckedFrame
 
 
 @pytest.fixture(scope="module")
@@ -39,6 +40,12 @@ def kinds(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return found
 
 
+def agent_of(worker: FakeWorker, cache: Path) -> EdgeAgent:
+    return EdgeAgent(
+        worker.address, connect=worker.connect, split="1", codec="fkt-video@8", cache=cache
+    )
+
+
 def still(bundle: Bundle) -> np.ndarray:
     spec = bundle.manifest.boundaries[0].tensors[0]
     return np.random.default_rng(0).integers(0, 256, spec.shape).astype(np.uint8)
@@ -48,10 +55,7 @@ async def test_a_still_scene_costs_less_after_its_first_frame(
     bundle: Bundle, tmp_path: Path, kinds: list[int]
 ) -> None:
     pixels = still(bundle)
-    async with (
-        Worker([bundle.folder], listen="127.0.0.1:0", device="cpu") as worker,
-        EdgeAgent(worker.address, split="1", codec="fkt-video@8", cache=tmp_path) as agent,
-    ):
+    async with agent_of(FakeWorker(bundle), tmp_path) as agent:
         frames = [Given(inputs={"pixels": pixels}) for _ in range(12)]
         results = [result async for result in agent.stream(frames)]
         await agent.switch(Plan(boundary=1, codec="raw"))
@@ -68,17 +72,14 @@ async def test_a_still_scene_costs_less_after_its_first_frame(
 async def test_a_worker_that_has_forgotten_gets_a_key_frame(
     bundle: Bundle, tmp_path: Path, kinds: list[int]
 ) -> None:
-    """Its own state is thrown away between two frames, as a loss or a restart would."""
-    pixels = still(bundle)
-    async with (
-        Worker([bundle.folder], listen="127.0.0.1:0", device="cpu") as worker,
-        EdgeAgent(worker.address, split="1", codec="fkt-video@8", cache=tmp_path) as agent,
-    ):
-        for _ in range(2):
-            assert (await agent.infer({"pixels": pixels})).outcome is Outcome.ANSWERED
-        for stream in worker._service._streams:
-            stream._intake.work._video = None
-        for _ in range(2):
+    """It asks for one between two frames, as after a loss or a restart."""
+
+    async def forgets(frame: CheckedFrame) -> pb.Status:
+        return pb.KEY_FRAME if len(worker.frames) == 3 else pb.OK
+
+    pixels, worker = still(bundle), FakeWorker(bundle, script=forgets)
+    async with agent_of(worker, tmp_path) as agent:
+        for _ in range(4):
             assert (await agent.infer({"pixels": pixels})).outcome is Outcome.ANSWERED
     assert kinds == [KEY, DIFFERENCE, DIFFERENCE, KEY, DIFFERENCE]
 
@@ -87,10 +88,7 @@ async def test_a_new_stream_begins_with_a_key_frame(
     bundle: Bundle, tmp_path: Path, kinds: list[int]
 ) -> None:
     pixels = still(bundle)
-    async with (
-        Worker([bundle.folder], listen="127.0.0.1:0", device="cpu") as worker,
-        EdgeAgent(worker.address, split="1", codec="fkt-video@8", cache=tmp_path) as agent,
-    ):
+    async with agent_of(FakeWorker(bundle), tmp_path) as agent:
         assert (await agent.infer({"pixels": pixels})).outcome is Outcome.ANSWERED
         stream = agent.session.workers.stream
         assert stream is not None

@@ -17,6 +17,7 @@ from rtsp_camera import rtsp_camera
 from splitpoint.codec import Array
 from splitpoint.edge import EdgeAgent, Given
 from splitpoint.edge.errors import SourceError
+from splitpoint.edge.sources import find
 from splitpoint.edge.sources.files import FilesSource, video_frames
 from splitpoint.edge.sources.find import find_source
 from splitpoint.edge.sources.live import LiveSource
@@ -278,11 +279,10 @@ def test_a_stream_that_does_not_answer() -> None:
 async def test_frames_and_warnings_of_a_camera_tell_no_password(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    url = "rtsp://admin:p/secret@cam/s"
-    source = find_source(url)
-    assert isinstance(source, LiveSource)
     opener, _ = fake([PICTURE, None, PICTURE])
-    monkeypatch.setattr(source, "_opener", opener)
+    monkeypatch.setattr(find, "open_stream", lambda url: opener())
+    source = find_source("rtsp://admin:p/secret@cam/s")
+    assert isinstance(source, LiveSource)
     found = await some(source, 3)
     assert [given.metadata for given in found] == [f"rtsp://cam/s#{i}" for i in range(3)]
     assert "secret" not in caplog.text + "".join(str(given.error) for given in found)

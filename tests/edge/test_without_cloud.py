@@ -5,18 +5,17 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from splitpoint.cloud.worker import Worker
 from splitpoint.codec import SplitpointError
-from splitpoint.edge import AutoPlan, EdgeAgent, Given, Outcome, Result
+from splitpoint.edge import AutoPlan, EdgeAgent, FakeWorker, Given, Outcome, Result
 from splitpoint.edge.store.known_models import KnownModel, recall, remember
+from splitpoint.edge.transport.transport import Call, Transport
 from splitpoint.partition.bundle.bundle import Bundle
 from splitpoint.partition.compile.verify import relative_error
 from splitpoint.partition.errors import PlanError
@@ -35,20 +34,36 @@ def expected(small: ModelSpec, pixels: np.ndarray) -> np.ndarray:
         return small.module(torch.tensor(pixels)).numpy()
 
 
-@asynccontextmanager
-async def serving(bundle: Bundle, listen: str = "127.0.0.1:0") -> AsyncIterator[Worker]:
-    async with Worker([bundle.folder], listen=listen, device="cpu", grace_s=0.1) as worker:
-        yield worker
+def agent_of(worker: FakeWorker, cache: Path, **options: Any) -> EdgeAgent:
+    return EdgeAgent(worker.address, connect=worker.connect, cache=cache, **options)
 
 
-async def seen_once(bundle: Bundle, cache: Path, **options: Any) -> str:
-    """The address of a worker that was there once, as long as it took to fetch everything."""
-    async with (
-        serving(bundle) as worker,
-        EdgeAgent(worker.address, cache=cache, **options) as agent,
-    ):
+async def seen_once(bundle: Bundle, cache: Path, **options: Any) -> FakeWorker:
+    """A worker that is gone, and was there once, as long as it took to fetch everything."""
+    worker = FakeWorker(bundle)
+    async with agent_of(worker, cache, **options) as agent:
         await agent.settled()
-        return worker.address
+    worker.cut()
+    return worker
+
+
+class Dispatched:
+    """Calls whichever worker is at the address then."""
+
+    def __init__(self, worker: Callable[[], FakeWorker]) -> None:
+        self._worker = worker
+        self._transports: list[Transport] = []
+
+    def open(
+        self, method: str, request: bytes | None = None, timeout_s: float | None = None
+    ) -> Call:
+        worker = self._worker()
+        self._transports.append(worker.connect(worker.address, 0))
+        return self._transports[-1].open(method, request, timeout_s)
+
+    async def close(self, grace_s: float | None = None) -> None:
+        for transport in self._transports:
+            await transport.close(grace_s)
 
 
 async def answered(agent: EdgeAgent, pixels: np.ndarray) -> Result:
@@ -71,11 +86,11 @@ async def test_the_plan_is_made_when_the_worker_is_there(
     caplog: pytest.LogCaptureFixture,
     adapt: bool,
 ) -> None:
-    address = await seen_once(small_bundle, tmp_path, **ASKS)
+    worker = await seen_once(small_bundle, tmp_path, **ASKS)
     switched: list[str] = []
     caplog.clear()
     with caplog.at_level(logging.WARNING, "splitpoint"):
-        async with EdgeAgent(address, cache=tmp_path, adapt=adapt, **ASKS) as agent:
+        async with agent_of(worker, tmp_path, adapt=adapt, **ASKS) as agent:
             agent.on_switch = switched.append
             said = [record.getMessage() for record in caplog.records]
             assert len(said) == 1
@@ -87,14 +102,14 @@ async def test_the_plan_is_made_when_the_worker_is_there(
                 assert result.outcome is Outcome.LOCAL
                 assert result.why == "no worker is there"
                 assert relative_error(result.outputs["output"], expected) < 1e-4
-            async with serving(small_bundle, address):
-                result = await answered(agent, pixels)
-                assert relative_error(result.outputs["output"], expected) < 0.1
-                assert not agent.is_local
-                assert agent.report is not None
-                assert (agent.uplink_mbps is not None) == adapt
+            worker.mend()
+            result = await answered(agent, pixels)
+            assert relative_error(result.outputs["output"], expected) < 0.1
+            assert not agent.is_local
+            assert agent.report is not None
+            assert (agent.uplink_mbps is not None) == adapt
             assert agent.outcomes[Outcome.FAILED] == agent.outcomes[Outcome.EXPIRED] == 0
-    assert address in switched[0]
+    assert worker.address in switched[0]
     assert "is there" in switched[0]
 
 
@@ -107,11 +122,11 @@ async def test_a_named_split_is_finished_here_until_the_worker_is_there(
     caplog: pytest.LogCaptureFixture,
     split: str,
 ) -> None:
-    address = await seen_once(small_bundle, tmp_path, split="2", codec="raw")
-    options: dict[str, Any] = {"split": split, "cache": tmp_path}
+    worker = await seen_once(small_bundle, tmp_path, split="2", codec="raw")
+    options: dict[str, Any] = {"split": split}
     if split != "local":
         options["codec"] = "raw"
-    async with EdgeAgent(address, **options) as agent:
+    async with agent_of(worker, tmp_path, **options) as agent:
         for _ in range(3):
             result = await agent.infer({"pixels": pixels})
             assert result.outcome is Outcome.LOCAL
@@ -119,10 +134,10 @@ async def test_a_named_split_is_finished_here_until_the_worker_is_there(
             if split != "local":
                 assert result.why == ("finished on the device: the worker has not answered lately")
         if split != "local":
-            async with serving(small_bundle, address):
-                result = await answered(agent, pixels)
-                assert relative_error(result.outputs["output"], expected) < 1e-4
-                assert str(result.boundary) == split
+            worker.mend()
+            result = await answered(agent, pixels)
+            assert relative_error(result.outputs["output"], expected) < 1e-4
+            assert str(result.boundary) == split
     assert caplog.text.count("a worker is there") == (split != "local")
 
 
@@ -138,8 +153,8 @@ async def test_a_named_split_needs_the_files_that_it_runs(
     int8_bundle: Bundle, pixels: np.ndarray, tmp_path: Path, options: dict[str, Any]
 ) -> None:
     """And no others: those of another runtime were never fetched for it."""
-    address = await seen_once(int8_bundle, tmp_path, **options)
-    async with EdgeAgent(address, cache=tmp_path, **options) as agent:
+    worker = await seen_once(int8_bundle, tmp_path, **options)
+    async with agent_of(worker, tmp_path, **options) as agent:
         assert (await agent.infer({"pixels": pixels})).outcome is Outcome.LOCAL
 
 
@@ -147,7 +162,7 @@ async def test_a_stream_goes_on_from_the_device_to_the_cloud(
     small_bundle: Bundle, pixels: np.ndarray, tmp_path: Path
 ) -> None:
     """Without a word from whoever reads its results."""
-    address = await seen_once(small_bundle, tmp_path, split="1", codec="raw")
+    worker = await seen_once(small_bundle, tmp_path, split="1", codec="raw")
     enough = asyncio.Event()
 
     async def frames() -> AsyncIterator[Given]:
@@ -156,15 +171,13 @@ async def test_a_stream_goes_on_from_the_device_to_the_cloud(
             await asyncio.sleep(0.01)
 
     outcomes: list[Outcome] = []
-    async with EdgeAgent(address, split="1", codec="raw", cache=tmp_path) as agent:
-        worker = Worker([small_bundle.folder], listen=address, device="cpu", grace_s=0.1)
+    async with agent_of(worker, tmp_path, split="1", codec="raw") as agent:
         async for result in agent.stream(frames()):
             outcomes.append(result.outcome)
             if len(outcomes) == 5:
-                await worker.__aenter__()
+                worker.mend()
             if result.outcome is Outcome.ANSWERED or len(outcomes) > 5000:
                 enough.set()
-        await worker.__aexit__(None, None, None)
     assert outcomes[:5] == [Outcome.LOCAL] * 5
     assert Outcome.ANSWERED in outcomes
     assert set(outcomes) <= {Outcome.ANSWERED, Outcome.LOCAL}
@@ -173,30 +186,30 @@ async def test_a_stream_goes_on_from_the_device_to_the_cloud(
 async def test_a_local_bundle_needs_no_worker_and_no_cache(
     small_bundle: Bundle, pixels: np.ndarray, tmp_path: Path
 ) -> None:
-    async with serving(small_bundle) as worker:
-        address = worker.address
-    async with EdgeAgent(
-        address, bundle=small_bundle.folder, cache=tmp_path / "new", **ASKS
-    ) as agent:
+    worker = FakeWorker(small_bundle)
+    worker.cut()
+    async with agent_of(worker, tmp_path / "new", bundle=small_bundle.folder, **ASKS) as agent:
         assert agent.is_local
         assert (await agent.infer({"pixels": pixels})).outcome is Outcome.LOCAL
-        async with serving(small_bundle, address):
-            await answered(agent, pixels)
+        worker.mend()
+        await answered(agent, pixels)
 
 
 async def test_the_model_is_the_one_that_was_asked_for(
     small_bundle: Bundle, pixels: np.ndarray, tmp_path: Path
 ) -> None:
     """By its own name, too, where it was the worker's only one."""
-    address = await seen_once(small_bundle, tmp_path, split="local")
-    async with EdgeAgent(address, model="small", split="local", cache=tmp_path) as agent:
+    worker = await seen_once(small_bundle, tmp_path, split="local")
+    another = FakeWorker(small_bundle, address="another:7070")
+    another.cut()
+    async with agent_of(worker, tmp_path, model="small", split="local") as agent:
         assert agent.digest == small_bundle.digest
         assert (await agent.infer({"pixels": pixels})).outcome is Outcome.LOCAL
     with pytest.raises(UnreachableError, match=r"the cache has no model 'other'"):
-        async with EdgeAgent(address, model="other", split="local", cache=tmp_path):
+        async with agent_of(worker, tmp_path, model="other", split="local"):
             pass
     with pytest.raises(UnreachableError, match=r"the cache has no model of it") as caught:
-        async with EdgeAgent("127.0.0.1:1", split="local", cache=tmp_path):
+        async with agent_of(another, tmp_path, split="local"):
             pass
     assert "splitpoint serve" in caught.value.remedy
 
@@ -206,7 +219,7 @@ async def test_the_model_is_the_one_that_was_asked_for(
 async def test_a_model_that_is_here_in_part_is_named_with_what_is_missing(
     small_bundle: Bundle, tmp_path: Path, harm: str, split: str
 ) -> None:
-    address = await seen_once(small_bundle, tmp_path, **ASKS)
+    worker = await seen_once(small_bundle, tmp_path, **ASKS)
     path = tmp_path / small_bundle.digest / small_bundle.manifest.segments[2].weights
     if harm == "missing":
         path.unlink()
@@ -215,7 +228,7 @@ async def test_a_model_that_is_here_in_part_is_named_with_what_is_missing(
         data[-1] ^= 1
         path.write_bytes(data)
     with pytest.raises(UnreachableError) as caught:
-        async with EdgeAgent(address, split=split, cache=tmp_path):
+        async with agent_of(worker, tmp_path, split=split):
             pass
     assert "no worker answers" in caught.value.what
     assert "splitpoint serve" in caught.value.remedy
@@ -242,9 +255,9 @@ async def test_what_the_user_forbids_is_not_done_without_a_worker_either(
     error: type[SplitpointError],
     words: str,
 ) -> None:
-    address = await seen_once(small_bundle, tmp_path)
+    worker = await seen_once(small_bundle, tmp_path)
     with pytest.raises(error, match=words):
-        async with EdgeAgent(address, cache=tmp_path, **options):
+        async with agent_of(worker, tmp_path, **options):
             pass
 
 
@@ -256,11 +269,14 @@ async def test_a_worker_with_another_model_leaves_the_device_alone(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """It was updated while the device was off: frames go on here, and the log says why."""
-    address = await seen_once(small_bundle, tmp_path)
-    async with (
-        EdgeAgent(address, cache=tmp_path) as agent,
-        serving(int8_bundle, address),
-    ):
+    worker, updated = await seen_once(small_bundle, tmp_path), FakeWorker(int8_bundle)
+    is_updated = False
+
+    def connect(server: str, max_message_bytes: int) -> Transport:
+        return Dispatched(lambda: updated if is_updated else worker)
+
+    async with EdgeAgent(worker.address, connect=connect, cache=tmp_path) as agent:
+        is_updated = True
         for _ in range(1000):
             assert (await agent.infer({"pixels": pixels})).outcome is Outcome.LOCAL
             if "refuses" in caplog.text:
