@@ -7,7 +7,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 ROOMS := codec partition proto edge cloud cli
 LINKS := $(VENV)/checkout
 
-.PHONY: help demo test test-all coverage test-aarch64 test-ray lint proto clean
+.PHONY: help demo test test-all coverage test-aarch64 test-ray lint docs proto clean
 
 help:
 	@echo "make demo   environment, install, and a real model split over an emulated LTE link"
@@ -17,6 +17,7 @@ help:
 	@echo "make test-aarch64  the edge as emulated 64-bit Arm code, against x86; installs an emulator"
 	@echo "make test-ray  two replicas on Ray under load; installs Ray"
 	@echo "make lint   ruff and mypy alone"
+	@echo "make docs   the site, as build/site/index.html"
 	@echo "make proto  generate proto/*_pb2* again after a change of splitpoint.proto"
 	@echo "make clean  remove the environment and everything built"
 
@@ -64,6 +65,10 @@ lint: $(VENV)/.dev
 	$(BIN)/ruff format --check .
 	MYPYPATH=$(LINKS) $(BIN)/mypy -p splitpoint.codec -p splitpoint.partition -p splitpoint.proto \
 		-p splitpoint.edge -p splitpoint.cloud -p splitpoint.cli
+
+# Links between pages, headings and names of the reference are checked.
+docs: $(VENV)/.dev
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet
 
 # The virtual path makes the generated code import `splitpoint.proto` as it is installed.
 proto: $(VENV)/.dev
