@@ -89,13 +89,6 @@ def test_the_drawing_is_up_to_date() -> None:
     subprocess.run([sys.executable, rooms.__file__, "--check"], check=True)
 
 
-def test_readme_shows_every_folder() -> None:
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    for folder in (*rooms.ROOMS, "tests", "benchmarks", "deploy", "docs"):
-        assert re.search(rf"^{folder}/\s", readme, re.MULTILINE), folder
-        assert (ROOT / folder).is_dir()
-
-
 BLOCK = """
 import sys
 class Blocker:
