@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,9 @@ from splitpoint.cli.app import app
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "docs"))
 import rooms  # noqa: E402
+from site_graph import svg_of  # noqa: E402
 
+GRAPH = re.compile(r"^```mermaid\n(graph TD\n.*?)^```$", re.MULTILINE | re.DOTALL)
 ROOT_ERROR = "SplitpointError"
 
 
@@ -29,11 +32,11 @@ def on_config(config: Any) -> Any:
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
-    """Puts the commands and the errors where a page asks for them."""
+    """Puts commands, errors and drawings where a page asks for them."""
     for mark, drawn in (("<!-- commands -->", commands), ("<!-- errors -->", errors)):
         if mark in markdown:
             markdown = markdown.replace(mark, drawn())
-    return markdown
+    return GRAPH.sub(lambda match: svg_of(match[1]), markdown)
 
 
 def commands() -> str:
