@@ -41,9 +41,14 @@ def key() -> str:
     return found.hexdigest()[:16]
 
 
-def built(name: str, compiles: Callable[[Path], Bundle]) -> Bundle:
-    """The bundle called `name`, which `compiles` writes to a path where it is not there yet."""
+def built(name: str, compiles: Callable[[Path], Bundle], source: str = "") -> Bundle:
+    """The bundle called `name`, which `compiles` writes to a path where it is not there yet.
+
+    `source` is the file that gives its model, where that is a file of tests.
+    """
     folder = FOLDER / key()
+    if source:
+        folder /= hashlib.sha256(Path(source).read_bytes()).hexdigest()[:16]
     folder.mkdir(parents=True, exist_ok=True)
     target = folder / f"{name}.split"
     with FileLock(folder / f"{name}.lock"):

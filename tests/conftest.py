@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 import torch
 from built import built
-from calibrated import album, vivid
+from calibrated import album, calibrated_bundle, vivid
+from command import Command
 from hypothesis import settings
 from splitpoint.partition.bundle.bundle import Bundle
 from splitpoint.partition.calibrate.inputs import Calibration
@@ -21,7 +22,7 @@ from splitpoint.partition.picture import PictureInput
 
 # Deadlines of examples would depend on what else the machine does.
 settings.register_profile("quick", deadline=None, max_examples=30)
-settings.register_profile("thorough", deadline=None)
+settings.register_profile("thorough", deadline=None, max_examples=200)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "quick"))
 
 LONG = ("test_benchmarks.py", "test_readme.py", "test_cli.py", "test_compile.py")
@@ -98,6 +99,12 @@ def vivid_spec(small: ModelSpec, album_folder: Path) -> ModelSpec:
 
 
 @pytest.fixture(scope="session")
+def vivid_bundle(vivid_spec: ModelSpec, album_folder: Path) -> Bundle:
+    """Calibrated."""
+    return built("vivid", lambda path: calibrated_bundle(vivid_spec, album_folder, path))
+
+
+@pytest.fixture(scope="session")
 def int8_bundle(vivid_spec: ModelSpec, album_folder: Path) -> Bundle:
     """Calibrated, with INT8 segments."""
     calibration = Calibration(source=str(album_folder), int8=True)
@@ -127,6 +134,12 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in ("coffee", "chelsea", "rocket"):
         Image.fromarray(getattr(skimage.data, name)()).save(folder / f"{name}.png")
     return folder
+
+
+@pytest.fixture
+def command(capsys: pytest.CaptureFixture[str]) -> Command:
+    """`splitpoint`, in this process."""
+    return Command(capsys)
 
 
 @pytest.fixture

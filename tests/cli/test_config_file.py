@@ -8,9 +8,9 @@ import re
 from pathlib import Path
 
 import pytest
+from command import Command
 from PIL import Image
 from splitpoint.cli.commands.run import run
-from splitpoint.cli.main import main
 from splitpoint.cli.shell.config_file import ConfigError, load_config
 from splitpoint.partition.bundle.bundle import Bundle
 
@@ -91,10 +91,7 @@ def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
 
 
 def test_the_command_line_overrides_the_file(
-    small_bundle: Bundle,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    command: Command, small_bundle: Bundle, tmp_path: Path
 ) -> None:
     for name in ("a", "b"):
         Image.new("RGB", (40, 40)).save(tmp_path / f"{name}.png")
@@ -108,23 +105,17 @@ def test_the_command_line_overrides_the_file(
         (["--repeat", "2"], 2, "a.png"),
         (["--source", str(tmp_path / "b.png")], 3, "b.png"),
     ):
-        monkeypatch.setattr("sys.argv", ["splitpoint", "run", *config, *more])
-        with pytest.raises(SystemExit) as caught:
-            main()
-        assert caught.value.code == 0
-        *lines, last = capsys.readouterr().out.splitlines()
+        done = command("run", *config, *more)
+        assert done.returncode == 0
+        *lines, last = done.stdout.splitlines()
         assert json.loads(last)["summary"]["frames"] == frames == len(lines)
         assert json.loads(lines[0])["source"] == str(tmp_path / name)
 
 
-def test_mistakes_end_the_command_in_one_line(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_mistakes_end_the_command_in_one_line(command: Command, tmp_path: Path) -> None:
     (tmp_path / "agent.toml").write_text("sauce = 1")
-    monkeypatch.setattr("sys.argv", ["splitpoint", "run", "--config", str(tmp_path / "agent.toml")])
-    with pytest.raises(SystemExit) as caught:
-        main()
-    assert caught.value.code == 1
-    (line,) = capsys.readouterr().err.splitlines()
+    done = command("run", "--config", tmp_path / "agent.toml")
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
     assert line.startswith("error: ")
     assert "did you mean source?" in line

@@ -6,14 +6,13 @@ import dataclasses
 import json
 import math
 import shutil
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
+from command import Command
 from processes import splitpoint
 from split_tables import codec_time, level, profile_of
-from splitpoint.cli.main import main
 from splitpoint.partition.bundle.bundle import Bundle, open_bundle, write_manifest
 from splitpoint.partition.profile.profile import Profile
 
@@ -83,23 +82,15 @@ def files(bundle: Bundle, tmp_path: Path) -> dict[str, Path]:
 
 
 @pytest.fixture
-def plan(
-    files: dict[str, Path], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Plan:
+def plan(command: Command, files: dict[str, Path]) -> Plan:
     """Runs the command in this process: exit code, stdout, stderr."""
 
     def run(*options: str, link: str = LINK, edges: Sequence[Path] = ()) -> tuple[int, str, str]:
-        arguments = ["splitpoint", "plan", str(files["bundle"]), "--cloud", str(files["cloud"])]
+        arguments = ["plan", files["bundle"], "--cloud", files["cloud"]]
         for path in edges or [files["edge"]]:
-            arguments += ["--edge", str(path)]
-        monkeypatch.setattr(sys, "argv", [*arguments, "--link", link, *options])
-        try:
-            main()
-            code = 0
-        except SystemExit as ended:
-            code = ended.code if isinstance(ended.code, int) else int(ended.code is not None)
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
+            arguments += ["--edge", path]
+        done = command(*arguments, "--link", link, *options)
+        return done.returncode, done.stdout, done.stderr
 
     return run
 
@@ -192,14 +183,10 @@ def test_as_a_process(files: dict[str, Path]) -> None:
     )  # fmt: skip
     assert (done.returncode, done.stderr) == (0, "")
     assert json.loads(done.stdout)["chosen"]["boundary"] == 0
-    done = splitpoint(
-        "plan", str(files["bundle"]), "--edge", str(files["edge"]), "--cloud",
-        str(files["cloud"]), "--link", "pigeon",
-    )  # fmt: skip
-    assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr.startswith("error: unknown link 'pigeon'")
-    assert len(done.stderr.splitlines()) == 1
-    assert splitpoint("plan", str(files["bundle"])).returncode == 2
+
+
+def test_a_plan_of_nothing_is_wrong_usage(command: Command, files: dict[str, Path]) -> None:
+    assert command("plan", files["bundle"]).returncode == 2
 
 
 def test_conditions_change_the_choice(plan: Plan) -> None:

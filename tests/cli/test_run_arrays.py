@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from splitpoint.cli.main import main
+from built import built
+from command import Command
 from splitpoint.partition.bundle.bundle import Bundle
 from splitpoint.partition.compile.compile import compile_model
 from splitpoint.partition.model_spec import ModelSpec
@@ -36,19 +36,15 @@ def words() -> Words:
 
 
 @pytest.fixture(scope="module")
-def bundle(words: Words, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+def bundle(words: Words) -> Bundle:
     spec = ModelSpec(
         source="words", module=words, args=(torch.zeros(3, 6, dtype=torch.int64), torch.ones(3, 6))
     )
-    return compile_model(spec, tmp_path_factory.mktemp("bundles") / "w.split", boundaries=3)
+    return built("words", lambda path: compile_model(spec, path, boundaries=3), __file__)
 
 
 def test_run_takes_what_calibrate_takes(
-    words: Words,
-    bundle: Bundle,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    command: Command, words: Words, bundle: Bundle, tmp_path: Path
 ) -> None:
     rng = np.random.default_rng(0)
     folder, outputs = tmp_path / "in", tmp_path / "out"
@@ -59,11 +55,9 @@ def test_run_takes_what_calibrate_takes(
     np.savez(folder / "3.npz", ids=given[0][0].astype(np.int32), mask=given[0][1])
     arguments = ["run", "--bundle", bundle.folder, "--split", "local", "--source", folder]
     arguments += ["--json", "--save-outputs", outputs, "--energy", "none"]
-    monkeypatch.setattr(sys, "argv", ["splitpoint", *map(str, arguments)])
-    with pytest.raises(SystemExit) as caught:
-        main()
-    assert caught.value.code in (0, None)
-    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    done = command(*arguments)
+    assert done.returncode == 0
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
     assert [line["outcome"] == "failed" for line in lines[:-1]] == [False, False, False, True]
     assert lines[-1]["summary"]["frames"] == 4
     assert "3.npz: tensor 'ids' is int32, expected int64" in lines[3]["error"]

@@ -1,4 +1,4 @@
-"""`certs`, `serve` and `run` together, as processes; and mistakes, each told in one line."""
+"""`certs`, `serve` and `run` together; and mistakes, each told in one line."""
 
 from __future__ import annotations
 
@@ -10,32 +10,22 @@ from pathlib import Path
 
 import pytest
 import typer
+from command import Command
 from PIL import Image
-from processes import background, splitpoint
+from processes import background
 from splitpoint.cli.app import app
-from splitpoint.cli.main import main
 from splitpoint.partition.bundle.bundle import Bundle
 
 ROOT = Path(__file__).parents[2]
 
 
-def said_by(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *arguments: object
-) -> tuple[int, list[str]]:
-    """The exit code and the lines on stderr."""
-    monkeypatch.setattr("sys.argv", ["splitpoint", *map(str, arguments)])
-    with pytest.raises(SystemExit) as caught:
-        main()
-    return int(caught.value.code or 0), capsys.readouterr().err.splitlines()
-
-
 def test_from_certificates_to_answers(
-    small_bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    command: Command, small_bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The options that `certs` prints are those that work."""
     Image.new("RGB", (40, 40)).save(tmp_path / "a.png")
     out = tmp_path / "certs"
-    done = splitpoint("certs", "--out", str(out), "--server", "localhost,127.0.0.1",
+    done = command("certs", "--out", str(out), "--server", "localhost,127.0.0.1",
                       "--device", "cam", "--device", "gate")  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert "tests and small fleets" in done.stderr
@@ -54,30 +44,25 @@ def test_from_certificates_to_answers(
         server = ["--server", f"localhost:{address.rpartition(':')[2]}"]
         token = ["--token-file", str(tmp_path / "token")]
         for options in (shlex.split(lines["cam"]), [*shlex.split(lines["gate"]), *token]):
-            done = splitpoint(*run, *server, *options)
+            done = command(*run, *server, *options)
             assert done.returncode == 0, done.stderr
             frame, summary = map(json.loads, done.stdout.splitlines())
             assert frame["outcome"] == "answered"
             assert summary["summary"]["outcomes"]["answered"] == 1
-        done = splitpoint(*run, *server, *shlex.split(lines["gate"]))
+        done = command(*run, *server, *shlex.split(lines["gate"]))
         assert done.returncode == 1
         (line,) = done.stderr.splitlines()
         assert "a token is needed" in line
         monkeypatch.setenv("SPLITPOINT_TOKEN", "wrong")
-        done = splitpoint(*run, *server, *shlex.split(lines["gate"]))
+        done = command(*run, *server, *shlex.split(lines["gate"]))
         assert done.returncode == 1
         (line,) = done.stderr.splitlines()
         assert "the token is none of this worker's" in line
         monkeypatch.setenv("SPLITPOINT_TOKEN", "secret")
-        assert splitpoint(*run, *server, *shlex.split(lines["gate"])).returncode == 0
+        assert command(*run, *server, *shlex.split(lines["gate"])).returncode == 0
 
 
-def test_mistakes_of_serve(
-    small_bundle: Bundle,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+def test_mistakes_of_serve(command: Command, small_bundle: Bundle, tmp_path: Path) -> None:
     (tmp_path / "tokens.toml").write_text("[a]\nmax_stream = 1\n")
     for options, words in (
         (["--listen", "0.0.0.0:0"], "--insecure"),
@@ -86,16 +71,14 @@ def test_mistakes_of_serve(
         (["--client-ca", tmp_path / "a.pem"], "--client-ca without --tls-cert"),
         (["--tokens", tmp_path / "tokens.toml"], "did you mean max_streams?"),
     ):
-        code, lines = said_by(monkeypatch, capsys, "serve", small_bundle.folder, *options)
-        assert code == 1
-        (line,) = lines
+        done = command("serve", small_bundle.folder, *options)
+        assert done.returncode == 1
+        (line,) = done.stderr.splitlines()
         assert line.startswith("error: ")
         assert words in line
 
 
-def test_mistakes_of_run(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_mistakes_of_run(command: Command, tmp_path: Path) -> None:
     Image.new("RGB", (40, 40)).save(tmp_path / "a.png")
     (tmp_path / "token").write_text("secret")
     path = tmp_path / "a.pem"
@@ -105,22 +88,21 @@ def test_mistakes_of_run(
         (["--token-file", tmp_path / "nothing"], "cannot read"),
         (["--token-file", tmp_path / "token"], "without TLS"),
     ):
-        code, lines = said_by(
-            monkeypatch, capsys,
-            *("run", "--server", "192.0.2.1:7070", "--source", tmp_path / "a.png", *options),
-        )  # fmt: skip
-        assert code == 1
-        (line,) = lines
+        done = command(
+            "run", "--server", "192.0.2.1:7070", "--source", tmp_path / "a.png", *options
+        )
+        assert done.returncode == 1
+        (line,) = done.stderr.splitlines()
         assert words in line
         assert "secret" not in line
 
 
-def test_mistakes_of_certs(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    code, lines = said_by(monkeypatch, capsys, "certs", "--out", tmp_path / "new")
-    assert code == 1
-    assert lines == ["error: no certificate to make: give --server NAME or --device NAME"]
+def test_mistakes_of_certs(command: Command, tmp_path: Path) -> None:
+    done = command("certs", "--out", tmp_path / "new")
+    assert done.returncode == 1
+    assert done.stderr.splitlines() == [
+        "error: no certificate to make: give --server NAME or --device NAME"
+    ]
     assert not (tmp_path / "new").exists()
 
 

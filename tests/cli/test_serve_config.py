@@ -13,9 +13,9 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from command import Command
 from processes import MAIN
 from splitpoint.cli.commands.serve import serve
-from splitpoint.cli.main import main
 from splitpoint.cli.shell.config_file import ConfigError, load_config
 from splitpoint.cli.shell.log_lines import JsonLine, LogFormatError, setup_log_lines
 from splitpoint.partition.bundle.bundle import Bundle
@@ -74,21 +74,13 @@ def test_mistakes(tmp_path: Path, text: str, words: str) -> None:
     ],
 )
 def test_mistakes_end_the_command_in_one_line(
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    text: str,
-    arguments: list[str],
-    words: str,
+    command: Command, tmp_path: Path, text: str, arguments: list[str], words: str
 ) -> None:
-    monkeypatch.chdir(tmp_path)
-    Path("worker.toml").write_text(text)
-    command = ["splitpoint", "serve", *arguments, "--config", "worker.toml"]
-    monkeypatch.setattr("sys.argv", [*command, "--listen", "127.0.0.1:0"])
-    with pytest.raises(SystemExit) as caught:
-        main()
-    assert caught.value.code == 1
-    (line,) = capsys.readouterr().err.splitlines()
+    (tmp_path / "worker.toml").write_text(text)
+    config = ["--config", "worker.toml", "--listen", "127.0.0.1:0"]
+    done = command("serve", *arguments, *config, cwd=tmp_path)
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
     assert line.startswith("error: ")
     assert words in line
 

@@ -8,7 +8,7 @@ import tracemalloc
 import numpy as np
 import pytest
 import zstandard
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from splitpoint.codec import CodecError
 from splitpoint.codec.simple.entropy import compress, compressed_bound, decompress_exactly
@@ -155,7 +155,6 @@ def test_decompressor_works_after_errors():
         assert decompress_exactly(compress(DATA), 5000) == DATA
 
 
-@settings(deadline=None, max_examples=50)
 @given(st.binary(min_size=1, max_size=3000), st.integers(1, 50))
 def test_roundtrip(data, repeats):
     data *= repeats

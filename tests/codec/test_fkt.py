@@ -22,7 +22,7 @@ from fkt_tables import (
     spec_of,
     table_of,
 )
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from splitpoint.codec import (
     NO_TABLES,
@@ -125,7 +125,6 @@ def specs(draw: st.DrawFn) -> TensorSpec:
     return spec_of(shape, draw(st.integers(0, len(shape) - 1)))
 
 
-@settings(deadline=None, max_examples=60)
 @given(
     spec=specs(),
     batch=st.integers(1, 3),

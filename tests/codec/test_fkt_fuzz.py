@@ -79,6 +79,7 @@ def mutated(rng: random.Random, payloads: list[bytes]) -> bytes:
     return bytes(data)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("spec", "level", "batch", "count"),
     [

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy.fft import dctn
 from splitpoint.codec import Array, TensorSpec
@@ -146,7 +146,6 @@ def specs(draw: st.DrawFn) -> TensorSpec:
     return spec_of(shape, draw(st.integers(0, len(shape) - 1)))
 
 
-@settings(deadline=None, max_examples=150)
 @given(specs(), st.integers(1, 3))
 def test_any_shape_comes_back_from_its_coefficients(spec: TensorSpec, batch: int) -> None:
     grid, array = Grid.of(spec), noise(spec.shape_at(batch))
@@ -155,7 +154,6 @@ def test_any_shape_comes_back_from_its_coefficients(spec: TensorSpec, batch: int
     assert grid.frequencies().shape == (grid.positions,)
 
 
-@settings(deadline=None, max_examples=60)
 @given(specs())
 def test_memory_order_does_not_change_rows(spec: TensorSpec) -> None:
     grid, array = Grid.of(spec), noise(spec.shape_at(2))

@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from splitpoint.codec import (
@@ -126,7 +126,6 @@ def test_encode_checks_the_array(name):
             codec_named(name).encode(array, spec)
 
 
-@settings(deadline=None, max_examples=60)
 @given(specs(), st.integers(1, 3), st.sampled_from(FLOAT_CODECS), st.integers(0, 99))
 def test_samples_do_not_touch_each_other(spec, batch, name, seed):
     """A batch decodes to what its samples decode to alone."""
@@ -139,7 +138,6 @@ def test_samples_do_not_touch_each_other(spec, batch, name, seed):
     np.testing.assert_array_equal(together, np.concatenate(alone, axis=spec.batch_dim))
 
 
-@settings(deadline=None, max_examples=60)
 @given(specs(), st.integers(1, 3), st.sampled_from(FLOAT_CODECS), st.integers(0, 99))
 def test_memory_order_does_not_matter(spec, batch, name, seed):
     codec, array = codec_named(name), values_of("normal", seed, spec.shape_at(batch))
@@ -148,7 +146,6 @@ def test_memory_order_does_not_matter(spec, batch, name, seed):
     assert codec.encode(np.flip(np.flip(array).copy()), spec) == payload
 
 
-@settings(deadline=None, max_examples=60)
 @given(specs(), st.integers(1, 3), st.sampled_from(FLOAT_CODECS), st.integers(0, 2**32 - 1))
 def test_no_payload_exceeds_its_bound(spec, batch, name, seed):
     """Random bits do not compress: the worst case of the entropy stage."""
@@ -195,7 +192,6 @@ def test_codecs_are_safe_to_share_between_threads(name):
 # --- raw ---
 
 
-@settings(deadline=None, max_examples=150)
 @given(st.sampled_from(list(DTYPES)).flatmap(specs), st.integers(1, 3), st.integers(0, 2**32 - 1))
 def test_raw_is_bit_exact(spec, batch, seed):
     """Random bits make every NaN, infinity and denormal."""
@@ -231,7 +227,6 @@ def test_raw_refuses_bytes_that_are_no_booleans(byte):
 # --- fp16 ---
 
 
-@settings(deadline=None, max_examples=150)
 @given(specs(), st.integers(1, 3), st.data())
 def test_fp16_is_within_half_precision(spec, batch, data):
     elements = st.floats(width=32) | st.floats(-70000, 70000, width=32)
@@ -309,7 +304,6 @@ def test_channel_axis(shape, batch_dim, axis):
     assert channel_axis(spec_of(shape, batch_dim)) == axis
 
 
-@settings(deadline=None, max_examples=250)
 @given(
     specs(),
     st.integers(1, 3),
@@ -328,7 +322,6 @@ def test_affine_error_is_half_a_step(spec, batch, name, kind, seed):
     assert_within_half_a_step(codec_named(name), array, spec, batch)
 
 
-@settings(deadline=None, max_examples=150)
 @given(
     hnp.arrays(
         np.float32,

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 from splitpoint.codec import Array, CodecError
 from splitpoint.codec.fkt.rans import TOTAL, RansDecoder, SymbolTable, rans_encode
@@ -76,7 +76,6 @@ messages: dict[str, Any] = {
 }
 
 
-@settings(deadline=None, max_examples=200)
 @given(**messages)
 @example(seed=0, steps=0, lanes=1, contexts=1, skew=1.0, bits=0)
 @example(seed=0, steps=0, lanes=1, contexts=1, skew=1.0, bits=17)
@@ -93,15 +92,18 @@ def test_what_goes_in_comes_out(
     assert raw.dtype == np.uint8
 
 
-@settings(deadline=None, max_examples=150)
 @given(**messages)
 def test_size_is_that_of_the_information(
     seed: int, steps: int, lanes: int, contexts: int, skew: float, bits: int
 ) -> None:
-    """A lane costs 32 bits at most, and 2 where there are enough raw bits to fill all."""
+    """A lane costs 32 bits at most, and 2 or so where there are enough raw bits to fill all.
+
+    What one wastes then is exponentially distributed, with 1.4 bits on average: 24 for all together
+    are never reached by chance.
+    """
     message = Message(seed, steps, lanes, contexts=contexts, skew=skew, bits=bits)
     information = float(np.log2(TOTAL / message.widths).sum())
-    most = information + 0.02 * len(message.symbols) + bits + 8
+    most = information + 0.02 * len(message.symbols) + bits + 24
     most += 2 * lanes if bits >= 31 * lanes else 32 * lanes
     assert len(message.payload) * 8 <= most
 
@@ -127,7 +129,6 @@ def test_certain_symbols_cost_nothing() -> None:
     assert rans_encode(np.zeros((500, 8), np.uint32), widths, bits) == few
 
 
-@settings(deadline=None, max_examples=60)
 @given(seed=st.integers(0, 2**32 - 1), count=st.integers(1, 6), lanes=st.integers(1, 40))
 def test_samples_side_by_side_are_those_one_by_one(seed: int, count: int, lanes: int) -> None:
     """Payloads of different lengths, with different numbers of raw bits."""

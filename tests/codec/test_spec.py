@@ -5,7 +5,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from splitpoint.codec import (
     DTYPE_NUMBERS,
@@ -82,7 +82,6 @@ def test_bad_specs_are_refused(change, complaint):
     assert complaint in str(caught.value)
 
 
-@settings(deadline=None)
 @given(specs(), st.integers(1, 16))
 def test_batch_of_undoes_shape_at(spec, batch):
     shape = spec.shape_at(batch)
@@ -93,7 +92,6 @@ def test_batch_of_undoes_shape_at(spec, batch):
     assert spec.batch_of(shape) == spec.batch_of(list(shape)) == batch
 
 
-@settings(deadline=None)
 @given(st.data())
 def test_batch_of_takes_only_multiples_of_the_factor(data):
     extents = st.integers(1, 4)
@@ -176,7 +174,6 @@ def test_is_picture(shape, batch_dim, dtype, picture):
     assert spec_of(shape, batch_dim, dtype).is_picture is picture
 
 
-@settings(deadline=None)
 @given(specs())
 def test_json_roundtrip(spec):
     assert TensorSpec.from_json(json.loads(json.dumps(spec.to_json()))) == spec

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from splitpoint.codec import Array
 from splitpoint.codec.fkt.bits import bits_of, numbers_of
@@ -121,7 +121,6 @@ def test_zeros_need_no_bits() -> None:
 # --- the model ---
 
 
-@settings(deadline=None, max_examples=20)
 @given(st.integers(0, 99), st.integers(1, CLASSES))
 def test_every_context_adds_up(seed: int, classes: int) -> None:
     model = SymbolModel(frequencies(seed, classes=classes))
@@ -163,7 +162,6 @@ def drawn(seed: int, count: int) -> tuple[SymbolModel, Array, Array]:
     return SymbolModel(rows), classes, symbols
 
 
-@settings(deadline=None, max_examples=60)
 @given(st.integers(0, 999), st.integers(0, 200))
 def test_every_coefficient_has_one_place(seed: int, count: int) -> None:
     model, classes, symbols = drawn(seed, count)
@@ -182,7 +180,6 @@ def test_every_coefficient_has_one_place(seed: int, count: int) -> None:
     np.testing.assert_array_equal(contexts, model.nonzero + classes[nonzero].astype(np.int64))
 
 
-@settings(deadline=None, max_examples=30)
 @given(st.integers(0, 999), st.integers(0, 200))
 def test_no_symbol_of_a_plan_is_impossible(seed: int, count: int) -> None:
     model, classes, symbols = drawn(seed, count)

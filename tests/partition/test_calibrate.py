@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from calibrated import SCENES, album, calibrated_bundle, pixels_of, vivid
+from built import built
+from calibrated import SCENES, pixels_of
 from splitpoint.codec import NO_TABLES, Array, CodecError, CodecSet, codec_of_tensor, codecs_for
 from splitpoint.codec.fkt.table import FktTable
 from splitpoint.partition.bundle.bundle import Boundary, Bundle, open_bundle
@@ -57,19 +58,19 @@ def two_tensors_spec() -> ModelSpec:
     return ModelSpec(source="two", module=TwoTensors(), args=args)
 
 
-@pytest.fixture(scope="module")
-def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return album(tmp_path_factory.mktemp("calibration") / "album")
+@pytest.fixture
+def pictures(album_folder: Path) -> Path:
+    return album_folder
 
 
-@pytest.fixture(scope="module")
-def spec(small: ModelSpec, pictures: Path) -> ModelSpec:
-    return vivid(small, pictures)
+@pytest.fixture
+def spec(vivid_spec: ModelSpec) -> ModelSpec:
+    return vivid_spec
 
 
-@pytest.fixture(scope="module")
-def bundle(spec: ModelSpec, pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    return calibrated_bundle(spec, pictures, tmp_path_factory.mktemp("bundles") / "v.split")
+@pytest.fixture
+def bundle(vivid_bundle: Bundle) -> Bundle:
+    return vivid_bundle
 
 
 @pytest.fixture(scope="module")
@@ -87,12 +88,12 @@ def arrays(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def two_tensors(arrays: Path, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    return compile_model(
-        two_tensors_spec(),
-        tmp_path_factory.mktemp("bundles") / "two.split",
-        boundaries=20,
-        calibration=Calibration(source=str(arrays)),
+def two_tensors(arrays: Path) -> Bundle:
+    spec, calibration = two_tensors_spec(), Calibration(source=str(arrays))
+    return built(
+        "two",
+        lambda path: compile_model(spec, path, boundaries=20, calibration=calibration),
+        __file__,
     )
 
 
@@ -308,6 +309,7 @@ def test_the_finest_level_keeps_the_answers(
         assert losses[-1] < losses[0]
 
 
+@pytest.mark.slow
 def test_every_input_is_judged_with_tables_made_without_it(
     spec: ModelSpec, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -348,8 +350,12 @@ class Again:
 
 @pytest.fixture(scope="module")
 def again(
-    bundle: Bundle, spec: ModelSpec, pictures: Path, tmp_path_factory: pytest.TempPathFactory
+    vivid_bundle: Bundle,
+    vivid_spec: ModelSpec,
+    album_folder: Path,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> Again:
+    bundle, spec, pictures = vivid_bundle, vivid_spec, album_folder
     with torch.inference_mode():
         answers = spec.module(torch.tensor(pixels_of(spec, pictures))).argmax(-1).tolist()
     said: list[tuple[str, int, int]] = []

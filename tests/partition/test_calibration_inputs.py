@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import sys
 import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -13,8 +12,8 @@ import numpy as np
 import psutil
 import pytest
 from calibrated import album
+from command import Command
 from split_tables import manifest_of
-from splitpoint.cli.main import main
 from splitpoint.codec import SplitpointError, TensorSpec
 from splitpoint.partition.bundle.bundle import Boundary, Bundle, Manifest
 from splitpoint.partition.calibrate.calibrate import MAX_INPUTS, MIN_INPUTS
@@ -340,15 +339,10 @@ def test_labels_that_cannot_be_read(folder: Path) -> None:
 # The command
 
 
-def test_labels_without_inputs_are_wrong_usage(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_labels_without_inputs_are_wrong_usage(command: Command, tmp_path: Path) -> None:
     labels, out = tmp_path / "labels.txt", tmp_path / "x.split"
     labels.write_text("a.png 1\n")
-    arguments = ["compile", "efficientnet-lite0", "--out", str(out), "--labels", str(labels)]
-    monkeypatch.setattr(sys, "argv", ["splitpoint", *arguments])
-    with pytest.raises(SystemExit) as caught:
-        main()
-    assert caught.value.code == 2
-    assert "--calibrate" in capsys.readouterr().err
+    done = command("compile", "efficientnet-lite0", "--out", out, "--labels", labels)
+    assert done.returncode == 2
+    assert "--calibrate" in done.stderr
     assert not out.exists()

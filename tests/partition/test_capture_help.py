@@ -390,6 +390,7 @@ def test_the_search_for_the_place_writes_nothing() -> None:
     assert not seen
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sample", [torch.randn(1, 8), torch.zeros(1, 8)])
 def test_one_sample_is_enough(sample: torch.Tensor, tmp_path: Path) -> None:
     manifest = compile_model(
@@ -398,6 +399,7 @@ def test_one_sample_is_enough(sample: torch.Tensor, tmp_path: Path) -> None:
     assert manifest.boundaries[0].tensors[0].shape == (1, 8)
 
 
+@pytest.mark.slow
 def test_random_layers_that_draw_nothing_pass(tmp_path: Path) -> None:
     layers = torch.nn.Sequential(
         torch.nn.Dropout(0.5),
@@ -431,6 +433,7 @@ class Exported(torch.nn.Module):
         return x * 2 if torch.compiler.is_exporting() else x
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("module", "cause"),
     [

@@ -218,6 +218,7 @@ def test_growing_exclusions_do_not_weigh_again(
     ]
 
 
+@pytest.mark.slow
 def test_lite0_is_cut_at_its_narrow_places(lite0: ModelSpec) -> None:
     graph = capture(lite0.module, lite0.args, name_prefix=lite0.layer_prefix).graph
     chosen = choose_cuts(graph)

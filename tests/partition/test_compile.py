@@ -94,6 +94,7 @@ def small_transformer() -> ModelSpec:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["resnet18", "vit"])
 def test_torchvision(name: str, tmp_path: Path) -> None:
     spec = small_transformer() if name == "vit" else load_model(f"torchvision:{name}", "none")
@@ -179,6 +180,7 @@ def test_onnx_says_nothing_of_the_machine(small_bundle: Bundle) -> None:
         assert b".py" not in data
 
 
+@pytest.mark.slow
 def test_compiling_twice_gives_the_same_digest(small: ModelSpec, tmp_path: Path) -> None:
     digests = {compile_model(small, tmp_path / f"{i}" / "s.split").digest for i in range(2)}
     assert len(digests) == 1

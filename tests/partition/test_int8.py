@@ -161,6 +161,7 @@ def test_damaged_manifest(int8_bundle: Bundle, damage: object) -> None:
         Manifest.from_bytes(json.dumps(record).encode(), "manifest")
 
 
+@pytest.mark.slow
 def test_labels_count_what_is_right(
     vivid_spec: ModelSpec, album_folder: Path, tmp_path: Path
 ) -> None:

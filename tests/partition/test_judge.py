@@ -84,6 +84,7 @@ class Masked(torch.nn.Module):
         return y
 
 
+@pytest.mark.slow
 def test_a_boundary_that_carries_infinity_has_the_codecs_that_can(tmp_path: Path) -> None:
     folder, rng = tmp_path / "arrays", np.random.default_rng(0)
     folder.mkdir()

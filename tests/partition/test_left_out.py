@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from splitpoint.cli.app import app
+from built import built
+from command import Command
 from splitpoint.codec import NO_TABLES
-from splitpoint.partition.bundle.bundle import MANIFEST, Bundle, open_bundle
+from splitpoint.partition.bundle.bundle import MANIFEST, Bundle
 from splitpoint.partition.bundle.samples import synthetic_samples
 from splitpoint.partition.compile.compile import compile_model
 from splitpoint.partition.errors import PlanError
@@ -18,7 +19,6 @@ from splitpoint.partition.picture import PictureInput
 from splitpoint.partition.plan.plan import named_plan
 from splitpoint.partition.profile.measure import measure, measure_server
 from splitpoint.partition.run.onnx_chain import OnnxChain
-from typer.testing import CliRunner
 
 WHY = "values beyond the range of fp16"
 
@@ -39,7 +39,7 @@ class Large(torch.nn.Module):
 
 
 @pytest.fixture(scope="module")
-def large(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+def large() -> Bundle:
     torch.manual_seed(0)
     spec = ModelSpec.of_picture_model(
         "large",
@@ -48,18 +48,15 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
         mean=(0.5,) * 3,
         std=(0.25,) * 3,
     )
-    out = tmp_path_factory.mktemp("bundles") / "large.split"
-    compile_model(spec, out, after=["mul", "second"])
-    return open_bundle(out)
+    return built("large", lambda path: compile_model(spec, path, after=["mul", "second"]), __file__)
 
 
-def test_the_bundle_says_which_and_why(large: Bundle) -> None:
+def test_the_bundle_says_which_and_why(command: Command, large: Bundle) -> None:
     codecs = {b.after: b.codecs for b in large.manifest.boundaries[1:-1]}
     assert codecs == {"mul": ["raw", "q8", "q4"], "second": ["raw", "fp16", "q8", "q4"]}
-    runner = CliRunner()
-    shown = " ".join(runner.invoke(app, ["inspect", str(large.folder)]).stdout.split())
+    shown = " ".join(command("inspect", large.folder).stdout.split())
     assert "no fp16" in shown
-    document = json.loads(runner.invoke(app, ["inspect", str(large.folder), "--json"]).stdout)
+    document = json.loads(command("inspect", large.folder, "--json").stdout)
     assert document["codecs"]["1"] == ["raw", "q8", "q4"]
     assert list(document["left_out"]) == ["1"]
     assert WHY in document["left_out"]["1"]["fp16"]

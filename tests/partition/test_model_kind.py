@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from built import built
 from splitpoint.cli.run.result_lines import JsonLines, OutputFiles, best_answer
 from splitpoint.codec import TensorSpec
 from splitpoint.edge import EdgeAgent
@@ -32,10 +33,10 @@ def backbone(*more: torch.nn.Module) -> torch.nn.Sequential:
 
 
 @pytest.fixture(scope="module")
-def segmenting(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+def segmenting() -> Bundle:
     """Answers a map `[batch, 2, 16, 16]`."""
     spec = of_photos(backbone(torch.nn.Conv2d(6, 2, 1)))
-    return compile_model(spec, tmp_path_factory.mktemp("kinds") / "seg.split")
+    return built("seg", lambda path: compile_model(spec, path), __file__)
 
 
 async def test_a_plain_module_that_segments_prints_its_outputs(

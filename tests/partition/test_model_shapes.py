@@ -229,7 +229,14 @@ MODELS: dict[str, Callable[[], tuple[nn.Module, tuple[Tensor, ...]]]] = {
 }
 
 
-@pytest.mark.parametrize("name", MODELS)
+# One of each kind after each edit: parts, a convolution net, a recurrent one, outputs by name.
+QUICK = ("chunk", "c2f", "lstm", "dict", "padded")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in MODELS],
+)
 def test_every_split_gives_the_module_s_answers(name: str, tmp_path: Path) -> None:
     torch.manual_seed(0)
     module, args = MODELS[name]()
@@ -300,6 +307,7 @@ def _run(chain: SegmentChain, values: Mapping[str, Array], segments: range) -> d
     return {name: chain.fetch(value) for name, value in state.items()}
 
 
+@pytest.mark.slow
 def test_a_boundary_lies_before_a_split_and_not_behind_it(tmp_path: Path) -> None:
     """As many bytes in one tensor; and the operation is one layer, whatever picks its outputs."""
     torch.manual_seed(0)
@@ -333,6 +341,7 @@ def test_answers_that_are_no_numbers_are_refused(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_padding_that_torch_s_fast_path_zeroes_is_named(tmp_path: Path) -> None:
     """What is written computes something for padding; what runs answers zeros there."""
     layer = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)

@@ -70,6 +70,7 @@ def test_a_pickle_that_runs_code_is_refused(tmp_path: Path) -> None:
     assert not (tmp_path / "pwned").exists()
 
 
+@pytest.mark.slow
 def test_random_weights_are_seeded() -> None:
     first, second = (load_model("torchvision:alexnet", "none").module for _ in range(2))
     for a, b in zip(first.parameters(), second.parameters(), strict=True):
@@ -168,6 +169,7 @@ def test_operators_of_torchvision_are_declared_where_they_do_not_load(
     assert Recorded.made == ([] if fits else ["torchvision DEF", "nms", "qnms"])
 
 
+@pytest.mark.slow
 def test_a_factory_may_import_what_imports_torchvision(tmp_path: Path) -> None:
     (tmp_path / "uses_vision.py").write_text(
         "import torchvision\n\ndef model():\n    return torchvision.ops.Permute([0, 2, 1, 3])\n"

@@ -130,11 +130,13 @@ def assert_layers_add_up(profile: Profile, manifest: Manifest) -> None:
     assert sum(layer.share for layer in profile.layers) == pytest.approx(1)
 
 
+@pytest.mark.slow
 def test_layers_add_up_to_their_segments(large_profile: Profile, lite0_bundle: Bundle) -> None:
     assert_layers_add_up(large_profile, lite0_bundle.manifest)
     assert all(segment.samples >= 1 for segment in large_profile.segments)
 
 
+@pytest.mark.slow
 def test_time_is_where_the_work_is(large_profile: Profile) -> None:
     """Convolutions hold nearly all of it; a batch norm that was folded holds next to nothing."""
     share = {"conv2d": 0.0, "batch_norm": 0.0}

@@ -65,6 +65,7 @@ def test_shapes_of_many_steps_come_from_one(
     assert seen[0] == seen[1] > 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_many_steps_are_right(kind: type[nn.RNNBase], tmp_path: Path) -> None:
     torch.manual_seed(0)
@@ -74,6 +75,7 @@ def test_many_steps_are_right(kind: type[nn.RNNBase], tmp_path: Path) -> None:
     assert bundle.manifest.max_relative_error < 1e-4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("where", ["all", "a part", "a leaf"])
 def test_what_torch_compile_wraps_is_captured_as_it_is_written(where: str, tmp_path: Path) -> None:
     def refuse(*args: Any) -> Any:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from splitpoint.cli.main import main
+from built import built
+from command import Command
 from splitpoint.codec import Array, codec_of_tensor
 from splitpoint.partition.bundle.bundle import Bundle, open_bundle
 from splitpoint.partition.bundle.codec_tables import codecs_of
@@ -56,13 +56,14 @@ def sentence() -> Sentence:
 
 
 @pytest.fixture(scope="module")
-def bundle(sentence: Sentence, folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+def bundle(sentence: Sentence, folder: Path) -> Bundle:
     ids = torch.zeros(3, LENGTH, dtype=torch.int64)
-    return compile_model(
-        ModelSpec(source="sentence", module=sentence, args=(ids,)),
-        tmp_path_factory.mktemp("bundles") / "s.split",
-        boundaries=3,
-        calibration=Calibration(source=str(folder)),
+    spec = ModelSpec(source="sentence", module=sentence, args=(ids,))
+    calibration = Calibration(source=str(folder))
+    return built(
+        "sentence",
+        lambda path: compile_model(spec, path, boundaries=3, calibration=calibration),
+        __file__,
     )
 
 
@@ -128,13 +129,8 @@ def test_a_codec_that_errs_by_more_is_not_the_usual_one(bundle: Bundle) -> None:
     assert usual(**{"q8": 0.001, "fkt@8": 0.001}) == "fkt@8"
 
 
-def test_inspect_shows_it(
-    bundle: Bundle, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr(sys, "argv", ["splitpoint", "inspect", str(bundle.folder)])
-    with pytest.raises(SystemExit):
-        main()
-    said = capsys.readouterr().out
+def test_inspect_shows_it(command: Command, bundle: Bundle) -> None:
+    said = command("inspect", bundle.folder).stdout
     assert "by default: no JPEG says what an answer may lose" in said
     assert "1 % of the largest" in said
     assert open_bundle(bundle.folder).manifest == bundle.manifest

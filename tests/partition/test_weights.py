@@ -87,7 +87,13 @@ def compiled(name: str, folder: Path) -> tuple[nn.Module, Bundle]:
     return module, compile_model(spec, folder / "m.split", boundaries=2)
 
 
-@pytest.mark.parametrize("name", MODELS)
+QUICK = ("conv2d", "linear and norm", "tied")  # after each edit
+
+
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in MODELS],
+)
 def test_a_bundle_is_no_larger_than_its_weights(name: str, tmp_path: Path) -> None:
     module, bundle = compiled(name, tmp_path)
     assert bundle.manifest.max_relative_error < 1e-4

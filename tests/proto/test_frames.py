@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from splitpoint.codec import (
     DTYPE_NUMBERS,
@@ -208,7 +208,6 @@ def tensors(draw):
     return tuple(specs), values, batch
 
 
-@settings(deadline=None, max_examples=150)
 @given(
     tensors(),
     st.sampled_from(["raw", "q8"]),
@@ -242,7 +241,6 @@ def test_frame_roundtrip(tensors, codec, id, budget_ms, boundary):
             assert abs(decoded[spec.name] - value).max() <= limit
 
 
-@settings(deadline=None, max_examples=80)
 @given(tensors(), st.integers(1, 2**64 - 1), st.integers(0, 2**64 - 1))
 def test_reply_roundtrip(tensors, id, index):
     specs, values, batch = tensors
@@ -491,7 +489,6 @@ def test_mutated_frames(codec):
     assert refused > 4000
 
 
-@settings(deadline=None, max_examples=300)
 @given(st.binary(max_size=200))
 def test_random_bytes(data):
     for parse in (parse_client, parse_server):
@@ -538,7 +535,6 @@ good_x, good_n = (
 )
 
 
-@settings(deadline=None, max_examples=400)
 @given(
     id=st.sampled_from([1, 2, 300, 2**63, 2**64 - 1, 0]),
     boundary=st.sampled_from([1, 1, 1, 2, 2, 0, 3, 2**32 - 1]),

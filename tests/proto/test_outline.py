@@ -2,7 +2,7 @@
 
 import pytest
 from google.protobuf.message import DecodeError
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from splitpoint.proto import frames as frames_module
 from splitpoint.proto import splitpoint_pb2 as pb
@@ -97,7 +97,6 @@ MESSAGES = st.one_of(
 )
 
 
-@settings(deadline=None)
 @given(MESSAGES, st.integers(0, 2**32))
 def test_every_message_of_ours_passes_and_no_broken_one_does(message, cut) -> None:
     data = message.SerializeToString()
@@ -110,7 +109,6 @@ def test_every_message_of_ours_passes_and_no_broken_one_does(message, cut) -> No
             pb.ClientMessage.FromString(part)
 
 
-@settings(deadline=None)
 @given(st.binary(max_size=60))
 def test_what_protobuf_takes_apart_passes_unless_it_holds_groups(data: bytes) -> None:
     try:
