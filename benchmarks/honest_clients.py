@@ -136,7 +136,7 @@ class HonestClient:
             frames = self._chance.randint(5, 15) if self.habit == "reconnects" else None
             try:
                 for number in itertools.count():
-                    if stop.is_set() or number == frames or stream.broken is not None:
+                    if stop.is_set() or number == frames or stream.session.broken is not None:
                         break
                     await self._one(stream, tally)
                     await asyncio.sleep(self._chance.uniform(0.5, 1.5) * self._pause_s)

@@ -62,6 +62,8 @@ def imported(path: Path) -> frozenset[str]:
             continue
         for name in names:
             name = name.removeprefix("splitpoint.")
+            if name.startswith(f"{package[1]}.") and name.endswith(GENERATED):
+                continue  # a sub-room's use of its room's generated code
             found.add(name if name in known else name.rpartition(".")[0])
     return frozenset(found & known)
 

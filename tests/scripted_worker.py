@@ -15,7 +15,7 @@ class ScriptedCall:
 
     def __init__(self, answer: Callable[[pb.ClientMessage, int], list[bytes]]) -> None:
         self._answer = answer
-        self._replies: asyncio.Queue[bytes] = asyncio.Queue()
+        self.replies: asyncio.Queue[bytes] = asyncio.Queue()  # b"" ends the stream
         self.writable = asyncio.Event()
         self.writable.set()
         self.sent: list[pb.ClientMessage] = []
@@ -24,10 +24,10 @@ class ScriptedCall:
         await self.writable.wait()
         self.sent.append(pb.ClientMessage.FromString(data))
         for reply in self._answer(self.sent[-1], len(self.sent)):
-            self._replies.put_nowait(reply)
+            self.replies.put_nowait(reply)
 
     async def read(self) -> bytes:
-        data = await self._replies.get()
+        data = await self.replies.get()
         return data or grpc.aio.EOF
 
     async def code(self) -> grpc.StatusCode:

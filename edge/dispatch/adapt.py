@@ -12,9 +12,9 @@ from splitpoint.partition.bundle.segment_files import ONNX
 from splitpoint.partition.plan.costs import CostTable
 from splitpoint.partition.plan.plan import Plan
 from splitpoint.proto import splitpoint_pb2 as pb
+from splitpoint.proto.session.answer_times import Answer
 from splitpoint.proto.tasks import cancel_and_wait
 
-from ..link.answer_times import Answer
 from ..link.frame_stream import FrameStream
 from ..link.workers import Workers
 from .controller import CAUTIOUS, Controller
@@ -103,8 +103,8 @@ class Adapter(Observer):
         controller = self._controller
         conditions, known_ms = controller.conditions, controller.conditions.round_trip_ms
         if stream is not self._stream:  # to another worker, or on another way: what it measured
-            self._stream, known_ms = stream, stream.round_trip_ms
-        conditions.round_trip_ms = min(known_ms, stream.round_trip_ms)
+            self._stream, known_ms = stream, stream.session.round_trip_ms
+        conditions.round_trip_ms = min(known_ms, stream.session.round_trip_ms)
         controller.answered(
             time.perf_counter(),
             index,
@@ -169,7 +169,8 @@ class Adapter(Observer):
                 self._task = asyncio.create_task(self._go_to(plan, switch.before), name="switch")
         stream = self._workers.stream
         busy = self._probing is not None and not self._probing.done()
-        if busy or not self._workers.current.usable or (stream is not None and not stream.idle):
+        busy = busy or (stream is not None and not stream.session.idle)
+        if busy or not self._workers.current.usable:
             return
         nbytes = self._controller.probe_bytes(now_s)
         if nbytes is None:
@@ -201,10 +202,10 @@ class Adapter(Observer):
             while sizes:
                 padding = sizes.pop(0)
                 ms = await stream.probe(padding)
-                if stream.sent_s > begun_s:
+                if stream.session.sent_s > begun_s:
                     return  # a frame shared the link, or shares it still: the time says nothing
                 now_s = time.perf_counter()
-                self.load_told(stream.load)
+                self.load_told(stream.session.load)
                 self._controller.echoed(now_s, padding, ms)
                 more = None if sizes else self._controller.probe_bytes(now_s)
                 sizes += [] if more is None else [more]

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 
 from splitpoint.partition.plan.plan import Plan
 from splitpoint.proto import splitpoint_pb2 as pb
+from splitpoint.proto.session.answer_times import Answer
 
-from ..link.answer_times import Answer
 from ..link.frame_stream import FrameStream
 
 

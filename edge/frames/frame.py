@@ -10,9 +10,9 @@ from typing import Any
 from splitpoint.codec import Array, SplitpointError
 from splitpoint.partition.bundle.bundle import Manifest
 from splitpoint.partition.plan.plan import Plan
+from splitpoint.proto.session.answer_times import Answer
 
 from ..given import Inputs
-from ..link.answer_times import Answer
 from ..result import Outcome, Result, Stages
 from .edge_half import EdgePart
 

@@ -207,8 +207,8 @@ class FramePath:
                 link.breaker.failed()
             elif stream is not None:
                 link.breaker.answered()
-            if stream is not None and stream.heard_s > asked:  # or it says what once was
-                self._present.observer.load_told(stream.load)
+            if stream is not None and stream.session.heard_s > asked:  # or it says what once was
+                self._present.observer.load_told(stream.session.load)
             raise
         link.breaker.answered()
         self.usual.answered(answer.answer_ms)
@@ -217,7 +217,7 @@ class FramePath:
             part,
             answer,
             named_outputs(self._manifest, values),
-            round_trip_ms=stream.round_trip_ms,
+            round_trip_ms=stream.session.round_trip_ms,
             queued_here_ms=queued_here_ms,
             why=why,
         )
@@ -229,10 +229,10 @@ class FramePath:
         are sent to a link that has become slow would still fill it when it is fast again.
         """
         stream, mbps = link.connection.stream, self._present.observer.usual_mbps
-        if stream is None or not stream.bytes_under_way or not mbps:
+        if stream is None or not (before := stream.session.bytes_under_way) or not mbps:
             return False
-        nbytes = stream.bytes_under_way + sum(len(tensor.payload) for tensor in part.tensors)
-        return nbytes * 8e-3 / mbps + stream.round_trip_ms > frame.left_ms
+        nbytes = before + sum(len(tensor.payload) for tensor in part.tensors)
+        return nbytes * 8e-3 / mbps + stream.session.round_trip_ms > frame.left_ms
 
     def _race(self, frame: Frame, part: EdgePart) -> Race:
         """The device's finish, to begin so early that it is in time, or when most answers came."""

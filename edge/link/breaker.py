@@ -94,13 +94,13 @@ class Breaker:
     async def _still_there(self) -> None:
         """A link may be dead without a word: one lost frame, and no echo either, is enough."""
         stream = self._connection.stream
-        if stream is None or stream.broken is not None:
+        if stream is None or stream.session.broken is not None:
             return
         asked_s = time.perf_counter()
         try:
             await stream.probe(timeout_s=PROBE_S)
         except SplitpointError:
-            if stream.heard_s < asked_s:
+            if stream.session.heard_s < asked_s:
                 self._asking = None  # not to be cancelled from within
                 self.open()
 
@@ -125,7 +125,7 @@ class Breaker:
                 continue
             except SplitpointError:
                 continue
-            if stream.draining:
+            if stream.session.draining:
                 continue
             self._trial_at = loop.time()
             return

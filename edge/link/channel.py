@@ -127,14 +127,8 @@ class WorkerChannel:
 
     async def open_stream(self, model: str, digest: str, client: str) -> FrameStream:
         """A stream for frames of one bundle, after the handshake and a look at the round trip."""
-        stream = FrameStream(self.server, self._current().open("Infer"))
         hello = pb.Hello(protocol=PROTOCOL, model=model, digest=digest, client=client)
-        try:
-            await stream.start(hello)
-        except BaseException:
-            await stream.close()
-            raise
-        return stream
+        return await FrameStream.opened(self.server, self._current().open("Infer"), hello)
 
     async def close(self) -> None:
         """Ends every call and closes the connection."""

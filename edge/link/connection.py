@@ -56,7 +56,7 @@ class Connection:
         """
         if self._closed:
             raise UnreachableError("the agent is closed")
-        if self.stream is not None and self.stream.broken is None:
+        if self.stream is not None and self.stream.session.broken is None:
             return self.stream
         if self._opening is None or self._opening.done():
             if self._channel.outdated:  # somebody has changed what it was turned away for
@@ -136,9 +136,9 @@ class Connection:
 async def _emptied(stream: FrameStream) -> None:
     """Until no frame is under way. Seen twice: one may just have been given its credit."""
     seen = 0
-    while seen < 2 and stream.broken is None:
+    while seen < 2 and stream.session.broken is None:
         await asyncio.sleep(_POLL_S)
-        seen = seen + 1 if stream.idle else 0
+        seen = seen + 1 if stream.session.idle else 0
 
 
 async def _end(stream: FrameStream, channel: WorkerChannel) -> None:

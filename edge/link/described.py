@@ -9,11 +9,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from splitpoint.proto import splitpoint_pb2 as pb
+from splitpoint.proto.session.told_load import told_load
 from splitpoint.proto.status import UnreachableError
 
 from ..errors import AgentError
 from .channel import WorkerChannel
-from .told_load import told_load
 
 log = logging.getLogger("splitpoint.edge")
 

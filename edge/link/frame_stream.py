@@ -1,103 +1,83 @@
-"""The edge's end of the `Infer` stream: frames out, replies in, credits and budgets kept."""
+"""The edge's end of the `Infer` stream: an `EdgeSession` with a call, futures and a timer."""
 
 from __future__ import annotations
 
 import asyncio
 import math
 import time
-from collections import deque
 from collections.abc import Callable
-from typing import Any
+from functools import partial
+from typing import Any, NoReturn
 
 import grpc
 from splitpoint.proto import splitpoint_pb2 as pb
-from splitpoint.proto.frames import FrameError, parse_server, reply_crc32
 from splitpoint.proto.proxy import proxy_of
+from splitpoint.proto.session.answer_times import Answer
+from splitpoint.proto.session.edge_session import (
+    Answered,
+    EdgeSession,
+    Failed,
+    Late,
+    Reopen,
+    read_welcome,
+)
 from splitpoint.proto.status import (
-    FrameCorruptError,
-    FrameExpiredError,
-    OverloadedError,
     ProtocolError,
     RefusedError,
     UnreachableError,
     error_of_call,
-    error_of_reply,
 )
+from splitpoint.proto.tasks import cancel_and_wait
 
-from .answer_times import Answer, AnswerTimes
-from .shake_hands import raise_end, shake_hands
+from ..transport.transport import Call
 from .sign_of_life import watch_over
-from .told_load import told_load
-from .under_way import UnderWay
 
 CONNECT_TIMEOUT_S = 10.0
-MOST_CREDITS = 64  # whatever a worker grants: frames that are under way are held in memory
-# A cancelled frame's credit comes back with the worker's word, or after this and four round trips.
-LOST_CREDIT_S = 1.0
 _PROBES = 3
 
 
 class FrameStream:
-    """Sends frames and gives each its reply. At most `credits` frames are unanswered at a time."""
+    """Sends frames and gives each its reply. `session` knows what is under way, and what was said.
 
-    def __init__(self, server: str, call: Any) -> None:
-        self._server, self._call = server, call
-        self._waiting: dict[int, asyncio.Future[pb.Reply]] = {}
-        self._probing: dict[int, asyncio.Future[None]] = {}
-        self._index = 0
-        self._next_id = 0
-        self._outbox: deque[bytes | int] = deque()
-        self._under_way, self._times = UnderWay(), AnswerTimes()
-        self._outbox_filled = asyncio.Event()
-        self._tasks: list[asyncio.Task[None]] = []
-        self.welcome = pb.Welcome()
-        self.load = pb.Load()  # what the worker said last of its queue
-        self.refused_s = -math.inf  # when it had no room for a frame, if none was answered since
-        self.heard_s, self.sent_s = 0.0, 0.0  # when anything came last, and a frame went
+    `on_late` is told of each frame that was not answered in time: its bytes, and how long it
+    waited; `on_reopen` that the stream is about to end.
+    """
+
+    def __init__(self, call: Call, session: EdgeSession) -> None:
+        self.session, self._call = session, call
         self.on_late: Callable[[int, float], None] = lambda nbytes, waited_ms: None
         self.on_reopen: Callable[[], None] = lambda: None
-        self.broken: Exception | None = None
-        self.draining = False
+        self._futures: dict[int, asyncio.Future[Any]] = {}  # of frames and probes
+        self._to_write = asyncio.Event()
+        self._loop = asyncio.get_running_loop()
+        self._wakes_s = -math.inf
+        self._timer: asyncio.Handle = self._loop.call_soon(self._wake)
+        self._tasks = [asyncio.create_task(self._read()), asyncio.create_task(self._write())]
 
-    async def start(self, hello: pb.Hello) -> None:
-        """The handshake; raises `RefusedError` or `UnreachableError`."""
+    @classmethod
+    async def opened(cls, server: str, call: Call, hello: pb.Hello) -> FrameStream:
+        """A stream after its handshake; raises `RefusedError` or `UnreachableError`."""
         try:
-            self.welcome = await asyncio.wait_for(
-                shake_hands(self._call, self._server, hello), CONNECT_TIMEOUT_S
-            )
-        except asyncio.TimeoutError:
-            await self.close()
-            proxy = proxy_of(self._server)
+            welcome = await asyncio.wait_for(_shake_hands(call, server, hello), CONNECT_TIMEOUT_S)
+        except BaseException as error:
+            call.cancel()
+            if not isinstance(error, asyncio.TimeoutError):
+                raise
+            proxy = proxy_of(server)
             through = "" if proxy is None else f" through {proxy}"
             raise UnreachableError(
-                f"{self._server} did not answer{through} within {CONNECT_TIMEOUT_S:.0f} s",
+                f"{server} did not answer{through} within {CONNECT_TIMEOUT_S:.0f} s",
                 "check --server and the network",
             ) from None
-        self._index = 1  # Hello was the first message
-        self._under_way.grant(self.credits)
-        self._tasks = [asyncio.create_task(self._read()), asyncio.create_task(self._write())]
-        self._times.round_trip_ms = min([await self.probe() for _ in range(_PROBES)])
-        self._tasks.append(asyncio.create_task(watch_over(self)))
-
-    @property
-    def credits(self) -> int:
-        """How many frames may be unanswered at a time."""
-        return min(self.welcome.credits, MOST_CREDITS)
-
-    @property
-    def round_trip_ms(self) -> float:
-        """Of an empty message, the shortest seen."""
-        return self._times.round_trip_ms
-
-    @property
-    def idle(self) -> bool:
-        """Whether no frame is under way."""
-        return not self._waiting and self._under_way.none_sent
-
-    @property
-    def bytes_under_way(self) -> int:
-        """Of frames that the worker has not answered, whether anybody waits for them or not."""
-        return self._under_way.nbytes
+        stream = cls(call, EdgeSession(server, welcome, time.perf_counter()))
+        try:
+            trips = [await stream.probe() for _ in range(_PROBES)]
+        except BaseException:
+            await stream.close()
+            raise
+        stream.session.times.round_trip_ms = min(trips)
+        stream._tasks.append(asyncio.create_task(watch_over(stream)))
+        return stream
 
     async def ask(
         self,
@@ -116,183 +96,135 @@ class FrameStream:
         ends first, after telling `on_late` how many bytes were not answered in which time, and
         `UnreachableError` when the stream is lost.
         """
-        deadline = time.perf_counter() + budget_ms / 1e3
-        loop = asyncio.get_running_loop()
-        await self._under_way.take_credit(min(budget_ms, credit_ms))
-        self._next_id += 1
-        frame_id = self._next_id
+        session = self.session
+        frame_id = session.ask(budget_ms, credit_ms, time.perf_counter())
         try:
-            if self.draining:
-                raise OverloadedError(f"{self._server} is stopping")
-            if self.broken is not None:
-                raise UnreachableError(f"the stream to {self._server} is lost: {self.broken}")
-            remaining_ms = 1e3 * (deadline - time.perf_counter())
-            if remaining_ms < 1:
-                raise FrameExpiredError("the budget ran out before the frame was sent")
-            # Of no use is what the worker has ready later than a trip before the end.
-            data = build(frame_id, max(int(remaining_ms - self.round_trip_ms), 1))
+            await self._event_of(frame_id)
+            data = build(frame_id, session.budget_ms(frame_id, time.perf_counter()))
+            session.send(frame_id, data, time.perf_counter())
+            outcome = self._event_of(frame_id)
+            if sent is not None:
+                sent(partial(self._expire, frame_id))
+            answer: Answer = await outcome
         except BaseException:
-            self._under_way.give_credit_back()
-            raise
-        future: asyncio.Future[pb.Reply] = loop.create_future()
-        self._waiting[frame_id] = future
-        sent_s = self.sent_s = time.perf_counter()
-        timer = loop.call_later(remaining_ms / 1e3, self._expire, frame_id, sent_s, len(data))
-        self._under_way.add(frame_id, data)
-        self._post(frame_id)
-        if sent is not None:
-            sent(lambda: self._expire(frame_id, sent_s, len(data)))
-        try:
-            reply = await future
-        except asyncio.CancelledError:
-            # Whoever gives up has seen as much of the link as one whose budget ended.
-            self.on_late(len(data), 1e3 * (time.perf_counter() - sent_s))
-            self._cancel(frame_id)
+            session.give_up(frame_id, time.perf_counter())
+            self._settle()
             raise
         finally:
-            timer.cancel()
-            self._waiting.pop(frame_id, None)
-            self._under_way.drop_unsent(frame_id)
-        if reply.status != pb.OK:
-            raise error_of_reply(reply.status, reply.reason)
-        return self._times.answer(reply, sent_s, len(data))
+            del self._futures[frame_id]
+        return answer
 
     async def probe(self, padding_bytes: int = 0, timeout_s: float = CONNECT_TIMEOUT_S) -> float:
         """Milliseconds until the worker echoes a message with that many bytes of padding.
 
         A stream that does not echo in time is lost, and raises `UnreachableError`.
         """
-        self._next_id += 1
-        probe = pb.Probe(id=self._next_id, padding=bytes(padding_bytes))
-        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._probing[probe.id] = future
-        start = time.perf_counter()
+        start_s = time.perf_counter()
+        probe_id = self.session.probe(padding_bytes)
         try:
-            self._post(pb.ClientMessage(probe=probe).SerializeToString())
-            await asyncio.wait_for(future, timeout_s)
+            await asyncio.wait_for(self._event_of(probe_id), timeout_s)
         except asyncio.TimeoutError as error:
             raise self._lost(error) from error
         finally:
-            self._probing.pop(probe.id, None)
-        return 1e3 * (time.perf_counter() - start)
+            del self._futures[probe_id]
+        return 1e3 * (time.perf_counter() - start_s)
 
     async def close(self) -> None:
         """Ends the stream and everything that waits on it."""
-        if self._tasks:
-            self._fail(UnreachableError("the stream was closed"))
+        self._fail(UnreachableError("the stream was closed"))
+        self._timer.cancel()
         self._call.cancel()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await cancel_and_wait(*self._tasks)
 
-    def _post(self, message: bytes | int) -> None:
-        """Hands a message, or the id of a frame to be sent, to the writer.
+    def _event_of(self, id: int) -> asyncio.Future[Any]:
+        """What the session says next of a frame or a probe."""
+        future = self._futures[id] = self._loop.create_future()
+        self._settle()
+        return future
 
-        A link that stalls must not hold up the end of a budget; and a frame that ended before it
-        was sent must hold neither memory nor bandwidth.
-        """
-        self._outbox.append(message)
-        self._outbox_filled.set()
+    def _settle(self) -> None:
+        """Passes on what the session says, and sees to what it wants."""
+        session = self.session
+        while session.events:
+            event = session.events.popleft()
+            if isinstance(event, Late):
+                self.on_late(event.nbytes, event.waited_ms)
+            elif isinstance(event, Reopen):
+                self.on_reopen()
+            elif (future := self._futures.get(event.id)) is not None and not future.done():
+                if isinstance(event, Failed):
+                    future.set_exception(event.error)
+                else:
+                    future.set_result(event.answer if isinstance(event, Answered) else None)
+        if session.has_messages:
+            self._to_write.set()
+        if (due_s := session.due_s) < self._wakes_s:
+            self._wake_at(due_s)
+
+    def _wake_at(self, due_s: float) -> None:
+        self._timer.cancel()
+        self._wakes_s = due_s
+        self._timer = self._loop.call_later(max(due_s - time.perf_counter(), 0.0), self._wake)
+
+    def _wake(self) -> None:
+        self._wakes_s = math.inf
+        self.session.tick(time.perf_counter())
+        self._settle()
+
+    def _expire(self, frame_id: int) -> None:
+        self.session.expire(frame_id, time.perf_counter())
+        self._settle()
 
     async def _write(self) -> None:
         try:
             while True:
-                while self._outbox:
-                    data: bytes | int | None = self._outbox.popleft()
-                    if isinstance(data, int):
-                        data = self._under_way.sends(data, self._index + 1)
-                    if data is not None:
-                        self._index += 1
-                        await self._call.write(data)
-                self._outbox_filled.clear()
-                await self._outbox_filled.wait()
+                while (message := self.session.next_message()) is not None:
+                    await self._call.write(message)
+                self._to_write.clear()
+                await self._to_write.wait()
         except (grpc.RpcError, asyncio.InvalidStateError) as error:
             self._lost(error)
 
     async def _read(self) -> None:
         try:
             while (data := await self._call.read()) is not grpc.aio.EOF:
-                try:
-                    message = parse_server(data)
-                except FrameError:
-                    continue  # damaged on the way: whoever waits for it runs out of budget
-                self._dispatch(message)
-            await raise_end(self._call, self._server)
+                self.session.receive(data, time.perf_counter())
+                self._settle()
+            await _raise_end(self._call, self.session.server)
         except grpc.RpcError as error:
-            self._fail(error_of_call(error, self._server))
+            self._fail(error_of_call(error, self.session.server))
         except (UnreachableError, RefusedError, ProtocolError) as error:
             self._fail(error)
 
-    def _dispatch(self, message: pb.ServerMessage) -> None:
-        kind = message.WhichOneof("kind")
-        self.heard_s = time.perf_counter()
-        if kind == "reply":
-            self._take_reply(message.reply)
-        elif kind == "probe":
-            self._hear_load(message.probe.load)
-            probing = self._probing.get(message.probe.id)
-            if probing is not None and not probing.done():
-                probing.set_result(None)
-        elif kind == "draining" and message.draining.reopen:
-            self.on_reopen()  # it takes frames until another stream is there
-        elif kind == "draining":
-            self.draining = True
-
-    def _take_reply(self, reply: pb.Reply) -> None:
-        # The worker counts messages itself: the index stands even where it could not read the id.
-        named = self._under_way.id_at(reply.message_index)
-        whole = reply_crc32(reply) == reply.crc32
-        if not whole and named != reply.id:
-            return  # nobody can say whose it was; its frame runs out of budget
-        self._under_way.forget_index(reply.message_index)
-        if whole:
-            self._hear_load(reply.load)
-            if reply.status == pb.OVERLOADED:
-                self.refused_s = self.heard_s
-            elif reply.status == pb.OK:
-                self.refused_s = -math.inf
-        frame_id = named or reply.id
-        self._under_way.answered(frame_id)
-        future = self._waiting.get(frame_id)
-        if future is None or future.done():
-            return
-        if whole and (reply.id == frame_id or reply.status != pb.OK):
-            future.set_result(reply)
-        else:
-            future.set_exception(FrameCorruptError("the reply was damaged on the way"))
-
-    def _hear_load(self, load: pb.Load) -> None:
-        """A worker that says nothing of its queue is not idle for that."""
-        if (told := told_load(load)) is not None:
-            self.load = told
-
-    def _expire(self, frame_id: int, sent_s: float, nbytes: int) -> None:
-        future = self._waiting.get(frame_id)
-        if future is not None and not future.done():
-            self.on_late(nbytes, 1e3 * (time.perf_counter() - sent_s))
-            future.set_exception(FrameExpiredError("no answer within the budget"))
-            self._cancel(frame_id)
-
-    def _cancel(self, frame_id: int) -> None:
-        """Tells the worker that nobody waits; its answer to that returns the credit."""
-        if self.broken is None and self._under_way.is_sent(frame_id):
-            self._post(pb.ClientMessage(cancel=pb.Cancel(id=frame_id)).SerializeToString())
-            late_s = LOST_CREDIT_S + 4 * self.round_trip_ms / 1e3
-            asyncio.get_running_loop().call_later(late_s, self._under_way.answered, frame_id)
-
     def _lost(self, error: BaseException) -> UnreachableError:
         reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
-        lost = UnreachableError(f"the stream to {self._server} is lost ({reason})")
+        lost = UnreachableError(f"the stream to {self.session.server} is lost ({reason})")
         self._fail(lost)
         return lost
 
     def _fail(self, error: Exception) -> None:
-        if self.broken is None:
-            self.broken = error
-        waiting: list[asyncio.Future[Any]] = [*self._waiting.values(), *self._probing.values()]
-        for future in waiting:
-            if not future.done():
-                future.set_exception(
-                    UnreachableError(f"the stream to {self._server} is lost: {error}")
-                )
-        self._under_way.lost()
+        self.session.lose(error)
+        self._settle()
+
+
+async def _shake_hands(call: Call, server: str, hello: pb.Hello) -> pb.Welcome:
+    """The worker's answer to `hello`; raises what the wire does, or why the worker refuses."""
+    try:
+        await call.write(pb.ClientMessage(hello=hello).SerializeToString())
+        data = await call.read()
+        if data is grpc.aio.EOF:
+            await _raise_end(call, server)
+    except grpc.RpcError as error:
+        raise error_of_call(error, server) from error
+    except asyncio.InvalidStateError:
+        await _raise_end(call, server)
+    return read_welcome(data, server)
+
+
+async def _raise_end(call: Call, server: str) -> NoReturn:
+    """Raises what the ended call says of its end."""
+    code, details = await call.code(), await call.details()
+    raise error_of_call(
+        grpc.aio.AioRpcError(code, grpc.aio.Metadata(), grpc.aio.Metadata(), details=details),
+        server,
+    )

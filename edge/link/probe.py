@@ -22,7 +22,8 @@ async def probe_link(stream: FrameStream, server: str) -> Link:
     """
     probes = [(0, await stream.probe()) for _ in range(EMPTY_PROBES)]
     round_trip_ms = sorted(ms for _, ms in probes)[EMPTY_PROBES // 2]
-    most = max(min(MOST_BYTES, stream.welcome.max_frame_bytes - ENVELOPE_BYTES), FIRST_BYTES)
+    most = min(MOST_BYTES, stream.session.welcome.max_frame_bytes - ENVELOPE_BYTES)
+    most = max(most, FIRST_BYTES)
     nbytes, ms = min(FIRST_BYTES, most), 0.0
     while True:
         ms = await stream.probe(nbytes)

@@ -10,21 +10,16 @@ import asyncio
 import time
 from typing import Protocol
 
+from splitpoint.proto.session.edge_session import EdgeSession
 from splitpoint.proto.status import WireError
 
 QUIET_S, ECHO_S = 10.0, 5.0  # silence before it is asked, and the time for its answer
 
 
 class Stream(Protocol):
-    """What is watched: why it broke, if so, and when anything was last heard."""
+    """What is watched."""
 
-    broken: Exception | None
-    heard_s: float
-
-    @property
-    def idle(self) -> bool:
-        """Whether no frame is under way."""
-        ...
+    session: EdgeSession
 
     async def probe(self, padding_bytes: int = 0, timeout_s: float = 0.0) -> float:
         """Milliseconds until an echo is there; `WireError` if none comes."""
@@ -38,11 +33,11 @@ async def watch_over(stream: Stream, quiet_s: float = QUIET_S, echo_s: float = E
     whatever stands in between, and no server hangs up for their number. While frames are under way
     their budgets tell as much, and a probe behind a large frame would be late.
     """
-    while stream.broken is None:
-        silent_s = time.perf_counter() - stream.heard_s
+    while stream.session.broken is None:
+        silent_s = time.perf_counter() - stream.session.heard_s
         if silent_s < quiet_s:
             await asyncio.sleep(quiet_s - silent_s)
-        elif not stream.idle:
+        elif not stream.session.idle:
             await asyncio.sleep(echo_s)
         else:
             try:

@@ -63,14 +63,14 @@ class WorkerLink:
     def usable(self) -> bool:
         """Whether frames may be sent there now; a lost stream is opened again for them."""
         stream = self.connection.stream
-        drains = stream is not None and stream.draining and stream.broken is None
+        drains = stream is not None and stream.session.draining and stream.session.broken is None
         return not self.breaker.is_open and not drains
 
     @property
     def lost(self) -> bool:
         """Whether its stream broke, and nobody has opened another."""
         stream = self.connection.stream
-        return stream is not None and stream.broken is not None
+        return stream is not None and stream.session.broken is not None
 
     @property
     def wait_ms(self) -> float | None:
@@ -79,11 +79,11 @@ class WorkerLink:
         A worker that has just refused a frame has no room for this device, whatever its queue.
         """
         stream = self.connection.stream
-        if stream is None or stream.broken is not None:
+        if stream is None or stream.session.broken is not None:
             return None
-        if time.perf_counter() - stream.refused_s < REFUSED_S:
+        if time.perf_counter() - stream.session.refused_s < REFUSED_S:
             return math.inf
-        return stream.round_trip_ms + stream.load.queue_ms
+        return stream.session.round_trip_ms + stream.session.load.queue_ms
 
 
 def links_of(
@@ -134,7 +134,7 @@ class Workers:
         """How many frames may be unanswered; one that is not there yet will grant the usual."""
         if not self.links:
             return 1
-        return MAX_CREDITS if self.stream is None else self.stream.credits
+        return MAX_CREDITS if self.stream is None else self.stream.session.credits
 
     def start(self) -> None:
         """Begins to watch those that are not in use."""
@@ -183,7 +183,7 @@ class Workers:
     def stream(self) -> FrameStream | None:
         """The stream to the worker in use, if there is one that works."""
         stream = None if self._current is None else self._current.connection.stream
-        return stream if stream is not None and stream.broken is None else None
+        return stream if stream is not None and stream.session.broken is None else None
 
     def move_to(self, link: WorkerLink, why: str = "") -> None:
         """Frames go there from now on; the log says why."""

@@ -17,12 +17,12 @@ from splitpoint.edge.dispatch.adapt import Adapter
 from splitpoint.edge.dispatch.auto_plan import AutoPlan
 from splitpoint.edge.dispatch.controller import Controller
 from splitpoint.edge.dispatch.observer import Observer
-from splitpoint.edge.link.answer_times import Answer
 from splitpoint.edge.link.frame_stream import FrameStream
 from splitpoint.edge.link.workers import Workers
 from splitpoint.partition.plan.link import parse_link
 from splitpoint.partition.plan.plan import Plan
 from splitpoint.proto import splitpoint_pb2 as pb
+from splitpoint.proto.session.answer_times import Answer
 from splitpoint.proto.status import UnreachableError
 
 FAST = parse_link("100mbps,1ms")
@@ -195,6 +195,7 @@ class Stream:
 
     def __init__(self, round_trip_ms: float = 5.0) -> None:
         self.round_trip_ms, self.sent_s, self.idle = round_trip_ms, 0.0, True
+        self.session = self
         self.load = pb.Load(queue_ms=7.0, slowdown=2.0, wait_ms=[7.0])
         self.probes: list[int] = []
         self.before: Callable[[int], None] = lambda padding: None

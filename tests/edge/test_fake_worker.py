@@ -75,7 +75,9 @@ async def test_a_stalled_link_loses_nothing(
     async with agent_of(worker, tmp_path, finish_locally=False) as agent:
         worker.link.stall()
         asking = asyncio.create_task(agent.infer({"pixels": pixels}))
-        await until(lambda: agent.session.workers.current.connection.stream.bytes_under_way > 0)
+        await until(
+            lambda: agent.session.workers.current.connection.stream.session.bytes_under_way > 0
+        )
         assert not worker.frames
         worker.link.go_on()
         assert (await asking).outcome is Outcome.ANSWERED

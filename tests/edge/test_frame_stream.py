@@ -9,12 +9,13 @@ from contextlib import suppress
 import pytest
 from patience import PATIENCE_S, until
 from scripted_worker import ScriptedCall, frame, manners
-from splitpoint.edge.link.frame_stream import MOST_CREDITS, FrameStream
+from splitpoint.edge.link.frame_stream import FrameStream
 from splitpoint.edge.link.probe import probe_link
 from splitpoint.partition.errors import LinkError
 from splitpoint.proto import splitpoint_pb2 as pb
 from splitpoint.proto.frames import build_reply
 from splitpoint.proto.limits import PROTOCOL
+from splitpoint.proto.session.edge_session import MOST_CREDITS
 from splitpoint.proto.status import (
     FrameCorruptError,
     FrameExpiredError,
@@ -27,10 +28,16 @@ from splitpoint.proto.status import (
 HELLO = pb.Hello(protocol=PROTOCOL)
 
 
-async def opened(answer: Callable[[pb.ClientMessage, int], list[bytes]]) -> FrameStream:
-    stream = FrameStream("scripted", ScriptedCall(answer))
-    await stream.start(HELLO)
-    return stream
+Answering = Callable[[pb.ClientMessage, int], list[bytes]]
+
+
+async def opened(answer: Answering | ScriptedCall) -> FrameStream:
+    call = answer if isinstance(answer, ScriptedCall) else ScriptedCall(answer)
+    return await FrameStream.opened("scripted", call, HELLO)
+
+
+def frames_of(call: ScriptedCall) -> int:
+    return sum(message.WhichOneof("kind") == "frame" for message in call.sent)
 
 
 def ok(message: pb.ClientMessage, index: int) -> bytes:
@@ -61,7 +68,7 @@ async def test_unreadable_message_is_known_by_its_place() -> None:
     stream = await opened(answer)
     with pytest.raises(FrameRejectedError):
         await stream.ask(frame, 60_000)
-    assert stream.broken is None
+    assert stream.session.broken is None
     await stream.close()
 
 
@@ -81,8 +88,8 @@ async def test_damaged_reply_is_corrupt_and_the_stream_lives() -> None:
 
 async def test_stalled_link_does_not_hold_up_the_budget() -> None:
     """Neither a write that blocks nor missing credits make a frame later than its budget."""
-    stream = await opened(lambda message, index: manners(message, credits=1))
-    call: ScriptedCall = stream._call
+    call = ScriptedCall(lambda message, index: manners(message, credits=1))
+    stream = await opened(call)
     call.writable.clear()
     # The write would block for ever: that they end at all is their budgets' doing.
     asking = (stream.ask(frame, 100) for _ in range(3))
@@ -97,12 +104,13 @@ async def test_stalled_link_does_not_hold_up_the_budget() -> None:
 
 
 async def test_cancelled_frame_is_cancelled_at_the_worker() -> None:
-    stream = await opened(lambda message, index: manners(message))
+    call = ScriptedCall(lambda message, index: manners(message))
+    stream = await opened(call)
     asking = asyncio.create_task(stream.ask(frame, 60_000))
-    await until(lambda: stream._call.sent[-1].WhichOneof("kind") == "frame")
+    await until(lambda: call.sent[-1].WhichOneof("kind") == "frame")
     asking.cancel()
     await asyncio.gather(asking, return_exceptions=True)
-    await until(lambda: stream._call.sent[-1].WhichOneof("kind") == "cancel")
+    await until(lambda: call.sent[-1].WhichOneof("kind") == "cancel")
     await stream.close()
 
 
@@ -132,9 +140,8 @@ async def test_draining_worker_gets_no_more_frames() -> None:
 
 
 async def test_worker_that_does_not_welcome() -> None:
-    stream = FrameStream("scripted", ScriptedCall(lambda message, index: [ok(message, index)]))
     with pytest.raises(ProtocolError):
-        await stream.start(HELLO)
+        await opened(lambda message, index: [ok(message, index)])
 
 
 async def test_expired_frame_keeps_its_credit_until_the_worker_answers() -> None:
@@ -150,16 +157,16 @@ async def test_expired_frame_keeps_its_credit_until_the_worker_answers() -> None
             return [ok(message, index)]
         return manners(message)
 
-    stream = await opened(answer)
+    call = ScriptedCall(answer)
+    stream = await opened(call)
     results = await asyncio.gather(
         *(stream.ask(frame, 500) for _ in range(6)), return_exceptions=True
     )
     assert all(isinstance(result, FrameExpiredError) for result in results)
     assert len(held) == 2  # the credits
-    assert not stream._under_way._unsent
     busy = False
     for message, index in held:  # at last the worker answers the two
-        stream._call._replies.put_nowait(ok(message, index))
+        call.replies.put_nowait(ok(message, index))
     replies = await asyncio.gather(*(stream.ask(frame, 60_000) for _ in range(4)))
     assert len(replies) == 4
     await stream.close()
@@ -184,10 +191,11 @@ async def test_who_waits_for_a_credit_hears_at_once_that_the_stream_is_lost() ->
     def answer(message: pb.ClientMessage, index: int) -> list[bytes]:
         return manners(message)
 
-    stream = await opened(answer)
+    call = ScriptedCall(answer)
+    stream = await opened(call)
     asking = [asyncio.create_task(stream.ask(frame, 600_000)) for _ in range(5)]
-    await until(lambda: len(stream._under_way._unanswered) == 2)  # the credits
-    stream._call._replies.put_nowait(b"")  # the worker ends the stream
+    await until(lambda: frames_of(call) == 2)  # the credits
+    call.replies.put_nowait(b"")  # the worker ends the stream
     results = await asyncio.wait_for(asyncio.gather(*asking, return_exceptions=True), PATIENCE_S)
     assert {type(result) for result in results} == {UnreachableError}
     await stream.close()
@@ -199,10 +207,11 @@ async def test_who_gives_up_says_how_long_it_waited() -> None:
     def answer(message: pb.ClientMessage, index: int) -> list[bytes]:
         return manners(message)
 
-    stream = await opened(answer)
+    call = ScriptedCall(answer)
+    stream = await opened(call)
     stream.on_late = lambda nbytes, waited_ms: late.append((nbytes, waited_ms))
     asking = asyncio.create_task(stream.ask(frame, 60_000))
-    await until(lambda: stream._call.sent[-1].WhichOneof("kind") == "frame")
+    await until(lambda: call.sent[-1].WhichOneof("kind") == "frame")
     await asyncio.sleep(0.05)  # at least
     asking.cancel()
     await asyncio.gather(asking, return_exceptions=True)
@@ -233,11 +242,11 @@ async def test_times_that_cannot_be_true_are_cut_to_what_can(times: pb.Times) ->
         return [build_reply(reply)]
 
     stream = await opened(answer)
-    before_ms = stream.round_trip_ms
+    before_ms = stream.session.round_trip_ms
     found = await stream.ask(frame, 60_000)
     assert 0 <= found.queue_ms <= found.server_ms <= found.answer_ms
     if times.total_us == MOST:
-        assert stream.round_trip_ms == before_ms > 0
+        assert stream.session.round_trip_ms == before_ms > 0
         assert found.left_ms < 0  # nothing is learnt of the link
     await stream.close()
 
@@ -246,15 +255,14 @@ async def test_a_worker_may_not_have_thousands_of_frames_held_for_it() -> None:
     def answer(message: pb.ClientMessage, index: int) -> list[bytes]:
         return manners(message, credits=MOST)
 
-    stream = await opened(answer)
-    assert stream.credits == MOST_CREDITS
+    call = ScriptedCall(answer)
+    stream = await opened(call)
+    assert stream.session.credits == MOST_CREDITS
     asking = [asyncio.create_task(stream.ask(frame, 60_000)) for _ in range(MOST_CREDITS + 5)]
-    for _ in range(1000):
-        if not stream._under_way._unsent and len(stream._under_way._unanswered) >= MOST_CREDITS:
-            break
+    await until(lambda: frames_of(call) >= MOST_CREDITS)
+    for _ in range(100):
         await asyncio.sleep(0)
-    await asyncio.sleep(0)
-    assert len(stream._under_way._unanswered) == MOST_CREDITS
+    assert frames_of(call) == MOST_CREDITS
     for task in asking:
         task.cancel()
     await asyncio.gather(*asking, return_exceptions=True)

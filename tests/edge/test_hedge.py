@@ -104,7 +104,7 @@ async def test_the_device_is_first(
             assert late[0] >= 50
         await assert_all_credits_are_there(agent, pixels)
         assert agent.session.workers.stream is stream
-        assert stream.idle
+        assert stream.session.idle
         assert sum(agent.outcomes.values()) == 9
 
 

@@ -192,6 +192,7 @@ class Stream:
         self.echoes, self.probes = True, 0
         self.probed: Callable[[], None] = lambda: None
         self.broken, self.draining, self.heard_s = None, False, 0.0
+        self.session = self
 
     async def probe(self, timeout_s: float) -> float:
         self.probes += 1

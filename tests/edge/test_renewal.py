@@ -52,7 +52,7 @@ async def test_both_ends_get_a_new_authority(small_bundle: Bundle, tmp_path: Pat
         stream = await connection.live(30)
         files = WorkerChannel(address, DESCRIBE_BYTES, credentials)
         await files.describe()
-    assert stream.broken is not None or connection.stream is stream
+    assert stream.session.broken is not None or connection.stream is stream
     async with worker("two", address):
         with pytest.raises(UnauthenticatedError, match="no trust"):
             await files.describe()
@@ -61,7 +61,7 @@ async def test_both_ends_get_a_new_authority(small_bundle: Bundle, tmp_path: Pat
             await files.describe()
         install("two")
         assert (await files.describe()).models
-        assert (await connection.live(30)).welcome.credits
+        assert (await connection.live(30)).session.welcome.credits
     await files.close()
     await connection.close()
 
@@ -81,5 +81,5 @@ async def test_a_token_is_read_again(small_bundle: Bundle, tmp_path: Path) -> No
         with pytest.raises(UnauthenticatedError, match="is empty"):
             await connection.live(30)
         token.write_text("second\n")
-        assert (await connection.live(30)).welcome.credits
+        assert (await connection.live(30)).session.welcome.credits
         await connection.close()

@@ -66,10 +66,10 @@ async def test_an_idle_stream_is_opened_again_for_the_next_frame(
             assert (await agent.infer({"pixels": pixels})).outcome is Outcome.ANSWERED
             stream = agent.session.workers.current.connection.stream
             for _ in range(1500):
-                if stream.broken is not None:
+                if stream.session.broken is not None:
                     break
                 await asyncio.sleep(0.02)
-            assert stream.broken is not None
+            assert stream.session.broken is not None
             assert Refusal.IDLE in worker.refusals.counts
         assert (await agent.infer({"pixels": pixels})).outcome is Outcome.ANSWERED
         assert not agent.session.workers.current.breaker.is_open

@@ -15,13 +15,13 @@ from splitpoint.edge.dispatch.adapt import Adapter
 from splitpoint.edge.dispatch.auto_plan import plan_now
 from splitpoint.edge.link import workers as workers_module
 from splitpoint.edge.link.frame_stream import FrameStream
-from splitpoint.edge.link.told_load import MOST_WAITS, told_load
 from splitpoint.edge.link.workers import REFUSED_S, WorkerLink
 from splitpoint.edge.store.prepare import prepare
 from splitpoint.partition.bundle.bundle import MANIFEST, Bundle
 from splitpoint.partition.plan.link import parse_link
 from splitpoint.proto import splitpoint_pb2 as pb
 from splitpoint.proto.frames import build_reply
+from splitpoint.proto.session.told_load import MOST_WAITS, told_load
 from splitpoint.proto.status import OverloadedError
 
 BUSY = pb.Load(queued=9, queue_ms=80.0, slowdown=1.5, wait_ms=[80.0, 40.0])
@@ -65,18 +65,16 @@ async def stream_of(load: pb.Load, status: pb.Status) -> FrameStream:
             return [build_reply(reply)]
         return manners(message)
 
-    stream = FrameStream("scripted", ScriptedCall(answer))
-    await stream.start(pb.Hello())
-    return stream
+    return await FrameStream.opened("scripted", ScriptedCall(answer), pb.Hello())
 
 
 async def test_a_refusal_without_waits_does_not_make_a_queue_empty() -> None:
     for load in (pb.Load(), pb.Load(queued=9, slowdown=1.0)):
         stream = await stream_of(load, pb.OVERLOADED)
-        assert stream.load == BUSY
+        assert stream.session.load == BUSY
         with pytest.raises(OverloadedError):
             await stream.ask(frame, 5000)
-        assert stream.load == BUSY
+        assert stream.session.load == BUSY
         await stream.close()
 
 
@@ -84,7 +82,7 @@ async def test_an_answer_with_waits_is_believed() -> None:
     idle = pb.Load(wait_ms=[0.0, 0.0], slowdown=1.0)
     stream = await stream_of(idle, pb.OK)
     await stream.ask(frame, 5000)
-    assert stream.load == idle
+    assert stream.session.load == idle
     await stream.close()
 
 
@@ -106,14 +104,14 @@ async def test_a_worker_that_refuses_is_not_the_idlest(monkeypatch: pytest.Monke
     idle = pb.Load(wait_ms=[0.0], slowdown=1.0)
     stream = await stream_of(idle, pb.OVERLOADED)
     link = WorkerLink(cast(Any, SimpleNamespace(stream=stream, server="a:1")))
-    assert link.wait_ms == pytest.approx(80.0 + stream.round_trip_ms)
+    assert link.wait_ms == pytest.approx(80.0 + stream.session.round_trip_ms)
     with pytest.raises(OverloadedError):  # for its rate, say: others do not wait there
         await stream.ask(frame, 5000)
-    assert stream.load == idle
-    clock.now_s = stream.refused_s + 0.1
+    assert stream.session.load == idle
+    clock.now_s = stream.session.refused_s + 0.1
     assert link.wait_ms == math.inf
-    clock.now_s = stream.refused_s + REFUSED_S
-    assert link.wait_ms == pytest.approx(stream.round_trip_ms)
+    clock.now_s = stream.session.refused_s + REFUSED_S
+    assert link.wait_ms == pytest.approx(stream.session.round_trip_ms)
     await stream.close()
 
 

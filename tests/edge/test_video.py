@@ -93,7 +93,6 @@ async def test_a_new_stream_begins_with_a_key_frame(
         stream = agent.session.workers.stream
         assert stream is not None
         await stream.close()
-        stream.broken = ConnectionError("gone")
         for _ in range(3):
             assert (await agent.infer({"pixels": pixels})).outcome is Outcome.ANSWERED
     # The frame that found the stream broken was coded before; the worker asked for it again.

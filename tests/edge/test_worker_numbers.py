@@ -53,12 +53,11 @@ async def test_the_plan_still_follows_the_link(field: str, number: float) -> Non
     controller = Controller(table, planner, start=start, budget_ms=10_000, round_trip_ms=1.0)
     nothing = cast(Any, None)
     adapter = Adapter(table, controller, nothing, nothing, nothing)
-    stream = FrameStream("scripted", ScriptedCall(answer))
-    await stream.start(pb.Hello())
+    stream = await FrameStream.opened("scripted", ScriptedCall(answer), pb.Hello())
     controller.knows(0.0, [0.05] * 4)
     for _ in range(IN_A_ROW):
         found = await stream.ask(frame, 5000)
-        adapter.load_told(stream.load)
+        adapter.load_told(stream.session.load)
         adapter.frame_answered(Plan(boundary=1, codec="raw"), "raw", found, stream, 1)
     controller.knows(1e6, [0.05] * 4)
     switches = [controller.decide(1e6) for _ in range(IN_A_ROW)]

@@ -258,7 +258,7 @@ async def test_nothing_goes_on_after_the_end_of_an_agent_with_frames_under_way(
         asking = [asyncio.create_task(agent.infer({"pixels": pixels})) for _ in range(6)]
         stream = agent.session.workers.current.connection.stream
         assert stream is not None
-        await until(lambda: stream.bytes_under_way > 0)
+        await until(lambda: stream.session.bytes_under_way > 0)
     results = await asyncio.wait_for(asyncio.gather(*asking), PATIENCE_S)
     assert {one.outcome for one in results} == {Outcome.FAILED}
     names = {task.get_name() for task in asyncio.all_tasks()}

@@ -3,10 +3,9 @@ for the link."""
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 
-from splitpoint.proto import splitpoint_pb2 as pb
+from .. import splitpoint_pb2 as pb
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,9 +33,9 @@ class AnswerTimes:
         self.round_trip_ms = 0.0
         self._left_s = 0.0  # when the latest answered frame had left the device
 
-    def answer(self, reply: pb.Reply, sent_s: float, nbytes: int) -> Answer:
-        """The answer that has just come to a frame of `nbytes`, which was sent at `sent_s`."""
-        answer_ms = 1e3 * (time.perf_counter() - sent_s)
+    def answer(self, reply: pb.Reply, sent_s: float, now_s: float, nbytes: int) -> Answer:
+        """The answer that came at `now_s` to a frame of `nbytes`, which was sent at `sent_s`."""
+        answer_ms = 1e3 * (now_s - sent_s)
         server_ms, queue_ms = server_times(reply.times, answer_ms)
         link_ms, left_ms = answer_ms - server_ms, -1.0
         if link_ms > 0:  # or the worker claims to have had it before it was sent

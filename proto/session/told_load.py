@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from splitpoint.proto import splitpoint_pb2 as pb
+from .. import splitpoint_pb2 as pb
 
 MOST_WAITS = 4096  # that are looked at: one for each boundary
 
