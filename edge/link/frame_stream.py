@@ -105,14 +105,14 @@ class FrameStream:
             outcome = self._event_of(frame_id)
             if sent is not None:
                 sent(partial(self._expire, frame_id))
-            answer: Answer = await outcome
+            answered: Answered = await outcome
         except BaseException:
             session.give_up(frame_id, time.perf_counter())
             self._settle()
             raise
         finally:
             del self._futures[frame_id]
-        return answer
+        return answered.answer
 
     async def probe(self, padding_bytes: int = 0, timeout_s: float = CONNECT_TIMEOUT_S) -> float:
         """Milliseconds until the worker echoes a message with that many bytes of padding.
@@ -151,20 +151,19 @@ class FrameStream:
                 self.on_late(event.nbytes, event.waited_ms)
             elif isinstance(event, Reopen):
                 self.on_reopen()
-            elif (future := self._futures.get(event.id)) is not None and not future.done():
-                if isinstance(event, Failed):
-                    future.set_exception(event.error)
-                else:
-                    future.set_result(event.answer if isinstance(event, Answered) else None)
+            elif (future := self._futures.get(event.id)) is None or future.done():
+                continue  # whoever waited has left
+            elif isinstance(event, Failed):
+                future.set_exception(event.error)
+            else:
+                future.set_result(event)
         if session.has_messages:
             self._to_write.set()
-        if (due_s := session.due_s) < self._wakes_s:
-            self._wake_at(due_s)
-
-    def _wake_at(self, due_s: float) -> None:
-        self._timer.cancel()
-        self._wakes_s = due_s
-        self._timer = self._loop.call_later(max(due_s - time.perf_counter(), 0.0), self._wake)
+        if session.due_s < self._wakes_s:
+            self._timer.cancel()
+            self._wakes_s = session.due_s
+            wait_s = max(self._wakes_s - time.perf_counter(), 0.0)
+            self._timer = self._loop.call_later(wait_s, self._wake)
 
     def _wake(self) -> None:
         self._wakes_s = math.inf

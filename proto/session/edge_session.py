@@ -94,6 +94,7 @@ class EdgeSession:
         self.broken: Exception | None = None
         self.times = AnswerTimes()
         self.events: deque[Event] = deque()
+        self.due_s = math.inf  # nothing is due before
         self._under_way = UnderWay(self.credits)
         self._probing: set[int] = set()
         self._outbox: deque[bytes | FrameUnderWay] = deque()
@@ -119,18 +120,14 @@ class EdgeSession:
         """Whether `next_message` may have something."""
         return bool(self._outbox)
 
-    @property
-    def due_s(self) -> float:
-        """When `tick` is to be called, if nothing else happens before."""
-        return self._under_way.due_s
-
     # What the caller wants. ------------------------------------------------------------------
 
     def ask(self, budget_ms: float, credit_ms: float, now_s: float) -> int:
         """The id of a frame that waits for a credit, for no longer than `credit_ms`."""
         self._last_id += 1
-        due_s = now_s + min(budget_ms, credit_ms) / 1e3
-        self._under_way.add(FrameUnderWay(self._last_id, now_s + budget_ms / 1e3, due_s))
+        frame = FrameUnderWay(self._last_id, now_s + budget_ms / 1e3)
+        self._under_way.add(frame)
+        self._due(frame, now_s + min(budget_ms, credit_ms) / 1e3)
         self._grant()
         return self._last_id
 
@@ -151,9 +148,9 @@ class EdgeSession:
         """The frame is built, and on its way from now on."""
         frame = self._under_way.get(frame_id)
         if frame is not None and frame.stage is Stage.GRANTED:
-            frame.stage, frame.due_s, frame.sent_s = Stage.UNSENT, frame.deadline_s, now_s
-            frame.data, frame.nbytes = data, len(data)
-            self.sent_s = now_s
+            frame.stage, frame.data, frame.nbytes = Stage.UNSENT, data, len(data)
+            frame.sent_s = self.sent_s = now_s
+            self._due(frame, frame.deadline_s)
             self._outbox.append(frame)
 
     def expire(self, frame_id: int, now_s: float) -> None:
@@ -228,6 +225,7 @@ class EdgeSession:
                 self._forget(frame)
             else:
                 self.expire(frame.id, now_s)
+        self.due_s = self._under_way.due_s
 
     def lose(self, error: Exception) -> None:
         """The stream has ended: nothing will be answered, and who waits is to hear of it now."""
@@ -289,7 +287,11 @@ class EdgeSession:
         cancel = pb.ClientMessage(cancel=pb.Cancel(id=frame.id))
         self._outbox.append(cancel.SerializeToString())
         frame.stage = Stage.UNWANTED
-        frame.due_s = now_s + LOST_CREDIT_S + 4 * self.times.round_trip_ms / 1e3
+        self._due(frame, now_s + LOST_CREDIT_S + 4 * self.times.round_trip_ms / 1e3)
+
+    def _due(self, frame: FrameUnderWay, due_s: float) -> None:
+        frame.due_s = due_s
+        self.due_s = min(self.due_s, due_s)
 
     def _lost(self, error: Exception) -> UnreachableError:
         return UnreachableError(f"the stream to {self.server} is lost: {error}")

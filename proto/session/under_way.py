@@ -29,7 +29,7 @@ class FrameUnderWay:
 
     id: int
     deadline_s: float  # its budget's end
-    due_s: float
+    due_s: float = math.inf
     stage: Stage = Stage.WAITING
     data: bytes = b""  # until it is sent
     nbytes: int = 0
