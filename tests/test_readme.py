@@ -1,4 +1,4 @@
-"""Every command of the README is run as it is written; only ports are replaced."""
+"""The commands of README and guides are run as they are written; only ports are replaced."""
 
 from __future__ import annotations
 
@@ -7,47 +7,129 @@ import shlex
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
 from PIL import Image
 from processes import background, free_port, splitpoint
+from splitpoint.cli.app import app
 from splitpoint.partition.capture.capture import capture
 from videos import write_video
 
 ROOT = Path(__file__).parents[1]
+README, GUIDES = ROOT / "README.md", ROOT / "docs" / "guides"
+TUTORIAL, MEASUREMENTS = ROOT / "docs" / "tutorial.md", ROOT / "docs" / "measurements.md"
+# One after the other, in one folder: later pages use what earlier ones have made.
+SESSION = [README, *(GUIDES / f"{name}.md" for name in (
+    "compile", "run-the-device", "plan", "run-the-worker",
+))]  # fmt: skip
+PAGES = [README, ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 PORTS = ("7070", "7071", "7072", "7443", "9464", "9465")
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+MAX_README_BYTES = 9_000
 
 
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+def text_of(page: Path) -> str:
+    return page.read_text(encoding="utf-8")
 
 
-def commands() -> list[list[str]]:
-    lines = [line for block in blocks("sh") for line in block.splitlines() if line.strip()]
-    inline = re.findall(r"`(splitpoint [^`]*|python benchmarks/[^`]*)`", README)
+def blocks(page: Path, language: str) -> list[tuple[str, str]]:
+    """The title (as in ```toml title="agent.toml") and the text of each block."""
+    fence = rf'^```{language}(?: title="([^"]*)")?\n(.*?)^```'
+    return re.findall(fence, text_of(page), re.MULTILINE | re.DOTALL)
+
+
+def commands(page: Path) -> list[list[str]]:
+    """Those of `sh` blocks, then those in the text."""
+    code = "\n".join(text for _, text in blocks(page, "sh")).replace("\\\n", " ")
+    lines = [line for line in code.splitlines() if line.strip()]
+    inline = re.findall(r"`(splitpoint [a-z][^`]*|python benchmarks/[^`]*)`", text_of(page))
     return [shlex.split(line) for line in [*lines, *inline]]
 
 
-def test_every_command_is_of_a_kind_that_is_tested() -> None:
-    for command in commands():
-        known = (
-            command[0] == "splitpoint"
-            or (command[0] == "make" and command[1] in ("demo", "test", "test-aarch64", "test-ray"))
-            or command[:2] == ["pip", "install"]
-            or command[0] in ("sudo", "podman")
-            or (command[0] == "python" and command[1].startswith("benchmarks/"))
-        )
-        assert known, command
+def is_named_in_passing(arguments: Sequence[str]) -> bool:
+    return arguments[0] != "doctor" and (len(arguments) == 1 or "…" in arguments)
+
+
+def test_the_readme_is_short() -> None:
+    assert len(README.read_bytes()) <= MAX_README_BYTES
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_commands_and_options_exist(page: Path) -> None:
+    group = typer.main.get_command(app)
+    for command in commands(page):
+        program, *arguments = command
+        if Path(program).name == "splitpoint":
+            found = group.commands[arguments[0]]  # type: ignore[attr-defined]
+            known = {each for option in found.params
+                     for each in (*option.opts, *option.secondary_opts)}  # fmt: skip
+            used = {word.partition("=")[0] for word in arguments if word.startswith("--")}
+            assert used - {"--help"} <= known, command
+        elif program == "python" and arguments[0].endswith(".py"):
+            assert (ROOT / arguments[0]).is_file(), command
+        elif program == "make":
+            done = subprocess.run(["make", "-n", *arguments], cwd=ROOT, capture_output=True,
+                                  text=True, check=False)  # fmt: skip
+            assert done.returncode == 0, (command, done.stderr)
+
+
+def run_pages(pages: Sequence[Path], folder: Path) -> set[str]:
+    """The commands of `pages` that ran, in their order; each must succeed and print something."""
+    ports = {port: str(free_port()) for port in PORTS}
+
+    def local(word: str) -> str:
+        return re.sub("|".join(PORTS), lambda match: ports[match[0]], word)
+
+    ran: set[tuple[str, ...]] = set()
+    with ExitStack() as stack:
+        for page in pages:
+            for language in ("toml", "python"):
+                for title, text in blocks(page, language):
+                    is_model = language == "python" and "ModelSpec" in text
+                    if title or is_model:
+                        (folder / (title or "mine.py")).write_text(local(text), encoding="utf-8")
+            for command in commands(page):
+                if command[0] != "splitpoint" or command[1] == "demo" or "--ray" in command:
+                    continue  # Ray's is run by tests/cloud/test_ray.py, in make test-ray
+                arguments = [local(word) for word in command[1:]]
+                if is_named_in_passing(arguments):
+                    assert splitpoint(arguments[0], "--help").returncode == 0
+                elif tuple(arguments) not in ran:
+                    ran.add(tuple(arguments))
+                    run_one(arguments, folder, stack)
+            for _, text in blocks(page, "python"):
+                if "EdgeAgent" in text:
+                    run_python(local(text), folder)
+    return {arguments[0] for arguments in ran}
+
+
+def run_one(arguments: list[str], folder: Path, stack: ExitStack) -> None:
+    if arguments[0] in ("serve", "emulate"):
+        stack.enter_context(background(arguments, cwd=folder))
+        return
+    more = {"run": ["--cache", str(folder / "cache")], "profile": ["--max-seconds", "3"]}
+    done = splitpoint(*arguments, *more.get(arguments[0], ()), cwd=folder)
+    assert done.returncode == 0, (arguments, done.stderr)
+    assert done.stdout or arguments[0] == "certs"
+
+
+def run_python(code: str, folder: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False,
+        env={"XDG_CACHE_HOME": str(folder / "xdg"), "PATH": "/usr/bin:/bin"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("answered (1, 1000)")
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(500)  # all commands of a session, one after the other
-def test_splitpoint_commands(photos: Path, tmp_path: Path) -> None:
-    """Compile, inspect, serve, run, emulate and the Python example, in the README's order."""
+@pytest.mark.timeout(600)  # all commands of a session, one after the other
+def test_readme_and_guides(photos: Path, tmp_path: Path) -> None:
+    """Compile, inspect, serve, run, plan, emulate and the Python examples."""
     shutil.copytree(photos, tmp_path / "photos")
     for folder in ("typical", "models"):
         (tmp_path / folder).mkdir()
@@ -57,60 +139,31 @@ def test_splitpoint_commands(photos: Path, tmp_path: Path) -> None:
                 crop = photo.crop((left, 0, left + 250, 250)).convert("RGB")
                 crop.save(tmp_path / "typical" / f"{path.stem}{left}.png")
     write_video(tmp_path / "clip.mp4", 5, "mp4v")
-    ports = {port: str(free_port()) for port in PORTS}
-
-    def local(word: str) -> str:
-        return re.sub("|".join(PORTS), lambda match: ports[match[0]], word)
-
-    (example,) = blocks("toml")
-    (tmp_path / "agent.toml").write_text(local(example), encoding="utf-8")
-    ran = set()
-    with ExitStack() as stack:
-        for command in commands():
-            if command[0] != "splitpoint" or command[1] == "demo" or "--ray" in command:
-                continue  # Ray's is run by tests/cloud/test_ray.py, in make test-ray
-            arguments = [local(word) for word in command[1:]]
-            if len(arguments) == 1 and arguments[0] not in ("doctor",):
-                assert splitpoint(arguments[0], "--help").returncode == 0  # named in passing
-                continue
-            ran.add(arguments[0])
-            if arguments[0] in ("serve", "emulate"):
-                stack.enter_context(background(arguments, cwd=tmp_path))
-                continue
-            if arguments[0] == "run":
-                arguments += ["--cache", str(tmp_path / "cache")]
-            if arguments[0] == "profile":
-                arguments += ["--max-seconds", "3"]
-            done = splitpoint(*arguments, cwd=tmp_path)
-            assert done.returncode == 0, (command, done.stderr)
-            assert done.stdout or arguments[0] == "certs"
-        for block in (block for block in blocks("python") if "EdgeAgent" in block):
-            done = subprocess.run(
-                [sys.executable, "-c", local(block)],
-                capture_output=True, text=True, timeout=60, check=False,
-                env={"XDG_CACHE_HOME": str(tmp_path / "xdg"), "PATH": "/usr/bin:/bin"},
-            )  # fmt: skip
-            assert done.returncode == 0, done.stderr
-            assert done.stdout.startswith("answered (1, 1000)")
-    assert ran == {
-        "compile",
-        "inspect",
-        "profile",
-        "plan",
-        "serve",
-        "run",
-        "emulate",
-        "doctor",
-        "certs",
-    }
+    assert run_pages(SESSION, tmp_path) == {
+        "compile", "inspect", "profile", "plan", "serve", "run", "emulate", "doctor", "certs",
+    }  # fmt: skip
     assert "<svg" in (tmp_path / "plan.html").read_text(encoding="utf-8")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_the_tutorial(photos: Path, tmp_path: Path) -> None:
+    shutil.copytree(photos, tmp_path / "photos")
+    assert run_pages([TUTORIAL], tmp_path) == {
+        "compile", "inspect", "profile", "plan", "serve", "run", "emulate",
+    }  # fmt: skip
+    inspected = splitpoint("inspect", "pets.split", "--json", cwd=tmp_path).stdout
+    shown = re.findall(r"^\| (\d) \| ([\w.]+|\(the input\)) \|", text_of(TUTORIAL), re.MULTILINE)
+    assert len(shown) == 7
+    for _, after in shown[1:]:
+        assert f'"after": "{after}"' in inspected
 
 
 @pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
 def test_make_targets() -> None:
     for target, must in (
-        ("demo", "splitpoint demo"), ("test", "pytest"), ("test-aarch64", "tests/aarch64/run.py"),
-        ("test-ray", "-m ray"),
+        ("demo", "splitpoint demo"), ("test", "pytest"), ("test-all", "pytest"),
+        ("test-aarch64", "tests/aarch64/run.py"), ("test-ray", "-m ray"), ("docs", "--strict"),
     ):  # fmt: skip
         done = subprocess.run(
             ["make", "-n", target], cwd=ROOT, capture_output=True, text=True, check=True
@@ -119,27 +172,26 @@ def test_make_targets() -> None:
 
 
 def test_what_needs_root_or_podman_names_what_is_here() -> None:
-    """The unit and the container file have tests of their own."""
-    for command in commands():
+    """The units and the container files have tests of their own."""
+    seen = set()
+    for command in [command for page in PAGES for command in commands(page)]:
         if command[:2] == ["sudo", "cp"]:
             assert (ROOT / command[2]).is_file()
-        elif command[:2] == ["sudo", "systemctl"]:
+        elif command[:3] == ["sudo", "systemctl", "enable"]:
             assert list(ROOT.glob(f"deploy/*/{command[-1]}.service"))
         elif command[:2] == ["podman", "build"]:
             assert (ROOT / command[command.index("-f") + 1]).is_file()
-        elif command[:2] == ["podman", "run"]:
-            container = (ROOT / "deploy/worker/Containerfile").read_text(encoding="utf-8")
-            assert "VOLUME /models\n" in container
-            assert "EXPOSE 7070 " in container
-        elif command[0] == "sudo":
-            assert command[1] == "mkdir"
+        else:
+            continue
+        seen.add(command[1])
+    assert seen == {"cp", "systemctl", "build"}
 
 
 def test_pip_commands_name_extras_that_exist() -> None:
-    from importlib.metadata import metadata
-
-    extras = set(metadata("splitpoint").get_all("Provides-Extra") or ())
-    installs = [command[-1] for command in commands() if command[0] == "pip"]
+    project = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    section = project.partition("[project.optional-dependencies]")[2].partition("\n[")[0]
+    extras = set(re.findall(r"^(\w+) = \[", section, re.MULTILINE))
+    installs = [c[-1] for page in PAGES for c in commands(page) if c[:2] == ["pip", "install"]]
     assert installs
     for target in installs:
         match = re.fullmatch(r"\.(?:\[(.*)\])?", target)
@@ -148,26 +200,34 @@ def test_pip_commands_name_extras_that_exist() -> None:
 
 
 def test_quoted_figures_stand_in_results() -> None:
-    """The tables of the README are those under benchmarks/results, to the letter."""
+    """The tables of measurements are those under benchmarks/results, to the letter."""
     results = [path.read_text() for path in (ROOT / "benchmarks" / "results").glob("*.md")]
-    tables = re.findall(r"(?:^\| .*\n)+", README, re.MULTILINE)
-    quoted = [table for table in tables if "compile, s" in table or "bare echo" in table
-              or "planner against" in table
-              or "sum of layers" in table or "than the prototype" in table
-              or "INT8, ms" in table or "a fitted line" in table
-              or "in time" in table or "fps streamed" in table
-              or "over per boundary" in table
-              or "first answer, s (of CPU)" in table]  # fmt: skip
-    assert len(quoted) == 11
-    for table in quoted:
-        assert any(table in result for result in results)
+    tables = re.findall(r"(?:^\| .*\n)+", text_of(MEASUREMENTS), re.MULTILINE)
+    assert len(tables) == 11
+    for table in tables:
+        assert any(table in result for result in results), table[:100]
 
 
-def test_models_of_ones_own() -> None:
-    """The factories of the README return what can be captured."""
-    (block,) = (block for block in blocks("python") if "ModelSpec" in block)
+def test_the_readmes_figures_are_those_of_the_measurements() -> None:
+    (table,) = re.findall(r"(?:^\| .*\n)+", text_of(README), re.MULTILINE)
+    figures = set(re.findall(r"\d[\d.,e-]*\d|\d", table))
+    assert len(figures) >= 20
+    measured = text_of(MEASUREMENTS)
+    for figure in figures:
+        assert re.search(rf"(?<![\d.,]){re.escape(figure)}(?!\d)", measured), figure
+
+
+@pytest.mark.parametrize(
+    ("page", "layers"),
+    [(README, {"sequences": 3, "photos": 4}),
+     (GUIDES / "compile.md", {"sequences": 3, "wide_photos": 4})],
+    ids=["readme", "compile"],
+)  # fmt: skip
+def test_models_of_ones_own(page: Path, layers: dict[str, int]) -> None:
+    """The factories return what can be captured."""
+    (code,) = (text for _, text in blocks(page, "python") if "ModelSpec" in text)
     names: dict[str, Any] = {}
-    exec(block, names)
-    specs = [names[name]() for name in ("sequences", "wide_photos")]
-    found = [capture(spec.module, spec.args, spec.kwargs) for spec in specs]
-    assert [len(model.layers) for model in found] == [3, 4]
+    exec(code, names)
+    specs = {name: names[name]() for name in layers}
+    found = {name: capture(s.module, s.args, s.kwargs) for name, s in specs.items()}
+    assert {name: len(model.layers) for name, model in found.items()} == layers
