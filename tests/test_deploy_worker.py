@@ -70,7 +70,7 @@ def test_page_names_options_and_files_that_exist() -> None:
     blocks = re.findall(r"^```sh\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
     lines = [shlex.split(line) for block in blocks for line in block.splitlines()]
     commands = [line[1:] for line in lines if line[0].endswith("splitpoint")]
-    assert {command[0] for command in commands} == {"doctor", "serve", "compile"}
+    assert {command[0] for command in commands} == {"certs", "compile", "doctor", "run", "serve"}
     for command, *arguments in commands:
         named = {word for word in arguments if word.startswith("-")}
         assert named <= options_of(command), command

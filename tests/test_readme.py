@@ -163,7 +163,7 @@ def test_the_tutorial(photos: Path, tmp_path: Path) -> None:
 def test_make_targets() -> None:
     for target, must in (
         ("demo", "splitpoint demo"), ("test", "pytest"), ("test-all", "pytest"),
-        ("test-aarch64", "tests/aarch64/run.py"), ("test-ray", "-m ray"), ("docs", "--strict"),
+        ("test-aarch64", "tests/aarch64/run.py"), ("test-ray", "-m ray"), ("docs", "mkdocs build"),
     ):  # fmt: skip
         done = subprocess.run(
             ["make", "-n", target], cwd=ROOT, capture_output=True, text=True, check=True
