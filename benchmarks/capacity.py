@@ -26,6 +26,7 @@ import numpy as np
 from report import Table, write_report
 from serving import bundle_of
 from splitpoint.cloud.compute.load import load_model
+from splitpoint.cloud.options import WorkerOptions
 from splitpoint.cloud.schedule.batch_times import BatchTimes
 from splitpoint.partition.run.torch_chain import describe_device, pick_device
 from virtual_worker import Arrival, Share, TimedModel, poisson, serve
@@ -180,8 +181,11 @@ def measured(options: argparse.Namespace) -> TimedModel:
     device = pick_device(options.device)
     with tempfile.TemporaryDirectory() as folder:
         target = options.bundle or bundle_of(options.model, Path(folder))
-        served = load_model(target, device, max_batch=options.max_batch, profiles={},
-                            progress=lambda line: print(line, file=sys.stderr))  # fmt: skip
+        served = load_model(
+            target, device,
+            WorkerOptions(max_batch=options.max_batch, measure=True),
+            profiles={}, progress=lambda line: print(line, file=sys.stderr),
+        )  # fmt: skip
     model = TimedModel(
         name=served.bundle.manifest.name,
         source=f"measured on {describe_device(device)}, in {served.runner.chain.runtime}",

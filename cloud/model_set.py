@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import gc
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Set
 from pathlib import Path
 
 import torch
 from splitpoint.partition.bundle.bundle import Bundle, open_bundle
 from splitpoint.proto.limits import MAX_BATCH_PER_FRAME, max_frame_bytes
 
+from .backend import Backend
 from .compute.served_model import ServedModel
-from .engine.engines import Engines
 from .errors import ServeError
-from .figures import Figures
-from .wire.service import SplitService
 
 
 def frame_bytes(bundle: Bundle) -> int:
@@ -25,28 +23,31 @@ def frame_bytes(bundle: Bundle) -> int:
 
 
 class ModelSet:
-    """Loads models into `models`, by digest, and lets them go again.
+    """Loads models into a backend, and lets them go again.
 
     `load` gives a bundle's model on the device of that number.
     Loading and timing a model is the compute thread's work, and frames of the others wait for it.
-    `changed` is called after each change of `models`.
+    `changed` is called after each change.
     """
 
     def __init__(
         self,
-        models: dict[str, ServedModel],
-        *,
+        backend: Backend,
         load: Callable[[Path, int], ServedModel],
-        engine: Engines,
-        service: SplitService,
-        figures: Figures,
+        *,
         max_frame_bytes: int,
         changed: Callable[[str], Awaitable[None]],
     ) -> None:
-        self._models, self._load, self._engine = models, load, engine
-        self._service, self._figures = service, figures
+        self._backend, self._load = backend, load
+        self._models, self._engine = backend.models, backend.engine
+        self._figures = backend.service.services.figures
         self._max_frame_bytes, self._changed = max_frame_bytes, changed
         self._kept: set[str] = set()
+
+    @property
+    def digests(self) -> Set[str]:
+        """Of the bundles that are served."""
+        return self._models.keys()
 
     async def add(self, folder: Path, *, keep: bool = False) -> str:
         """Serves the bundle in `folder` and tells its digest; with `keep` it is never removed.
@@ -77,7 +78,7 @@ class ModelSet:
         model = self._models.pop(digest)
         name = model.bundle.manifest.name
         await self._changed(f"{name} ({digest[:12]}) is not served any more")
-        await self._service.withdraw(model, grace_s)
+        await self._backend.service.withdraw(model, grace_s)
         self._engine.forget(model)
         self._figures.forget(digest)
         del model

@@ -10,9 +10,10 @@ import sys
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+from splitpoint.cloud.options import StreamLimits, WorkerOptions
 
 from ..shell.config_file import config_option
 from ..shell.log_lines import setup_log_lines
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from splitpoint.cloud.frames.tracing import FrameTraces
 
 
+LIMITS = StreamLimits()
 MAX_REPLICAS, HTTP_PORT = 8, 8000
 RAY_STREAM_S = 600.0  # else no load would ever move to a replica that is new
 
@@ -42,25 +44,29 @@ def serve(
     ] = None,
     listen: Annotated[
         str, typer.Option(help="HOST:PORT; port 0 takes any free one and prints it.")
-    ] = "127.0.0.1:7070",
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda (every GPU) or cuda:N")] = "auto",
-    max_batch: Annotated[int, typer.Option(help="Most samples computed together.", min=1)] = 128,
+    ] = WorkerOptions.listen,
+    device: Annotated[
+        str, typer.Option(help="auto, cpu, cuda (every GPU) or cuda:N")
+    ] = WorkerOptions.device,
+    max_batch: Annotated[
+        int, typer.Option(help="Most samples computed together.", min=1)
+    ] = WorkerOptions.max_batch,
     runtime: Annotated[
         str, typer.Option(help="auto (the faster one), torch or onnxruntime (CPU only).")
-    ] = "auto",
+    ] = WorkerOptions.runtime,
     precision: Annotated[
         str,
         typer.Option(
             help="auto (on a GPU the fastest whose answers are within 1 % of fp32's), fp32, tf32, "
             "bf16 or fp16."
         ),
-    ] = "auto",
+    ] = WorkerOptions.precision,
     max_queued_mb: Annotated[
         int, typer.Option(help="Most megabytes of tensors that may wait.", min=1)
-    ] = 1024,
+    ] = WorkerOptions.max_queued_bytes >> 20,
     grace: Annotated[
         float, typer.Option(help="Seconds to finish what was taken, on SIGTERM.", min=0)
-    ] = 10.0,
+    ] = WorkerOptions.grace_s,
     profile: Annotated[
         list[Path] | None,
         typer.Option(help="Announce the times of this profile instead of measuring at start."),
@@ -87,16 +93,18 @@ def serve(
         bool,
         typer.Option("--insecure", help="Let anybody come who can reach the address, unencrypted."),
     ] = False,
-    max_streams: Annotated[int, typer.Option(help="Most streams at a time.", min=1)] = 4096,
+    max_streams: Annotated[
+        int, typer.Option(help="Most streams at a time.", min=1)
+    ] = LIMITS.max_streams,
     max_streams_per_client: Annotated[
         int, typer.Option(help="Most streams of one client.", min=1)
-    ] = 1024,
+    ] = LIMITS.max_streams_per_client,
     idle_s: Annotated[
         float, typer.Option(help="End a stream that was silent for so long.", min=1)
-    ] = 600.0,
+    ] = LIMITS.idle_s,
     max_age_s: Annotated[
         float, typer.Option(help="Have clients connect anew so often, 0: never.", min=0)
-    ] = 0.0,
+    ] = LIMITS.max_age_s,
     metrics: Annotated[
         str, typer.Option(help="Serve Prometheus metrics at HOST:PORT.", show_default="nowhere")
     ] = "",
@@ -127,7 +135,6 @@ def serve(
     answered, then it exits 0. A second one ends it at once.
     """
     from splitpoint.cloud.access.security import Security
-    from splitpoint.cloud.frames.lifetime import StreamLimits
 
     tell = setup_log_lines(log_format, verbose)
     if ray:
@@ -157,11 +164,7 @@ def serve(
     if any(of_ray.values()):
         names = ", ".join(name for name, given in of_ray.items() if given)
         raise typer.BadParameter(f"only with --ray: {names}")
-    from splitpoint.cloud.compute.kept_times import KeptTimes  # and with it torch
-
-    main = _serve(
-        bundles or [],
-        tell,
+    options = WorkerOptions(
         listen=listen,
         device=device,
         runtime=runtime,
@@ -171,7 +174,7 @@ def serve(
         grace_s=grace,
         reflection=reflection,
         profiles=profile or [],
-        kept=KeptTimes(measure=measure),
+        measure=measure,
         security=Security(
             tls_cert=tls_cert,
             tls_key=tls_key,
@@ -187,8 +190,8 @@ def serve(
         ),
         watch=watch,
         metrics=metrics,
-        traces=_traces(traces) if traces else None,
     )
+    main = _serve(bundles or [], tell, options, _traces(traces) if traces else None)
     if importlib.util.find_spec("uvloop") is not None:  # faster, but not made for every platform
         import uvloop
 
@@ -208,12 +211,17 @@ def _traces(endpoint: str) -> FrameTraces:
     return otlp_traces(endpoint)
 
 
-async def _serve(bundles: list[Path], tell: Callable[[str], None], **options: Any) -> None:
+async def _serve(
+    bundles: list[Path],
+    tell: Callable[[str], None],
+    options: WorkerOptions,
+    traces: FrameTraces | None,
+) -> None:
     from splitpoint.cloud.worker import Worker
 
     systemd = Systemd()
     with StopSignals() as stop:
-        worker = Worker(bundles, progress=tell, **options)
+        worker = Worker(bundles, options, traces=traces, progress=tell)
         async with AsyncExitStack() as stack:
             try:
                 await stop.unless_requested(stack.enter_async_context(worker))

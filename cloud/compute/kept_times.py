@@ -11,13 +11,13 @@ import json
 import logging
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from splitpoint.partition.bundle.bundle import Bundle
-from splitpoint.partition.kept_files import default_cache, keep_newest, write_whole
+from splitpoint.partition.kept_files import keep_newest, write_whole
 from splitpoint.partition.profile.measure import processor_name, versions
 from splitpoint.partition.run.torch_chain import describe_device
 
@@ -75,11 +75,11 @@ def conditions_here(
     )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class KeptTimes:
     """The files in `folder`; with `measure`, what they say is not asked for."""
 
-    folder: Path = field(default_factory=lambda: default_cache() / "worker")
+    folder: Path
     measure: bool = False
 
     def find(self, conditions: Conditions, segments: int) -> Timing | None:

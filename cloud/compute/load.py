@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from splitpoint.partition.run.chain import SegmentChain
 from splitpoint.proto.frames import Boundaries
 
 from ..errors import ServeError
+from ..options import WorkerOptions
 from .checked_chain import CheckedChain
 from .choose_chain import choose_chain, precision_of
 from .kept_times import Conditions, KeptTimes, conditions_here
@@ -38,21 +39,20 @@ SERVER_S = 4.0  # what measuring one sample and the codecs takes at most
 def load_model(
     folder: Path,
     device: torch.device,
+    options: WorkerOptions,
     *,
-    runtime: str = AUTO,
-    precision: str = AUTO,
-    max_batch: int,
-    profiles: dict[str, Profile],
+    profiles: Mapping[str, Profile],
     progress: Progress,
-    kept: KeptTimes | None = None,
     check: Check = lambda: None,
 ) -> ServedModel:
-    """Loads the bundle in `folder`, with the times that were `kept`, or are measured now.
+    """Loads the bundle in `folder`, with the times that were kept, or are measured now.
 
     A profile of it, out of `profiles`, is announced. What `check` raises, between two segments,
     ends it. Raises `BundleError` for a damaged bundle, `ServeError` for one that does not fit here.
     """
     check()
+    runtime, precision, max_batch = options.runtime, options.precision, options.max_batch
+    kept = KeptTimes(options.times, measure=options.measure)
     bundle = open_bundle(folder)
     manifest = bundle.manifest
     progress(f"loading {manifest.name} ({bundle.digest[:12]})")
@@ -68,7 +68,7 @@ def load_model(
             max_batch=max_batch,
             profile=profile is not None,
         )
-        timing = kept.find(conditions, len(manifest.segments)) if kept is not None else None
+        timing = kept.find(conditions, len(manifest.segments))
         if timing is not None:
             runtime, precision = timing.runtime, timing.precision
         chain = choose_chain(
@@ -125,7 +125,7 @@ class _Loaded:
     sizes: list[int]
     profile: Profile | None
     conditions: Conditions
-    kept: KeptTimes | None
+    kept: KeptTimes
 
     @property
     def boundaries(self) -> Boundaries:
@@ -161,7 +161,7 @@ class _Loaded:
             ),
             at_s=time.time(),
         )
-        if self.kept is not None and (timing.batches.steady or not again):
+        if timing.batches.steady or not again:
             self.kept.keep(self.conditions, timing)
         return timing
 

@@ -26,7 +26,7 @@ from .answers import Answers
 from .arrival import Arrival
 from .decoders import Decoding
 from .held import Held
-from .tools import Tools
+from .services import StreamServices
 
 _RAW = codec_named("raw")
 
@@ -36,14 +36,14 @@ class FrameWork:
 
     def __init__(
         self,
-        tools: Tools,
+        services: StreamServices,
         model: ServedModel,
         caller: Caller,
         use: ClientUse,
         answers: Answers,
         refused: Callable[[Arrival, Exception, Stage], None],
     ) -> None:
-        self._tools, self._model, self._caller, self._use = tools, model, caller, use
+        self._services, self._model, self._caller, self._use = services, model, caller, use
         self._answers, self._refused = answers, refused
         self._held = Held()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -76,7 +76,7 @@ class FrameWork:
         if len(self._held) >= MAX_CREDITS:
             raise FrameError(pb.OVERLOADED, f"{MAX_CREDITS} frames of this stream are unanswered")
         digest = self._model.bundle.digest
-        if self._tools.quarantine.holds(digest, frame.boundary, frame.payloads):
+        if self._services.quarantine.holds(digest, frame.boundary, frame.payloads):
             raise FrameError(pb.INTERNAL, "the same frame broke a batch a moment ago")
         in_order = isinstance(frame.codec, FktVideo)
         if isinstance(frame.codec, FktVideo):
@@ -100,9 +100,9 @@ class FrameWork:
 
     def _check_room(self, frame: CheckedFrame, arrival: Arrival) -> None:
         """`FrameError` (OVERLOADED) where decoding would be in vain, or take others' room."""
-        decoders = self._tools.decoders
+        decoders = self._services.decoders
         decoders.check(self._caller, _bytes_of(frame))
-        self._tools.engine.check(self._model, Job(
+        self._services.engine.check(self._model, Job(
             model=self._model, boundary=frame.boundary, samples=frame.batch, nbytes=frame.nbytes,
             deadline_s=_deadline_s(arrival, frame), client=self._caller.share,
             decoding_s=decoders.device_s(self._caller),
@@ -118,14 +118,14 @@ class FrameWork:
         try:
             decoding = self._decoding(frame, arrival, in_order)
             async with self._turn if in_order else contextlib.nullcontext():
-                values = await self._tools.decoders.run(decoding)
+                values = await self._services.decoders.run(decoding)
             self._submit(frame, values, arrival)
         except Exception as error:  # noqa: BLE001 - each is answered
             self._drop(frame.id)
             self._refused(arrival, error, Stage.DECODE)
 
     def _decoding(self, frame: CheckedFrame, arrival: Arrival, in_order: bool) -> Decoding:
-        device_s = self._tools.engine.alone_s(self._model, frame.boundary, frame.batch)
+        device_s = self._services.engine.alone_s(self._model, frame.boundary, frame.batch)
         deadline_s = _deadline_s(arrival, frame)
         read = frame.packed if self._model.runner.unpacks else frame.decode
 
@@ -152,7 +152,7 @@ class FrameWork:
 
     def _submit(self, frame: CheckedFrame, values: Values, arrival: Arrival) -> None:
         arrival.decoded_s = time.perf_counter()
-        digest, quarantine = self._model.bundle.digest, self._tools.quarantine
+        digest, quarantine = self._model.bundle.digest, self._services.quarantine
 
         def answer(job: Request, result: dict[str, Array] | FrameError) -> None:
             if not arrival.is_answered:
@@ -172,7 +172,7 @@ class FrameWork:
         )
         job.cancelled = self._held.is_cancelled(frame.id)
         try:
-            self._tools.engine.submit(job)
+            self._services.engine.submit(job)
         except BaseException:
             job.cancelled = True  # it may have been queued before that went wrong
             raise

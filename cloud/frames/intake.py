@@ -21,7 +21,7 @@ from ..unexpected import Stage
 from .answers import Answers
 from .arrival import Arrival
 from .frame_work import FrameWork
-from .tools import Tools
+from .services import StreamServices
 
 # Checking a frame means to sum up its bytes, a millisecond for each million of them. That is as
 # long as the event loop may be kept from everybody else; more is done in a thread, without Python's
@@ -42,20 +42,20 @@ class Intake:
 
     def __init__(
         self,
-        tools: Tools,
+        services: StreamServices,
         model: ServedModel,
         caller: Caller,
         use: ClientUse,
         send: Callable[[bytes], int],
         is_over: Callable[[], bool],
     ) -> None:
-        self._tools, self._model, self._caller, self._is_over = tools, model, caller, is_over
+        self._services, self._model, self._caller, self._is_over = services, model, caller, is_over
         self._use, self._stream_use = use, StreamUse(use)
-        self._figures = tools.figures.of(model)
+        self._figures = services.figures.of(model)
         self._answers = Answers(
-            tools.engine, tools.figures, tools.traces, model.times, caller.share, send
+            services.engine, services.figures, services.traces, model.times, caller.share, send
         )
-        self.work = FrameWork(tools, model, caller, use, self._answers, self._refuse)
+        self.work = FrameWork(services, model, caller, use, self._answers, self._refuse)
 
     @property
     def pause_s(self) -> float:
@@ -83,7 +83,7 @@ class Intake:
             frame = message.frame
             arrival.frame_id = frame.id
             arrival.at = self._figures.at(frame.boundary)
-            if self._tools.traces is not None and len(frame.traceparent) <= _TRACEPARENT:
+            if self._services.traces is not None and len(frame.traceparent) <= _TRACEPARENT:
                 arrival.traceparent = frame.traceparent
             self._use.request()  # before anything that costs more than this
             self.work.take(await self._checked(frame, len(data)), arrival)
@@ -98,7 +98,7 @@ class Intake:
 
     async def _checked(self, frame: pb.Frame, nbytes: int) -> CheckedFrame:
         model = self._model
-        if self._tools.is_draining(model):
+        if self._services.draining.concerns(model):
             raise FrameError(pb.STOPPING, "the worker is stopping")
         if self._is_over():
             raise FrameError(pb.STOPPING, "this stream is as old as it may be; open another")
@@ -110,7 +110,7 @@ class Intake:
     def _refuse(self, arrival: Arrival, error: Exception, stage: Stage) -> None:
         """Answers a message that was not taken, or did not get as far as an engine."""
         if not isinstance(error, FrameError):
-            error = self._tools.figures.unexpected.caught(
+            error = self._services.figures.unexpected.caught(
                 stage, error, client=self._caller.share, frame=arrival.frame_id,
                 model=self._model.bundle.manifest.name,
             )  # fmt: skip

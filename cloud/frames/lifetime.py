@@ -3,43 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import random
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Protocol
 
-from ..errors import ServeError
+from ..options import StreamLimits
 
 _POLL_S = 0.05
-SPREAD = 0.3
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StreamLimits:
-    """What streams may be, on a worker. Times are seconds.
-
-    `max_streams` are of all clients, `max_streams_per_client` of one; as many downloads may run.
-    A stream without a message for `idle_s` is ended. One that is older than `max_age_s` (0: any
-    age) is ended after `move_s` more, in which the client opens another.
-    """
-
-    max_streams: int = 4096
-    max_streams_per_client: int = 1024
-    idle_s: float = 600.0
-    max_age_s: float = 0.0
-    move_s: float = 5.0
-
-    def spread(self) -> StreamLimits:
-        """The same with some lower age: streams that began together shall not end together."""
-        return replace(self, max_age_s=self.max_age_s * random.uniform(1 - SPREAD, 1))
-
-    def __post_init__(self) -> None:
-        if not (self.max_streams >= 1 and self.max_streams_per_client >= 1):
-            raise ServeError("a worker that allows no stream", "allow 1 or more")
-        if not (self.idle_s > 0 and self.max_age_s >= 0 and self.move_s >= 0):
-            raise ServeError("the time that a stream may last is negative", "give 0 or more")
 
 
 class Ending(Enum):

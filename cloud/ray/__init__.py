@@ -1,4 +1,4 @@
 """The same worker as replicas of Ray Serve.
 
-May import: access, compute, engine, errors, figures, frames, wire; partition, proto.
+May import: access, backend, compute, engine, errors, options, wire; partition, proto.
 """

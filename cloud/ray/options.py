@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ..errors import ServeError
+from ..options import StreamLimits, WorkerOptions
 
 APP, DEPLOYMENT = "splitpoint", "worker"
 ROUTE = f"/{APP}"  # without one Ray's proxies would not know the application
@@ -27,20 +28,20 @@ class RayOptions:
     """
 
     bundles: Sequence[str]
-    device: str = "auto"
-    runtime: str = "auto"
-    precision: str = "auto"
-    max_batch: int = 128
-    max_queued_mb: int = 1024
+    device: str = WorkerOptions.device
+    runtime: str = WorkerOptions.runtime
+    precision: str = WorkerOptions.precision
+    max_batch: int = WorkerOptions.max_batch
+    max_queued_mb: int = WorkerOptions.max_queued_bytes >> 20
     replicas: int | str = 1
     min_replicas: int = 1
     max_replicas: int = 8
     cpus: float = 1.0
     gpus: float = 0.0
-    grace_s: float = 10.0
+    grace_s: float = WorkerOptions.grace_s
     max_streams: int = 1000
     max_streams_per_client: int = 1000
-    idle_s: float = 600.0
+    idle_s: float = StreamLimits().idle_s
     max_stream_s: float = 600.0
     tokens: str = ""
     measure: bool = False
@@ -59,3 +60,21 @@ class RayOptions:
                 f"{self.min_replicas} to {self.max_replicas} replicas is no range",
                 "give min_replicas from 1 on, and max_replicas not below it",
             )
+
+    def of_worker(self) -> WorkerOptions:
+        """What one replica is told."""
+        return WorkerOptions(
+            device=self.device,
+            runtime=self.runtime,
+            precision=self.precision,
+            max_batch=self.max_batch,
+            max_queued_bytes=self.max_queued_mb << 20,
+            grace_s=self.grace_s,
+            measure=self.measure,
+            limits=StreamLimits(
+                max_streams=self.max_streams,
+                max_streams_per_client=self.max_streams_per_client,
+                idle_s=self.idle_s,
+                max_age_s=self.max_stream_s,
+            ),
+        )

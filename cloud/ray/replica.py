@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import functools
 import logging
-import os
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -17,22 +16,16 @@ from typing import Any
 
 from grpc_health.v1 import health_pb2
 from ray import serve
-from splitpoint.partition.run.torch_chain import describe_device, pick_device
+from splitpoint.partition.run.torch_chain import pick_device
 from threadpoolctl import threadpool_limits
 
 from ..access.security import Security
-from ..compute.kept_times import KeptTimes
+from ..backend import assemble
 from ..compute.load import load_model
 from ..compute.precision import check_precision
 from ..compute.served_model import ServedModel
-from ..engine.engine import Engine
-from ..engine.engines import Engines
 from ..engine.measure_again import measure_again
-from ..figures import Figures
-from ..frames.decoders import Decoders
-from ..frames.lifetime import StreamLimits
 from ..wire.ray_call import CallInfo, Raw, RayCall, one
-from ..wire.service import SplitService
 from .options import APP, DEPLOYMENT, RayOptions
 from .policy import UTILISATION, WAIT
 
@@ -54,49 +47,29 @@ class SplitReplica:
         self._options = options
         self._device = pick_device(options.device)
         check_precision(options.precision, self._device)
-        engine = Engine(max_batch=options.max_batch, max_queued_bytes=options.max_queued_mb << 20)
-        self._engine = Engines([engine])
-        self._models: dict[str, ServedModel] = {}
+        security = Security(tokens=Path(options.tokens) if options.tokens else None, insecure=True)
+        self._backend = assemble(options.of_worker(), [self._device], security.access())
         for folder in options.bundles:
-            model = await self._engine.load_model(functools.partial(self._load, Path(folder)))
-            self._models[model.bundle.digest] = model
-        self._service = SplitService(
-            self._models,
-            self._engine,
-            Decoders(max(2, (os.cpu_count() or 2) // 2), options.max_queued_mb << 20),
-            describe_device(self._device),
-            access=Security(
-                tokens=Path(options.tokens) if options.tokens else None, insecure=True
-            ).access(),
-            limits=StreamLimits(
-                max_streams=options.max_streams,
-                max_streams_per_client=options.max_streams_per_client,
-                idle_s=options.idle_s,
-                max_age_s=options.max_stream_s,
-            ),
-            figures=Figures(),
-        )
-        self._service.open = True
-        self._engine.start()
+            load = functools.partial(self._load, Path(folder))
+            model = await self._backend.engine.load_model(load)
+            self._backend.models[model.bundle.digest] = model
+        self._backend.service.open = True
+        self._backend.engine.start()
         self._calls: set[RayCall] = set()
         self._draining = False
         self._asked_s = time.monotonic()
         self._tasks = [  # Ray ends the process with them
             asyncio.create_task(self._drain_when_stopped()),
-            asyncio.create_task(measure_again(self._models, self._engine)),
+            asyncio.create_task(measure_again(self._backend.models, self._backend.engine)),
         ]
 
     def _load(self, folder: Path, _number: int) -> ServedModel:
-        options = self._options
         return load_model(
             folder,
             self._device,
-            runtime=options.runtime,
-            precision=options.precision,
-            max_batch=options.max_batch,
+            self._options.of_worker(),
             profiles={},
             progress=log.info,
-            kept=KeptTimes(measure=options.measure),
         )
 
     # What is called over the wire. ----------------------------------------------------------
@@ -104,12 +77,12 @@ class SplitReplica:
     async def Describe(self, data: bytes, grpc_context: CallInfo) -> Raw:
         """What is served, and how busy this replica is."""
         call = RayCall(one(data), grpc_context)
-        return Raw((await self._service.describe(None, call)).SerializeToString())
+        return Raw((await self._backend.service.describe(None, call)).SerializeToString())
 
     async def Fetch(self, data: bytes, grpc_context: CallInfo) -> AsyncIterator[Raw]:
         """A file of a bundle in chunks."""
         call = RayCall(one(data), grpc_context)
-        async for chunk in call.answers(self._service.fetch(None, call)):
+        async for chunk in call.answers(self._backend.service.fetch(None, call)):
             yield chunk
 
     async def Infer(self, messages: Any, grpc_context: CallInfo) -> AsyncIterator[Raw]:
@@ -117,7 +90,7 @@ class SplitReplica:
         call = RayCall(messages, grpc_context)
         self._calls.add(call)
         try:
-            async for answer in call.answers(self._service.infer(None, call)):
+            async for answer in call.answers(self._backend.service.infer(None, call)):
                 yield answer
         finally:
             self._calls.discard(call)
@@ -125,7 +98,7 @@ class SplitReplica:
     async def Check(self, data: bytes) -> Raw:
         """gRPC's health service, for balancers in front of the proxy."""
         answer = health_pb2.HealthCheckResponse
-        status = answer.SERVING if self._engine.can_compute else answer.NOT_SERVING
+        status = answer.SERVING if self._backend.engine.can_compute else answer.NOT_SERVING
         return Raw(answer(status=status).SerializeToString())
 
     # What Ray asks. -------------------------------------------------------------------------
@@ -136,7 +109,7 @@ class SplitReplica:
 
     async def record_autoscaling_stats(self) -> dict[str, float]:
         """What the policy goes by: the longest wait of any model's frame, and the busy share."""
-        loads = [self._engine.load(model) for model in self._models.values()]
+        loads = [self._backend.engine.load(model) for model in self._backend.models.values()]
         return {
             WAIT: max(load.queue_ms for load in loads),
             UTILISATION: max(load.utilisation for load in loads),
@@ -154,7 +127,8 @@ class SplitReplica:
                     log.info("Ray's controller does not answer: %r", error)
                     await asyncio.sleep(HEALTH_S)
         await asyncio.gather(
-            self._service.drain(self._options.grace_s, reopen=True), asyncio.sleep(LAST_CALL_S)
+            self._backend.service.drain(self._options.grace_s, reopen=True),
+            asyncio.sleep(LAST_CALL_S),
         )
         for call in self._calls:
             call.close()

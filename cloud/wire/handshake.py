@@ -17,7 +17,7 @@ from ..access.quotas import ClientUse
 from ..access.refusals import Refusal
 from ..compute.served_model import ServedModel
 from ..frames.answers import load_of
-from ..frames.tools import Tools
+from ..frames.services import StreamServices
 from .abort import abort
 
 log = logging.getLogger("splitpoint.cloud")
@@ -25,7 +25,9 @@ log = logging.getLogger("splitpoint.cloud")
 HANDSHAKE_TIMEOUT_S = 10.0
 
 
-async def shake_hands(context: Any, tools: Tools, caller: Caller, use: ClientUse) -> ServedModel:
+async def shake_hands(
+    context: Any, services: StreamServices, caller: Caller, use: ClientUse
+) -> ServedModel:
     """The model that the client asks for, after Welcome; a refusal ends the call with a status."""
     try:
         data = await asyncio.wait_for(context.read(), HANDSHAKE_TIMEOUT_S)
@@ -49,12 +51,12 @@ async def shake_hands(context: Any, tools: Tools, caller: Caller, use: ClientUse
             f"this worker speaks protocol {PROTOCOL}, the client {hello.protocol}: "
             "install the same version of splitpoint at both ends",
         )
-    model = tools.models.get(hello.digest)
+    model = services.models.get(hello.digest)
     if model is None:
         use.count_refused(Refusal.UNKNOWN_MODEL)
         known = ", ".join(
             f"{m.bundle.manifest.name} ({digest[:12]})"
-            for digest, m in tools.models.items()
+            for digest, m in services.models.items()
             if use.client.may_use(m.bundle.manifest.name, digest)
         )
         name = f"{hello.model[:80]!r} " if hello.model else ""
@@ -81,7 +83,7 @@ async def shake_hands(context: Any, tools: Tools, caller: Caller, use: ClientUse
         max_batch=MAX_BATCH_PER_FRAME,
         max_frame_bytes=max_frame_bytes(model.boundaries, MAX_BATCH_PER_FRAME),
         segment_ms=model.times.segment_ms,
-        load=load_of(tools.engine, model, caller.share, tools.figures),
+        load=load_of(services.engine, model, caller.share, services.figures),
     )
     answer = pb.ServerMessage(welcome=welcome).SerializeToString()
     try:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn
 
 import grpc
 from splitpoint.partition.bundle.bundle import MANIFEST
@@ -21,20 +21,12 @@ from ..access.refusals import Refusal
 from ..access.tokens import Client
 from ..access.visitors import Visitors
 from ..compute.served_model import ServedModel
-from ..engine.engines import Engines
-from ..engine.quarantine import Quarantine
-from ..figures import Figures
 from ..frames.answers import load_of
-from ..frames.decoders import Decoders
-from ..frames.lifetime import StreamLimits
-from ..frames.tools import Tools
+from ..frames.services import StreamServices
 from .abort import abort
 from .ask import Answering, read_request
 from .guard import guarded
 from .stream import InferStream
-
-if TYPE_CHECKING:
-    from ..frames.tracing import FrameTraces
 
 log = logging.getLogger("splitpoint.cloud")
 
@@ -45,43 +37,18 @@ MOST_ASKING = 64  # clients whose request is on its way
 
 
 class SplitService:
-    """The worker's methods. `models` are by bundle digest."""
+    """The worker's methods; `device` is what clients are told that it computes on."""
 
-    def __init__(
-        self,
-        models: Mapping[str, ServedModel],
-        engine: Engines,
-        decoders: Decoders,
-        device: str,
-        *,
-        access: Access,
-        limits: StreamLimits,
-        figures: Figures,
-        traces: FrameTraces | None = None,
-    ) -> None:
-        self._models, self._engine = models, engine
-        self._device, self._access, self._limits = device, access, limits
-        self._refusals = figures.refusals
-        self._uses = ClientUses(self._refusals)
-        self._stream_places, self._fetch_places = [
+    def __init__(self, services: StreamServices, device: str, access: Access) -> None:
+        self.services, self._device, self._access = services, device, access
+        limits, self._refusals = services.limits, services.figures.refusals
+        self.uses = ClientUses(self._refusals)
+        self._stream_places, self.fetch_places = [
             Places(limits.max_streams, limits.max_streams_per_client) for _ in range(2)
         ]
         self._asking, self._answering = Visitors(MOST_ASKING), Answering()
-        self.quarantine = Quarantine()
-        self._tools = Tools(
-            models=models,
-            engine=engine,
-            decoders=decoders,
-            quarantine=self.quarantine,
-            figures=figures,
-            traces=traces,
-            limits=limits,
-            is_draining=self._is_draining,
-        )
         self.open = False  # until then the models are being loaded
-        self._draining = False
-        self._leaving: set[ServedModel] = set()
-        self._streams: set[InferStream] = set()
+        self.streams: set[InferStream] = set()
 
     def handler(self) -> grpc.GenericRpcHandler:
         """The methods as gRPC wants them.
@@ -111,11 +78,11 @@ class SplitService:
         await read_request(context, pb.DescribeRequest, self._asking, client.name)
         models = {
             digest: model
-            for digest, model in self._models.items()
+            for digest, model in self.services.models.items()
             if client.may_use(model.bundle.manifest.name, digest)
         }
         loads = {
-            digest: load_of(self._engine, model, client.name, self._tools.figures)
+            digest: load_of(self.services.engine, model, client.name, self.services.figures)
             for digest, model in models.items()
         }
         return pb.DescribeReply(
@@ -145,7 +112,7 @@ class SplitService:
         """One file of a bundle in chunks, from the requested offset on."""
         client = await self._admit(context)
         request = await read_request(context, pb.FetchRequest, self._asking, client.name)
-        model = self._models.get(request.digest)
+        model = self.services.models.get(request.digest)
         if model is not None and not client.may_use(model.bundle.manifest.name, request.digest):
             self._refusals.count(Refusal.MODEL)
             await abort(
@@ -161,7 +128,7 @@ class SplitService:
                 f"no file {request.sha256[:12]} in a bundle {request.digest[:12]} here",
             )
         try:
-            with self._fetch_places.taken(client):
+            with self.fetch_places.taken(client):
                 await self._send_file(path, request.offset, context)
                 return
         except AccessError as error:
@@ -187,40 +154,40 @@ class SplitService:
             while data := await asyncio.to_thread(stream.read, self._chunk_bytes()):
                 chunk = pb.Chunk(offset=offset, total=total, data=data)
                 try:
-                    await asyncio.wait_for(context.write(chunk), self._limits.idle_s)
+                    await asyncio.wait_for(context.write(chunk), self.services.limits.idle_s)
                 except asyncio.TimeoutError:
                     self._refusals.count(Refusal.STALLED_FETCH)
                     await abort(
                         context,
                         grpc.StatusCode.DEADLINE_EXCEEDED,
-                        f"nothing was read for {self._limits.idle_s:g} s",
+                        f"nothing was read for {self.services.limits.idle_s:g} s",
                     )
                 offset += len(data)
 
     def _chunk_bytes(self) -> int:
-        share = UNSENT_BYTES // max(len(self._fetch_places), 1)
+        share = UNSENT_BYTES // max(len(self.fetch_places), 1)
         return max(min(CHUNK_BYTES, share), LEAST_CHUNK_BYTES)
 
     @guarded
     async def infer(self, _requests: Any, context: Any) -> None:
         """One stream of frames."""
         client = await self._admit(context)
-        if self._draining:
+        if self.services.draining.worker:
             self._refusals.count(Refusal.STOPPING)
             await abort(context, grpc.StatusCode.UNAVAILABLE, "the worker is stopping")
         try:
-            with self._stream_places.taken(client), self._uses.of(client) as use:
+            with self._stream_places.taken(client), self.uses.of(client) as use:
                 await self._serve_stream(use, context)
         except AccessError as error:
             await self._refuse(context, error)
 
     async def _serve_stream(self, use: ClientUse, context: Any) -> None:
-        stream = InferStream(context, self._tools, use)
-        self._streams.add(stream)
+        stream = InferStream(context, self.services, use)
+        self.streams.add(stream)
         try:
             end = await stream.serve()
         finally:
-            self._streams.discard(stream)
+            self.streams.discard(stream)
             del stream
         if end is not None:
             await abort(context, *end)
@@ -246,35 +213,32 @@ class SplitService:
 
         With `reopen`, another worker is to be had at the same address.
         """
-        self._draining = True
+        self.services.draining.worker = True
         await self._drained(lambda stream: True, grace_s, reopen=reopen)
 
     async def withdraw(self, model: ServedModel, grace_s: float) -> None:
         """The same for the streams of one model, which are then ended."""
-        self._leaving.add(model)
+        self.services.draining.models.add(model)
         await self._drained(lambda stream: stream.model is model, grace_s)
-        while streams := [stream for stream in self._streams if stream.model is model]:
+        while streams := [stream for stream in self.streams if stream.model is model]:
             for stream in streams:
                 stream.end()
             await asyncio.sleep(PAUSE_S)
-        self._leaving.discard(model)
+        self.services.draining.models.discard(model)
 
     async def _drained(
         self, concerned: Callable[[InferStream], bool], grace_s: float, *, reopen: bool = False
     ) -> None:
-        for stream in filter(concerned, self._streams):
+        for stream in filter(concerned, self.streams):
             stream.send_draining(int(1e3 * grace_s), reopen=reopen)
         deadline = asyncio.get_running_loop().time() + grace_s
-        while any(stream.unanswered for stream in filter(concerned, self._streams)):
+        while any(stream.unanswered for stream in filter(concerned, self.streams)):
             if asyncio.get_running_loop().time() > deadline:
                 break
             await asyncio.sleep(PAUSE_S)
 
-    def _is_draining(self, model: ServedModel) -> bool:
-        return self._draining or model in self._leaving
-
     def _file(self, request: pb.FetchRequest) -> Path | None:
-        model = self._models.get(request.digest)
+        model = self.services.models.get(request.digest)
         if model is None:
             return None
         if request.sha256 == request.digest:

@@ -16,7 +16,7 @@ from ..access.refusals import Refusal
 from ..compute.served_model import ServedModel
 from ..frames.intake import Intake
 from ..frames.lifetime import Ending, Lifetime
-from ..frames.tools import Tools
+from ..frames.services import StreamServices
 from .handshake import shake_hands
 
 # Answers that a client has not read. A client with credits never gets near it; one that sends
@@ -30,8 +30,8 @@ class InferStream:
     Nothing of it outlives that.
     """
 
-    def __init__(self, context: Any, tools: Tools, use: ClientUse) -> None:
-        self._context, self._tools, self._use = context, tools, use
+    def __init__(self, context: Any, services: StreamServices, use: ClientUse) -> None:
+        self._context, self._services, self._use = context, services, use
         self._caller = Caller(client=use.client, connection=context.peer())
         self.model: ServedModel | None = None  # once the client has named it
         self._intake: Intake | None = None  # once it was welcomed
@@ -40,7 +40,7 @@ class InferStream:
         self._outbox_changed = asyncio.Event()
         self._space = asyncio.Event()
         self._closing = False
-        self._lifetime = Lifetime(tools.limits.spread())
+        self._lifetime = Lifetime(services.limits.spread())
 
     @property
     def unanswered(self) -> int:
@@ -73,14 +73,14 @@ class InferStream:
         It does not end it so by itself: that raises, and what is raised would keep the model in
         memory with all that is known here.
         """
-        tools = self._tools
-        model = self.model = await shake_hands(self._context, tools, self._caller, self._use)
-        if tools.models.get(model.bundle.digest) is not model:
+        services = self._services
+        model = self.model = await shake_hands(self._context, services, self._caller, self._use)
+        if services.models.get(model.bundle.digest) is not model:
             return _gone(model)  # meanwhile; what is served by that digest now may be another copy
         intake = self._intake = Intake(
-            tools, model, self._caller, self._use, self._send, lambda: self._lifetime.is_over
+            services, model, self._caller, self._use, self._send, lambda: self._lifetime.is_over
         )
-        figures = tools.figures.of(model)
+        figures = services.figures.of(model)
         figures.streams += 1
         self._lifetime.touch()
         work = asyncio.create_task(self._work(intake))
@@ -103,7 +103,7 @@ class InferStream:
             self._use.count_refused(Refusal.IDLE)
             return (
                 grpc.StatusCode.DEADLINE_EXCEEDED,
-                f"the stream was idle for {tools.limits.idle_s:g} s",
+                f"the stream was idle for {services.limits.idle_s:g} s",
             )
         return None
 
@@ -121,7 +121,7 @@ class InferStream:
             writer.cancel()
             await asyncio.gather(writer, return_exceptions=True)
             await intake.work.close()
-            self._tools.unread.take(sum(map(len, self._outbox)))
+            self._services.unread.take(sum(map(len, self._outbox)))
             self._outbox.clear()
 
     async def _read(self, intake: Intake) -> None:
@@ -132,7 +132,7 @@ class InferStream:
             await intake.receive(data, index)
             if (pause_s := intake.pause_s) > 0:
                 await asyncio.sleep(pause_s)
-            while self.unanswered > _MAX_UNREAD or (self._outbox and self._tools.unread.is_full):
+            while self.unanswered > _MAX_UNREAD or (self._outbox and self._services.unread.is_full):
                 self._space.clear()
                 await self._space.wait()
 
@@ -141,7 +141,7 @@ class InferStream:
         if self._closing:
             return 0
         self._outbox.append(message)
-        self._tools.unread.add(len(message))
+        self._services.unread.add(len(message))
         self._outbox_changed.set()
         return len(message)
 
@@ -149,7 +149,7 @@ class InferStream:
         while not self._closing or self._outbox:
             while self._outbox:
                 await self._context.write(self._outbox[0])
-                self._tools.unread.take(len(self._outbox.popleft()))
+                self._services.unread.take(len(self._outbox.popleft()))
                 self._lifetime.touch()
                 self._space.set()
             if not self._closing:

@@ -9,12 +9,13 @@ import threading
 import weakref
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from raw_client import RawClient
-from splitpoint.cloud import bundle_watch
+from splitpoint.cloud import bundle_watch, session
 from splitpoint.cloud.bundle_watch import BundleWatch
 from splitpoint.cloud.compute.served_model import ServedModel
 from splitpoint.cloud.worker import Worker
@@ -213,16 +214,16 @@ async def test_loading_does_not_hold_up_the_event_loop(
     watching: Worker, other_bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     worker = watching
-    loading, go_on, load = threading.Event(), threading.Event(), worker._load
+    loading, go_on, load = threading.Event(), threading.Event(), session.load_model
     threads: list[str] = []
 
-    def held(folder: Path, number: int) -> ServedModel:
+    def held(*what: Any, **how: Any) -> ServedModel:
         threads.append(threading.current_thread().name)
         loading.set()
         go_on.wait(10)
-        return load(folder, number)
+        return load(*what, **how)
 
-    monkeypatch.setattr(worker._model_set, "_load", held)
+    monkeypatch.setattr(session, "load_model", held)
     shutil.copytree(other_bundle.folder, tmp_path / "other.split")
     await until(loading.is_set)
     async with RawClient(worker) as client:

@@ -10,7 +10,7 @@ import pytest
 import torch
 from raw_client import RawClient
 from slow_model import SlowModel
-from splitpoint.cloud import worker as worker_module
+from splitpoint.cloud import session as session_module
 from splitpoint.cloud.engine.engine import Engine
 from splitpoint.cloud.engine.engines import Engines
 from splitpoint.cloud.worker import Worker
@@ -91,7 +91,7 @@ async def test_a_worker_with_two_devices(
 ) -> None:
     """The answers are the unsplit model's, whichever device they come from."""
     two = [torch.device("cpu"), torch.device("cpu")]
-    monkeypatch.setattr(worker_module, "pick_devices", lambda name: two)
+    monkeypatch.setattr(session_module, "pick_devices", lambda name: two)
     async with (
         Worker([small_bundle.folder], listen="127.0.0.1:0", device="cpu") as worker,
         RawClient(worker) as client,

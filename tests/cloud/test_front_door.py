@@ -16,7 +16,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from raw_client import RawClient
 from raw_http2 import RawConnection
 from splitpoint.cloud.access.security import Security
-from splitpoint.cloud.frames.lifetime import StreamLimits
+from splitpoint.cloud.options import StreamLimits
 from splitpoint.cloud.wire import ask, handshake, health, service
 from splitpoint.cloud.wire.health import Health
 from splitpoint.cloud.wire.reflection import MOST_ASKING, Reflection
@@ -136,7 +136,7 @@ async def test_an_answer_that_is_not_taken_is_not_waited_for(
     monkeypatch.setattr(handshake, "HANDSHAKE_TIMEOUT_S", 0.1)
     (digest,) = worker.models
     hello = pb.ClientMessage(hello=pb.Hello(protocol=PROTOCOL, digest=digest))
-    serving, answering = worker._service, ask.Answering()
+    serving, answering = worker.backend.service, ask.Answering()
     for method, message in (
         (answering.method(serving.describe), pb.DescribeRequest(protocol=PROTOCOL)),
         (answering.method(Health().check), health_pb2.HealthCheckRequest()),

@@ -62,7 +62,7 @@ async def test_an_unexpected_error_is_told_to_the_log_only(
     def fails_at_once(*_: object) -> None:
         raise RuntimeError(f"[Errno 5] {SECRET}")
 
-    monkeypatch.setattr(worker._service, "_file", fails_at_once)
+    monkeypatch.setattr(worker.backend.service, "_file", fails_at_once)
     monkeypatch.setattr("splitpoint.cloud.wire.service.read_request", fails)
     monkeypatch.setattr(stream_module, "shake_hands", fails)
     async with RawClient(worker) as client:
@@ -155,8 +155,10 @@ class Watched(Mapping[str, ServedModel]):
 async def test_metrics_are_put_together_where_they_change(worker: Worker) -> None:
     """Models come and go on the event loop; Prometheus asks in a thread."""
     models = Watched(worker.models)
-    service = worker._service
-    collector = WorkerCollector(worker.figures, models, worker._engine, service.quarantine)
+    service = worker.backend.service
+    collector = WorkerCollector(
+        worker.figures, models, worker.backend.engine, service.services.quarantine
+    )
     families = await asyncio.to_thread(lambda: list(collector.collect()))
     assert any("predicted_wait" in family.name for family in families)
     assert models.threads == {threading.get_ident()}

@@ -20,6 +20,7 @@ from splitpoint.cloud.compute.runner import Runner
 from splitpoint.cloud.compute.served_model import ServedModel
 from splitpoint.cloud.compute.timing import Timing
 from splitpoint.cloud.errors import Interrupted
+from splitpoint.cloud.options import WorkerOptions
 from splitpoint.codec import Codec
 from splitpoint.partition.bundle.bundle import Bundle
 from splitpoint.partition.bundle.codec_tables import codecs_of
@@ -56,9 +57,13 @@ class Counts:
         )
 
     def start(self, **options: Any) -> ServedModel:
-        given = {"max_batch": 8, "runtime": "torch", "profiles": {}, "kept": self.kept}
+        given = {"max_batch": 8, "runtime": "torch", "times": self.kept.folder}
         return load_model.load_model(
-            self.bundle.folder, torch.device("cpu"), progress=self.said.append, **given | options
+            self.bundle.folder,
+            torch.device("cpu"),
+            WorkerOptions(**given | options),
+            profiles={},
+            progress=self.said.append,
         )
 
 
@@ -125,7 +130,7 @@ def test_every_condition_is_part_of_the_key(small_bundle: Bundle) -> None:
 
 def test_measure_measures_and_keeps(machine: Counts) -> None:
     machine.start()
-    machine.start(kept=replace(machine.kept, measure=True))
+    machine.start(measure=True)
     assert machine.batches == 2
     assert machine.start().batch_times.seconds[0][4] == pytest.approx(4e-3)
 
@@ -218,7 +223,7 @@ def test_a_folder_that_cannot_be_written_costs_a_line(
     (tmp_path / "file").write_text("")
     kept = KeptTimes(folder=tmp_path / "file" / "worker")
     with caplog.at_level(logging.WARNING, "splitpoint"):
-        machine.start(kept=kept)
+        machine.start(times=kept.folder)
     assert any("cannot be kept" in line for line in caplog.messages)
 
 

@@ -6,7 +6,8 @@ import asyncio
 
 import pytest
 from splitpoint.cloud.errors import ServeError
-from splitpoint.cloud.frames.lifetime import Ending, Lifetime, StreamLimits
+from splitpoint.cloud.frames.lifetime import Ending, Lifetime
+from splitpoint.cloud.options import StreamLimits
 
 
 class Stream:

@@ -12,7 +12,7 @@ import pytest
 from raw_client import RawClient
 from splitpoint.cloud.access.refusals import Refusal
 from splitpoint.cloud.access.security import Security
-from splitpoint.cloud.frames.lifetime import StreamLimits
+from splitpoint.cloud.options import StreamLimits
 from splitpoint.cloud.wire import handshake as handshake_module
 from splitpoint.cloud.worker import Worker
 from splitpoint.partition.bundle.bundle import Bundle
@@ -82,8 +82,8 @@ async def test_bytes_in_flight(small_bundle: Bundle, tmp_path: Path) -> None:
             await client.call.write(client.frame(7))
             assert (await client.reply()).status == pb.OK
         assert worker.refusals.counts == {Refusal.BYTES: 1}
-        await until(lambda: not worker._service._streams)
-        assert not any(use.nbytes for use in worker._service._uses._known.values())
+        await until(lambda: not worker.backend.service.streams)
+        assert not any(use.nbytes for use in worker.backend.service.uses._known.values())
 
 
 async def test_bytes_of_a_client_that_leaves_are_given_back(
@@ -96,8 +96,8 @@ async def test_bytes_of_a_client_that_leaves_are_given_back(
                 await client.hello()
                 for number in range(1, 5):
                     await client.call.write(client.frame(number, 1, "q8"))
-        await until(lambda: not worker._service._streams)
-        assert not any(use.nbytes for use in worker._service._uses._known.values())
+        await until(lambda: not worker.backend.service.streams)
+        assert not any(use.nbytes for use in worker.backend.service.uses._known.values())
 
 
 async def test_streams_of_one_client(small_bundle: Bundle, tmp_path: Path) -> None:
@@ -110,7 +110,7 @@ async def test_streams_of_one_client(small_bundle: Bundle, tmp_path: Path) -> No
                 assert "me has 1 streams" in words
             # Downloads have places of their own: a stream that works may need another segment.
             assert await one.fetch(one.digest, one.digest)
-        await until(lambda: not worker._service._streams)
+        await until(lambda: not worker.backend.service.streams)
         async with RawClient(worker, metadata=ME) as three:
             await three.hello()
         assert worker.refusals.counts == {Refusal.CLIENT_STREAMS: 1}
@@ -154,7 +154,7 @@ async def test_silent_after_it(small_bundle: Bundle) -> None:
         assert code is LATE
         assert "idle for 0.3 s" in words
         assert worker.refusals.counts == {Refusal.IDLE: 1}
-        assert not worker._service._streams
+        assert not worker.backend.service.streams
 
 
 async def test_one_that_sends_and_never_reads(small_bundle: Bundle) -> None:
@@ -174,7 +174,7 @@ async def test_one_that_sends_and_never_reads(small_bundle: Bundle) -> None:
         flooding.cancel()
         await asyncio.gather(flooding, return_exceptions=True)
         assert worker.refusals.counts == {Refusal.IDLE: 1}
-        await until(lambda: not worker._service._streams)
+        await until(lambda: not worker.backend.service.streams)
 
 
 async def test_a_download_that_nobody_reads(
@@ -184,13 +184,13 @@ async def test_a_download_that_nobody_reads(
     with large.open("wb") as stream:
         stream.truncate(64 << 20)
     async with serving(small_bundle, idle_s=0.5) as worker, RawClient(worker) as client:
-        monkeypatch.setattr(worker._service, "_file", lambda request: large)
+        monkeypatch.setattr(worker.backend.service, "_file", lambda request: large)
         call = client.channel.unary_stream(
             f"/{SERVICE}/Fetch", request_serializer=pb.FetchRequest.SerializeToString
         )(pb.FetchRequest(digest=client.digest))
         await until(lambda: bool(worker.refusals.counts))
         assert worker.refusals.counts == {Refusal.STALLED_FETCH: 1}
-        await until(lambda: not len(worker._service._fetch_places))
+        await until(lambda: not len(worker.backend.service.fetch_places))
         call.cancel()
         await client.hello()  # the connection serves others
 

@@ -23,7 +23,7 @@ async def worker(small_bundle: Bundle) -> AsyncIterator[Worker]:
         for digest, model in running.models.items():
             slow = BatchTimes([{1: 10.0, 64: 10.0}] * len(model.batch_times), 64)
             slower = running.models[digest] = replace(model, batch_times=slow)
-            running._engine._copies[slower] = [slower]
+            running.backend.engine._copies[slower] = [slower]
         yield running
 
 
@@ -39,7 +39,7 @@ async def test_every_answer_tells_the_load_of_its_model(
         clients.add(client)
         return pb.Load(queued=4, queue_ms=60.0, slowdown=1.0, wait_ms=[60.0, 30.0, 10.0])
 
-    monkeypatch.setattr(worker._engine, "load", load)
+    monkeypatch.setattr(worker.backend.engine, "load", load)
     async with RawClient(worker) as client:
         loads = [(await client.hello()).load]
         await client.call.write(PROBE)
@@ -71,7 +71,9 @@ async def test_describe_tells_a_load_for_each_model_and_the_longest_for_all(
     worker.models["0" * 64] = other
     waits = {model: 5.0, other: 70.0}
     monkeypatch.setattr(
-        worker._engine, "load", lambda of, _: pb.Load(queue_ms=waits[of], wait_ms=[waits[of]])
+        worker.backend.engine,
+        "load",
+        lambda of, _: pb.Load(queue_ms=waits[of], wait_ms=[waits[of]]),
     )
     async with RawClient(worker, model) as client:
         described = await client.describe()
@@ -89,7 +91,7 @@ async def test_describe_answers_where_a_load_cannot_be_told(
     def broken(of: object, client: str) -> pb.Load:
         raise KeyError
 
-    monkeypatch.setattr(worker._engine, "load", broken)
+    monkeypatch.setattr(worker.backend.engine, "load", broken)
     async with RawClient(worker) as client:
         described = await client.describe()
     assert [info.HasField("load") for info in described.models] == [False]

@@ -93,7 +93,7 @@ async def test_a_frame_ends_a_measurement_and_nothing_is_taken_from_it(worker: W
 async def test_a_long_measurement_that_gives_way_keeps_nobody_out(worker: Worker) -> None:
     """It may take longer than a kernel may hang, and a frame still ends it at once."""
     (model,) = worker.models.values()
-    (engine,) = worker._engine._engines
+    (engine,) = worker.backend.engine._engines
     began = threading.Event()
 
     def measure(check: Callable[[], None]) -> Timing:
@@ -155,7 +155,7 @@ async def test_each_copy_of_a_model_is_measured_until_that_is_done(
 async def test_new_times_are_true_as_far_as_is_known(worker: Worker) -> None:
     """What was learned of the old ones, and of how wrong they were, says nothing of them."""
     (model,) = worker.models.values()
-    (engine,) = worker._engine._engines
+    (engine,) = worker.backend.engine._engines
     before = model.times
     rates = engine._schedule.rates
     async with RawClient(worker) as client:
@@ -183,5 +183,5 @@ async def _answer(worker: Worker, model: ServedModel) -> object:
         values={spec.name: np.zeros(spec.shape_at(1), spec.numpy_dtype)},
         answer=lambda request, result: answer.set_result(result), broke=lambda: None,
     )  # fmt: skip
-    worker._engine.submit(request)
+    worker.backend.engine.submit(request)
     return await asyncio.wait_for(answer, 20)

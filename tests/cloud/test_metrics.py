@@ -13,6 +13,7 @@ import grpc
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from raw_client import RawClient
+from splitpoint.cloud import session
 from splitpoint.cloud.errors import ServeError
 from splitpoint.cloud.figures import Spread
 from splitpoint.cloud.worker import Worker
@@ -31,7 +32,7 @@ class FakeGpu:
 
 @pytest.fixture
 async def worker(small_bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Worker]:
-    monkeypatch.setattr(Worker, "_gpus", lambda self: [FakeGpu(), FakeGpu()])
+    monkeypatch.setattr(session, "gpu_states", lambda devices: [FakeGpu(), FakeGpu()])
     async with Worker(
         [small_bundle.folder], listen="127.0.0.1:0", device="cpu", metrics="127.0.0.1:0"
     ) as running:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+from processes import free_port
+from splitpoint.cloud import session
 from splitpoint.cloud.compute.served_model import ServedModel
 from splitpoint.cloud.errors import ServeError
 from splitpoint.cloud.worker import Worker
@@ -23,18 +25,18 @@ async def test_not_serving_until_it_is_warm(
     small_bundle: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     warm, loading = threading.Event(), threading.Event()
-    load = Worker._load
+    load, address = session.load_model, f"127.0.0.1:{free_port()}"
 
-    def slowly(self: Worker, folder: Path, number: int) -> ServedModel:
+    def slowly(*what: Any, **how: Any) -> ServedModel:
         loading.set()
         warm.wait(10)
-        return load(self, folder, number)
+        return load(*what, **how)
 
-    monkeypatch.setattr(Worker, "_load", slowly)
-    worker = Worker([small_bundle.folder], listen="127.0.0.1:0", device="cpu")
+    monkeypatch.setattr(session, "load_model", slowly)
+    worker = Worker([small_bundle.folder], listen=address, device="cpu")
     starting = asyncio.create_task(worker.__aenter__())
     await asyncio.to_thread(loading.wait, 10)
-    async with grpc.aio.insecure_channel(worker.address) as channel:
+    async with grpc.aio.insecure_channel(address) as channel:
         stub = health_pb2_grpc.HealthStub(channel)
         names = ("", SERVICE)
         watches = [stub.Watch(health_pb2.HealthCheckRequest(service=name)) for name in names]
@@ -58,14 +60,15 @@ async def test_not_serving_until_it_is_warm(
 async def test_nothing_is_left_when_loading_fails(
     small_bundle: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fails(self: Worker, folder: Path, number: int) -> ServedModel:
+    def fails(*_: Any, **__: Any) -> ServedModel:
         raise ServeError("it does not fit")
 
-    monkeypatch.setattr(Worker, "_load", fails)
-    worker = Worker([small_bundle.folder], listen="127.0.0.1:0", metrics="127.0.0.1:0")
+    monkeypatch.setattr(session, "load_model", fails)
+    addresses = [f"127.0.0.1:{free_port()}" for _ in range(2)]
+    worker = Worker([small_bundle.folder], listen=addresses[0], metrics=addresses[1])
     with pytest.raises(ServeError, match="does not fit"):
         await worker.__aenter__()
-    for address in (worker.address, worker.metrics_address):
+    for address in addresses:
         host, _, port = address.rpartition(":")
         with pytest.raises(ConnectionRefusedError):
             await asyncio.open_connection(host, int(port))

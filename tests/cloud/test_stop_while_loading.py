@@ -11,9 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from processes import rest_of
+from processes import free_port, rest_of
 from splitpoint.cloud.compute import load as load_model
-from splitpoint.cloud.compute.kept_times import KeptTimes
 from splitpoint.cloud.compute.runner import Runner
 from splitpoint.cloud.worker import Worker
 from splitpoint.partition.bundle.bundle import Bundle
@@ -35,7 +34,7 @@ main()
 async def test_loading_is_broken_off_between_two_segments(
     small_bundle: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    measuring = threading.Event()
+    measuring, before = threading.Event(), set(threading.enumerate())
 
     def measure(bundle: Bundle, runner: Runner, *_: Any) -> None:
         values = synthetic_samples(bundle.manifest).inputs[0]
@@ -44,16 +43,18 @@ async def test_loading_is_broken_off_between_two_segments(
             measuring.set()
 
     monkeypatch.setattr(load_model, "measure_batches", measure)
+    port = free_port()
     worker = Worker(
         [small_bundle.folder],
-        listen="127.0.0.1:0",
+        listen=f"127.0.0.1:{port}",
         device="cpu",
         runtime="torch",
-        kept=KeptTimes(measure=True),
+        measure=True,
     )
     loading = asyncio.create_task(worker.__aenter__())
     assert await asyncio.to_thread(measuring.wait, 60)
-    computing = [t for t in threading.enumerate() if t.name == "splitpoint-compute"]
+    begun = set(threading.enumerate()) - before
+    computing = [t for t in begun if t.name == "splitpoint-compute"]
     assert computing
     loading.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -61,9 +62,8 @@ async def test_loading_is_broken_off_between_two_segments(
     for thread in computing:
         await asyncio.to_thread(thread.join, 30)
         assert not thread.is_alive()
-    host, _, port = worker.address.rpartition(":")
     with pytest.raises(OSError, match=r"[Cc]onnect"):
-        await asyncio.open_connection(host, int(port))
+        await asyncio.open_connection("127.0.0.1", port)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

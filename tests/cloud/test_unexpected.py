@@ -12,6 +12,7 @@ from splitpoint.cloud.access.quotas import ClientUse
 from splitpoint.cloud.frames import answers as answers_module
 from splitpoint.cloud.frames import intake as intake_module
 from splitpoint.cloud.frames.held import Held
+from splitpoint.cloud.frames.services import StreamServices
 from splitpoint.cloud.unexpected import Stage
 from splitpoint.cloud.worker import Worker
 from splitpoint.partition.bundle.bundle import Bundle
@@ -30,6 +31,10 @@ class BrokenTraces:
 
     def close(self) -> None:
         pass
+
+
+def services_of(worker: Worker) -> StreamServices:
+    return worker.backend.service.services
 
 
 @pytest.fixture
@@ -63,9 +68,13 @@ PLACES: dict[str, tuple[Callable[[Worker], Any], str, Stage]] = {
     "checking": (lambda worker: intake_module, "check_frame", Stage.RECEIVE),
     "the limits": (lambda worker: ClientUse, "request", Stage.RECEIVE),
     "the bytes": (lambda worker: ClientUse, "hold", Stage.RECEIVE),
-    "the quarantine": (lambda worker: worker._service.quarantine, "holds", Stage.RECEIVE),
-    "a check for room": (lambda worker: worker._engine, "check", Stage.RECEIVE),
-    "a place in the queue": (lambda worker: worker._engine, "submit", Stage.DECODE),
+    "the quarantine": (
+        lambda worker: worker.backend.service.services.quarantine,
+        "holds",
+        Stage.RECEIVE,
+    ),
+    "a check for room": (lambda worker: worker.backend.engine, "check", Stage.RECEIVE),
+    "a place in the queue": (lambda worker: worker.backend.engine, "submit", Stage.DECODE),
     "decoding": (lambda worker: CheckedFrame, "decode", Stage.DECODE),
     "outputs": (lambda worker: answers_module, "encode_tensors", Stage.ANSWER),
     "a reply": (lambda worker: answers_module, "build_reply", Stage.ANSWER),
@@ -96,7 +105,7 @@ async def test_one_frame_pays(
         for codec in ("q8", "raw"):  # the same id: nothing of the lost frame is left
             assert (await client.ask(client.frame(1, 1, codec))).status == pb.OK
         assert (await other.ask(other.frame(1, 1, "q8"))).status == pb.OK
-        assert worker._service._tools.decoders.nbytes == 0
+        assert services_of(worker).decoders.nbytes == 0
 
 
 async def test_a_decoder_that_wants_to_exit_ends_neither_its_thread_nor_the_worker(
@@ -116,7 +125,7 @@ async def test_a_raw_frame_that_cannot_be_queued_is_answered(
 ) -> None:
     async with RawClient(worker) as client:
         await client.hello()
-        breaks(worker._engine, "submit", IndexError())
+        breaks(worker.backend.engine, "submit", IndexError())
         assert (await client.ask(client.frame(1))).status == pb.INTERNAL
         assert (await client.ask(client.frame(1))).status == pb.OK
 
@@ -126,7 +135,7 @@ async def test_a_frame_that_was_queued_before_its_submission_failed_is_answered_
 ) -> None:
     async with RawClient(worker) as client:
         await client.hello()
-        breaks(worker._engine, "submit", IndexError(), after=True)
+        breaks(worker.backend.engine, "submit", IndexError(), after=True)
         replies = [await client.ask(client.frame(1)), await client.ask(client.frame(2))]
         replies.append(await client.ask(client.frame(3)))
         assert [(r.id, r.status) for r in replies] == [
@@ -142,7 +151,7 @@ async def test_a_load_that_cannot_be_told_is_left_out(
     def broken(*_: object) -> pb.Load:
         raise KeyError
 
-    monkeypatch.setattr(worker._engine, "load", broken)
+    monkeypatch.setattr(worker.backend.engine, "load", broken)
     async with RawClient(worker) as client:
         assert not (await client.hello()).HasField("load")
         await client.call.write(PROBE)

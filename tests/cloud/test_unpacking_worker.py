@@ -185,7 +185,7 @@ async def test_errors_and_streams_are_as_on_the_host(
             assert reply.status == status, number
         good = await client.ask(message(client, 20, 1, "q8", at))
         assert good.status == pb.OK
-        await _until(lambda: worker._engine.queued_bytes == 0)
+        await _until(lambda: worker.backend.engine.queued_bytes == 0)
 
 
 async def test_limits_count_whole_tensors(
@@ -196,13 +196,13 @@ async def test_limits_count_whole_tensors(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     taken: list[Request] = []
-    submit = worker._engine.submit
+    submit = worker.backend.engine.submit
 
     def noting(request: Request) -> None:
         taken.append(request)
         submit(request)
 
-    monkeypatch.setattr(worker._engine, "submit", noting)
+    monkeypatch.setattr(worker.backend.engine, "submit", noting)
     at = states(bundle, pixels_of(vivid_spec, album_folder)[:2])[1]
     async with RawClient(worker) as client:
         await client.hello()

@@ -56,15 +56,15 @@ async def test_who_does_not_read_is_not_read_from_while_too_much_waits(
         Worker([small_bundle.folder], listen="127.0.0.1:0", device="cpu") as worker,
         RawClient(worker) as frames,
     ):
-        tools = worker._service._tools
-        unread = tools.unread
+        services = worker.backend.service.services
+        unread = services.unread
         unread.most_bytes = 0
         hello = pb.Hello(protocol=PROTOCOL, digest=frames.digest)
         context = Context(
             pb.ClientMessage(hello=hello).SerializeToString(), frames.frame(1), frames.frame(2)
         )
         use = ClientUse(Client(name="it"), Refusals())
-        serving = asyncio.create_task(InferStream(context, tools, use).serve())
+        serving = asyncio.create_task(InferStream(context, services, use).serve())
         await until(lambda: unread.nbytes > 0)
         read = context.reads
         for number in range(10, 20):
@@ -89,12 +89,12 @@ async def test_what_waited_for_a_client_that_has_left_is_given_back(small_bundle
         Worker([small_bundle.folder], listen="127.0.0.1:0", device="cpu") as worker,
         RawClient(worker) as frames,
     ):
-        tools = worker._service._tools
+        services = worker.backend.service.services
         hello = pb.Hello(protocol=PROTOCOL, digest=frames.digest)
         context = Context(pb.ClientMessage(hello=hello).SerializeToString(), frames.frame(1))
         use = ClientUse(Client(name="it"), Refusals())
-        serving = asyncio.create_task(InferStream(context, tools, use).serve())
-        await until(lambda: tools.unread.nbytes > 0)
+        serving = asyncio.create_task(InferStream(context, services, use).serve())
+        await until(lambda: services.unread.nbytes > 0)
         serving.cancel()
         await asyncio.gather(serving, return_exceptions=True)
-        assert tools.unread.nbytes == 0
+        assert services.unread.nbytes == 0

@@ -13,7 +13,6 @@ import pytest
 import torch
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from splitpoint.cloud.compute import load as load_model
-from splitpoint.cloud.compute.kept_times import KeptTimes
 from splitpoint.cloud.engine.request import Request
 from splitpoint.cloud.errors import ServeError
 from splitpoint.cloud.worker import Worker
@@ -78,7 +77,7 @@ async def test_a_model_that_does_not_fit_into_memory(
             [small_bundle.folder],
             listen="127.0.0.1:0",
             device="cpu",
-            kept=KeptTimes(measure=True),
+            measure=True,
         ):
             pass
 
@@ -128,7 +127,7 @@ async def test_torch_runs_in_one_thread_only(
         model = worker.models[small_bundle.digest]
         spec = small_bundle.manifest.boundaries[0].tensors[0]
         answer: asyncio.Future[object] = asyncio.get_running_loop().create_future()
-        worker._engine.submit(Request(
+        worker.backend.engine.submit(Request(
             model=model, boundary=0, samples=1, deadline_s=float("inf"), client="",
             values={spec.name: np.zeros(spec.shape_at(1), spec.numpy_dtype)},
             answer=lambda request, result: answer.set_result(result), broke=lambda: None,

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 from splitpoint.cloud.access.refusals import Refusal
-from splitpoint.cloud.frames.lifetime import StreamLimits
+from splitpoint.cloud.options import StreamLimits
 from splitpoint.cloud.worker import Worker
 from splitpoint.edge import Credentials, EdgeAgent, Outcome
 from splitpoint.edge.transport.over_grpc import GrpcTransport

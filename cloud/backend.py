@@ -1,0 +1,73 @@
+"""What a worker is made of behind its address, whether gRPC or Ray brings the calls."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from splitpoint.partition.run.torch_chain import describe_device
+
+from .access.access import Access
+from .compute.served_model import ServedModel
+from .engine.engine import Engine
+from .engine.engines import Engines
+from .figures import Figures
+from .frames.decoders import Decoders
+from .frames.services import StreamServices
+from .options import WorkerOptions
+from .wire.service import SplitService
+
+if TYPE_CHECKING:
+    from .frames.tracing import FrameTraces
+
+
+@dataclass(frozen=True, slots=True)
+class Backend:
+    """`models` are those that `service` serves, by digest; whoever loads one puts it there."""
+
+    models: dict[str, ServedModel]
+    engine: Engines
+    decoders: Decoders
+    service: SplitService
+
+    async def stop(self) -> None:
+        """Nothing is computed or decoded any more."""
+        await self.engine.stop()
+        self.decoders.shutdown()
+
+
+def assemble(
+    options: WorkerOptions,
+    devices: Sequence[torch.device],
+    access: Access,
+    traces: FrameTraces | None = None,
+) -> Backend:
+    """An engine for each device, decoders, and the service in front of them."""
+    models: dict[str, ServedModel] = {}
+    engine = Engines([
+        Engine(
+            max_batch=options.max_batch,
+            max_queued_bytes=options.max_queued_bytes // len(devices),
+            batching=options.batching,
+        )
+        for _ in devices
+    ])  # fmt: skip
+    decoders = Decoders(max(2, (os.cpu_count() or 2) // 2), options.max_queued_bytes)
+    services = StreamServices(
+        models=models,
+        engine=engine,
+        decoders=decoders,
+        figures=Figures(),
+        limits=options.limits,
+        traces=traces,
+    )
+    return Backend(models, engine, decoders, SplitService(services, _words(devices), access))
+
+
+def _words(devices: Sequence[torch.device]) -> str:
+    """As edges and people are told."""
+    one = describe_device(devices[0])
+    return one if len(devices) == 1 else f"{len(devices)} x {one}"

@@ -1,0 +1,83 @@
+"""What a worker is asked for: every option and its default. Needs no torch."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from splitpoint.partition.kept_files import default_cache
+
+from .errors import ServeError
+from .schedule.outlook import Batching
+
+if TYPE_CHECKING:
+    from .access.security import Security
+
+
+SPREAD = 0.3  # of the ages of streams, so that those that began together do not end together
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StreamLimits:
+    """What streams may be, on a worker. Times are seconds.
+
+    `max_streams` are of all clients, `max_streams_per_client` of one; as many downloads may run.
+    A stream without a message for `idle_s` is ended. One that is older than `max_age_s` (0: any
+    age) is ended after `move_s` more, in which the client opens another.
+    """
+
+    max_streams: int = 4096
+    max_streams_per_client: int = 1024
+    idle_s: float = 600.0
+    max_age_s: float = 0.0
+    move_s: float = 5.0
+
+    def spread(self) -> StreamLimits:
+        """The same with some lower age: streams that began together shall not end together."""
+        return replace(self, max_age_s=self.max_age_s * random.uniform(1 - SPREAD, 1))
+
+    def __post_init__(self) -> None:
+        if not (self.max_streams >= 1 and self.max_streams_per_client >= 1):
+            raise ServeError("a worker that allows no stream", "allow 1 or more")
+        if not (self.idle_s > 0 and self.max_age_s >= 0 and self.move_s >= 0):
+            raise ServeError("the time that a stream may last is negative", "give 0 or more")
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorkerOptions:
+    """See `Worker`. Raises `ServeError` for what no worker can do."""
+
+    listen: str = "127.0.0.1:7070"  # HOST:PORT, port 0 for any free one
+    watch: Path | None = None  # bundles in this folder come and go while it runs
+
+    # How models are computed. `profiles` are announced instead of what is measured at the start.
+    device: str = "auto"
+    runtime: str = "auto"
+    precision: str = "auto"
+    max_batch: int = 128
+    batching: Batching = Batching.SUFFIX
+    profiles: Sequence[Path] = ()
+    # Times of batches that were measured before are taken from this folder, unless `measure`.
+    times: Path = field(default_factory=lambda: default_cache() / "worker")
+    measure: bool = False
+
+    # Whom it lets in, and how much of it each may have.
+    security: Security | None = None  # beyond loopback it has to be given
+    limits: StreamLimits = field(default_factory=StreamLimits)
+    max_queued_bytes: int = 1 << 30
+    grace_s: float = 10.0  # for what was taken, once it is to stop
+
+    # How others look into it.
+    metrics: str = ""  # HOST:PORT for Prometheus, "" for nowhere
+    reflection: bool = False
+
+    def __post_init__(self) -> None:
+        if self.max_batch < 1:
+            raise ServeError(f"batches of {self.max_batch} samples", "give 1 or more")
+        if self.max_queued_bytes < 1:
+            raise ServeError("a worker that may hold no frame", "give more bytes")
+        if not self.grace_s >= 0:
+            raise ServeError(f"a grace of {self.grace_s:g} s", "give 0 or more")

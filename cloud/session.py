@@ -1,0 +1,279 @@
+"""A worker between its start and its stop: what it opens, in the order in which it is closed again.
+
+`serving` is that whole. Whatever goes wrong on the way closes what is open already.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import grpc
+import torch
+from splitpoint.partition.bundle.bundle import Bundle, open_bundle
+from splitpoint.partition.energy.gpu_state import GpuState, open_gpu_state
+from splitpoint.partition.profile.profile import Profile, load_profile
+from splitpoint.partition.run.torch_chain import pick_devices
+from splitpoint.proto.limits import server_options
+
+from .access.security import Security
+from .backend import Backend, assemble
+from .brief_log import keep_log_brief
+from .bundle_watch import BundleWatch
+from .compute.load import load_model
+from .compute.precision import check_precision
+from .compute.served_model import ServedModel
+from .engine.measure_again import measure_again
+from .errors import Interrupted, ServeError
+from .model_set import ModelSet, frame_bytes
+from .options import WorkerOptions
+from .wire.health import Health
+
+if TYPE_CHECKING:
+    from .frames.tracing import FrameTraces
+
+# gRPC's limit is set before it listens: room for the models that a watched folder may bring.
+WATCHED_FRAME_BYTES = 256 << 20
+HEALTH_S = 0.25  # how often it is looked at whether the engine can compute
+LAST_ANSWERS_S = 1.0  # for those that are on their way when all is drained
+
+Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """What can be asked of a worker that listens; `metrics_address` is "" without metrics."""
+
+    address: str
+    metrics_address: str
+    backend: Backend
+
+
+@asynccontextmanager
+async def serving(
+    folders: Sequence[Path],
+    options: WorkerOptions,
+    progress: Progress,
+    traces: FrameTraces | None = None,
+) -> AsyncIterator[Session]:
+    """Listens, loads and serves; leaving it answers what was taken, and closes everything.
+
+    Raises what `Worker` raises on entering.
+    """
+    security = options.security or Security()
+    security.check_listen(options.listen)
+    credentials, access = security.server_credentials(), security.access()
+    devices = pick_devices(options.device)
+    check_precision(options.precision, devices[0])
+    profiles = {(found := load_profile(path)).digest: found for path in options.profiles}
+    bundles = [
+        await asyncio.to_thread(open_bundle, folder, verify_files=False) for folder in folders
+    ]
+    most_bytes = _most_frame_bytes(bundles, options)
+    backend, health = assemble(options, devices, access, traces), Health()
+    async with AsyncExitStack() as closing:
+        closing.callback(backend.decoders.shutdown)
+        if traces is not None:
+            closing.push_async_callback(asyncio.to_thread, traces.close)
+        server = _server(options, backend, health, most_bytes)
+        closing.push_async_callback(server.stop, LAST_ANSWERS_S)
+        address = _listen(server, options, credentials)
+        closing.callback(health.stop)  # those that watch it would keep the server waiting
+        backend.engine.start()
+        closing.push_async_callback(backend.engine.stop)
+        await server.start()
+        metrics_address = _metrics(options, backend, devices, closing)
+        loading = _Loading(options, devices, profiles, progress)
+        closing.callback(loading.stop)
+        tasks = _Tasks()
+        closing.push_async_callback(tasks.end)
+        tell_health = _HealthTeller(backend, health, progress)
+        models = ModelSet(
+            backend, loading.load, max_frame_bytes=most_bytes, changed=tell_health.changed
+        )
+        await _load_all(bundles, profiles, models, options, tasks)
+        tasks.start(measure_again(backend.models, backend.engine), "measure-again")
+        backend.service.open = True
+        tell_health.tell()
+        tasks.start(tell_health.follow(), "health")
+        closing.push_async_callback(backend.service.drain, options.grace_s)
+        closing.callback(health.stop)  # before that: others should be asked from now on
+        yield Session(address, metrics_address, backend)
+
+
+def _most_frame_bytes(bundles: Sequence[Bundle], options: WorkerOptions) -> int:
+    sizes = [frame_bytes(bundle) for bundle in bundles]
+    if options.watch is not None:
+        sizes.append(WATCHED_FRAME_BYTES)
+    if not sizes:
+        raise ServeError("there is nothing to serve", "name a bundle, or a folder to --watch")
+    return max(sizes)
+
+
+def _server(
+    options: WorkerOptions, backend: Backend, health: Health, most_bytes: int
+) -> grpc.aio.Server:
+    """Once it is started, it tells clients that the worker is not ready yet."""
+    # Without a limit for all calls: gRPC counts those, too, whose clients do not let their
+    # answers through, for as long as their connections last. Each method has its own places.
+    server = grpc.aio.server(
+        options=server_options(most_bytes, options.limits.max_streams_per_client)
+    )
+    keep_log_brief()
+    server.add_generic_rpc_handlers((backend.service.handler(), health.handler()))
+    if options.reflection:
+        from .wire.reflection import Reflection  # only the cloud extra brings it
+
+        server.add_generic_rpc_handlers((Reflection().handler(),))
+    return server
+
+
+def _listen(
+    server: grpc.aio.Server, options: WorkerOptions, credentials: grpc.ServerCredentials | None
+) -> str:
+    """HOST:PORT where clients reach it."""
+    try:
+        if credentials is None:
+            port = server.add_insecure_port(options.listen)
+        else:
+            port = server.add_secure_port(options.listen, credentials)
+    except RuntimeError as error:
+        raise ServeError(
+            f"cannot listen on {options.listen}",
+            "is the port in use? choose another with --listen HOST:PORT",
+        ) from error
+    return f"{options.listen.rpartition(':')[0]}:{port}"
+
+
+def _metrics(
+    options: WorkerOptions,
+    backend: Backend,
+    devices: Sequence[torch.device],
+    closing: AsyncExitStack,
+) -> str:
+    if not options.metrics:
+        return ""
+    from .metrics import WorkerCollector  # prometheus-client
+    from .metrics_server import MetricsServer
+
+    services = backend.service.services
+    collector = WorkerCollector(
+        services.figures, backend.models, backend.engine, services.quarantine, gpu_states(devices)
+    )
+    server = MetricsServer(options.metrics, collector)
+    closing.push_async_callback(asyncio.to_thread, server.close)
+    return server.address
+
+
+def gpu_states(devices: Sequence[torch.device]) -> list[GpuState]:
+    """What can be asked of the devices while they compute, if they are GPUs."""
+    if devices[0].type != "cuda":
+        return []
+    uuids = [torch.cuda.get_device_properties(device).uuid for device in devices]
+    states = [open_gpu_state(f"GPU-{uuid}") for uuid in uuids]
+    return [state for state in states if state is not None]
+
+
+async def _load_all(
+    bundles: Sequence[Bundle],
+    profiles: Mapping[str, Profile],
+    models: ModelSet,
+    options: WorkerOptions,
+    tasks: _Tasks,
+) -> None:
+    for bundle in bundles:
+        await models.add(bundle.folder, keep=True)
+    if options.watch is not None:
+        watch = BundleWatch(
+            options.watch, models.add, lambda digest: models.remove(digest, options.grace_s)
+        )
+        await watch.look(first=True)
+        tasks.start(watch.run(), "watch-bundles")
+    for digest in profiles.keys() - models.digests:
+        raise ServeError(
+            f"a profile is of the bundle {digest[:12]}, which is not served",
+            "give profiles of the bundles that are",
+        )
+
+
+class _Loading:
+    """Loads models on compute threads, until the worker stops."""
+
+    def __init__(
+        self,
+        options: WorkerOptions,
+        devices: Sequence[torch.device],
+        profiles: Mapping[str, Profile],
+        progress: Progress,
+    ) -> None:
+        self._options, self._devices = options, devices
+        self._profiles, self._progress = profiles, progress
+        self._stopping = threading.Event()
+
+    def load(self, folder: Path, number: int) -> ServedModel:
+        """The bundle's model on the device of that number."""
+        return load_model(
+            folder,
+            self._devices[number],
+            self._options,
+            profiles=self._profiles,
+            progress=self._progress,
+            check=self._check,
+        )
+
+    def stop(self) -> None:
+        """What is being loaded ends at its next step."""
+        self._stopping.set()
+
+    def _check(self) -> None:
+        if self._stopping.is_set():
+            raise Interrupted("the worker is stopping")
+
+
+class _Tasks:
+    """What goes on beside the calls, until the worker stops."""
+
+    def __init__(self) -> None:
+        self._running: list[asyncio.Task[None]] = []
+
+    def start(self, work: Coroutine[None, None, None], name: str) -> None:
+        """Begins one that ends with the worker."""
+        self._running.append(asyncio.create_task(work, name=name))
+
+    async def end(self) -> None:
+        """Cancels them and waits for that."""
+        for task in self._running:
+            task.cancel()
+        await asyncio.gather(*self._running, return_exceptions=True)
+
+
+class _HealthTeller:
+    """Without any model, or where nothing can be computed, clients should ask others."""
+
+    def __init__(self, backend: Backend, health: Health, progress: Progress) -> None:
+        self._backend, self._health, self._progress = backend, health, progress
+
+    def tell(self) -> None:
+        """Says how it is now."""
+        backend = self._backend
+        self._health.set(serving=bool(backend.models) and backend.engine.can_compute)
+
+    async def changed(self, what: str) -> None:
+        """A model came or went."""
+        if self._backend.service.open:
+            self._progress(what)
+            self.tell()
+
+    async def follow(self) -> None:
+        """Kernels may hang or fail for good, and recover."""
+        could = True
+        while True:
+            await asyncio.sleep(HEALTH_S)
+            if could != (could := self._backend.engine.can_compute):
+                self._progress(f"computing works {'again' if could else 'no longer'}")
+                self.tell()
