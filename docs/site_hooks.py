@@ -86,8 +86,10 @@ def _row(parameter: Any) -> str:
     option = _is_option(parameter)
     names = [*parameter.opts, *parameter.secondary_opts] if option else [_name(parameter)]
     default = "" if parameter.default is None or callable(parameter.default) else parameter.default
-    if isinstance(parameter.default, bool) and not parameter.default:
-        default = ""
+    if isinstance(parameter.default, bool):
+        default = "on" if parameter.default else ""
+    if parameter.required:
+        default = "required"
     meaning = getattr(parameter, "help", None) or ""
     cells = (", ".join(f"`{name}`" for name in names), f"{default}", meaning)
     return "| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in cells) + " |"

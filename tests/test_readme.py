@@ -58,6 +58,15 @@ def test_the_readme_is_short() -> None:
     assert len(README.read_bytes()) <= MAX_README_BYTES
 
 
+@pytest.mark.parametrize("page", [README, ROOT / "CONTRIBUTING.md"], ids=lambda page: page.stem)
+def test_links_lead_to_files(page: Path) -> None:
+    """Those of the site's pages are checked when it is built."""
+    links = re.findall(r"\]\(([^)#:]+)(?:#[\w-]+)?\)", text_of(page))
+    assert links
+    for link in links:
+        assert (ROOT / link).is_file(), link
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_commands_and_options_exist(page: Path) -> None:
     group = typer.main.get_command(app)
