@@ -61,8 +61,9 @@ async def test_what_cannot_be_served(small_bundle: Bundle) -> None:
 
 
 def own_threads() -> set[threading.Thread]:
-    """Without those of asyncio's pool, which stay for the next work."""
-    return {t for t in threading.enumerate() if not t.name.startswith("asyncio")}
+    """Without asyncio's pool and gRPC's poller, which stay for the next work."""
+    theirs = ("asyncio", "_poll_wrapper")
+    return {t for t in threading.enumerate() if not any(name in t.name for name in theirs)}
 
 
 async def test_a_model_that_does_not_fit_into_memory(
