@@ -57,6 +57,22 @@ def host_of(address: str) -> str:
     return text.rpartition(":")[0].strip("[]")
 
 
+def household_of(host: str) -> str:
+    """Whom the address `host` belongs to, as far as it shows: names and IPv4 are their own.
+
+    IPv6 is handed out by networks of 64 bits: who has one of their addresses has them all.
+    """
+    try:
+        found = ipaddress.ip_address(host)
+    except ValueError:
+        return host
+    if isinstance(found, ipaddress.IPv4Address):
+        return host
+    if found.ipv4_mapped is not None:
+        return str(found.ipv4_mapped)
+    return str(ipaddress.IPv6Network((int(found) >> 64 << 64, 64)))
+
+
 def is_loopback(address: str) -> bool:
     """Whether nobody but this machine is at `address`. What is not understood is not loopback.
 

@@ -13,7 +13,7 @@ from splitpoint.proto.frames import FrameError
 from ..brief_log import FRAMES
 from ..compute.memory import is_out_of_memory
 from ..compute.served_model import ServedModel
-from ..schedule.schedule import Step
+from ..schedule.batch import Step
 from .isolate import run_isolated
 from .request import Request
 from .running_batch import Flight, reunited

@@ -22,8 +22,9 @@ from splitpoint.proto.frames import FrameError
 
 from ..compute.served_model import ServedModel
 from ..errors import ServeError
+from ..schedule.batch import Step
 from ..schedule.job import Job, Timed
-from ..schedule.schedule import Schedule, Step
+from ..schedule.schedule import Schedule
 from .advance import Answer, advance
 from .calls import Calls
 from .compute_thread import ComputeThread
@@ -35,8 +36,7 @@ _T = TypeVar("_T")
 
 # A step that takes longer than this, and so many times what it should, does not come back.
 HUNG_S, HUNG_TIMES = 10.0, 20.0
-WATCH_S = 0.25
-LAST_CALL_S = 0.5  # that a model that is being loaded holds up the end
+WATCH_S, LAST_CALL_S = 0.25, 0.5  # the second is what a model being loaded holds up the end
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

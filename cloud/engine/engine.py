@@ -27,7 +27,7 @@ from .request import Request
 
 _T = TypeVar("_T")
 _J = TypeVar("_J", bound=Job)
-_Told = dict[bool, tuple[float, pb.Load]]  # when and what, by whether others give way
+_Told = dict[tuple[bool, bool], tuple[float, pb.Load]]  # when and what, by the client's rank
 
 LOAD_EVERY_S = 0.003  # is what is said of the load worked out again
 
@@ -139,16 +139,18 @@ class Engine:
     def load(self, model: ServedModel | None = None, client: str | None = None) -> pb.Load:
         """How busy the device is now, and how long a frame of `model` would wait.
 
-        That is one of `client`, or else of the client that has most frames here. Without waits
-        where those cannot be said, as where its frames are not taken.
+        The frame is one of `client` or, if None, of the client that took most of the device. What
+        was told to a client of the same rank a moment ago is told again. There are no waits where
+        they cannot be said, as when frames of `model` are not taken.
         """
         now_s = time.perf_counter()
         about = self if model is None else model
         with self._computing.lock:
             schedule = self._schedule
-            goes_first = client is not None and schedule.goes_first(client)
+            client = schedule.greediest if client is None else client
+            rank = schedule.rank(client)
             told = self._loads.setdefault(about, {})
-            known = told.get(goes_first)
+            known = told.get(rank)
             if known is not None and now_s - known[0] < LOAD_EVERY_S:
                 return known[1]
             found = pb.Load(
@@ -159,7 +161,7 @@ class Engine:
             if model is not None and self.can_compute(model):
                 try:
                     waits = [
-                        1e3 * schedule.wait_s(now_s, model, boundary, goes_first=goes_first)
+                        1e3 * schedule.wait_s(now_s, model, boundary, client)
                         for boundary in range(len(model.boundaries) - 1)
                     ]
                 except Exception as error:  # noqa: BLE001 - it is noted
@@ -167,7 +169,7 @@ class Engine:
                 else:
                     found.wait_ms.extend(waits)
                     found.queue_ms = max(waits)
-            told[goes_first] = now_s, found
+            told[rank] = now_s, found
         return found
 
     def alone_s(self, model: ServedModel, boundary: int, samples: int) -> float:
@@ -181,10 +183,7 @@ class Engine:
             return math.inf
         with self._computing.lock:
             try:
-                goes_first = self._schedule.goes_first(client)
-                return self._schedule.wait_s(
-                    time.perf_counter(), model, boundary, goes_first=goes_first
-                )
+                return self._schedule.wait_s(time.perf_counter(), model, boundary, client)
             except Exception as error:  # noqa: BLE001 - it is noted
                 self._computing.unexpected("telling a wait", error)
                 return math.inf

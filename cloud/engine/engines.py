@@ -83,7 +83,7 @@ class Engines:
     def load(self, model: ServedModel | None = None, client: str | None = None) -> pb.Load:
         """How busy the devices are now, and how long a frame of `model` would wait.
 
-        That is one of `client`, or else of the client that has most frames here.
+        That is one of `client`, or else of the one that took most of each device.
         Without waits where they cannot be said, as of a model that has just been forgotten.
         """
         copies: Sequence[ServedModel | None] = [None] * len(self._engines)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from .batch_times import BatchTimes
@@ -24,6 +25,7 @@ class Batch(Generic[J]):
         self.times = times
         self.progress: Any = None
         self.jobs: list[J] = []
+        self.clients: set[str] = set()  # whose jobs they are
         self.counts = [0] * len(self.times)
         self.at = job.boundary
         self.started = False
@@ -57,6 +59,7 @@ class Batch(Generic[J]):
         for s in range(job.boundary, len(self.counts)):
             self.counts[s] += job.samples
         self.jobs.append(job)
+        self.clients.add(job.client)
         self.at = min(self.at, job.boundary) if not self.started else self.at
         self.deadline_s = min(self.deadline_s, job.deadline_s)
 
@@ -78,6 +81,7 @@ class Batch(Generic[J]):
         self.at += 1
 
     def _recount(self) -> None:
+        self.clients = {job.client for job in self.jobs}
         self.counts = [0] * len(self.counts)
         for job in self.jobs:
             for s in range(job.boundary, len(self.counts)):
@@ -87,3 +91,23 @@ class Batch(Generic[J]):
         rows = self.times.seconds
         self.remaining_s = sum(rows[s][self.counts[s]] for s in range(self.at, len(rows)))
         self.deadline_s = min((job.deadline_s for job in self.jobs), default=math.inf)
+
+
+@dataclass(frozen=True, slots=True)
+class Step(Generic[J]):
+    """One segment of one batch. `joining` enter here, beside those that are in it already.
+
+    No more than `room` samples are computed together: a single frame may have more.
+    """
+
+    batch: Batch[J]
+    segment: int
+    carried: list[J]
+    joining: list[J]
+    room: int
+    planned_s: float
+
+    @property
+    def is_last(self) -> bool:
+        """Whether the batch is at its end after it."""
+        return self.segment + 1 == len(self.batch.counts)

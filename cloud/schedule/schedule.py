@@ -15,11 +15,12 @@ from dataclasses import dataclass
 from typing import Generic
 from weakref import WeakKeyDictionary
 
-from .batch import Batch, J
+from .batch import Batch, J, Step
 from .batch_times import BatchTimes
 from .job import Job, Timed
-from .outlook import YIELDS, Batching, Outlook, Place, Refused
+from .outlook import ROUNDING_S, Batching, Outlook, Place, Refused
 from .rates import Rates
+from .taken import Taken
 
 # A client with frames in the plan may have so many times what its frame's time leaves free: one
 # alone gets 2/3 of it, n of them 2n/(2n+1), and a newcomer always finds room. (Dynamic thresholds,
@@ -27,27 +28,6 @@ from .rates import Rates
 SHARE = 2.0
 # Frames without a budget, and none longer, are promised an answer within this.
 MOST_WAIT_S = 10.0
-_ROUNDING_S = 1e-6
-
-
-@dataclass(frozen=True, slots=True)
-class Step(Generic[J]):
-    """One segment of one batch. `joining` enter here, beside those that are in it already.
-
-    No more than `room` samples are computed together: a single frame may have more.
-    """
-
-    batch: Batch[J]
-    segment: int
-    carried: list[J]
-    joining: list[J]
-    room: int
-    planned_s: float
-
-    @property
-    def is_last(self) -> bool:
-        """Whether the batch is at its end after it."""
-        return self.segment + 1 == len(self.batch.counts)
 
 
 @dataclass(slots=True)
@@ -78,6 +58,7 @@ class Schedule(Generic[J]):
         # A GPU's steps are only started, and what they took shows when an answer is there.
         self._unanswered = _Unanswered()
         self._cost_s: defaultdict[str, float] = defaultdict(float)  # by client
+        self._taken = Taken()
         self.rates = Rates()
         self.queued = 0  # jobs in the plan
         self.nbytes = 0  # of theirs
@@ -87,12 +68,12 @@ class Schedule(Generic[J]):
         try:
             self._find_place(now_s, job)
         except Refused:
-            self.rates.arrived(now_s)
+            self._came(now_s, job)
             raise
 
     def offer(self, now_s: float, job: J) -> float:
         """Takes `job` and tells by when it will be done; `Refused` if that cannot be kept."""
-        self.rates.arrived(now_s)
+        self._came(now_s, job)
         if not self._plan:  # the device was idle
             self.rest()
         place = self._find_place(now_s, job)
@@ -100,6 +81,8 @@ class Schedule(Generic[J]):
             self._plan[place.index].add(job)
         else:
             self._plan.insert(place.index, Batch(job, self._times(job.model)))
+        if place.ahead:
+            self._taken.went_ahead(place.added_s)
         job.queued_s, job.cost_s = now_s, place.added_s
         self._enter(job)
         return place.end_s
@@ -113,7 +96,7 @@ class Schedule(Generic[J]):
         begin_s = self._free_s(now_s)
         while self._plan:
             batch = self._plan[0]
-            end_s = begin_s + batch.remaining_s * self.rates.slowdown - _ROUNDING_S
+            end_s = begin_s + batch.remaining_s * self.rates.slowdown - ROUNDING_S
             gone = [job for job in batch.jobs if job.cancelled or end_s > job.deadline_s]
             if len(gone) < len(batch.jobs):  # rows that are being computed stay with the others
                 gone = [job for job in gone if not batch.has_begun(job)]
@@ -149,6 +132,7 @@ class Schedule(Generic[J]):
             took_s = now_s - self._going_since_s
         self._going_since_s = now_s
         self.rates.ran(now_s, took_s)
+        self._taken.ran(now_s, took_s, step.carried + step.joining)
         self._unanswered.add(took_s, step.planned_s)
         if failed:
             batch.remove(failed)
@@ -219,27 +203,25 @@ class Schedule(Generic[J]):
         """What a frame takes by itself, as the device goes now."""
         return self._times(model).suffix_s(boundary, samples) * self.rates.slowdown
 
-    def goes_first(self, client: str) -> bool:
-        """Whether others have so much more in the plan that their frames give way to this one's."""
-        has_s = YIELDS * self._cost_s.get(client, 0.0)
-        return any(
-            self._cost_s[job.client] - job.cost_s > has_s
-            for batch in self._plan
-            for job in batch.jobs
-        )
+    def rank(self, client: str) -> tuple[bool, bool]:
+        """Whether others may give way to `client`, and whether it has much itself.
 
-    def wait_s(
-        self, now_s: float, model: Timed, boundary: int, *, goes_first: bool = False
-    ) -> float:
-        """How long a frame that came now would wait, beyond its own computing.
-
-        It is a newcomer's, or one of the client's who has most in the plan.
+        Clients of the same rank have to wait about equally long.
         """
-        client = "" if goes_first else max(self._cost_s, key=self._cost_s.__getitem__, default="")
+        standing = self._taken.standing(client, self._cost_s.get(client, 0.0))
+        return standing.may_go_first, standing.has_much
+
+    @property
+    def greediest(self) -> str:
+        """The client that took most of the device lately; empty where nobody took anything."""
+        return self._taken.most
+
+    def wait_s(self, now_s: float, model: Timed, boundary: int, client: str) -> float:
+        """How long a frame of `client` that came now would wait, beyond its own computing."""
         deadline_s = now_s + MOST_WAIT_S
         job = Job(model=model, boundary=boundary, samples=1, deadline_s=deadline_s, client=client)
         try:
-            place = self._outlook(now_s).place(job, self._times(model), self._batching)
+            place = self._outlook(now_s, job).place(job, self._times(model), self._batching)
         except Refused as refused:
             return refused.wait_s
         return max(place.end_s - now_s - self.alone_s(model, boundary, 1), 0.0)
@@ -254,28 +236,35 @@ class Schedule(Generic[J]):
         """What batches of `model` take, and the room that they have here and now."""
         return model.batch_times.limited(self._room.get(model, self._max_batch))
 
-    def _outlook(self, now_s: float) -> Outlook[J]:
-        return Outlook(self._plan, self._cost_s, self.rates, now_s, self._free_s(now_s))
+    def _outlook(self, now_s: float, job: Job) -> Outlook[J]:
+        asks_s = self._cost_s.get(job.client, 0.0)
+        asks_s += self.alone_s(job.model, job.boundary, job.samples)
+        standing = self._taken.standing(job.client, asks_s)
+        return Outlook(self._plan, self.rates, standing, now_s, self._free_s(now_s))
 
     def _find_place(self, now_s: float, job: Job) -> Place:
         job.deadline_s = min(job.deadline_s, now_s + MOST_WAIT_S)
-        outlook = self._outlook(now_s)
+        outlook = self._outlook(now_s, job)
         place = outlook.place(job, self._times(job.model), self._batching)
-        self._check_share(job, place, outlook.ends_s[-1] if outlook.ends_s else now_s, now_s)
+        self._check_share(job, place, outlook, now_s)
         return place
 
-    def _check_share(self, job: Job, place: Place, end_s: float, now_s: float) -> None:
-        """One client's frames must leave room for the others'."""
+    def _check_share(self, job: Job, place: Place, outlook: Outlook[J], now_s: float) -> None:
+        """One client's frames must leave room for those of others, unless these give way to it."""
         has_s = self._cost_s.get(job.client, 0.0) + job.decoding_s
         if not has_s:
             return
-        if has_s + place.added_s > SHARE * (job.deadline_s - end_s):
+        if has_s + place.added_s > SHARE * (job.deadline_s - outlook.busy_until_s):
             raise Refused(
                 f"this client's frames take {1e3 * has_s:.0f} ms already, its share",
                 place.end_s - now_s,
             )
 
     # Bookkeeping. ---------------------------------------------------------------------------
+
+    def _came(self, now_s: float, job: Job) -> None:
+        self.rates.arrived(now_s)
+        self._taken.came(now_s, job.client)
 
     def _enter(self, job: J) -> None:
         self._cost_s[job.client] += job.cost_s

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 import grpc
 from google.protobuf.message import DecodeError, Message
-from splitpoint.proto.address import host_of
+from splitpoint.proto.address import host_of, household_of
 
 from ..access.visitors import Displaced, Visitors
 from .abort import abort
@@ -28,9 +28,9 @@ _M = TypeVar("_M", bound=Message)
 
 
 def asker(context: Any) -> str:
-    """Whose place a call takes that says nothing of its sender: that of its address."""
+    """Whose place a call takes that says nothing of its sender: that of its address, or network."""
     peer: str = context.peer()
-    return host_of(peer) or peer
+    return household_of(host_of(peer)) or peer
 
 
 async def read_request(context: Any, kind: type[_M], visitors: Visitors, who: str) -> _M:

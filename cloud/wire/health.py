@@ -7,6 +7,7 @@ each to take its message before the next one is told, or the worker may go on.
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import Any
 
 import grpc
@@ -15,6 +16,7 @@ from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 from splitpoint.proto.limits import SERVICE
 
 from ..access.pace import Pace
+from ..access.quotas import Clock
 from ..access.visitors import Displaced, Visitors
 from .abort import abort
 from .ask import Answering, asker, read_request
@@ -23,7 +25,8 @@ from .guard import guarded
 # A request that is being read may grow to gRPC's limit of a message, and here anybody may ask.
 MOST_ASKING = 8
 MOST_WATCHING = 128
-# From one address. One that is turned away unread costs a quarter of one that is answered.
+# From one address or IPv6 network. One that is turned away unread costs a quarter of one that is
+# answered.
 WATCHES_PER_S = 20.0
 NAMES = ("", SERVICE)
 
@@ -31,11 +34,11 @@ NAMES = ("", SERVICE)
 class Health:
     """NOT_SERVING until it is told otherwise, and for good once it was stopped."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Clock = time.monotonic) -> None:
         self._status = HealthCheckResponse.NOT_SERVING
         self._stopped, self._changed = False, asyncio.Event()
         self.asking, self.watching = Visitors(MOST_ASKING), Visitors(MOST_WATCHING)
-        self._answering, self._pace = Answering(), Pace(WATCHES_PER_S)
+        self._answering, self._pace = Answering(), Pace(WATCHES_PER_S, clock)
 
     def handler(self) -> grpc.GenericRpcHandler:
         """The methods as gRPC wants them."""

@@ -16,6 +16,7 @@ from splitpoint.proto import splitpoint_pb2 as pb
 from splitpoint.proto.limits import CHUNK_BYTES, PROTOCOL, SERVICE
 
 from ..access.access import Access, AccessError
+from ..access.caller import Caller
 from ..access.quotas import ClientUse, ClientUses, Places
 from ..access.refusals import Refusal
 from ..access.tokens import Client
@@ -81,8 +82,9 @@ class SplitService:
             for digest, model in self.services.models.items()
             if client.may_use(model.bundle.manifest.name, digest)
         }
+        share = Caller(client=client, connection=context.peer()).share
         loads = {
-            digest: load_of(self.services.engine, model, client.name, self.services.figures)
+            digest: load_of(self.services.engine, model, share, self.services.figures)
             for digest, model in models.items()
         }
         return pb.DescribeReply(

@@ -311,17 +311,24 @@ async def test_a_watcher_that_reads_nothing_holds_up_nobody() -> None:
 
 
 async def test_who_begins_to_watch_again_and_again_is_sent_away_unread() -> None:
-    state, allowed = Health(), int(health.WATCHES_PER_S)
-    crowd = [Watcher() for _ in range(10 * allowed)]
-    other = Watcher(address="192.0.2.2")
-    tasks = [asyncio.create_task(state.watch(None, watcher)) for watcher in (*crowd, other)]
-    for _ in range(30):
-        await asyncio.sleep(0)
-    refused = [watcher for watcher in crowd if watcher.status is FULL]
-    assert len(crowd) - len(refused) in (allowed, allowed + 1)
+    now_s = 0.0
+    state, allowed = Health(lambda: now_s), int(health.WATCHES_PER_S)
+    tasks = []
+
+    async def watch(*watchers: Watcher) -> list[Watcher]:
+        """Those of them that are sent away."""
+        tasks.extend(asyncio.create_task(state.watch(None, watcher)) for watcher in watchers)
+        for _ in range(30):
+            await asyncio.sleep(0)
+        return [watcher for watcher in watchers if watcher.status is FULL]
+
+    crowd, other = [Watcher() for _ in range(10 * allowed)], Watcher(address="192.0.2.2")
+    refused = await watch(*crowd, other)
+    assert refused == crowd[allowed:]
     assert not any(watcher.reads for watcher in refused)
     assert other.told == [NOT_SERVING]
-    assert not any(watcher.status for watcher in (other, *crowd[:allowed]))
+    now_s = 1.5 / allowed
+    assert len(await watch(Watcher(), Watcher())) == 1
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)

@@ -60,7 +60,7 @@ async def test_every_answer_tells_the_load_of_its_model(
         assert list(told.wait_ms) == [60.0, 30.0, 10.0]
         assert told.queue_ms == 60.0
     assert set(asked) == {model}
-    assert len(clients) == 2, "its connection, and its address where that has none"
+    assert len(clients) == 1, "its connection, in Describe as well"
 
 
 async def test_describe_tells_a_load_for_each_model_and_the_longest_for_all(

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 from splitpoint.cloud.access.pace import MOST_KNOWN, Pace
+from splitpoint.cloud.wire.ask import asker
 
 
 def test_each_has_his_own_rate() -> None:
@@ -25,3 +28,14 @@ def test_who_asked_longest_ago_is_forgotten() -> None:
     assert len(pace) == MOST_KNOWN
     assert not pace.take("first"), "it asked a moment ago"
     assert pace.take("0"), "it did not"
+
+
+def test_who_has_a_network_of_addresses_asks_as_one() -> None:
+    """Whoever has one address of IPv6 mostly has 2^64 of them."""
+    pace = Pace(1.0, lambda: 0.0)
+    peers = (
+        "ipv6:%5B2001:db8::1%5D:1", "ipv6:%5B2001:db8::2%5D:1", "ipv6:%5B2001:db8:0:1::1%5D:1",
+        "ipv6:%5B::ffff:192.0.2.1%5D:1", "ipv4:192.0.2.1:2", "ipv4:192.0.2.2:1",
+    )  # fmt: skip
+    taken = [pace.take(asker(SimpleNamespace(peer=lambda at=peer: at))) for peer in peers]
+    assert taken == [True, False, True, True, False, True]

@@ -4,83 +4,12 @@ from __future__ import annotations
 
 import math
 import random
-from dataclasses import dataclass, field
-from statistics import median
 
 import pytest
-from splitpoint.cloud.schedule.batch_times import BatchTimes
+from simulated_device import Model, simulate
 from splitpoint.cloud.schedule.job import Job
 from splitpoint.cloud.schedule.outlook import Batching, Refused
 from splitpoint.cloud.schedule.schedule import MOST_WAIT_S, Schedule
-
-
-@dataclass(eq=False)
-class Model:
-    """Segments whose time grows with the batch by `share`: 1 for linearly, 0 for not at all."""
-
-    ms: list[float]
-    share: float
-    max_batch: int = 128
-    batch_times: BatchTimes = field(init=False)
-
-    def __post_init__(self) -> None:
-        sizes = [1, 2, 4, 8, 16, 32, 64, 128]
-        self.batch_times = BatchTimes(
-            [{n: ms * (1 + self.share * (n - 1)) for n in sizes} for ms in self.ms], self.max_batch
-        )
-
-
-@dataclass
-class Outcome:
-    """What became of a simulated load."""
-
-    done_s: dict[Job, float] = field(default_factory=dict)
-    refused: list[Job] = field(default_factory=list)
-    dropped: list[Job] = field(default_factory=list)
-    busy_s: float = 0.0
-    end_s: float = 0.0
-    samples: list[int] = field(default_factory=list)
-
-
-def simulate(
-    arrivals: list[tuple[float, Job]], batching: Batching = Batching.SUFFIX, cancel: float = 0.0
-) -> Outcome:
-    """The arrivals, at their times, on a device that takes exactly as long as it says."""
-    schedule: Schedule[Job] = Schedule(128, batching)
-    outcome, taken = Outcome(), set()
-    waiting = list(reversed(arrivals))
-    now_s, step_ends_s, step_s = 0.0, math.inf, 0.0
-    chance = random.Random(1)
-    while waiting or step_ends_s < math.inf:
-        if waiting and waiting[-1][0] < step_ends_s:
-            now_s, job = waiting.pop()
-            try:
-                promised_s = schedule.offer(now_s, job)
-            except Refused:
-                outcome.refused.append(job)
-            else:
-                assert promised_s <= job.deadline_s + 1e-9
-                taken.add(job)
-                job.cancelled = chance.random() < cancel
-        else:
-            now_s, step_ends_s = step_ends_s, math.inf
-            outcome.busy_s += step_s
-            for job in schedule.done(now_s, step_s):
-                assert job not in outcome.done_s
-                outcome.done_s[job] = now_s
-        if step_ends_s == math.inf:
-            step, dropped = schedule.next(now_s)
-            outcome.dropped += dropped
-            if step is None:
-                assert schedule.queued == 0, "work is conserved"
-                assert schedule.nbytes == 0
-            else:
-                step_s = step.planned_s
-                step_ends_s = now_s + step_s
-                outcome.samples.append(sum(j.samples for j in step.carried + step.joining))
-    outcome.end_s = now_s
-    assert taken == set(outcome.done_s) | set(outcome.dropped)
-    return outcome
 
 
 def models() -> list[Model]:
@@ -167,53 +96,6 @@ def test_no_batch_is_made_that_does_not_pay() -> None:
     assert max(simulate(arrivals).samples) == 1
 
 
-def test_a_greedy_client_leaves_room_for_the_others() -> None:
-    """One asks for ten times what the device can do, another for a tenth: that one gets it."""
-    model = Model([5.0, 5.0], 0.9)
-    greedy = [(0.001 * n, Job(model=model, boundary=0, samples=1, deadline_s=0.001 * n + 0.3,
-                              client="greedy")) for n in range(10_000)]  # fmt: skip
-    modest = [(0.1 * n, Job(model=model, boundary=0, samples=1, deadline_s=0.1 * n + 0.3,
-                            client="modest")) for n in range(100)]  # fmt: skip
-    outcome = simulate(sorted(greedy + modest, key=lambda arrival: arrival[0]))
-    assert not [job for job in outcome.refused if job.client == "modest"]
-    served = [job for job in outcome.done_s if job.client == "greedy"]
-    assert len(served) * model.batch_times.suffix_s(0, 32) / 32 > 0.8 * outcome.end_s
-
-
-@pytest.mark.parametrize(("share", "per_s"), [(0.05, 4000), (0.9, 1000)])
-def test_who_asks_for_little_does_not_wait_behind_who_asks_for_much(
-    share: float, per_s: int
-) -> None:
-    """However much time it has itself, and however well its frames would fit into the others'."""
-    model = Model([2.0] * 5, share)
-    greedy = [(n / per_s, Job(model=model, boundary=n % 3, samples=1, client="greedy",
-                              deadline_s=n / per_s + 0.3)) for n in range(3 * per_s)]  # fmt: skip
-    modest = [(0.1 * n, Job(model=model, boundary=1, samples=1, client="modest",
-                            deadline_s=math.inf)) for n in range(1, 30)]  # fmt: skip
-    outcome = simulate(sorted(greedy + modest, key=lambda arrival: arrival[0]))
-    assert not outcome.dropped, "at nobody's expense"
-    waited_s = [outcome.done_s[job] - at_s for at_s, job in modest]
-    theirs_s = [outcome.done_s[job] - at_s for at_s, job in greedy if job in outcome.done_s]
-    assert max(waited_s) < 0.3 * median(theirs_s)
-
-
-def test_who_has_one_frame_that_takes_long_gives_way_to_nobody() -> None:
-    model = Model([10.0, 1.0], 1.0)
-    schedule: Schedule[Job] = Schedule(1)
-    long = [Job(model=model, boundary=0, samples=1, deadline_s=1.0, client=name) for name in "ab"]
-    for job in long:
-        schedule.offer(0.0, job)
-    short = Job(model=model, boundary=1, samples=1, deadline_s=1.0, client="c")
-    assert schedule.offer(0.0, short) == pytest.approx(0.023)
-    assert not schedule.goes_first("c")
-    schedule.offer(0.0, Job(model=model, boundary=0, samples=1, deadline_s=1.0, client="b"))
-    assert schedule.goes_first("c")
-    assert not schedule.goes_first("b")
-    newcomer, last = (schedule.wait_s(0.0, model, 1, goes_first=first) for first in (True, False))
-    assert newcomer == pytest.approx(0.023)
-    assert last == pytest.approx(0.034)
-
-
 def test_frames_without_a_budget_are_answered_among_urgent_ones() -> None:
     model = Model([5.0], 1.0)
     urgent = [(0.006 * n, Job(model=model, boundary=0, samples=1, deadline_s=0.006 * n + 0.05,
@@ -232,6 +114,34 @@ def test_an_urgent_frame_goes_between_the_segments_of_a_long_batch() -> None:
     outcome = simulate([(0.0, long), (0.01, urgent)])
     assert outcome.done_s[urgent] == pytest.approx(0.105)
     assert outcome.done_s[long] == pytest.approx(0.505)
+
+
+def test_what_has_begun_is_interrupted_only_where_it_must() -> None:
+    long, quick, schedule = Model([10.0, 10.0], 1.0), Model([5.0], 1.0), Schedule[Job](8)
+    jobs = [Job(model=model, boundary=0, samples=1, deadline_s=deadline_s, client=str(deadline_s))
+            for model, deadline_s in ((long, math.inf), (quick, 1.0), (quick, 0.02))]  # fmt: skip
+    schedule.offer(0.0, jobs[0])
+    assert schedule.next(0.0)[0] is not None
+    assert [schedule.offer(0.0, job) for job in jobs[1:]] == pytest.approx([0.025, 0.015])
+
+
+def test_what_is_late_already_makes_nobody_else_late() -> None:
+    """Two meet in a batch, and the device is slow: one of them is late, the other is not yet."""
+    model, quick, schedule = Model([10.0, 10.0], 0.0), Model([1.0], 1.0), Schedule[Job](8)
+    late, in_time, urgent = (
+        Job(model=which, boundary=0, samples=1, deadline_s=deadline_s, client=client)
+        for which, deadline_s, client in (
+            (model, 0.025, "a"), (model, 0.0285, "b"), (quick, 0.024, "c")
+        )
+    )  # fmt: skip
+    schedule.offer(0.0, late)
+    schedule.offer(0.0, in_time)
+    assert schedule.next(0.0)[0] is not None
+    schedule.done(0.018, 0.018)  # 8 ms too much: it will end at 28 ms
+    with pytest.raises(Refused):
+        schedule.offer(0.018, urgent)
+    assert schedule.next(0.018)[0] is not None
+    assert schedule.done(0.028, 0.01) == [late, in_time]
 
 
 def test_a_refused_frame_learns_how_long_it_would_have_waited() -> None:
@@ -270,7 +180,7 @@ def test_rates_follow_a_slower_device() -> None:
         assert step is not None
         schedule.done(number + 0.03, 0.03)
     assert schedule.rates.slowdown == pytest.approx(3.0, rel=0.05)
-    assert schedule.wait_s(60.0, model, 0) == pytest.approx(0.0)
+    assert schedule.wait_s(60.0, model, 0, "") == pytest.approx(0.0)
 
 
 def test_a_check_takes_nothing_and_says_what_an_offer_would() -> None:

@@ -8,10 +8,11 @@ import weakref
 from dataclasses import dataclass, field
 
 import pytest
+from splitpoint.cloud.schedule.batch import Step
 from splitpoint.cloud.schedule.batch_times import BatchTimes
 from splitpoint.cloud.schedule.job import Job
 from splitpoint.cloud.schedule.outlook import Batching, Refused
-from splitpoint.cloud.schedule.schedule import Schedule, Step
+from splitpoint.cloud.schedule.schedule import Schedule
 from splitpoint.proto.limits import MAX_BATCH_PER_FRAME
 
 
@@ -49,7 +50,7 @@ class Course:
             nbytes=self.chance.randrange(100),
         )
         model = job.model
-        assert self.schedule.wait_s(self.now_s, model, job.boundary) >= 0
+        assert self.schedule.wait_s(self.now_s, model, job.boundary, job.client) >= 0
         try:
             self.schedule.check(self.now_s, job)
             self.schedule.offer(self.now_s, job)
@@ -163,6 +164,7 @@ def test_where_all_fail_that_have_begun_the_others_begin_anew() -> None:
     assert step is not None
     assert (step.segment, step.carried, step.joining) == (2, [], [second])
     assert step.batch.progress is None
+    assert step.batch.clients == {"2"}
     assert schedule.done(0.02, 0.01) == [second]
 
 
@@ -223,7 +225,7 @@ def test_a_device_whose_steps_are_only_started_is_as_slow_as_it_is() -> None:
             took_s = 1e-5
             if segment == 2:
                 free_s = began_s + model.batch_times.suffix_s(0, 1)
-                assert schedule.wait_s(now_s, model, 0) == pytest.approx(free_s - now_s)
+                assert schedule.wait_s(now_s, model, 0, "") == pytest.approx(free_s - now_s)
                 took_s = free_s - now_s
             now_s += took_s
             schedule.done(now_s, took_s)

@@ -6,6 +6,7 @@ import pytest
 from splitpoint.proto.address import (
     AddressError,
     host_of,
+    household_of,
     is_loopback,
     join_address,
     split_address,
@@ -74,3 +75,20 @@ def test_parts(text: str, host: str, port: int) -> None:
 def test_what_is_no_address(text: str, words: str) -> None:
     with pytest.raises(AddressError, match=words):
         split_address(text)
+
+
+@pytest.mark.parametrize(
+    ("host", "household"),
+    [
+        ("192.0.2.1", "192.0.2.1"),
+        ("worker.example", "worker.example"),
+        ("", ""),
+        ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::/64"),
+        ("2001:db8:1:2:ffff::", "2001:db8:1:2::/64"),
+        ("2001:db8:1:3::6", "2001:db8:1:3::/64"),
+        ("::ffff:192.0.2.1", "192.0.2.1"),
+        ("fe80::1%eth0", "fe80::/64"),
+    ],
+)
+def test_who_has_an_address(host: str, household: str) -> None:
+    assert household_of(host) == household
