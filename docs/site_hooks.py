@@ -33,9 +33,10 @@ def on_config(config: Any) -> Any:
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
     """Puts commands, errors and drawings where a page asks for them."""
-    for mark, drawn in (("<!-- commands -->", commands), ("<!-- errors -->", errors)):
-        if mark in markdown:
-            markdown = markdown.replace(mark, drawn())
+    for name, drawn in (("commands", commands), ("errors", errors)):
+        before, mark, rest = markdown.partition(f"<!-- {name} -->")
+        if mark:
+            markdown = before + drawn() + rest.partition("<!-- end -->")[2]
     return GRAPH.sub(lambda match: svg_of(match[1]), markdown)
 
 
@@ -57,14 +58,18 @@ def errors() -> str:
                     if isinstance(base, ast.Name):
                         below.setdefault(base.id, []).append((node.name, module, says))
 
-    def lines(name: str, depth: int) -> list[str]:
+    def lines(errors: list[tuple[str, str, str]], depth: int = 0) -> list[str]:
         found: list[str] = []
-        for child, module, says in sorted(below.get(name, [])):
-            found.append(f"{'    ' * depth}- `{child}` ({module}): {says}")
-            found += lines(child, depth + 1)
+        for name, module, says in sorted(errors):
+            found.append(f"{'    ' * depth}- `{name}` ({module}): {says}")
+            found += lines(below.get(name, []), depth + 1)
         return found
 
-    return "\n".join(lines(ROOT_ERROR, 0))
+    parts = []
+    for room in reversed(rooms.ROOMS):
+        of_room = [each for each in below[ROOT_ERROR] if each[1].split(".")[0] == room]
+        parts += [f"### Of {room}/", "", *lines(of_room), ""]
+    return "\n".join(parts)
 
 
 def _command(name: str, command: Any) -> str:
