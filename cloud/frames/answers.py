@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from splitpoint.codec import Array, SplitpointError, codec_named
 from splitpoint.partition.profile.cloud_times import CloudTimes
 from splitpoint.proto import splitpoint_pb2 as pb
-from splitpoint.proto.frames import FrameError, build_reply, encode_tensors
+from splitpoint.proto.frames import FrameError, encode_tensors
 
 from ..compute.served_model import ServedModel
 from ..engine.engines import Engines
@@ -40,7 +40,7 @@ def load_of(engine: Engines, model: ServedModel, share: str, figures: Figures) -
 
 
 class Answers:
-    """Gives every message that asks for one exactly one answer. `send` returns bytes written.
+    """Gives every message that asks for one exactly one answer; `send` returns its bytes.
 
     `announced` are the times that the client was told when it came, and goes by; `share` is who
     pays for its frames.
@@ -53,7 +53,7 @@ class Answers:
         traces: FrameTraces | None,
         announced: CloudTimes,
         share: str,
-        send: Callable[[bytes], int],
+        send: Callable[[pb.Reply | pb.ProbeReply], int],
     ) -> None:
         self._engine, self._figures, self._traces, self._send = engine, figures, traces, send
         self._announced, self._share = announced, share
@@ -80,8 +80,7 @@ class Answers:
 
     def echo(self, model: ServedModel, probe_id: int) -> None:
         """Answers a probe."""
-        reply = pb.ProbeReply(id=probe_id, load=self._load(model))
-        self._send(pb.ServerMessage(probe=reply).SerializeToString())
+        self._send(pb.ProbeReply(id=probe_id, load=self._load(model)))
 
     def _ok(self, arrival: Arrival, job: Request, outputs: dict[str, Array]) -> None:
         waited_s = arrival.decode_began_s - arrival.read_s + job.started_s - job.queued_s
@@ -100,13 +99,13 @@ class Answers:
             times=times,
             load=self._load(arrival.model),
         )
-        arrival.at.bytes_sent += self._send(build_reply(reply))
+        arrival.at.bytes_sent += self._send(reply)
         arrival.at.answered(times.queue_us, times.decode_us, times.compute_us, times.batch)
         self._trace(arrival, job, pb.OK)
 
     def _error(self, arrival: Arrival, job: Request | None, error: FrameError) -> None:
         try:
-            reply = build_reply(
+            nbytes = self._send(
                 pb.Reply(
                     id=arrival.frame_id,
                     message_index=arrival.index,
@@ -118,14 +117,14 @@ class Answers:
             )
         except Exception as another:  # noqa: BLE001 - noted, and answered
             error = self._caught(Stage.ANSWER, arrival, another)
-            reply = build_reply(
+            nbytes = self._send(
                 pb.Reply(
                     id=arrival.frame_id, message_index=arrival.index, status=error.status,
                     reason=str(error),
                 )
             )  # fmt: skip
         arrival.at.statuses[error.status] += 1
-        arrival.at.bytes_sent += self._send(reply)
+        arrival.at.bytes_sent += nbytes
         if arrival.frame_id:
             self._trace(arrival, job, error.status, str(error))
 

@@ -13,7 +13,7 @@ from splitpoint.codec import Array, codec_named
 from splitpoint.codec.fkt.video import FktVideo, VideoStream
 from splitpoint.proto import splitpoint_pb2 as pb
 from splitpoint.proto.frames import CheckedFrame, FrameError
-from splitpoint.proto.limits import MAX_CREDITS
+from splitpoint.proto.session.worker_session import WorkerSession
 
 from ..access.caller import Caller
 from ..access.quotas import ClientUse
@@ -40,27 +40,20 @@ class FrameWork:
         model: ServedModel,
         caller: Caller,
         use: ClientUse,
+        session: WorkerSession,
         answers: Answers,
         refused: Callable[[Arrival, Exception, Stage], None],
     ) -> None:
         self._services, self._model, self._caller, self._use = services, model, caller, use
-        self._answers, self._refused = answers, refused
+        self._session, self._answers, self._refused = session, answers, refused
         self._held = Held()
         self._tasks: set[asyncio.Task[None]] = set()
         self._video: tuple[tuple[int, str], VideoStream] | None = None
         self._turn = asyncio.Lock()  # video frames are decoded in the order in which they came
 
-    def __len__(self) -> int:
-        """How many frames have no answer yet."""
-        return len(self._held)
-
-    def cancel(self, frame_id: int) -> bool:
-        """Nobody waits for that frame any more; False where nobody did before."""
-        return self._held.cancel(frame_id)
-
-    async def settled(self) -> None:
-        """Until all frames have their answers."""
-        await self._held.settled()
+    def cancel(self, frame_id: int) -> None:
+        """Nobody waits for that frame any more."""
+        self._held.cancel(frame_id)
 
     async def close(self) -> None:
         """Nobody waits for anything any more."""
@@ -71,10 +64,7 @@ class FrameWork:
 
     def take(self, frame: CheckedFrame, arrival: Arrival) -> None:
         """Begins with a frame; raises `FrameError`, or whatever goes wrong, for one not taken."""
-        if frame.id in self._held:
-            raise FrameError(pb.MALFORMED, f"frame id {frame.id} is still unanswered")
-        if len(self._held) >= MAX_CREDITS:
-            raise FrameError(pb.OVERLOADED, f"{MAX_CREDITS} frames of this stream are unanswered")
+        self._session.take(arrival.index, frame.id)
         digest = self._model.bundle.digest
         if self._services.quarantine.holds(digest, frame.boundary, frame.payloads):
             raise FrameError(pb.INTERNAL, "the same frame broke a batch a moment ago")
@@ -132,7 +122,7 @@ class FrameWork:
         def in_vain() -> FrameError | None:
             if in_order:
                 return None  # those behind it build on it, whether anybody waits for it or not
-            if self._held.is_cancelled(frame.id):
+            if self._session.is_cancelled(frame.id):
                 return FrameError(pb.CANCELLED, "cancelled by its sender")
             if time.perf_counter() + device_s > deadline_s:
                 return FrameError(pb.EXPIRED, "its budget would run out before it is done")
@@ -170,7 +160,7 @@ class FrameWork:
             answer=answer,
             broke=lambda: quarantine.add(digest, frame.boundary, frame.payloads),
         )
-        job.cancelled = self._held.is_cancelled(frame.id)
+        job.cancelled = self._session.is_cancelled(frame.id)
         try:
             self._services.engine.submit(job)
         except BaseException:

@@ -11,8 +11,9 @@ import time
 from collections.abc import Callable
 
 from splitpoint.proto import splitpoint_pb2 as pb
-from splitpoint.proto.frames import CheckedFrame, FrameError, check_frame, parse_client
+from splitpoint.proto.frames import CheckedFrame, FrameError, check_frame
 from splitpoint.proto.limits import MAX_BATCH_PER_FRAME
+from splitpoint.proto.session.worker_session import WorkerSession
 
 from ..access.caller import Caller
 from ..access.quotas import ClientUse, StreamUse
@@ -35,10 +36,7 @@ _TAKEN = frozenset({pb.EXPIRED, pb.CANCELLED})
 
 
 class Intake:
-    """Of the messages after the handshake. `send` takes what is to be written.
-
-    `is_over` says whether the stream is so old that it takes no frames any more.
-    """
+    """Of the messages after the handshake. `send` takes what is to be written."""
 
     def __init__(
         self,
@@ -46,27 +44,29 @@ class Intake:
         model: ServedModel,
         caller: Caller,
         use: ClientUse,
-        send: Callable[[bytes], int],
-        is_over: Callable[[], bool],
+        session: WorkerSession,
+        send: Callable[[pb.Reply | pb.ProbeReply], int],
     ) -> None:
-        self._services, self._model, self._caller, self._is_over = services, model, caller, is_over
+        self._services, self._model, self._caller = services, model, caller
+        self._session = session
         self._use, self._stream_use = use, StreamUse(use)
         self._figures = services.figures.of(model)
         self._answers = Answers(
             services.engine, services.figures, services.traces, model.times, caller.share, send
         )
-        self.work = FrameWork(services, model, caller, use, self._answers, self._refuse)
+        self.work = FrameWork(services, model, caller, use, session, self._answers, self._refuse)
 
     @property
     def pause_s(self) -> float:
         """Seconds in which nothing is to be read: too much of what came was in vain."""
         return self._stream_use.pause_s
 
-    async def receive(self, data: bytes, index: int) -> None:
-        """Takes message number `index`."""
+    async def receive(self, data: bytes) -> None:
+        """Takes the next message."""
+        now_s = time.perf_counter()
         arrival = Arrival(
-            index=index,
-            arrived_s=time.perf_counter(),
+            index=self._session.came(now_s),
+            arrived_s=now_s,
             model=self._model,
             at=self._figures.elsewhere,
         )
@@ -77,7 +77,7 @@ class Intake:
         arrival.at.bytes_received += len(data)
 
     async def _take(self, data: bytes, arrival: Arrival) -> None:
-        message = parse_client(data)
+        message = self._session.read(data)
         kind = message.WhichOneof("kind")
         if kind == "frame":
             frame = message.frame
@@ -88,20 +88,17 @@ class Intake:
             self._use.request()  # before anything that costs more than this
             self.work.take(await self._checked(frame, len(data)), arrival)
         elif kind == "cancel":
-            if not self.work.cancel(message.cancel.id):
+            if self._session.cancel(message.cancel.id):
+                self.work.cancel(message.cancel.id)
+            else:
                 self._stream_use.in_vain()
-        elif kind == "probe":
+        else:
             self._stream_use.probe()
             self._answers.echo(self._model, message.probe.id)
-        else:
-            raise FrameError(pb.MALFORMED, "Hello may be said once")
 
     async def _checked(self, frame: pb.Frame, nbytes: int) -> CheckedFrame:
         model = self._model
-        if self._services.draining.concerns(model):
-            raise FrameError(pb.STOPPING, "the worker is stopping")
-        if self._is_over():
-            raise FrameError(pb.STOPPING, "this stream is as old as it may be; open another")
+        self._session.admit(time.perf_counter())
         given = (frame, model.boundaries, MAX_BATCH_PER_FRAME, model.codecs)
         if nbytes > LARGE_BYTES:
             return await asyncio.to_thread(check_frame, *given)

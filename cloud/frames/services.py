@@ -6,13 +6,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from splitpoint.proto.session.unread import Unread
+
 from ..compute.served_model import ServedModel
 from ..engine.engines import Engines
 from ..engine.quarantine import Quarantine
 from ..figures import Figures
 from ..options import StreamLimits
 from .decoders import Decoders
-from .unread import Unread
 
 if TYPE_CHECKING:
     from .tracing import FrameTraces

@@ -8,9 +8,10 @@ from typing import Any
 
 import grpc
 from splitpoint.proto import splitpoint_pb2 as pb
-from splitpoint.proto.frames import FrameError, parse_client
+from splitpoint.proto.frames import FrameError
 from splitpoint.proto.limits import MAX_BATCH_PER_FRAME, MAX_CREDITS, PROTOCOL, max_frame_bytes
 from splitpoint.proto.printable import printable
+from splitpoint.proto.session.worker_session import read_hello
 
 from ..access.caller import Caller
 from ..access.quotas import ClientUse
@@ -35,14 +36,10 @@ async def shake_hands(
         use.count_refused(Refusal.SILENT)
         await abort(context, grpc.StatusCode.DEADLINE_EXCEEDED, "no Hello came")
     try:
-        message = parse_client(b"" if data is grpc.aio.EOF else data)
+        hello = read_hello(b"" if data is grpc.aio.EOF else data)
     except FrameError as error:
         use.count_refused(Refusal.MALFORMED)
-        await abort(context, grpc.StatusCode.INVALID_ARGUMENT, f"{error}; say Hello first")
-    if message.WhichOneof("kind") != "hello":
-        use.count_refused(Refusal.MALFORMED)
-        await abort(context, grpc.StatusCode.INVALID_ARGUMENT, "the first message must be Hello")
-    hello = message.hello
+        await abort(context, grpc.StatusCode.INVALID_ARGUMENT, str(error))
     if hello.protocol != PROTOCOL:
         use.count_refused(Refusal.PROTOCOL)
         await abort(

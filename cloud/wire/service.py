@@ -27,7 +27,7 @@ from ..frames.services import StreamServices
 from .abort import abort
 from .ask import Answering, read_request
 from .guard import guarded
-from .stream import InferStream
+from .stream import InferStream, serve_stream
 
 log = logging.getLogger("splitpoint.cloud")
 
@@ -184,13 +184,7 @@ class SplitService:
             await self._refuse(context, error)
 
     async def _serve_stream(self, use: ClientUse, context: Any) -> None:
-        stream = InferStream(context, self.services, use)
-        self.streams.add(stream)
-        try:
-            end = await stream.serve()
-        finally:
-            self.streams.discard(stream)
-            del stream
+        end = await serve_stream(context, self.services, use, self.streams)
         if end is not None:
             await abort(context, *end)
 
@@ -234,7 +228,7 @@ class SplitService:
         for stream in filter(concerned, self.streams):
             stream.send_draining(int(1e3 * grace_s), reopen=reopen)
         deadline = asyncio.get_running_loop().time() + grace_s
-        while any(stream.unanswered for stream in filter(concerned, self.streams)):
+        while any(stream.session.unanswered for stream in filter(concerned, self.streams)):
             if asyncio.get_running_loop().time() > deadline:
                 break
             await asyncio.sleep(PAUSE_S)

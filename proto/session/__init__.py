@@ -1,4 +1,4 @@
 """The `Infer` stream without I/O: what both ends say and when, with neither a clock nor a loop.
 
-May import: frames, status.
+May import: frames, limits, status.
 """

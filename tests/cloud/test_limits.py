@@ -12,6 +12,7 @@ import pytest
 from raw_client import RawClient
 from splitpoint.cloud.access.refusals import Refusal
 from splitpoint.cloud.access.security import Security
+from splitpoint.cloud.errors import ServeError
 from splitpoint.cloud.options import StreamLimits
 from splitpoint.cloud.wire import handshake as handshake_module
 from splitpoint.cloud.worker import Worker
@@ -43,6 +44,13 @@ async def until(condition: Callable[[], bool]) -> None:
             return
         await asyncio.sleep(0.02)
     pytest.fail("it did not come about")
+
+
+def test_limits_that_make_no_sense() -> None:
+    for fields in ({"max_streams": 0}, {"max_streams_per_client": 0}, {"idle_s": 0},
+                   {"max_age_s": -1}, {"idle_s": float("nan")}, {"move_s": -1}):  # fmt: skip
+        with pytest.raises(ServeError):
+            StreamLimits(**fields)
 
 
 async def test_requests_per_second(small_bundle: Bundle, tmp_path: Path) -> None:

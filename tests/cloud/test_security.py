@@ -163,7 +163,7 @@ async def test_certificates(
         async with agent_of(worker, tmp_path, files.device()) as agent:
             assert (await agent.infer({"pixels": pixels})).outcome is Outcome.ANSWERED
             (stream,) = worker.backend.service.streams
-            assert stream._caller.share == "cam"
+            assert stream.caller.share == "cam"
         pair = [(files.ours / f"old.{end}").read_bytes() for end in ("key", "pem")]
         ca = (files.ours / "ca.pem").read_bytes()
         for key, chain in (

@@ -11,13 +11,13 @@ from raw_client import RawClient
 from splitpoint.cloud.access.quotas import ClientUse
 from splitpoint.cloud.frames import answers as answers_module
 from splitpoint.cloud.frames import intake as intake_module
-from splitpoint.cloud.frames.held import Held
 from splitpoint.cloud.frames.services import StreamServices
 from splitpoint.cloud.unexpected import Stage
 from splitpoint.cloud.worker import Worker
 from splitpoint.partition.bundle.bundle import Bundle
 from splitpoint.proto import splitpoint_pb2 as pb
 from splitpoint.proto.frames import CheckedFrame
+from splitpoint.proto.session import worker_session as session_module
 
 PROBE = pb.ClientMessage(probe=pb.Probe(id=7)).SerializeToString()
 CANCEL = pb.ClientMessage(cancel=pb.Cancel(id=99)).SerializeToString()
@@ -64,7 +64,7 @@ def breaks(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
 
 # What raises, in which message, and what it is counted as.
 PLACES: dict[str, tuple[Callable[[Worker], Any], str, Stage]] = {
-    "parsing": (lambda worker: intake_module, "parse_client", Stage.RECEIVE),
+    "parsing": (lambda worker: session_module, "parse_client", Stage.RECEIVE),
     "checking": (lambda worker: intake_module, "check_frame", Stage.RECEIVE),
     "the limits": (lambda worker: ClientUse, "request", Stage.RECEIVE),
     "the bytes": (lambda worker: ClientUse, "hold", Stage.RECEIVE),
@@ -77,7 +77,7 @@ PLACES: dict[str, tuple[Callable[[Worker], Any], str, Stage]] = {
     "a place in the queue": (lambda worker: worker.backend.engine, "submit", Stage.DECODE),
     "decoding": (lambda worker: CheckedFrame, "decode", Stage.DECODE),
     "outputs": (lambda worker: answers_module, "encode_tensors", Stage.ANSWER),
-    "a reply": (lambda worker: answers_module, "build_reply", Stage.ANSWER),
+    "a reply": (lambda worker: session_module, "build_reply", Stage.ANSWER),
 }
 
 
@@ -181,7 +181,7 @@ async def test_cancels_and_probes_that_fail_end_nothing(
 ) -> None:
     async with RawClient(worker) as client:
         await client.hello()
-        breaks(Held, "cancel", RuntimeError())
+        breaks(session_module.WorkerSession, "cancel", RuntimeError())
         assert (await client.ask(CANCEL)).status == pb.INTERNAL
         breaks(answers_module.Answers, "echo", RuntimeError())
         assert (await client.ask(PROBE)).status == pb.INTERNAL

@@ -11,7 +11,7 @@ from raw_client import RawClient
 from splitpoint.cloud.access.quotas import ClientUse
 from splitpoint.cloud.access.refusals import Refusals
 from splitpoint.cloud.access.tokens import Client
-from splitpoint.cloud.wire.stream import InferStream
+from splitpoint.cloud.wire.stream import serve_stream
 from splitpoint.cloud.worker import Worker
 from splitpoint.partition.bundle.bundle import Bundle
 from splitpoint.proto import splitpoint_pb2 as pb
@@ -64,7 +64,7 @@ async def test_who_does_not_read_is_not_read_from_while_too_much_waits(
             pb.ClientMessage(hello=hello).SerializeToString(), frames.frame(1), frames.frame(2)
         )
         use = ClientUse(Client(name="it"), Refusals())
-        serving = asyncio.create_task(InferStream(context, services, use).serve())
+        serving = asyncio.create_task(serve_stream(context, services, use, set()))
         await until(lambda: unread.nbytes > 0)
         read = context.reads
         for number in range(10, 20):
@@ -93,7 +93,7 @@ async def test_what_waited_for_a_client_that_has_left_is_given_back(small_bundle
         hello = pb.Hello(protocol=PROTOCOL, digest=frames.digest)
         context = Context(pb.ClientMessage(hello=hello).SerializeToString(), frames.frame(1))
         use = ClientUse(Client(name="it"), Refusals())
-        serving = asyncio.create_task(InferStream(context, services, use).serve())
+        serving = asyncio.create_task(serve_stream(context, services, use, set()))
         await until(lambda: services.unread.nbytes > 0)
         serving.cancel()
         await asyncio.gather(serving, return_exceptions=True)
