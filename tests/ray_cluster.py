@@ -30,10 +30,11 @@ serve.run(application(options), name=APP, route_prefix=ROUTE)
 START_S = 120.0
 
 
-def readme_command() -> str:
-    """The README's own line for two replicas."""
-    readme = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
-    (line,) = re.findall(r"^splitpoint serve .* --ray .*$", readme, re.MULTILINE)
+def command_of_the_guide() -> str:
+    """The guide's own line for two replicas."""
+    guide = Path(__file__).parents[1] / "docs" / "guides" / "scale-out.md"
+    text = guide.read_text(encoding="utf-8")
+    (line,) = re.findall(r"^splitpoint serve .* --ray .*$", text, re.MULTILINE)
     assert "--replicas 2 " in line
     return line
 
@@ -45,7 +46,9 @@ class RayCluster:
         self._bundle = bundle
         port = free_port()
         self.address = f"127.0.0.1:{port}"
-        command = readme_command().replace("lite0.split", str(bundle)).replace("7070", str(port))
+        command = (
+            command_of_the_guide().replace("lite0.split", str(bundle)).replace("7070", str(port))
+        )
         self._process = subprocess.Popen(
             [*MAIN, *shlex.split(command)[1:], "--device", "cpu", "--grace", "2",
              "--http-port", str(free_port())],
