@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 from report import Table, write_report
 from serving import bundle_of
-from splitpoint.cloud.compute.load import load_model
+from splitpoint.cloud.compute.load import load_served_model
 from splitpoint.cloud.options import WorkerOptions
 from splitpoint.cloud.schedule.batch_times import BatchTimes
 from splitpoint.partition.run.torch_chain import describe_device, pick_device
@@ -181,7 +181,7 @@ def measured(options: argparse.Namespace) -> TimedModel:
     device = pick_device(options.device)
     with tempfile.TemporaryDirectory() as folder:
         target = options.bundle or bundle_of(options.model, Path(folder))
-        served = load_model(
+        served = load_served_model(
             target, device,
             WorkerOptions(max_batch=options.max_batch, measure=True),
             profiles={}, progress=lambda line: print(line, file=sys.stderr),

@@ -27,8 +27,8 @@ from splitpoint.partition.compile.compile import compile_model
 from splitpoint.partition.compile.verify import (
     example_batch,
     flat_tensors,
-    named_outputs,
     relative_error,
+    tensors_in_order,
 )
 from splitpoint.partition.model_spec import ModelSpec
 from splitpoint.partition.models.source import load_model
@@ -69,7 +69,7 @@ def sensitivity(spec: ModelSpec) -> float:
     with torch.inference_mode():
         for sample in (0, 1):
             args, kwargs = example_batch(spec, [sample])
-            answers.append(named_outputs(spec.module(*args, **kwargs))[0].numpy())
+            answers.append(tensors_in_order(spec.module(*args, **kwargs))[0].numpy())
     return relative_error(answers[0], answers[1])
 
 
@@ -84,7 +84,7 @@ async def worst_error(bundle: Bundle, spec: ModelSpec, cache: Path) -> float:
                 for batch in (1, 3):
                     args, kwargs = example_batch(spec, range(batch))
                     with torch.inference_mode():
-                        expected = named_outputs(spec.module(*args, **kwargs))
+                        expected = tensors_in_order(spec.module(*args, **kwargs))
                     names = (s.name for s in bundle.manifest.boundaries[0].tensors)
                     given = zip(names, flat_tensors(args, kwargs), strict=True)
                     result = await agent.infer({name: t.numpy() for name, t in given})

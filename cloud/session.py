@@ -25,7 +25,7 @@ from .access.security import Security
 from .backend import Backend, assemble
 from .brief_log import keep_log_brief
 from .bundle_watch import BundleWatch
-from .compute.load import load_model
+from .compute.load import load_served_model
 from .compute.precision import check_precision
 from .compute.served_model import ServedModel
 from .engine.measure_again import measure_again
@@ -217,7 +217,7 @@ class _Loading:
 
     def load(self, folder: Path, number: int) -> ServedModel:
         """The bundle's model on the device of that number."""
-        return load_model(
+        return load_served_model(
             folder,
             self._devices[number],
             self._options,

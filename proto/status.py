@@ -77,7 +77,7 @@ class OverloadedError(RemoteError):
     status = pb.OVERLOADED
 
 
-class CancelledError(RemoteError):
+class FrameCancelledError(RemoteError):
     """The frame was cancelled by its sender."""
 
     status = pb.CANCELLED
@@ -101,7 +101,7 @@ EXCEPTIONS: dict[pb.Status, type[RemoteError]] = {
     pb.UNDECODABLE: FrameRejectedError,
     pb.EXPIRED: FrameExpiredError,
     pb.OVERLOADED: OverloadedError,
-    pb.CANCELLED: CancelledError,
+    pb.CANCELLED: FrameCancelledError,
     pb.STOPPING: OverloadedError,
     pb.INTERNAL: FrameFailedError,
     pb.KEY_FRAME: KeyFrameNeededError,

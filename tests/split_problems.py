@@ -2,16 +2,56 @@
 
 from __future__ import annotations
 
+import math
 import random
+from collections.abc import Set
+from dataclasses import dataclass
 from itertools import product
 
 from splitpoint.partition.cuts.min_cut import (
     MODEL_INPUT,
+    ExactCosts,
     LayerCost,
-    Split,
     SplitProblem,
     TensorCost,
 )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Split:
+    """The layers on the device and what the split costs, in the unit of its problem."""
+
+    on_edge: frozenset[int]
+    cost: float
+
+
+def best_split(problem: SplitProblem) -> Split:
+    """A split of least cost.
+
+    Of equal ones, the one that runs everything on the device if that is among them and the cloud
+    has a fixed cost, otherwise the one with the fewest layers there (it is part of all others).
+    """
+    on_edge = ExactCosts(problem).cheapest()
+    return Split(on_edge=on_edge, cost=split_cost(problem, on_edge))
+
+
+def split_cost(problem: SplitProblem, on_edge: Set[int]) -> float:
+    """What a split costs, rounded once. `ValueError` if it would need a way back."""
+    everything = range(len(problem.layers))
+    costs = [
+        layer.edge if index in on_edge else layer.cloud
+        for index, layer in enumerate(problem.layers)
+    ]
+    for tensor in problem.tensors:
+        made_on_edge = tensor.producer == MODEL_INPUT or tensor.producer in on_edge
+        if not made_on_edge:
+            if not on_edge.isdisjoint(tensor.consumers):
+                raise ValueError(f"a tensor of layer {tensor.producer} would have to return")
+            costs.append(tensor.down)
+        elif any(consumer not in on_edge for consumer in tensor.consumers):
+            costs.append(tensor.up)
+    remote = any(index not in on_edge for index in everything)
+    return math.fsum([*costs, problem.cloud_fixed if remote else 0.0])
 
 
 def random_problem(

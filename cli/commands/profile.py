@@ -23,7 +23,7 @@ from splitpoint.partition.run.open_chain import open_chain
 
 from ..shell.output import Steps, human_bytes, human_count, out, print_json, say
 
-RUNTIMES = ("auto", ONNX, INT8, TORCH)
+CHOICES = ("auto", ONNX, INT8, TORCH)
 
 
 class ProfileUsageError(SplitpointError):
@@ -145,8 +145,8 @@ def names_in(text: str) -> tuple[str, ...]:
 
 
 def _chain(bundle: Bundle, runtime: str, device: str, threads: int, providers: str) -> SegmentChain:
-    if runtime not in RUNTIMES:
-        raise ProfileUsageError(f"unknown runtime {runtime!r}", f"use {', '.join(RUNTIMES)}")
+    if runtime not in CHOICES:
+        raise ProfileUsageError(f"unknown runtime {runtime!r}", f"use {', '.join(CHOICES)}")
     if runtime == "auto":
         runtime = TORCH if _has_cuda() else ONNX
     return open_chain(

@@ -36,7 +36,7 @@ AGAIN_S = 24 * 3600.0  # what was measured so long ago is measured again when th
 SERVER_S = 4.0  # what measuring one sample and the codecs takes at most
 
 
-def load_model(
+def load_served_model(
     folder: Path,
     device: torch.device,
     options: WorkerOptions,

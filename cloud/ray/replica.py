@@ -21,7 +21,7 @@ from threadpoolctl import threadpool_limits
 
 from ..access.security import Security
 from ..backend import assemble
-from ..compute.load import load_model
+from ..compute.load import load_served_model
 from ..compute.precision import check_precision
 from ..compute.served_model import ServedModel
 from ..engine.measure_again import measure_again
@@ -64,7 +64,7 @@ class SplitReplica:
         ]
 
     def _load(self, folder: Path, _number: int) -> ServedModel:
-        return load_model(
+        return load_served_model(
             folder,
             self._device,
             self._options.of_worker(),

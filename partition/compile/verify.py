@@ -53,7 +53,7 @@ def flat_tensors(args: Any, kwargs: Any) -> list[torch.Tensor]:
     return [leaf for leaf in leaves if isinstance(leaf, torch.Tensor)]
 
 
-def named_outputs(result: Any) -> list[torch.Tensor]:
+def tensors_in_order(result: Any) -> list[torch.Tensor]:
     """Output tensors in the order of the manifest's `outputs`."""
     leaves = torch.utils._pytree.tree_leaves(result)
     return [leaf for leaf in leaves if isinstance(leaf, torch.Tensor)]
@@ -124,7 +124,7 @@ def _unsplit(spec: ModelSpec, samples: Sequence[int]) -> list[Array]:
     """The unsplit model's outputs for these samples of the example."""
     args, kwargs = example_batch(spec, samples)
     with borrowed(spec.module), torch.inference_mode():
-        return [tensor.numpy() for tensor in named_outputs(spec.module(*args, **kwargs))]
+        return [tensor.numpy() for tensor in tensors_in_order(spec.module(*args, **kwargs))]
 
 
 @contextmanager

@@ -74,43 +74,6 @@ class SplitProblem:
                 raise ValueError(f"of layers {tensor.consumers}, not all can read a tensor")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Split:
-    """The layers on the device and what the split costs, in the unit of its problem."""
-
-    on_edge: frozenset[int]
-    cost: float
-
-
-def best_split(problem: SplitProblem) -> Split:
-    """A split of least cost.
-
-    Of equal ones, the one that runs everything on the device if that is among them and the cloud
-    has a fixed cost, otherwise the one with the fewest layers there (it is part of all others).
-    """
-    on_edge = ExactCosts(problem).cheapest()
-    return Split(on_edge=on_edge, cost=split_cost(problem, on_edge))
-
-
-def split_cost(problem: SplitProblem, on_edge: Set[int]) -> float:
-    """What a split costs, rounded once. `ValueError` if it would need a way back."""
-    everything = range(len(problem.layers))
-    costs = [
-        layer.edge if index in on_edge else layer.cloud
-        for index, layer in enumerate(problem.layers)
-    ]
-    for tensor in problem.tensors:
-        made_on_edge = tensor.producer == MODEL_INPUT or tensor.producer in on_edge
-        if not made_on_edge:
-            if not on_edge.isdisjoint(tensor.consumers):
-                raise ValueError(f"a tensor of layer {tensor.producer} would have to return")
-            costs.append(tensor.down)
-        elif any(consumer not in on_edge for consumer in tensor.consumers):
-            costs.append(tensor.up)
-    remote = any(index not in on_edge for index in everything)
-    return math.fsum([*costs, problem.cloud_fixed if remote else 0.0])
-
-
 class ExactCosts:
     """A problem in integers: compute and sending apart, so that sending can be priced anew.
 
@@ -154,7 +117,11 @@ class ExactCosts:
         return compute, up
 
     def cheapest(self, compute_weight: int = 1, up_weight: int = 1) -> frozenset[int]:
-        """A split of least total at these weights; ties as in `best_split`."""
+        """A split of least total at these weights: the layers on the device.
+
+        Of equal ones, the one that runs everything there if that is among them and the cloud has a
+        fixed cost, otherwise the one with the fewest layers there (it is part of all others).
+        """
         compute = [
             (compute_weight * e, compute_weight * c)
             for e, c in zip(self._edge, self._cloud, strict=True)

@@ -45,7 +45,7 @@ class ModelledDevice:
     kernel_us: float
 
 
-DEVICES = (
+SCENARIO_DEVICES = (
     ModelledDevice(gflops=5, gbytes_s=3, kernel_us=20),  # like a Raspberry Pi 4
     ModelledDevice(gflops=25, gbytes_s=8, kernel_us=10),
     ModelledDevice(gflops=100, gbytes_s=20, kernel_us=5),  # like a desktop
@@ -124,7 +124,7 @@ def weigh_cuts(graph: ModelGraph, candidates: Sequence[int]) -> Weighed:
     possible = [0, *candidates, len(graph.cuts) - 1]
     regrets: list[Floats] = []
     weights: list[Floats] = []
-    for device in DEVICES:
+    for device in SCENARIO_DEVICES:
         times = group_times_ms(graph, fused, device)
         edge_ms = _prefix_ms(graph, fused, times)
         envelopes: dict[float, tuple[Piece, ...]] = {}

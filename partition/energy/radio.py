@@ -7,10 +7,7 @@ al., "A Close Examination of Performance and Power Characteristics of 4G LTE Net
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
-
-from .meter import EnergyError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,21 +27,6 @@ class Radio:
     def power_mw(self, up_mbps: float = 0, down_mbps: float = 0) -> float:
         """Milliwatts while the radio carries these rates."""
         return self.up_mw_per_mbps * up_mbps + self.down_mw_per_mbps * down_mbps + self.base_mw
-
-    def upload_mj(self, nbytes: int, uplink_mbps: float) -> float:
-        """Millijoules of sending `nbytes` at `uplink_mbps`: the power at that rate, for as long.
-
-        Leaves out the tail, which belongs to the last frame of many and not to each of them, and
-        what the answer costs, a few hundred bytes. Raises `EnergyError` for a rate that is not
-        above 0 or a negative size.
-        """
-        if not (math.isfinite(uplink_mbps) and uplink_mbps > 0 and nbytes >= 0):
-            raise EnergyError(
-                f"sending {nbytes} bytes at {uplink_mbps} Mbit/s has no energy",
-                "give a rate above 0",
-            )
-        seconds = nbytes * 8 / (uplink_mbps * 1e6)
-        return self.power_mw(up_mbps=uplink_mbps) * seconds
 
 
 # Of these figures LTE's uplink and tail were checked against the paper's text; the others are

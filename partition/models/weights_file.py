@@ -19,7 +19,7 @@ _EXTRA = "_extra_state"  # what a layer keeps beside tensors, under torch's own 
 _NAMED = 3
 
 
-def load_weights(module: torch.nn.Module, path: Path) -> None:
+def load_weights_file(module: torch.nn.Module, path: Path) -> None:
     """Loads the state dict in `path` into `module`, which it must fit exactly.
 
     The file is .safetensors, or what `torch.load` reads with `weights_only=True`: a state dict, or

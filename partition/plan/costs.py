@@ -29,7 +29,7 @@ LOSSLESS = frozenset(("raw", "png"))
 TRUSTED = frozenset(("raw", "fp16", "q8", "png", "jpeg", "webp"))
 # What a message holds beside its payloads, and what the two ends spend on a frame beyond computing
 # and beyond the round trip of an empty message (benchmarks/overhead.py).
-ENVELOPE_BYTES, OWN_MS = 100, 0.5
+MESSAGE_BYTES, OWN_MS = 100, 0.5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -300,7 +300,7 @@ def _rows(
             row(
                 found.boundary,
                 found.codec,
-                nbytes + ENVELOPE_BYTES,
+                nbytes + MESSAGE_BYTES,
                 found.encode_ms,
                 decode_ms,
                 _EXACT if found.codec in LOSSLESS else _seen(level),

@@ -214,7 +214,7 @@ async def test_loading_does_not_hold_up_the_event_loop(
     watching: Worker, other_bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     worker = watching
-    loading, go_on, load = threading.Event(), threading.Event(), session.load_model
+    loading, go_on, load = threading.Event(), threading.Event(), session.load_served_model
     threads: list[str] = []
 
     def held(*what: Any, **how: Any) -> ServedModel:
@@ -223,7 +223,7 @@ async def test_loading_does_not_hold_up_the_event_loop(
         go_on.wait(10)
         return load(*what, **how)
 
-    monkeypatch.setattr(session, "load_model", held)
+    monkeypatch.setattr(session, "load_served_model", held)
     shutil.copytree(other_bundle.folder, tmp_path / "other.split")
     await until(loading.is_set)
     async with RawClient(worker) as client:

@@ -58,7 +58,7 @@ class Counts:
 
     def start(self, **options: Any) -> ServedModel:
         given = {"max_batch": 8, "runtime": "torch", "times": self.kept.folder}
-        return load_model.load_model(
+        return load_model.load_served_model(
             self.bundle.folder,
             torch.device("cpu"),
             WorkerOptions(**given | options),

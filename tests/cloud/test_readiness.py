@@ -25,14 +25,14 @@ async def test_not_serving_until_it_is_warm(
     small_bundle: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     warm, loading = threading.Event(), threading.Event()
-    load, address = session.load_model, f"127.0.0.1:{free_port()}"
+    load, address = session.load_served_model, f"127.0.0.1:{free_port()}"
 
     def slowly(*what: Any, **how: Any) -> ServedModel:
         loading.set()
         warm.wait(10)
         return load(*what, **how)
 
-    monkeypatch.setattr(session, "load_model", slowly)
+    monkeypatch.setattr(session, "load_served_model", slowly)
     worker = Worker([small_bundle.folder], listen=address, device="cpu")
     starting = asyncio.create_task(worker.__aenter__())
     await asyncio.to_thread(loading.wait, 10)
@@ -63,7 +63,7 @@ async def test_nothing_is_left_when_loading_fails(
     def fails(*_: Any, **__: Any) -> ServedModel:
         raise ServeError("it does not fit")
 
-    monkeypatch.setattr(session, "load_model", fails)
+    monkeypatch.setattr(session, "load_served_model", fails)
     addresses = [f"127.0.0.1:{free_port()}" for _ in range(2)]
     worker = Worker([small_bundle.folder], listen=addresses[0], metrics=addresses[1])
     with pytest.raises(ServeError, match="does not fit"):

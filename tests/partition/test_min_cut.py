@@ -6,16 +6,13 @@ import random
 
 import networkx
 import pytest
-from split_problems import chain, every_split, random_problem
+from split_problems import Split, best_split, chain, every_split, random_problem, split_cost
 from splitpoint.partition.cuts.max_flow import FlowNetwork
 from splitpoint.partition.cuts.min_cut import (
     MODEL_INPUT,
     LayerCost,
-    Split,
     SplitProblem,
     TensorCost,
-    best_split,
-    split_cost,
 )
 
 

@@ -13,7 +13,7 @@ from safetensors.torch import save_file, save_model
 from splitpoint.partition.errors import ModelError
 from splitpoint.partition.model_spec import ModelSpec
 from splitpoint.partition.models.source import load_model
-from splitpoint.partition.models.weights_file import load_weights
+from splitpoint.partition.models.weights_file import load_weights_file
 from splitpoint.partition.picture import PictureInput
 
 State = dict[str, torch.Tensor]
@@ -83,7 +83,7 @@ def test_weights_of_what_a_factory_returns(factory: str, name: str, tmp_path: Pa
 def test_checkpoints(wrap: Callable[[], dict[str, object]], tmp_path: Path) -> None:
     torch.save(wrap(), tmp_path / "w.pth")
     module = net()
-    load_weights(module, tmp_path / "w.pth")
+    load_weights_file(module, tmp_path / "w.pth")
     assert torch.equal(module[0].weight, state()["0.weight"])
 
 
@@ -92,7 +92,7 @@ def test_a_module_whose_own_keys_bear_a_prefix(tmp_path: Path) -> None:
         return torch.nn.ModuleDict({"model": torch.nn.Linear(2, 2)})
 
     torch.save(own().state_dict(), tmp_path / "w.pth")
-    load_weights(own(), tmp_path / "w.pth")
+    load_weights_file(own(), tmp_path / "w.pth")
 
 
 def test_weights_that_two_layers_share(tmp_path: Path) -> None:
@@ -103,7 +103,7 @@ def test_weights_that_two_layers_share(tmp_path: Path) -> None:
 
     written, read = tied(), tied()
     save_model(written, str(tmp_path / "w.safetensors"))
-    load_weights(read, tmp_path / "w.safetensors")
+    load_weights_file(read, tmp_path / "w.safetensors")
     assert torch.equal(read[1].weight, written[1].weight)
 
 
@@ -133,24 +133,24 @@ def test_what_does_not_fit_is_named(
 ) -> None:
     torch.save(given(), tmp_path / "w.pth")
     with pytest.raises(ModelError, match=words) as caught:
-        load_weights(net(), tmp_path / "w.pth")
+        load_weights_file(net(), tmp_path / "w.pth")
     assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("name", ["w.pth", "w.safetensors"])
 def test_files_that_hold_nothing(name: str, tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="there is no file of weights"):
-        load_weights(net(), tmp_path / name)
+        load_weights_file(net(), tmp_path / name)
     (tmp_path / name).write_bytes(b"nothing")
     with pytest.raises(ModelError, match=re.escape(f"cannot load weights from {tmp_path / name}")):
-        load_weights(net(), tmp_path / name)
+        load_weights_file(net(), tmp_path / name)
 
 
 def test_torchscript_is_no_weights(tmp_path: Path) -> None:
     with pytest.warns(DeprecationWarning, match="torch.jit"):
         torch.jit.script(torch.nn.Linear(2, 2)).save(tmp_path / "w.pt")
     with pytest.raises(ModelError, match="TorchScript program"):
-        load_weights(torch.nn.Linear(2, 2), tmp_path / "w.pt")
+        load_weights_file(torch.nn.Linear(2, 2), tmp_path / "w.pt")
 
 
 def test_safetensors_of_a_factory(factory: str, tmp_path: Path) -> None:
@@ -195,10 +195,10 @@ def test_state_that_is_no_tensor(tmp_path: Path) -> None:
     saved, loaded = Counting(), Counting()
     saved.count = 7
     torch.save(saved.state_dict(), tmp_path / "w.pt")
-    load_weights(loaded, tmp_path / "w.pt")
+    load_weights_file(loaded, tmp_path / "w.pt")
     assert loaded.count == 7
     assert torch.equal(loaded.linear.weight, saved.linear.weight)
     state = {key: value for key, value in saved.state_dict().items() if "extra" not in key}
     torch.save(state, tmp_path / "w.pt")
     with pytest.raises(ModelError, match="1 missing \\(_extra_state\\)"):
-        load_weights(Counting(), tmp_path / "w.pt")
+        load_weights_file(Counting(), tmp_path / "w.pt")

@@ -7,7 +7,7 @@ from splitpoint.proto import splitpoint_pb2 as pb
 from splitpoint.proto.status import (
     EXCEPTIONS,
     NO_ROOM,
-    CancelledError,
+    FrameCancelledError,
     FrameCorruptError,
     FrameExpiredError,
     FrameFailedError,
@@ -61,7 +61,7 @@ def test_error_of_reply(status):
         (FrameCorruptError, [pb.CORRUPT]),
         (FrameExpiredError, [pb.EXPIRED]),
         (OverloadedError, [pb.OVERLOADED, pb.STOPPING]),
-        (CancelledError, [pb.CANCELLED]),
+        (FrameCancelledError, [pb.CANCELLED]),
         (FrameFailedError, [pb.INTERNAL]),
         (
             FrameRejectedError,
