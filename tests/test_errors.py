@@ -1,4 +1,4 @@
-"""One tree of errors: what is raised on purpose is a `SplitpointError`, or never leaves its room."""
+"""One tree of errors: what is raised on purpose is a `SplitpointError`, or stays in its room."""
 
 from __future__ import annotations
 
