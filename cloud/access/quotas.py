@@ -191,6 +191,11 @@ class ClientUses:
         self._refusals, self._clock = refusals, clock
         self._known: dict[Client, ClientUse] = {}
 
+    @property
+    def nbytes(self) -> int:
+        """What all of them hold."""
+        return sum(use.nbytes for use in self._known.values())
+
     def __len__(self) -> int:
         """How many are kept."""
         return len(self._known)

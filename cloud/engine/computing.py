@@ -53,7 +53,7 @@ class Computing:
     """The compute thread of one device. `lock` is to be held by who changes the schedule."""
 
     def __init__(self, schedule: Schedule[Request], hung_s: float) -> None:
-        self._schedule, self._hung_s = schedule, hung_s
+        self._schedule, self.hung_s = schedule, hung_s
         self.lock = threading.Lock()
         self._doubts = Doubts()
         self._running: _Running | None = None
@@ -62,7 +62,7 @@ class Computing:
         self.restarts = self.errors = 0
         self._loop: asyncio.AbstractEventLoop | None = None
         self._watching: asyncio.Task[None] | None = None
-        self._thread = self._new_thread()
+        self.thread = self._new_thread()
 
     def start(self) -> None:
         """Begins with frames; answers are given on the running event loop."""
@@ -76,11 +76,11 @@ class Computing:
             self._watching.cancel()
             await asyncio.gather(self._watching, return_exceptions=True)
         with self.lock:
-            self._thread.leave()
-            most_s = LAST_CALL_S if self._running is None else self._hung_s
+            self.thread.leave()
+            most_s = LAST_CALL_S if self._running is None else self.hung_s
         self.notify()
         self.calls.close(ServeError("the worker is stopping", "start it again"))
-        await asyncio.to_thread(self._thread.join, most_s)
+        await asyncio.to_thread(self.thread.join, most_s)
         with self.lock:
             self._running = None
             left = self._schedule.clear()
@@ -100,7 +100,7 @@ class Computing:
 
     def can_compute(self, model: Timed) -> bool:
         """Whether the thread lives and is free, and `model` worked when it was last tried."""
-        is_free = self._thread.is_alive and not self.calls.has_run_for(self._hung_s)
+        is_free = self.thread.is_alive and not self.calls.has_run_for(self.hung_s)
         return is_free and not self._doubts.has_confirmed(model)
 
     def forget(self, model: ServedModel) -> None:
@@ -189,7 +189,7 @@ class Computing:
     def _begin(self, model: ServedModel, step: Step[Request] | None) -> _Running:
         """From here on the watchdog looks at it. The lock is held."""
         planned_s = model.batch_times.suffix_s(0, 1) if step is None else step.planned_s
-        limit_s = max(self._hung_s, HUNG_TIMES * planned_s)
+        limit_s = max(self.hung_s, HUNG_TIMES * planned_s)
         self._running = _Running(
             model=model, step=step, began_s=time.perf_counter(), limit_s=limit_s
         )
@@ -220,9 +220,9 @@ class Computing:
                 running = self._running
                 if running is not None and time.perf_counter() - running.began_s > running.limit_s:
                     self._leave_behind(running)
-                if not self._thread.is_alive:
+                if not self.thread.is_alive:
                     self._replace_thread()
-                if self.calls.has_run_for(self._hung_s) and self._schedule.queued:
+                if self.calls.has_run_for(self.hung_s) and self._schedule.queued:
                     self._send_away()
             except Exception as error:  # noqa: BLE001 - noted, and it is tried again
                 self.unexpected("watching the compute thread", error)
@@ -233,7 +233,7 @@ class Computing:
             if self._running is not running:
                 return  # it has just ended
             self._running = None
-            self._thread.leave()
+            self.thread.leave()
             hung = self._schedule.give_up() if running.step is not None else []
             self._doubts.hung(time.perf_counter(), running.model)
             is_lost = self._doubts.has_confirmed(running.model)
@@ -256,15 +256,15 @@ class Computing:
         self._give([(request, busy) for request in waiting])
 
     def _replace_thread(self) -> None:
-        if not self._thread.is_left:
+        if not self.thread.is_left:
             with self.lock:
-                self._thread.leave()
+                self.thread.leave()
                 self._running = None
                 lost = self._schedule.clear()
             log.error("the compute thread has ended, and %d frames with it", len(lost))
             error = FrameError(pb.INTERNAL, "the thread that computes has ended")
             self._give([(request, error) for request in lost])
-        self._thread = self._new_thread()
+        self.thread = self._new_thread()
         self.restarts += 1
 
     def _say_lost(self, model: ServedModel, lost: list[Request], why: str) -> None:

@@ -43,9 +43,9 @@ class Engine:
         batching: Batching = Batching.SUFFIX,
         hung_s: float = HUNG_S,
     ) -> None:
-        self._schedule = Schedule[Request](max_batch, batching)
+        self.schedule = Schedule[Request](max_batch, batching)
         self._max_queued_bytes = max_queued_bytes
-        self._computing = Computing(self._schedule, hung_s)
+        self.computing = Computing(self.schedule, hung_s)
         self._loads: WeakKeyDictionary[object, _Told] = WeakKeyDictionary()
         self._stopping = False
 
@@ -56,7 +56,7 @@ class Engine:
         own, and with two sets on few cores every batch after a pause takes up to twice as long.
         `ServeError` where the engine is stopped before that.
         """
-        future = self._computing.call(functools.partial(function, *args))
+        future = self.computing.call(functools.partial(function, *args))
         return await asyncio.wrap_future(future)
 
     async def measure_again(self, model: ServedModel, is_wanted: Callable[[], bool]) -> bool:
@@ -70,9 +70,9 @@ class Engine:
             return True
 
         def check() -> None:
-            if self._schedule.queued or self._stopping or not is_wanted():
+            if self.schedule.queued or self._stopping or not is_wanted():
                 raise Interrupted("something else is to be done")
-            self._computing.calls.goes_on()
+            self.computing.calls.goes_on()
 
         try:
             timing = await self.on_compute_thread(measure, check)
@@ -81,52 +81,52 @@ class Engine:
         except Exception:
             model.measure_again = None
             raise
-        with self._computing.lock:
-            if timing is None or self._schedule.queued:  # frames were planned with the old times
+        with self.computing.lock:
+            if timing is None or self.schedule.queued:  # frames were planned with the old times
                 return False
             model.times, model.batch_times = timing.announced, timing.batches.times
             model.measure_again = None
-            self._schedule.rates.slowdown = 1.0  # what was learned was of the old times
+            self.schedule.rates.slowdown = 1.0  # what was learned was of the old times
             self._loads.clear()
         return True
 
     def start(self) -> None:
         """Begins to compute; answers are given on the running event loop."""
-        self._computing.start()
+        self.computing.start()
 
     async def stop(self) -> None:
         """Ends after the step that is being computed; what waits gets STOPPING."""
         self._stopping = True
-        await self._computing.stop()
+        await self.computing.stop()
 
     def can_compute(self, model: Timed) -> bool:
         """Whether frames of `model` are taken: it could be computed when that was last tried."""
-        return self._computing.can_compute(model)
+        return self.computing.can_compute(model)
 
     @property
     def restarts(self) -> int:
         """Of the compute thread: each after a step that did not come back, or when it had ended."""
-        return self._computing.restarts
+        return self.computing.restarts
 
     @property
     def errors(self) -> int:
         """Exceptions that nobody thought of. Each cost the frames that it befell."""
-        return self._computing.errors
+        return self.computing.errors
 
     def submit(self, request: Request) -> None:
         """Takes a request; `FrameError` (OVERLOADED) at once when it could not be kept."""
-        self._plan(request, self._schedule.offer)
-        self._computing.notify()
+        self._plan(request, self.schedule.offer)
+        self.computing.notify()
 
     def check(self, job: Job) -> None:
         """`FrameError` (OVERLOADED) for what `submit` would not take: decoding is in vain."""
-        self._plan(job, self._schedule.check)
+        self._plan(job, self.schedule.check)
 
     def _plan(self, job: _J, plan: Callable[[float, _J], object]) -> None:
         if not self.can_compute(job.model):
             raise FrameError(pb.OVERLOADED, "nothing can be computed here at the moment")
-        with self._computing.lock:
-            waiting = self._schedule.nbytes
+        with self.computing.lock:
+            waiting = self.schedule.nbytes
             if waiting and waiting + job.nbytes > self._max_queued_bytes:
                 raise FrameError(pb.OVERLOADED, f"{waiting / 1e6:.0f} MB wait already")
             try:
@@ -134,7 +134,7 @@ class Engine:
             except Refused as refused:
                 raise FrameError(pb.OVERLOADED, str(refused)) from refused
             except Exception as error:
-                raise self._computing.unexpected("planning a frame", error) from error
+                raise self.computing.unexpected("planning a frame", error) from error
 
     def load(self, model: ServedModel | None = None, client: str | None = None) -> pb.Load:
         """How busy the device is now, and how long a frame of `model` would wait.
@@ -145,8 +145,8 @@ class Engine:
         """
         now_s = time.perf_counter()
         about = self if model is None else model
-        with self._computing.lock:
-            schedule = self._schedule
+        with self.computing.lock:
+            schedule = self.schedule
             client = schedule.greediest if client is None else client
             rank = schedule.rank(client)
             told = self._loads.setdefault(about, {})
@@ -165,7 +165,7 @@ class Engine:
                         for boundary in range(len(model.boundaries) - 1)
                     ]
                 except Exception as error:  # noqa: BLE001 - it is noted
-                    self._computing.unexpected("telling the load", error)
+                    self.computing.unexpected("telling the load", error)
                 else:
                     found.wait_ms.extend(waits)
                     found.queue_ms = max(waits)
@@ -174,33 +174,33 @@ class Engine:
 
     def alone_s(self, model: ServedModel, boundary: int, samples: int) -> float:
         """What a frame would take here now, without any other."""
-        with self._computing.lock:
-            return self._schedule.alone_s(model, boundary, samples)
+        with self.computing.lock:
+            return self.schedule.alone_s(model, boundary, samples)
 
     def wait_s(self, model: ServedModel, boundary: int, client: str) -> float:
         """How long one of `client` would wait now; infinite where it would not be computed."""
         if not self.can_compute(model):
             return math.inf
-        with self._computing.lock:
+        with self.computing.lock:
             try:
-                return self._schedule.wait_s(time.perf_counter(), model, boundary, client)
+                return self.schedule.wait_s(time.perf_counter(), model, boundary, client)
             except Exception as error:  # noqa: BLE001 - it is noted
-                self._computing.unexpected("telling a wait", error)
+                self.computing.unexpected("telling a wait", error)
                 return math.inf
 
     @property
     def queued(self) -> int:
         """Frames that were taken and are not answered."""
-        return self._schedule.queued
+        return self.schedule.queued
 
     @property
     def queued_bytes(self) -> int:
         """Of the tensors of all frames that were taken and are not answered."""
-        return self._schedule.nbytes
+        return self.schedule.nbytes
 
     def forget(self, model: ServedModel) -> None:
         """The model is served no longer: nothing here keeps it in memory."""
-        with self._computing.lock:
-            self._schedule.forget(model)
-            self._computing.forget(model)
+        with self.computing.lock:
+            self.schedule.forget(model)
+            self.computing.forget(model)
             self._loads.pop(model, None)

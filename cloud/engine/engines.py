@@ -21,35 +21,35 @@ class Engines:
     """
 
     def __init__(self, engines: Sequence[Engine]) -> None:
-        self._engines = list(engines)
-        self._copies: dict[ServedModel, list[ServedModel]] = {}
+        self.engines = list(engines)
+        self.copies: dict[ServedModel, list[ServedModel]] = {}
 
     async def load_model(self, load: Callable[[int], ServedModel]) -> ServedModel:
         """`load(number)` for every device, on its engine's compute thread, one after the other."""
         copies = [
             await engine.on_compute_thread(load, number)
-            for number, engine in enumerate(self._engines)
+            for number, engine in enumerate(self.engines)
         ]
-        self._copies[copies[0]] = copies
+        self.copies[copies[0]] = copies
         return copies[0]
 
     def is_due(self, model: ServedModel) -> bool:
         """Whether a copy of the model is to be measured again."""
-        return any(copy.measure_again is not None for copy in self._copies.get(model, ()))
+        return any(copy.measure_again is not None for copy in self.copies.get(model, ()))
 
     async def measure_again(self, model: ServedModel, is_wanted: Callable[[], bool]) -> bool:
         """Measures the model's copies where that is due; whether there is nothing left to do."""
-        pairs = list(zip(self._engines, self._copies[model], strict=True))
+        pairs = list(zip(self.engines, self.copies[model], strict=True))
         return all([await engine.measure_again(copy, is_wanted) for engine, copy in pairs])
 
     def start(self) -> None:
         """Begins to compute; answers are given on the running event loop."""
-        for engine in self._engines:
+        for engine in self.engines:
             engine.start()
 
     async def stop(self) -> None:
         """Ends after the steps that are being computed; what waits gets STOPPING."""
-        await asyncio.gather(*(engine.stop() for engine in self._engines))
+        await asyncio.gather(*(engine.stop() for engine in self.engines))
 
     def submit(self, request: Request) -> None:
         """Takes a request; `FrameError` (OVERLOADED) at once when it could not be kept."""
@@ -65,20 +65,20 @@ class Engines:
         """What a frame would take now, without any other, where that is least."""
         return min(
             engine.alone_s(copy, boundary, samples)
-            for engine, copy in zip(self._engines, self._copies[model], strict=True)
+            for engine, copy in zip(self.engines, self.copies[model], strict=True)
         )
 
     def _idlest(self, model: ServedModel, job: Job) -> tuple[Engine, ServedModel]:
         """Where the frame would wait least, and the model's copy there."""
-        copies = self._copies[model]
+        copies = self.copies[model]
         if len(copies) == 1:
-            return self._engines[0], model
+            return self.engines[0], model
         waits = [  # one that cannot compute has an infinite wait
             (engine.wait_s(copy, job.boundary, job.client), engine.queued, number)
-            for number, (engine, copy) in enumerate(zip(self._engines, copies, strict=True))
+            for number, (engine, copy) in enumerate(zip(self.engines, copies, strict=True))
         ]
         number = min(waits)[2]
-        return self._engines[number], copies[number]
+        return self.engines[number], copies[number]
 
     def load(self, model: ServedModel | None = None, client: str | None = None) -> pb.Load:
         """How busy the devices are now, and how long a frame of `model` would wait.
@@ -86,11 +86,11 @@ class Engines:
         That is one of `client`, or else of the one that took most of each device.
         Without waits where they cannot be said, as of a model that has just been forgotten.
         """
-        copies: Sequence[ServedModel | None] = [None] * len(self._engines)
+        copies: Sequence[ServedModel | None] = [None] * len(self.engines)
         if model is not None:
-            copies = self._copies.get(model, copies)
+            copies = self.copies.get(model, copies)
         loads = [
-            engine.load(copy, client) for engine, copy in zip(self._engines, copies, strict=True)
+            engine.load(copy, client) for engine, copy in zip(self.engines, copies, strict=True)
         ]
         if len(loads) == 1:
             return loads[0]
@@ -107,29 +107,29 @@ class Engines:
     @property
     def can_compute(self) -> bool:
         """Whether any model can be computed on any device; it may change at any time."""
-        copies = list(self._copies.values())
+        copies = list(self.copies.values())
         return not copies or any(
             engine.can_compute(copy)
             for own in copies
-            for engine, copy in zip(self._engines, own, strict=True)
+            for engine, copy in zip(self.engines, own, strict=True)
         )
 
     @property
     def queued_bytes(self) -> int:
         """Of the tensors of all frames that were taken and are not answered."""
-        return sum(engine.queued_bytes for engine in self._engines)
+        return sum(engine.queued_bytes for engine in self.engines)
 
     @property
     def restarts(self) -> int:
         """Of compute threads: each after a step that did not come back, or when it had ended."""
-        return sum(engine.restarts for engine in self._engines)
+        return sum(engine.restarts for engine in self.engines)
 
     @property
     def errors(self) -> int:
         """Exceptions in computing and planning that nobody thought of."""
-        return sum(engine.errors for engine in self._engines)
+        return sum(engine.errors for engine in self.engines)
 
     def forget(self, model: ServedModel) -> None:
         """The model is served no longer: nothing here keeps it in memory."""
-        for engine, copy in zip(self._engines, self._copies.pop(model), strict=True):
+        for engine, copy in zip(self.engines, self.copies.pop(model), strict=True):
             engine.forget(copy)

@@ -46,13 +46,18 @@ class Decoders:
     """Use it from one event loop. `max_bytes` may wait, shared out as the engine's time is."""
 
     def __init__(self, threads: int, max_bytes: int, pool: Executor | None = None) -> None:
-        self._threads, self._max_bytes = threads, max_bytes
+        self.threads, self._max_bytes = threads, max_bytes
         self._pool = pool or ThreadPoolExecutor(threads, thread_name_prefix="splitpoint-decode")
         self._turns = Turns[Decoding]()
-        self._running = 0
+        self.running = 0
         self._nbytes: defaultdict[str, int] = defaultdict(int)  # by client
         self._device_s: defaultdict[str, float] = defaultdict(float)  # by share
         self.nbytes = 0
+
+    @property
+    def waiting(self) -> int:
+        """How many wait for a thread."""
+        return len(self._turns)
 
     def device_s(self, caller: Caller) -> float:
         """What the frames that are here will take of the caller's share of the device."""
@@ -84,7 +89,7 @@ class Decoders:
         self._pool.shutdown()
 
     def _go_on(self) -> None:
-        while self._running < self._threads + _AT_HAND and (turn := self._turns.next()):
+        while self.running < self.threads + _AT_HAND and (turn := self._turns.next()):
             client, decoding = turn
             if not self._begin(client, decoding):
                 self._turns.done(client, 0.0)
@@ -101,7 +106,7 @@ class Decoders:
         except Exception as error:  # noqa: BLE001 - its own frame answers for it
             result.set_exception(error)
             return False
-        self._running += 1
+        self.running += 1
         loop = result.get_loop()
 
         def ended(work: Future[tuple[Values | None, BaseException | None, float]]) -> None:
@@ -117,7 +122,7 @@ class Decoders:
         decoding: Decoding,
         work: Future[tuple[Values | None, BaseException | None, float]],
     ) -> None:
-        self._running -= 1
+        self.running -= 1
         took_s = 0.0
         try:
             values, error, took_s = work.result()

@@ -11,6 +11,7 @@ Transactions on Networking 5(5), 1997: who comes back has neither saved up turns
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Set
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
@@ -43,6 +44,11 @@ class Turns(Generic[T]):
     def __len__(self) -> int:
         """How many wait."""
         return self._waiting
+
+    @property
+    def known(self) -> Set[str]:
+        """Clients that wait, run, or are to be known when they come back."""
+        return self._clients.keys()
 
     def add(self, client: str, connection: str, item: T) -> None:
         """`item` waits behind all of that connection."""

@@ -206,4 +206,4 @@ def test_places() -> None:
             raise RuntimeError
         assert len(places) == 2
     assert len(places) == 0
-    assert not places._taken
+    assert not len(places)

@@ -128,7 +128,7 @@ async def test_what_became_useless_while_it_waited_is_not_decoded(decoders: Deco
     await asyncio.gather(*tasks)
     assert await decoders.run(decoding(caller("a"))) is VALUES
     assert decoders.nbytes == 0
-    assert not len(decoders._turns)
+    assert not decoders.waiting
 
 
 @pytest.mark.parametrize(
@@ -195,8 +195,7 @@ async def test_bytes_are_shared_out(decoders: Decoders) -> None:
     gate.open()
     await asyncio.gather(*tasks)
     assert decoders.nbytes == 0
-    assert not decoders._nbytes
-    assert not decoders._device_s
+    assert decoders.device_s(caller("hog")) == 0
 
 
 async def test_who_shares_an_address_shares_its_turns_but_not_its_part_of_a_device(

@@ -207,11 +207,11 @@ async def test_a_kernel_that_hangs_is_left_behind(engine: Engine) -> None:
     began = threading.Event()
     model.chain.on_step = lambda segment: began.set()
     model.chain.hangs.set()
-    engine._computing._hung_s = 0.2
+    engine.computing.hung_s = 0.2
     engine.submit(model.request(0, answers, broke=lambda: broke.append(1)))
     await asyncio.to_thread(began.wait, 60)
-    engine._computing._hung_s = 60
-    stuck = engine._computing._thread
+    engine.computing.hung_s = 60
+    stuck = engine.computing.thread
     queued: list[object] = []
     engine.submit(model.request(0, queued))
     await answered(answers, 1)

@@ -36,7 +36,7 @@ async def engine(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Engine]:
 
 def hung_after(engine: Engine, seconds: float) -> None:
     """What begins from now on has so much time; nothing is to be late because a machine is busy."""
-    engine._computing._hung_s = seconds
+    engine.computing.hung_s = seconds
 
 
 async def until(condition: Callable[[], object]) -> None:
@@ -150,7 +150,7 @@ async def test_a_batch_that_all_have_left_between_two_segments_is_gone(
     assert {status(answer) for answer in answers} == {pb.EXPIRED if late else pb.CANCELLED}
     await until(lambda: gc.collect() is not None and not any(ref() for ref in gone))
     assert engine.queued == 0
-    assert not engine._schedule._plan
+    assert not engine.schedule.queued
 
 
 # What nobody thought of. --------------------------------------------------------------------
@@ -176,7 +176,7 @@ async def test_an_exception_in_the_schedule_costs_its_batch(
     engine: Engine, name: str, error: BaseException
 ) -> None:
     model, answers = SlowModel(2, ms=1), []
-    broken = Once(engine._schedule, name, error)
+    broken = Once(engine.schedule, name, error)
     engine.submit(model.request(0, answers))
     await until(lambda: answers)
     assert broken.raised
@@ -189,7 +189,7 @@ async def test_an_exception_in_the_schedule_costs_its_batch(
 @pytest.mark.parametrize("name", ["offer", "check", "wait_s"])
 async def test_an_exception_in_planning_costs_one_frame(engine: Engine, name: str) -> None:
     model, answers = SlowModel(2, ms=1), []
-    Once(engine._schedule, name, IndexError("list index out of range"))
+    Once(engine.schedule, name, IndexError("list index out of range"))
     if name == "wait_s":
         assert list(engine.load(model).wait_ms) == []  # an answer goes without it
         await asyncio.sleep(0.01)
@@ -232,8 +232,8 @@ async def test_an_exception_beside_a_segment_costs_its_batch(engine: Engine, par
 
 async def test_a_thread_that_has_ended_is_replaced_and_its_frames_answered(engine: Engine) -> None:
     model, answers = SlowModel(2, ms=1), []
-    Once(engine._schedule, "next", IndexError("broken"))
-    Once(engine._schedule, "abandon", IndexError("broken, too"))
+    Once(engine.schedule, "next", IndexError("broken"))
+    Once(engine.schedule, "abandon", IndexError("broken, too"))
     engine.submit(model.request(0, answers))
     await until(lambda: answers)
     assert status(answers[0]) == pb.INTERNAL
@@ -257,8 +257,8 @@ async def test_without_a_thread_frames_are_refused_until_there_is_one(
         raise RuntimeError("can't start new thread")
 
     monkeypatch.setattr(threading.Thread, "start", refused)
-    Once(engine._schedule, "next", IndexError("broken"))
-    Once(engine._schedule, "abandon", IndexError("broken, too"))
+    Once(engine.schedule, "next", IndexError("broken"))
+    Once(engine.schedule, "abandon", IndexError("broken, too"))
     engine.submit(model.request(0, answers))
     await until(lambda: len(tried) > 1)
     assert status(answers[0]) == pb.INTERNAL
@@ -322,7 +322,7 @@ async def test_a_step_that_has_just_ended_is_not_given_up(
         end.wait(10)
 
     slow.chain.on_step, next_.chain.on_step = hold, hold_next
-    lock, seen = engine._computing.lock, []
+    lock, seen = engine.computing.lock, []
 
     class Late:
         """The event loop gets the lock when the step that it has seen is over."""
@@ -346,7 +346,7 @@ async def test_a_step_that_has_just_ended_is_not_given_up(
             else:
                 lock.acquire()
 
-    engine._computing.lock = InThread()  # type: ignore[assignment]
+    engine.computing.lock = InThread()  # type: ignore[assignment]
     hung_after(engine, 0.2)
     engine.submit(slow.request(0, answers))
     engine.submit(next_.request(0, answers))
@@ -452,7 +452,7 @@ async def test_stopping_ends_calls_and_a_step_that_hangs() -> None:
         with pytest.raises(ServeError, match="is stopping"):
             await asyncio.wait_for(call, 10)
     model.chain.hangs.clear()
-    await asyncio.to_thread(engine._computing._thread.join, 10)
+    await asyncio.to_thread(engine.computing.thread.join, 10)
     await asyncio.sleep(0.01)
     assert len(answers) == 1
 
@@ -477,17 +477,17 @@ async def test_stopping_does_not_wait_for_a_model_that_is_being_loaded(
 async def test_a_call_between_two_steps_is_no_part_of_the_second(engine: Engine) -> None:
     """A model that is loaded takes seconds; frames would be refused for long after that."""
     model, answers, since = SlowModel(2, ms=1), [], []
-    began, go_on, done = threading.Event(), threading.Event(), engine._schedule.done
+    began, go_on, done = threading.Event(), threading.Event(), engine.schedule.done
 
     def hold(segment: int) -> None:
         began.set()
         go_on.wait(10)
 
     def note(*given: Any) -> Any:
-        since.append(engine._schedule._going_since_s)
+        since.append(engine.schedule._going_since_s)
         return done(*given)
 
-    model.chain.on_step, engine._schedule.done = hold, note  # type: ignore[method-assign]
+    model.chain.on_step, engine.schedule.done = hold, note  # type: ignore[method-assign]
     engine.submit(model.request(0, answers))
     await until(began.is_set)
     call = asyncio.create_task(engine.on_compute_thread(lambda: None))

@@ -51,7 +51,7 @@ async def worker(small_bundle: Bundle, tmp_path: Path) -> AsyncIterator[Worker]:
     async with Worker(
         [small_bundle.folder], listen="127.0.0.1:0", device="cpu", security=security
     ) as running:
-        running.backend.service.services.decoders._threads = 2
+        running.backend.service.services.decoders.threads = 2
         yield running
 
 
@@ -86,7 +86,7 @@ def decoding(monkeypatch: pytest.MonkeyPatch) -> Decoding:
 
 def waiting(worker: Worker) -> int:
     decoders: Decoders = worker.backend.service.services.decoders
-    return len(decoders._turns)
+    return decoders.waiting
 
 
 async def test_a_neighbour_of_many_streams_is_decoded_next(
@@ -103,7 +103,7 @@ async def test_a_neighbour_of_many_streams_is_decoded_next(
         for client in hogs:
             for frame_id in range(1, MAX_CREDITS + 1):
                 await client.call.write(client.frame(frame_id, codec="png"))
-        at_hand = worker.backend.service.services.decoders._threads + 1
+        at_hand = worker.backend.service.services.decoders.threads + 1
         await until(lambda: waiting(worker) == 12 * MAX_CREDITS - at_hand)
         await other.call.write(other.frame(99, codec="png"))
         await until(lambda: waiting(worker) == 12 * MAX_CREDITS - at_hand + 1)
@@ -153,11 +153,11 @@ async def test_what_is_late_or_cancelled_is_not_decoded(worker: Worker, decoding
     ):
         await hog.hello()
         await client.hello()
-        at_hand = worker.backend.service.services.decoders._threads + 1
+        at_hand = worker.backend.service.services.decoders.threads + 1
         assert at_hand <= MAX_CREDITS
         for frame_id in range(1, at_hand + 1):
             await hog.call.write(hog.frame(frame_id, codec="png"))
-        await until(lambda: worker.backend.service.services.decoders._running == at_hand)
+        await until(lambda: worker.backend.service.services.decoders.running == at_hand)
         await client.call.write(client.frame(50, codec="png", budget_ms=100))
         await client.call.write(client.frame(51, codec="png"))
         await client.call.write(client.frame(52, codec="png"))
@@ -176,13 +176,13 @@ async def test_what_is_late_or_cancelled_is_not_decoded(worker: Worker, decoding
 async def test_what_is_in_time_as_computing_goes_now_is_decoded(worker: Worker) -> None:
     """The times were measured while others had the cores, and it has been seen since."""
     (model,) = worker.models.values()
-    (engine,) = worker.backend.engine._engines
+    (engine,) = worker.backend.engine.engines
     segments = len(model.batch_times)
     model.batch_times = BatchTimes([{1: 5000.0 / segments}] * segments, 1)
     async with RawClient(worker, metadata=token("hog")) as client:
         await client.hello()
         for number, codec in enumerate(("raw", "png"), 1):
-            engine._schedule.rates.slowdown = 0.2
+            engine.schedule.rates.slowdown = 0.2
             reply = await client.ask(client.frame(number, codec=codec, budget_ms=4500))
             assert reply.status == pb.OK, (codec, reply.reason)
 

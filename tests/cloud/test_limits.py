@@ -91,7 +91,7 @@ async def test_bytes_in_flight(small_bundle: Bundle, tmp_path: Path) -> None:
             assert (await client.reply()).status == pb.OK
         assert worker.refusals.counts == {Refusal.BYTES: 1}
         await until(lambda: not worker.backend.service.streams)
-        assert not any(use.nbytes for use in worker.backend.service.uses._known.values())
+        assert not worker.backend.service.uses.nbytes
 
 
 async def test_bytes_of_a_client_that_leaves_are_given_back(
@@ -105,7 +105,7 @@ async def test_bytes_of_a_client_that_leaves_are_given_back(
                 for number in range(1, 5):
                     await client.call.write(client.frame(number, 1, "q8"))
         await until(lambda: not worker.backend.service.streams)
-        assert not any(use.nbytes for use in worker.backend.service.uses._known.values())
+        assert not worker.backend.service.uses.nbytes
 
 
 async def test_streams_of_one_client(small_bundle: Bundle, tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ async def worker(small_bundle: Bundle) -> AsyncIterator[Worker]:
         for digest, model in running.models.items():
             slow = BatchTimes([{1: 10.0, 64: 10.0}] * len(model.batch_times), 64)
             slower = running.models[digest] = replace(model, batch_times=slow)
-            running.backend.engine._copies[slower] = [slower]
+            running.backend.engine.copies[slower] = [slower]
         yield running
 
 

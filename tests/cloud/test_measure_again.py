@@ -93,11 +93,11 @@ async def test_a_frame_ends_a_measurement_and_nothing_is_taken_from_it(worker: W
 async def test_a_long_measurement_that_gives_way_keeps_nobody_out(worker: Worker) -> None:
     """It may take longer than a kernel may hang, and a frame still ends it at once."""
     (model,) = worker.models.values()
-    (engine,) = worker.backend.engine._engines
+    (engine,) = worker.backend.engine.engines
     began = threading.Event()
 
     def measure(check: Callable[[], None]) -> Timing:
-        engine._computing.calls._alive_s -= 1000.0  # that it is at it
+        engine.computing.calls._alive_s -= 1000.0  # that it is at it
         while True:
             check()
             began.set()
@@ -155,9 +155,9 @@ async def test_each_copy_of_a_model_is_measured_until_that_is_done(
 async def test_new_times_are_true_as_far_as_is_known(worker: Worker) -> None:
     """What was learned of the old ones, and of how wrong they were, says nothing of them."""
     (model,) = worker.models.values()
-    (engine,) = worker.backend.engine._engines
+    (engine,) = worker.backend.engine.engines
     before = model.times
-    rates = engine._schedule.rates
+    rates = engine.schedule.rates
     async with RawClient(worker) as client:
         assert list((await client.hello()).segment_ms) == pytest.approx(before.segment_ms)
         rates.slowdown = 3.0
