@@ -186,6 +186,8 @@ def test_an_expired_frame_keeps_its_credit_until_the_worker_answers(edge: Edge) 
     assert edge.written() == ["cancel", "cancel"]
     assert [message.cancel.id for message in edge.sent[-2:]] == ids
     waits = edge.ask()
+    for frame_id in ids:
+        edge.session.give_up(frame_id, edge.now_s)  # it has its outcome
     assert edge.events() == []
     assert edge.session.bytes_under_way > 0
     edge.reply(id=ids[0], message_index=2, status=pb.CANCELLED)
@@ -200,6 +202,7 @@ def test_a_credit_that_does_not_come_back_is_lost_after_a_while(edge: Edge) -> N
         edge.session.give_up(frame_id, edge.now_s)
         edge.events()
     waits = edge.ask(budget_ms=60_000)
+    assert edge.session.due_s <= edge.now_s + LOST_CREDIT_S + 4 * 0.5
     edge.passes(LOST_CREDIT_S + 4 * 0.5 - 0.01)
     assert edge.events() == []
     edge.passes(0.02)
