@@ -98,6 +98,12 @@ def run(
     max_edge_mb: Annotated[
         float | None, typer.Option(help="Most MB that the segments on the device may take.")
     ] = AgentOptions.max_edge_mb,
+    must_run_on_edge: Annotated[
+        list[str] | None, typer.Option(help="A layer that must not leave the device.")
+    ] = None,
+    must_not_upload_input: Annotated[
+        bool, typer.Option("--must-not-upload-input", help="The picture itself stays.")
+    ] = False,
     link: Annotated[
         str,
         typer.Option(
@@ -184,6 +190,8 @@ def run(
         max_accuracy_drop=None if max_accuracy_drop is None else max_accuracy_drop / 100,
         max_kb_per_frame=max_kb_per_frame,
         max_edge_mb=max_edge_mb,
+        must_run_on_edge=tuple(must_run_on_edge or ()),
+        must_not_upload_input=must_not_upload_input,
     )
     frames = find_source(source, watch=watch, repeat=repeat)
     needs_energy = "energy" in aim.weights

@@ -84,5 +84,6 @@ class Planning:
 
     def _named(self, split: str, codec: str) -> Plan:
         plan = named_plan(self.prepared.manifest, self.codecs, split, codec)
+        self.auto.constraints.check_named(plan.boundary, self.prepared.manifest)
         runtime = self.device.runtime
         return plan if runtime == "auto" else replace(plan, runtime=runtime)

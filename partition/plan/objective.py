@@ -107,6 +107,19 @@ class Constraints:
             first = max(first, segments[name] + 1)
         return first
 
+    def check_named(self, boundary: int, manifest: Manifest) -> None:
+        """Raises `PlanError` where a cut that somebody names would upload what must stay."""
+        first = self.first_boundary(manifest)
+        if boundary < first:
+            raise PlanError(
+                f"a split at boundary {boundary} breaks {self._stays_flag}",
+                f"split at {first} or later, or leave that limit out",
+            )
+
+    @property
+    def _stays_flag(self) -> str:
+        return "--must-run-on-edge" if self.must_run_on_edge else "--must-not-upload-input"
+
     def static_excess(self, table: CostTable, manifest: Manifest) -> dict[str, Floats]:
         """Constraint -> by how much each candidate exceeds it, relative, whatever the link is."""
         found = {"--max-accuracy-drop": self._accuracy(table, manifest)}
@@ -116,8 +129,7 @@ class Constraints:
             found["--max-kb-per-frame"] = _over(table.nbytes / 1e3, self.max_kb_per_frame)
         first = self.first_boundary(manifest)
         if first:
-            flag = "--must-run-on-edge" if self.must_run_on_edge else "--must-not-upload-input"
-            found[flag] = np.maximum(first - table.boundary, 0).astype(np.float64)
+            found[self._stays_flag] = np.maximum(first - table.boundary, 0).astype(np.float64)
         return found
 
     def live_breaks(self, metrics: Metrics, p95_ms: Floats) -> list[npt.NDArray[np.bool_]]:

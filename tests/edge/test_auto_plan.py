@@ -123,6 +123,27 @@ async def test_choice_follows_link_and_constraints(small_bundle: Bundle, tmp_pat
     assert chosen["100000mbps,0.001ms"] < last
 
 
+async def test_what_must_stay_on_the_device_does(
+    worker: FakeWorker, small_bundle: Bundle, pixels: np.ndarray, tmp_path: Path
+) -> None:
+    """With a link and a worker that cost nothing, sending the picture would be best."""
+    layer = next(x.name for x in small_bundle.manifest.layers if x.segment == 1)
+    for limits, first in (
+        (Constraints(must_not_upload_input=True), 1),
+        (Constraints(must_run_on_edge=(layer,)), 2),
+    ):
+        auto = AutoPlan(constraints=limits, link=parse_link("100000mbps,0.001ms"))
+        async with EdgeAgent(
+            worker.address, connect=worker.connect, auto=auto, cache=tmp_path
+        ) as agent:
+            assert (await agent.infer({"pixels": pixels})).boundary >= first
+        with pytest.raises(PlanError, match="breaks --must"):
+            async with EdgeAgent(
+                worker.address, connect=worker.connect, auto=auto, split="input", cache=tmp_path
+            ):
+                pass
+
+
 async def test_switching_loads_what_is_needed(
     worker: FakeWorker, pixels: np.ndarray, tmp_path: Path
 ) -> None:
