@@ -131,14 +131,16 @@ class InferStream:
         return nbytes
 
     async def _write(self) -> None:
-        while not self.session.is_done:
-            while (message := self.session.next_message()) is not None:
+        session = self.session
+        while True:
+            while (message := session.next_message()) is not None:
                 await self._context.write(message)
-                self.session.written(time.perf_counter())
+                session.written(time.perf_counter())
                 self._taken.set()
+            if session.is_done:
+                return
             self._to_write.clear()
-            if not self.session.is_done:
-                await self._to_write.wait()
+            await self._to_write.wait()
 
     async def _ending(self) -> Ending:
         """Returns when the worker is to end the stream, and why."""

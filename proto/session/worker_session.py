@@ -74,7 +74,9 @@ class WorkerSession:
     @property
     def may_read(self) -> bool:
         """Whether the client reads its answers; if not, nothing more is to be read from it."""
-        return self.unanswered <= MAX_UNREAD and not (self._outbox and self._unread.is_full)
+        if self._outbox and self._unread.is_full:
+            return False
+        return len(self._ids) + len(self._outbox) <= MAX_UNREAD
 
     @property
     def is_done(self) -> bool:
@@ -97,7 +99,7 @@ class WorkerSession:
     def read(self, data: bytes) -> pb.ClientMessage:
         """The frame, cancel or probe in `data`; raises `FrameError` for anything else."""
         message = parse_client(data)
-        if message.WhichOneof("kind") == "hello":
+        if message.HasField("hello"):
             raise FrameError(pb.MALFORMED, "Hello may be said once")
         return message
 
