@@ -6,6 +6,7 @@ import asyncio
 import math
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from typing import Any, NoReturn
 
@@ -30,9 +31,11 @@ from splitpoint.proto.status import (
 from splitpoint.proto.tasks import cancel_and_wait
 
 from ..transport.transport import Call
-from .sign_of_life import watch_over
 
 CONNECT_TIMEOUT_S = 10.0
+# A link can die without a word, and a camera may see nothing for hours. The frame that comes then
+# should not be the one that finds out: after so much silence the worker is asked for an echo.
+QUIET_S, ECHO_S = 10.0, 5.0
 _PROBES = 3
 
 
@@ -76,7 +79,7 @@ class FrameStream:
             await stream.close()
             raise
         stream.session.times.round_trip_ms = min(trips)
-        stream._tasks.append(asyncio.create_task(watch_over(stream)))
+        stream._tasks.append(asyncio.create_task(stream._watch()))
         return stream
 
     async def ask(
@@ -194,6 +197,24 @@ class FrameStream:
             self._fail(error_of_call(error, self.session.server))
         except (UnreachableError, RefusedError, ProtocolError) as error:
             self._fail(error)
+
+    async def _watch(self) -> None:
+        """Probes a silent worker; a stream that does not echo is lost.
+
+        Messages of the stream do that, rather than HTTP/2's pings: they reach the worker itself
+        through whatever stands in between, and no server hangs up for their number. While frames
+        are under way their budgets tell as much, and a probe behind a large frame would be late.
+        """
+        session = self.session
+        while session.broken is None:
+            silent_s = time.perf_counter() - session.heard_s
+            if silent_s < QUIET_S:
+                await asyncio.sleep(QUIET_S - silent_s)
+            elif not session.idle:
+                await asyncio.sleep(ECHO_S)
+            else:
+                with suppress(UnreachableError):  # the stream is broken then
+                    await self.probe(timeout_s=ECHO_S)
 
     def _lost(self, error: BaseException) -> UnreachableError:
         reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 
 import grpc
 import pytest
-from splitpoint.edge.link import frame_stream, sign_of_life
+from splitpoint.edge.link import frame_stream
 from splitpoint.edge.link.channel import WorkerChannel
 from splitpoint.edge.link.frame_stream import FrameStream
 from splitpoint.proto import splitpoint_pb2 as pb
@@ -63,10 +63,7 @@ async def until(condition: Callable[[], bool]) -> None:
 
 @pytest.fixture(autouse=True)
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def watch_over(stream: FrameStream) -> None:
-        await sign_of_life.watch_over(stream, quiet_s=0.01, echo_s=5.0)
-
-    monkeypatch.setattr(frame_stream, "watch_over", watch_over)
+    monkeypatch.setattr(frame_stream, "QUIET_S", 0.01)
 
 
 async def test_an_idle_stream_is_kept_by_a_server_with_default_rules() -> None:
@@ -83,11 +80,8 @@ def test_a_device_pings_no_more_often_than_every_server_allows() -> None:
 
 
 async def test_a_worker_that_is_silent_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def watch_over(stream: FrameStream) -> None:
-        await sign_of_life.watch_over(stream, quiet_s=0.01, echo_s=0.1)
-
     plain = Plain()
-    monkeypatch.setattr(frame_stream, "watch_over", watch_over)
+    monkeypatch.setattr(frame_stream, "ECHO_S", 0.1)
     async with stream_to(plain) as stream:
         plain.answers = False
         await until(lambda: stream.session.broken is not None)
