@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import lru_cache
 
 import numpy as np
+import pytest
 from splitpoint.codec import Array, TensorSpec
 from splitpoint.codec.fkt.codec import Fkt
 from splitpoint.codec.fkt.coefficients import CoefficientCoder
@@ -34,6 +35,7 @@ SPECS = {
     "windows": spec_of((8, 9, 12)),
     "batch last": spec_of((5, 24, 1), 2),
 }
+each_spec = pytest.mark.parametrize("spec", SPECS.values(), ids=SPECS)
 
 
 def _mixing(channels: int) -> Array:

@@ -1,115 +1,18 @@
-"""`splitpoint plan`: its table, its JSON, what its options change, and its errors in one line."""
+"""`splitpoint plan`: its table, its JSON, and what its options change."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
 import math
-import shutil
-from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
 from command import Command
+from plan_command import Plan, choice, cloud_profile, edge_profile, error
 from processes import splitpoint
-from split_tables import codec_time, level, profile_of
-from splitpoint.partition.bundle.bundle import Bundle, open_bundle, write_manifest
-from splitpoint.partition.profile.profile import Profile
-
-Plan = Callable[..., tuple[int, str, str]]
-
-# What calibration saw: of 400 answers a JPEG changed four, which may be 2.54 % of all there are. At
-# boundary 2 the codecs were not calibrated, nor was q4 anywhere.
-LADDERS = {
-    0: [level("jpeg", 9_900, agreed=396, loss=0.02)],
-    3: [level("q8", 3_900, loss=0.001)],
-}
-
-# Boundaries 0 to 4. The device takes 10 ms a segment, the worker 1 ms. On a link of 8 Mbit/s and
-# 20 ms the candidates are all on the device (40 ms), the input as jpeg (2 + 10 + 20.5 + 4 ms) or
-# raw (100 + 20.5 + 4 ms), and boundaries 2 and 3 with what is left of them.
-LINK = "8mbps,20ms"
-
-
-@pytest.fixture(scope="module")
-def bundle(small_bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    """The small one with ladders; `small_bundle` itself was not calibrated."""
-    folder = tmp_path_factory.mktemp("calibrated") / "small.split"
-    shutil.copytree(small_bundle.folder, folder)
-    boundaries = tuple(
-        dataclasses.replace(boundary, ladder=tuple(LADDERS.get(boundary.id, ())))
-        for boundary in small_bundle.manifest.boundaries
-    )
-    write_manifest(folder, dataclasses.replace(small_bundle.manifest, boundaries=boundaries))
-    return open_bundle(folder)
-
-
-def edge_profile(bundle: Bundle, **fields: object) -> Profile:
-    codecs = [
-        codec_time(0, "raw", 99_900),
-        codec_time(0, "jpeg", 9_900, encode_ms=2),
-        codec_time(2, "q8", 7_900, encode_ms=1),
-        codec_time(3, "q8", 3_900, encode_ms=1),
-        codec_time(3, "q4", 400, encode_ms=1),
-    ]
-    known = {
-        "device": "a (AMD EPYC 7763 64-Core Processor)",
-        "memory_mb": [10, 10, 10, 10],
-        "digest": bundle.digest,
-    }
-    return profile_of([10] * 4, codecs, **{**known, **fields})
-
-
-def cloud_profile(bundle: Bundle, **fields: object) -> Profile:
-    known = {
-        "device": "b (AMD EPYC 7763 64-Core Processor)",
-        "runtime": "torch",
-        "digest": bundle.digest,
-    }
-    return profile_of([1] * 4, [codec_time(0, "raw", 1)], **{**known, **fields})
-
-
-@pytest.fixture
-def files(bundle: Bundle, tmp_path: Path) -> dict[str, Path]:
-    assert len(bundle.manifest.segments) == 4
-    edge_profile(bundle).save(tmp_path / "edge.json")
-    cloud_profile(bundle).save(tmp_path / "cloud.json")
-    return {
-        "bundle": bundle.folder,
-        "edge": tmp_path / "edge.json",
-        "cloud": tmp_path / "cloud.json",
-    }
-
-
-@pytest.fixture
-def plan(command: Command, files: dict[str, Path]) -> Plan:
-    """Runs the command in this process: exit code, stdout, stderr."""
-
-    def run(*options: str, link: str = LINK, edges: Sequence[Path] = ()) -> tuple[int, str, str]:
-        arguments = ["plan", files["bundle"], "--cloud", files["cloud"]]
-        for path in edges or [files["edge"]]:
-            arguments += ["--edge", path]
-        done = command(*arguments, "--link", link, *options)
-        return done.returncode, done.stdout, done.stderr
-
-    return run
-
-
-def choice(plan: Plan, *options: str, link: str = LINK) -> tuple[int, str]:
-    code, out, err = plan("--json", *options, link=link)
-    assert code == 0, err
-    chosen = json.loads(out)["chosen"]
-    return chosen["boundary"], chosen["codec"]
-
-
-def error(plan: Plan, *options: str, **arguments: object) -> str:
-    """The one line that a failure says."""
-    code, out, err = plan(*options, **arguments)
-    assert code == 1
-    assert out == ""
-    (line,) = err.splitlines()
-    assert line.startswith("error: ")
-    return line
+from split_tables import profile_of
+from splitpoint.partition.bundle.bundle import Bundle
 
 
 def strict(text: str) -> object:
@@ -249,17 +152,17 @@ def test_codecs_that_were_not_calibrated_are_noted(plan: Plan) -> None:
     assert plan("--json", "--codec", "jpeg", "--codec", "q8")[2] == ""
 
 
-def test_layers_that_must_stay(plan: Plan, bundle: Bundle) -> None:
-    for layer in bundle.manifest.layers:
+def test_layers_that_must_stay(plan: Plan, laddered: Bundle) -> None:
+    for layer in laddered.manifest.layers:
         boundary, _ = choice(plan, "--must-run-on-edge", layer.name, link="1000mbps,1ms")
         usable = [b for b in (2, 3, 4) if b > layer.segment]
         assert boundary == usable[0]
 
 
-def test_two_runtimes(plan: Plan, bundle: Bundle, files: dict[str, Path]) -> None:
+def test_two_runtimes(plan: Plan, laddered: Bundle, files: dict[str, Path]) -> None:
     other = files["edge"].with_name("other.json")
     dataclasses.replace(
-        edge_profile(bundle, runtime="torch"),
+        edge_profile(laddered, runtime="torch"),
         segments=profile_of([4] * 4).segments,
     ).save(other)
     code, out, _ = plan("--json", edges=[files["edge"], other], link="1mbps,20ms")
@@ -271,10 +174,10 @@ def test_two_runtimes(plan: Plan, bundle: Bundle, files: dict[str, Path]) -> Non
 
 
 def test_two_runtimes_can_be_told_apart_in_the_table(
-    plan: Plan, bundle: Bundle, files: dict[str, Path]
+    plan: Plan, laddered: Bundle, files: dict[str, Path]
 ) -> None:
     other = files["edge"].with_name("other.json")
-    edge_profile(bundle, runtime="torch").save(other)
+    edge_profile(laddered, runtime="torch").save(other)
     _, out, _ = plan(edges=[files["edge"], other])
     assert "torch" in out
     assert "onnxruntime" in out
@@ -297,18 +200,20 @@ def test_scaled_devices_are_marked(plan: Plan) -> None:
     assert "energy of the device: modelled" in out
 
 
-def test_an_emulated_profile_is_marked(plan: Plan, bundle: Bundle, files: dict[str, Path]) -> None:
-    edge_profile(bundle, emulated="slowed down 3 times").save(files["edge"])
+def test_an_emulated_profile_is_marked(
+    plan: Plan, laddered: Bundle, files: dict[str, Path]
+) -> None:
+    edge_profile(laddered, emulated="slowed down 3 times").save(files["edge"])
     assert "note: a (AMD EPYC 7763 64-Core Processor): slowed down 3 times" in plan()[2]
     assert "slowed down 3 times" in error(plan, "--edge-device", "pi4")
 
 
-def test_energy(plan: Plan, bundle: Bundle, files: dict[str, Path]) -> None:
+def test_energy(plan: Plan, laddered: Bundle, files: dict[str, Path]) -> None:
     words = error(plan, "--objective", "energy")
     assert "energy of the device is not known" in words
     assert "--power-model" in words
     assert choice(plan, "--objective", "energy", "--power-model", "pi5")
-    edge_profile(bundle, mj=[50] * 4, energy_kind="measured", busy_w=5.0, idle_w=1.0).save(
+    edge_profile(laddered, mj=[50] * 4, energy_kind="measured", busy_w=5.0, idle_w=1.0).save(
         files["edge"]
     )
     _, out, _ = plan("--json", "--objective", "energy", "--radio", "none")
@@ -346,29 +251,29 @@ def test_html(plan: Plan, tmp_path: Path) -> None:
 # What is wrong with the files
 
 
-def test_profiles_of_another_bundle(plan: Plan, bundle: Bundle, files: dict[str, Path]) -> None:
-    cloud_profile(bundle, digest="f" * 64).save(files["cloud"])
+def test_profiles_of_another_bundle(plan: Plan, laddered: Bundle, files: dict[str, Path]) -> None:
+    cloud_profile(laddered, digest="f" * 64).save(files["cloud"])
     assert "is of the bundle ffffffffffff" in error(plan)
-    cloud_profile(bundle).save(files["cloud"])
-    edge_profile(bundle, digest="e" * 64).save(files["edge"])
+    cloud_profile(laddered).save(files["cloud"])
+    edge_profile(laddered, digest="e" * 64).save(files["edge"])
     assert "is of the bundle eeeeeeeeeeee" in error(plan)
 
 
 def test_a_worker_may_run_what_serve_picks(
-    plan: Plan, bundle: Bundle, files: dict[str, Path]
+    plan: Plan, laddered: Bundle, files: dict[str, Path]
 ) -> None:
     """On a CPU that may be onnxruntime; INT8 is the device's alone."""
     in_torch = plan("--json")
-    cloud_profile(bundle, runtime="onnxruntime").save(files["cloud"])
+    cloud_profile(laddered, runtime="onnxruntime").save(files["cloud"])
     assert plan("--json") == in_torch
-    cloud_profile(bundle, runtime="onnxruntime-int8").save(files["cloud"])
+    cloud_profile(laddered, runtime="onnxruntime-int8").save(files["cloud"])
     assert "was measured in onnxruntime-int8, which no worker runs" in error(plan)
 
 
 def test_profiles_without_what_a_plan_needs(
-    plan: Plan, bundle: Bundle, files: dict[str, Path]
+    plan: Plan, laddered: Bundle, files: dict[str, Path]
 ) -> None:
-    edge_profile(bundle).save(files["edge"])
+    edge_profile(laddered).save(files["edge"])
     record = json.loads(files["edge"].read_text())
     for damage, words in (
         ({"codecs": []}, "has no codecs"),
@@ -384,83 +289,3 @@ def test_profiles_without_what_a_plan_needs(
         files["edge"].write_text(text)
         assert "is no profile" in error(plan)
     assert "cannot read" in error(plan, edges=[files["edge"].with_name("none.json")])
-
-
-# What is wrong with the options
-
-
-@pytest.mark.parametrize(
-    ("link", "words"),
-    [
-        ("5g", "unknown link '5g'"),
-        ("0mbps", "carries nothing"),
-        ("0mbps,20ms", "carries nothing"),
-        ("-3mbps", "unknown link"),
-        ("none.csv", "cannot read the trace"),
-        ("", "unknown link"),
-    ],
-)
-def test_links(plan: Plan, link: str, words: str) -> None:
-    assert words in error(plan, link=link)
-
-
-@pytest.mark.parametrize("rows", ["0,1\n1,-2\n", "0,0\n1,0\n", "0,1\n", "x,y\n1,2\n", ""])
-def test_traces(plan: Plan, tmp_path: Path, rows: str) -> None:
-    path = tmp_path / "trace.csv"
-    path.write_text("seconds,uplink_mbps\n" + rows)
-    assert "trace" in error(plan, link=str(path))
-
-
-@pytest.mark.parametrize("option", ["--edge-device", "--cloud-device", "--power-model"])
-def test_unknown_devices_list_the_known_ones(plan: Plan, option: str) -> None:
-    words = error(plan, option, "abacus")
-    assert "abacus" in words
-    for known in ("pi4", "pi5", "jetson-nano", "t4"):
-        assert known in words
-
-
-@pytest.mark.parametrize(
-    ("options", "words"),
-    [
-        (["--objective", "beauty"], "unknown objective 'beauty'"),
-        (["--objective", "latency=0"], "unknown objective"),
-        (["--must-run-on-edge", "fc9"], "has no layer 'fc9'"),
-        (["--must-run-on-edge", "CONV"], "did you mean conv1, conv2, conv3"),
-        (["--deadline-ms", "0"], "--deadline-ms 0 is no limit"),
-        (["--deadline-ms", "nan"], "--deadline-ms"),
-        (["--max-accuracy-drop", "200"], "--max-accuracy-drop 200 is none: give 0 to 100 (%)"),
-        (["--max-accuracy-drop", "-1"], "--max-accuracy-drop -1 is none: give 0 to 100 (%)"),
-        (["--max-accuracy-drop", "nan"], "--max-accuracy-drop nan is none: give 0 to 100 (%)"),
-        (["--min-fps", "-1"], "--min-fps -1 is no limit"),
-        (["--deadline-ms", "1"], "no plan keeps to --deadline-ms"),
-        (["--max-edge-mb", "80", "--max-kb-per-frame", "0.1"], "--max-edge-mb or to --max-kb"),
-        (["--codec", "jepg"], "jepg"),
-        (["--radio", "wfi"], "wfi"),
-    ],
-)
-def test_options(plan: Plan, options: list[str], words: str) -> None:
-    assert words in error(plan, *options)
-
-
-def test_the_nearest_plan_is_named(plan: Plan) -> None:
-    words = error(plan, "--deadline-ms", "20")
-    assert "nearest is the input as jpeg (36 ms), which misses --deadline-ms by 82 %" in words
-
-
-@pytest.mark.parametrize(
-    "options",
-    [
-        ["--queue-ms", "-1"],
-        ["--queue-ms", "nan"],
-        ["--queue-ms", "inf"],
-        ["--server-slowdown", "0"],
-        ["--server-slowdown", "nan"],
-        ["--server-slowdown", "inf"],
-    ],
-)
-def test_conditions_that_do_not_exist(plan: Plan, options: list[str]) -> None:
-    """Wrong usage or an error; in no case a table of what is not a number."""
-    code, out, err = plan("--json", *options)
-    assert code in (1, 2)
-    assert out == ""
-    assert err

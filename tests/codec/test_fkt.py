@@ -1,13 +1,9 @@
-"""The transform codec: its error bound, its sizes, its tables, and the two ways to decode."""
+"""The transform codec: its error bound, its sizes, and the two ways to decode."""
 
 from __future__ import annotations
 
-import subprocess
-import sys
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from itertools import pairwise
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,6 +13,7 @@ from fkt_tables import (
     SPECS,
     codec_of,
     coder_of,
+    each_spec,
     like_calibration,
     middle_level,
     spec_of,
@@ -25,22 +22,17 @@ from fkt_tables import (
 from hypothesis import given
 from hypothesis import strategies as st
 from splitpoint.codec import (
-    NO_TABLES,
     Array,
     Codec,
     CodecError,
-    CodecSet,
     TensorSpec,
-    codec_of_tensor,
 )
 from splitpoint.codec.fkt.codec import MIN_SAMPLE_BYTES
 from splitpoint.codec.fkt.coefficients import MAX_ERROR_STEPS
 from splitpoint.codec.fkt.symbols import MAX_MAGNITUDE
-from splitpoint.codec.fkt.table import ARRAYS, FktTable, Level
+from splitpoint.codec.fkt.table import Level
 from splitpoint.codec.fkt.torch_inverse import TorchInverse
 from splitpoint.partition.calibrate.fkt_fit import LEVEL_LOSSES
-
-each_spec = pytest.mark.parametrize("spec", SPECS.values(), ids=SPECS)
 
 # Every distribution is a function of a specification, a batch size and a seed.
 INPUTS = {
@@ -93,9 +85,6 @@ def assert_within_bound(spec: TensorSpec, level: int, array: Array, *, carried: 
     slack = 1e-4 * max(abs(wanted).max(), abs(origin).max())
     assert (abs(found - wanted) <= MAX_ERROR_STEPS * step + slack).all()
     return True
-
-
-# --- the error bound ---
 
 
 @pytest.mark.parametrize("kind", INPUTS)
@@ -341,292 +330,3 @@ def test_inverse_undoes_the_transform(spec: TensorSpec) -> None:
     found = table.inverse(table.transform(rows))
     np.testing.assert_allclose(found, rows, rtol=0, atol=1e-4 * abs(rows).max())
     np.testing.assert_array_equal(rows, before)
-
-
-# --- tables ---
-
-
-@each_spec
-def test_table_from_its_arrays_writes_the_same_payloads(spec: TensorSpec, tmp_path: Path) -> None:
-    np.savez(tmp_path / "table.npz", **table_of(spec).to_arrays())
-    with np.load(tmp_path / "table.npz") as stored:
-        again = FktTable.from_arrays(spec, dict(stored))
-    assert set(again.to_arrays()) == set(ARRAYS)
-    sets = [CodecSet(lambda boundary, own=own: {"x": own}) for own in (table_of(spec), again)]
-    array = like_calibration(spec, 2)
-    for level in (1, again.levels):
-        one, other = (known.named(f"fkt@{level}", 0) for known in sets)
-        payload = one.encode(array, spec)
-        assert other.encode(array, spec) == payload
-        np.testing.assert_array_equal(other.decode(payload, spec, 2), one.decode(payload, spec, 2))
-
-
-def changed(name: str, place: tuple[int, ...] | int, value: float) -> Array:
-    found: Array = table_of(MAP).to_arrays()[name].copy()
-    found[place] = value
-    return found
-
-
-@pytest.mark.parametrize("name", ARRAYS)
-def test_table_without_an_array_is_refused(name: str) -> None:
-    arrays = table_of(MAP).to_arrays()
-    del arrays[name]
-    with pytest.raises(CodecError, match=name):
-        FktTable.from_arrays(MAP, arrays)
-
-
-@pytest.mark.parametrize("name", ARRAYS)
-def test_array_of_another_dtype_or_shape_is_refused(name: str) -> None:
-    arrays = table_of(MAP).to_arrays()
-    array = arrays[name]
-    others = [
-        array.astype(np.float64),
-        array.astype(np.int32),
-        array[None],
-        array[..., :-1],
-        array[..., :0],
-        np.concatenate([array, array], axis=-1),
-        array.astype(array.dtype.newbyteorder()) if array.itemsize > 1 else array[:-1],
-        array.reshape(-1)[0],
-    ]
-    for other in others:
-        with pytest.raises(CodecError):
-            FktTable.from_arrays(MAP, arrays | {name: other})
-
-
-def test_table_whose_levels_have_no_dimension_is_refused() -> None:
-    none = {"log_step": np.array(-34, np.int16), "lanes": np.array(8, np.int16)}
-    with pytest.raises(CodecError):
-        FktTable.from_arrays(MAP, table_of(MAP).to_arrays() | none)
-
-
-@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-@pytest.mark.parametrize(
-    ("name", "place"), [("mean", (5, 0)), ("forward", (1, 0, 2, 3)), ("thresholds", (3, 3))]
-)
-def test_array_that_is_not_finite_is_refused(
-    name: str, place: tuple[int, ...], value: float
-) -> None:
-    arrays = table_of(MAP).to_arrays()
-    with pytest.raises(CodecError, match=name):
-        FktTable.from_arrays(MAP, arrays | {name: changed(name, place, value)})
-
-
-@pytest.mark.parametrize(
-    ("name", "place", "value"),
-    [
-        ("thresholds", (0, 1), 1.76),
-        ("thresholds", (39, 9), 8.24),
-        ("offsets", (0, 1), 33),
-        ("offsets", (39, 15), -33),
-        ("offsets", (39, 15), -128),
-        ("frequencies", (0, 0), 0),
-        ("frequencies", (39, 15), 4096),
-        ("frequencies", (39, 15), 65535),
-        ("log_step", 0, 401),
-        ("log_step", 0, -401),
-        ("log_step", 0, -32768),
-        ("lanes", 0, 0),
-        ("lanes", 0, -8),
-        ("lanes", 0, 1025),
-        ("lanes", -1, -32768),
-    ],
-)
-def test_array_out_of_range_is_refused(
-    name: str, place: tuple[int, ...] | int, value: float
-) -> None:
-    arrays = table_of(MAP).to_arrays()
-    FktTable.from_arrays(MAP, arrays)
-    with pytest.raises(CodecError, match=name):
-        FktTable.from_arrays(MAP, arrays | {name: changed(name, place, value)})
-
-
-@pytest.mark.parametrize("by", [1, -1])
-def test_frequencies_that_do_not_add_up_are_refused(by: int) -> None:
-    arrays = table_of(MAP).to_arrays()
-    most = int(arrays["frequencies"][7].argmax())
-    other = changed("frequencies", (7, most), int(arrays["frequencies"][7, most]) + by)
-    with pytest.raises(CodecError, match="frequencies"):
-        FktTable.from_arrays(MAP, arrays | {"frequencies": other})
-
-
-def test_position_of_no_band_is_refused() -> None:
-    with pytest.raises(CodecError):
-        FktTable.from_arrays(MAP, table_of(MAP).to_arrays() | {"band": changed("band", (5,), 255)})
-
-
-def test_frequency_of_zero_is_refused_even_if_the_sum_fits() -> None:
-    arrays = table_of(MAP).to_arrays()
-    frequencies = arrays["frequencies"].copy()
-    frequencies[4, 0] += frequencies[4, 15]
-    frequencies[4, 15] = 0
-    with pytest.raises(CodecError, match="frequencies"):
-        FktTable.from_arrays(MAP, arrays | {"frequencies": frequencies})
-
-
-def test_too_many_or_no_levels_are_refused() -> None:
-    arrays = table_of(MAP).to_arrays()
-    for count in (0, 17):
-        levels = {name: np.full(count, 8, np.int16) for name in ("log_step", "lanes")}
-        with pytest.raises(CodecError):
-            FktTable.from_arrays(MAP, arrays | levels)
-
-
-def test_table_of_another_shape_is_refused() -> None:
-    for other in (spec_of((1, 6, 8, 9)), spec_of((1, 7, 8, 8)), spec_of((1, 384))):
-        with pytest.raises(CodecError):
-            FktTable.from_arrays(other, table_of(MAP).to_arrays())
-
-
-def test_transform_that_cannot_be_undone_is_refused() -> None:
-    """At the latest where it is used; never with another error."""
-    arrays = table_of(MAP).to_arrays()
-    forward = np.zeros_like(arrays["forward"])
-    with pytest.raises(CodecError):
-        _ = FktTable.from_arrays(MAP, arrays | {"forward": forward}).backward
-
-
-def test_refusal_names_the_tensor() -> None:
-    spec = replace(MAP, name="layer4.relu")
-    with pytest.raises(CodecError, match=r"layer4\.relu"):
-        FktTable.from_arrays(spec, {})
-
-
-# --- the set of a bundle ---
-
-COUNTS = TensorSpec(name="counts", dtype="int64", shape=(1, 5), batch_dim=0)
-
-
-def loader(boundary: int) -> dict[str, FktTable]:
-    return {"x": table_of(MAP)} if boundary == 3 else {}
-
-
-def test_boundary_of_two_tensors_sends_integers_raw() -> None:
-    codec = CodecSet(loader).named("fkt@4", 3)
-    assert codec_of_tensor(codec, MAP) is codec
-    raw = codec_of_tensor(codec, COUNTS)
-    assert raw.name == "raw"
-    assert raw.name != codec.name == "fkt@4"
-    counts = np.arange(10).reshape(2, 5)
-    np.testing.assert_array_equal(raw.decode(raw.encode(counts, COUNTS), COUNTS, 2), counts)
-    array = like_calibration(MAP, 2)
-    decoded = codec.decode(codec.encode(array, MAP), MAP, 2)
-    np.testing.assert_allclose(decoded, array, atol=0.5 * array.std())
-
-
-def test_boundary_of_two_calibrated_tensors_keeps_them_apart() -> None:
-    other = spec_of((1, 17, 12), name="y")
-    known = CodecSet(lambda boundary: {"x": table_of(MAP), "y": table_of(other)})
-    codec = known.named("fkt@2", 0)
-    for spec in (MAP, other):
-        array = like_calibration(spec)
-        payload = codec.encode(array, spec)
-        assert payload == codec_of(spec, 2).encode(array, spec)
-        assert codec.decode(payload, spec, 1).shape == spec.shape
-
-
-def test_boundary_without_tables_names_the_remedy() -> None:
-    for known in (CodecSet(loader), NO_TABLES):
-        for name in ("fkt@1", "fkt", "fkt@99"):
-            with pytest.raises(CodecError, match="boundary 0") as caught:
-                known.named(name, 0)
-            assert "--calibrate" in caught.value.remedy
-
-
-@pytest.mark.parametrize(
-    "setting",
-    ["", "@", "@0", "@9", "@-1", "@+1", "@1.0", "@ 1", "@1 ", "@²", "@001", "@1@1", "@x" * 50],
-)
-@pytest.mark.parametrize("base", ["fkt", "fkt-video"])
-def test_unknown_level_is_refused(base: str, setting: str) -> None:
-    with pytest.raises(CodecError, match="unknown codec") as caught:
-        CodecSet(loader).named(base + setting, 3)
-    assert f"@{table_of(MAP).levels}" in caught.value.remedy
-    assert len(str(caught.value)) < 200
-
-
-def test_level_must_be_one_of_all_tensors() -> None:
-    arrays = table_of(MAP).to_arrays()
-    few = {name: arrays[name][:2] for name in ("log_step", "lanes")}
-    short = FktTable.from_arrays(MAP, arrays | few)
-    known = CodecSet(lambda boundary: {"x": table_of(MAP), "y": short})
-    known.named("fkt@2", 0)
-    with pytest.raises(CodecError, match="unknown codec"):
-        known.named("fkt@3", 0)
-
-
-def test_tables_are_loaded_once_and_other_codecs_need_none() -> None:
-    asked: list[int] = []
-
-    def load(boundary: int) -> dict[str, FktTable]:
-        asked.append(boundary)
-        return loader(boundary)
-
-    known = CodecSet(load)
-    assert known.named("q8", 3).name == "q8"
-    assert known.named("raw", 0).name == "raw"
-    assert asked == []
-    first = known.named("fkt@1", 3)
-    assert known.named("fkt@1", 3) is first
-    known.named("fkt@2", 3)
-    assert asked == [3]
-    with pytest.raises(CodecError, match="unknown codec"):
-        known.named("fktx@1", 3)
-
-
-# --- threads, and no torch ---
-
-
-def test_codec_is_shared_between_threads() -> None:
-    table = FktTable.from_arrays(MAP, table_of(MAP).to_arrays())
-    codec = CodecSet(lambda boundary: {"x": table}).named("fkt@4", 0)
-    arrays = [like_calibration(MAP, 2, seed) for seed in range(2_000, 2_008)]
-    expected = [codec_of(MAP, 4).encode(array, MAP) for array in arrays]
-    with ThreadPoolExecutor(4) as pool:
-        payloads = list(pool.map(lambda array: codec.encode(array, MAP), arrays))
-        assert payloads == expected
-        decoded = list(pool.map(lambda payload: codec.decode(payload, MAP, 2), payloads))
-    for found, payload in zip(decoded, expected, strict=True):
-        np.testing.assert_array_equal(found, codec_of(MAP, 4).decode(payload, MAP, 2))
-
-
-WITHOUT_TORCH = """
-import sys
-class Blocker:
-    def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] in ("torch", "torchvision", "onnx", "scipy", "skimage"):
-            raise ModuleNotFoundError(name + " is blocked", name=name)
-sys.meta_path.insert(0, Blocker())
-import numpy as np
-from splitpoint.codec import CodecSet, TensorSpec
-from splitpoint.codec.fkt.table import FktTable
-folder, shape = sys.argv[1], tuple(map(int, sys.argv[2].split(",")))
-spec = TensorSpec(name="x", dtype="float32", shape=shape, batch_dim=0)
-with np.load(folder + "/table.npz") as arrays:
-    table = FktTable.from_arrays(spec, dict(arrays))
-codec = CodecSet(lambda boundary: {"x": table}).named("fkt@4", 0)
-payload = codec.encode(np.load(folder + "/array.npy"), spec)
-np.save(folder + "/decoded.npy", codec.decode(payload, spec, 2))
-open(folder + "/payload", "wb").write(payload)
-stream = CodecSet(lambda boundary: {"x": table}).named("fkt-video@4", 0)
-assert stream.encode(np.load(folder + "/array.npy")[:1], spec)
-assert "torch" not in sys.modules
-"""
-
-
-def test_edge_encodes_and_decodes_without_torch(tmp_path: Path) -> None:
-    """And in another process the same table writes the same bytes."""
-    array = like_calibration(MAP, 2)
-    np.savez(tmp_path / "table.npz", **table_of(MAP).to_arrays())
-    np.save(tmp_path / "array.npy", array)
-    shape = ",".join(map(str, MAP.shape))
-    done = subprocess.run(
-        [sys.executable, "-W", "error::RuntimeWarning", "-c", WITHOUT_TORCH, str(tmp_path), shape],
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
-    assert done.returncode == 0, done.stderr
-    codec, payload = codec_of(MAP, 4), (tmp_path / "payload").read_bytes()
-    assert payload == codec.encode(array, MAP)
-    np.testing.assert_array_equal(np.load(tmp_path / "decoded.npy"), codec.decode(payload, MAP, 2))

@@ -1,61 +1,39 @@
-"""Calibration: tables and ladders of small models, against what the models really answer."""
+"""Calibration: tables and ladders, and that they say what the codecs do."""
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from built import built
 from calibrated import SCENES, pixels_of
-from splitpoint.codec import NO_TABLES, Array, CodecError, CodecSet, codec_of_tensor, codecs_for
+from splitpoint.codec import NO_TABLES, Array, CodecError, codecs_for
 from splitpoint.codec.fkt.table import FktTable
-from splitpoint.partition.bundle.bundle import Boundary, Bundle, open_bundle
-from splitpoint.partition.bundle.codec_tables import codecs_of, load_tables
-from splitpoint.partition.bundle.ladder import DEFAULT_LOSS, CodecLevel
+from splitpoint.partition.bundle.bundle import Bundle, open_bundle
+from splitpoint.partition.bundle.codec_tables import codecs_of
+from splitpoint.partition.bundle.ladder import DEFAULT_LOSS
 from splitpoint.partition.bundle.samples import Samples
 from splitpoint.partition.calibrate import calibrate as calibrating
 from splitpoint.partition.calibrate.calibrate import FOLDS, IMAGE_LADDER, calibrate
-from splitpoint.partition.calibrate.inputs import Calibration, calibration_inputs
 from splitpoint.partition.compile.compile import compile_model
-from splitpoint.partition.errors import BundleError, PlanError
+from splitpoint.partition.errors import PlanError
 from splitpoint.partition.model_spec import ModelSpec
 from splitpoint.partition.plan.plan import coarser, default_level, named_plan
 from splitpoint.partition.profile.measure_codecs import measure_codecs
 from splitpoint.partition.run.onnx_chain import OnnxChain
-
-CPU = torch.device("cpu")
-Values = Mapping[str, Array]
-
-
-class TwoTensors(torch.nn.Module):
-    """A regression with a float and an integer input; a skip makes two tensors cross with them."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.embed = torch.nn.Linear(6, 12)
-        self.table = torch.nn.Embedding(9, 12)
-        self.middle = torch.nn.Linear(12, 12)
-        self.norm = torch.nn.LayerNorm(12)
-        self.last = torch.nn.Linear(12, 3)
-
-    def forward(self, x: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
-        skip = self.embed(x)
-        y = torch.relu(self.middle(skip))
-        y = self.norm(self.middle(y)) + 0.1
-        y = torch.tanh(self.middle(y)) + skip
-        return self.last(y + self.table(ids).mean(1, keepdim=True))
-
-
-def two_tensors_spec() -> ModelSpec:
-    torch.manual_seed(0)
-    args = (torch.randn(3, 16, 6), torch.randint(0, 9, (3, 4)))
-    return ModelSpec(source="two", module=TwoTensors(), args=args)
+from two_tensors import (
+    CPU,
+    Values,
+    crossing,
+    divergence,
+    fkt_rungs,
+    inputs_of,
+    rest_of_the_model,
+    sent,
+)
 
 
 @pytest.fixture
@@ -71,91 +49,6 @@ def spec(vivid_spec: ModelSpec) -> ModelSpec:
 @pytest.fixture
 def bundle(vivid_bundle: Bundle) -> Bundle:
     return vivid_bundle
-
-
-@pytest.fixture(scope="module")
-def arrays(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Inputs of `TwoTensors`."""
-    folder, rng = tmp_path_factory.mktemp("arrays"), np.random.default_rng(0)
-    for index in range(SCENES):
-        scale = rng.uniform(0.5, 2, (1, 6))
-        np.savez(
-            folder / f"{index:02}.npz",
-            x=(scale * rng.normal(size=(16, 6))).astype(np.float32),
-            ids=rng.integers(0, 9, 4),
-        )
-    return folder
-
-
-@pytest.fixture(scope="module")
-def two_tensors(arrays: Path) -> Bundle:
-    spec, calibration = two_tensors_spec(), Calibration(source=str(arrays))
-    return built(
-        "two",
-        lambda path: compile_model(spec, path, boundaries=20, calibration=calibration),
-        __file__,
-    )
-
-
-def inputs_of(bundle: Bundle, source: Path) -> tuple[Values, ...]:
-    return calibration_inputs(bundle.manifest, Calibration(source=str(source))).inputs
-
-
-CHAINS: dict[str, OnnxChain] = {}
-
-
-def loaded(bundle: Bundle) -> OnnxChain:
-    """Loaded once."""
-    if bundle.digest not in CHAINS:
-        chain = CHAINS[bundle.digest] = OnnxChain(bundle, 1)
-        for index in range(len(chain)):
-            chain.load(index)
-    return CHAINS[bundle.digest]
-
-
-def crossing(bundle: Bundle, given: Values) -> list[Values]:
-    """The tensors of every boundary, for one input."""
-    chain = loaded(bundle)
-    state = chain.place(given)
-    found = []
-    for boundary in bundle.manifest.boundaries:
-        found.append({s.name: chain.fetch(state[s.name]) for s in boundary.tensors})
-        if boundary.id < len(chain):
-            state = dict(state) | dict(chain.step(boundary.id, state))
-    return found
-
-
-def rest_of_the_model(bundle: Bundle, boundary: int, values: Values) -> Array:
-    """The first output from a boundary on, for one input."""
-    chain = loaded(bundle)
-    state = chain.place(values)
-    for index in range(boundary, len(chain)):
-        state = dict(state) | dict(chain.step(index, state))
-    return chain.fetch(state[next(iter(bundle.manifest.outputs.values()))]).astype(np.float64)
-
-
-def sent(codecs: CodecSet, name: str, boundary: Boundary, values: Values) -> tuple[int, Values]:
-    """Payload bytes, and what arrives."""
-    codec, nbytes, decoded = codecs.named(name, boundary.id), 0, {}
-    for tensor in boundary.tensors:
-        way = codec_of_tensor(codec, tensor)
-        payload = way.encode(values[tensor.name], tensor)
-        nbytes += len(payload)
-        decoded[tensor.name] = way.decode(payload, tensor, 1)
-    return nbytes, decoded
-
-
-def fkt_rungs(boundary: Boundary) -> list[CodecLevel]:
-    return [rung for rung in boundary.ladder if rung.codec.startswith("fkt@")]
-
-
-def divergence(before: Array, after: Array) -> float:
-    """Kullback-Leibler, in nats, of rows of logits."""
-    p, q = (torch.tensor(x, dtype=torch.float64).log_softmax(-1) for x in (before, after))
-    return float((p.exp() * (p - q)).sum(-1).mean())
-
-
-# What appears
 
 
 def test_inner_boundaries_get_tables_and_all_get_ladders(bundle: Bundle) -> None:
@@ -339,196 +232,6 @@ def test_every_input_is_judged_with_tables_made_without_it(
     assert same == [False, *(fold == odd % FOLDS for fold in range(FOLDS))]
 
 
-@dataclass(frozen=True)
-class Again:
-    """A second calibration, with labels: nine are what the model says, three are not."""
-
-    folder: Path
-    boundaries: tuple[Boundary, ...]
-    said: list[tuple[str, int, int]]
-
-
-@pytest.fixture(scope="module")
-def again(
-    vivid_bundle: Bundle,
-    vivid_spec: ModelSpec,
-    album_folder: Path,
-    tmp_path_factory: pytest.TempPathFactory,
-) -> Again:
-    bundle, spec, pictures = vivid_bundle, vivid_spec, album_folder
-    with torch.inference_mode():
-        answers = spec.module(torch.tensor(pixels_of(spec, pictures))).argmax(-1).tolist()
-    said: list[tuple[str, int, int]] = []
-    folder = tmp_path_factory.mktemp("again") / "v.split"
-    shutil.copytree(bundle.folder, folder, ignore=shutil.ignore_patterns("codecs"))
-    boundaries = calibrate(
-        uncalibrated(bundle, folder),
-        inputs_of(bundle, pictures),
-        device=CPU,
-        labels=[(answer + (index < 3)) % 5 for index, answer in enumerate(answers)],
-        progress=lambda what, done, total: said.append((what, done, total)),
-    )
-    return Again(folder, boundaries, said)
-
-
-def uncalibrated(bundle: Bundle, folder: Path) -> Bundle:
-    boundaries = tuple(
-        replace(boundary, tables="", ladder=()) for boundary in bundle.manifest.boundaries
-    )
-    return replace(bundle, folder=folder, manifest=replace(bundle.manifest, boundaries=boundaries))
-
-
-def test_labels_are_counted(again: Again) -> None:
-    for boundary in again.boundaries:
-        for rung in boundary.ladder:
-            assert rung.correct_before == 9
-            assert rung.correct is not None
-            assert rung.agreed is not None
-            assert abs(rung.correct - 9) <= SCENES - rung.agreed
-            if rung.agreed == SCENES:
-                assert rung.correct == 9
-
-
-def test_the_same_inputs_give_the_same_tables_and_ladders(bundle: Bundle, again: Again) -> None:
-    own = {"encode_ms": 0.0, "decode_ms": 0.0, "correct": None, "correct_before": None}
-    for before, after in zip(bundle.manifest.boundaries, again.boundaries, strict=True):
-        assert [replace(rung, **own) for rung in before.ladder] == [
-            replace(rung, **own) for rung in after.ladder
-        ]
-        assert before.tables == after.tables
-        if before.tables:
-            data = bundle.path(before.tables).read_bytes()
-            assert data == (again.folder / after.tables).read_bytes()
-
-
-def test_progress_goes_to_its_end(again: Again) -> None:
-    assert [done for _, done, _ in again.said] == list(range(1, again.said[-1][2] + 1))
-    assert len({total for _, _, total in again.said}) == 1
-
-
-def test_calibrating_again_replaces_the_ladder(
-    bundle: Bundle, pictures: Path, tmp_path: Path
-) -> None:
-    folder = Path(shutil.copytree(bundle.folder, tmp_path / "copy"))
-    boundaries = calibrate(
-        replace(bundle, folder=folder), inputs_of(bundle, pictures)[:8], device=CPU
-    )
-    for before, after in zip(bundle.manifest.boundaries, boundaries, strict=True):
-        assert [rung.codec for rung in before.ladder] == [rung.codec for rung in after.ladder]
-
-
-# Several tensors, other outputs
-
-
-def test_tensors_and_integers_together(two_tensors: Bundle, arrays: Path) -> None:
-    """Each float32 has a table, integers travel raw, and a first boundary has none at all."""
-    codecs = codecs_of(two_tensors.manifest, two_tensors.folder)
-    rows = [crossing(two_tensors, given) for given in inputs_of(two_tensors, arrays)]
-    widest = 0
-    assert two_tensors.manifest.boundaries[0].tables == ""
-    for boundary in two_tensors.manifest.boundaries[1:-1]:
-        floats = [spec.name for spec in boundary.tensors if spec.dtype == "float32"]
-        integers = [spec.name for spec in boundary.tensors if spec.dtype == "int64"]
-        widest = max(widest, len(floats))
-        assert sorted(codecs.tables(boundary.id)) == sorted(floats)
-        for name in integers:
-            assert name not in codecs.tables(boundary.id)
-        finest = fkt_rungs(boundary)[-1].codec
-        values = rows[0][boundary.id]
-        _, arrived = sent(codecs, finest, boundary, values)
-        for spec in boundary.tensors:
-            value, found = values[spec.name], arrived[spec.name]
-            assert (found.shape, found.dtype) == (value.shape, value.dtype)
-            if spec.name in integers:
-                assert np.array_equal(found, value)
-            else:
-                assert np.abs(found - value).mean() < np.abs(value).mean()
-    assert widest >= 2
-    assert any(
-        spec.dtype == "int64" for b in two_tensors.manifest.boundaries[1:] for spec in b.tensors
-    )
-
-
-def test_a_regression_has_a_relative_error(two_tensors: Bundle, arrays: Path) -> None:
-    """Half the squared error over the variance, of all inputs together."""
-    inputs = inputs_of(two_tensors, arrays)
-    rows = [crossing(two_tensors, given) for given in inputs]
-    module = two_tensors_spec().module
-    with torch.inference_mode():
-        before = np.concatenate(
-            [module(*(torch.tensor(given[n]) for n in ("x", "ids"))).numpy() for given in inputs]
-        ).astype(np.float64)
-    for boundary in two_tensors.manifest.boundaries[:-1]:
-        for rung in boundary.ladder:
-            assert (rung.agreed, rung.drop, rung.drop_interval) == (None, None, None)
-        after = np.concatenate(
-            [
-                rest_of_the_model(
-                    two_tensors,
-                    boundary.id,
-                    sent(NO_TABLES, "q4", boundary, row[boundary.id])[1],
-                )
-                for row in rows
-            ]
-        )
-        rung = boundary.level("q4")
-        assert rung is not None
-        loss = ((after - before) ** 2).mean() / before.var() / 2
-        assert rung.loss == pytest.approx(loss, rel=0.02)
-
-
-# The files
-
-
-def test_a_damaged_table_is_refused(bundle: Bundle, tmp_path: Path) -> None:
-    folder = Path(shutil.copytree(bundle.folder, tmp_path / "copy.split"))
-    paths = sorted((folder / "codecs").iterdir())
-    assert len(paths) == len(bundle.manifest.boundaries) - 2
-    for path in paths:
-        data = path.read_bytes()
-        for place in (0, len(data) // 2, len(data) - 1):
-            flipped = bytearray(data)
-            flipped[place] ^= 1
-            path.write_bytes(flipped)
-            with pytest.raises(BundleError, match=path.name):
-                open_bundle(folder)
-        path.unlink()
-        with pytest.raises(BundleError, match=path.name):
-            open_bundle(folder)
-        path.write_bytes(data)
-    assert open_bundle(folder).digest == bundle.digest
-
-
-@pytest.mark.parametrize(
-    "damage",
-    [
-        lambda data: b"",
-        lambda data: b"no tables",
-        lambda data: data[:-10],
-        lambda data: data.replace(b"frequencies", b"frequencyes"),
-        lambda data: data[:-4000] + bytes(4000),
-    ],
-)
-def test_tables_that_are_none(
-    bundle: Bundle, tmp_path: Path, damage: Callable[[bytes], bytes]
-) -> None:
-    """Whoever made the digest: what does not fit is refused in one line."""
-    boundary = bundle.manifest.boundaries[1]
-    data = bundle.path(boundary.tables).read_bytes()
-    assert damage(data) != data
-    (tmp_path / "t.safetensors").write_bytes(damage(data))
-    with pytest.raises(BundleError, match="holds no codec tables") as caught:
-        load_tables(tmp_path / "t.safetensors", boundary.tensors)
-    assert "\n" not in str(caught.value)
-
-
-def test_tables_of_another_tensor(bundle: Bundle) -> None:
-    one, two = bundle.manifest.boundaries[1:3]
-    assert one.tensors[0].shape != two.tensors[0].shape
-    with pytest.raises(BundleError, match="does not fit"):
-        load_tables(bundle.path(one.tables), two.tensors)
-
-
 # What is made of them
 
 
@@ -598,85 +301,3 @@ def test_a_device_measures_the_calibrated_levels(bundle: Bundle, pictures: Path)
         rung = boundaries[c.boundary].level(c.codec)
         if rung is not None and c.codec.startswith("fkt@"):
             assert c.nbytes == pytest.approx(rung.nbytes, rel=0.2, abs=9)
-
-
-# Models that have little to calibrate
-
-
-def compiled(spec: ModelSpec, folder: Path, inputs: Sequence[Values]) -> tuple[Boundary, ...]:
-    bundle = compile_model(spec, folder / "m.split", boundaries=4)
-    names = [tensor.name for tensor in bundle.manifest.boundaries[0].tensors]
-    renamed = [dict(zip(names, given.values(), strict=True)) for given in inputs]
-    return calibrate(bundle, renamed, device=CPU)
-
-
-def test_a_model_whose_answers_hardly_differ(
-    small: ModelSpec, tmp_path: Path, pictures: Path
-) -> None:
-    """Untrained, it says nearly the same of everything: all levels together lose too little."""
-    pixels = pixels_of(small, pictures)
-    boundaries = compiled(small, tmp_path, [{"pixels": row[None]} for row in pixels])
-    assert all(boundary.ladder for boundary in boundaries[:-1])
-
-
-class Masked(torch.nn.Module):
-    """The mask crosses with the activations, and is the same for every input."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.first, self.second = torch.nn.Linear(6, 12), torch.nn.Linear(12, 3)
-
-    def forward(self, x: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        return self.second(torch.relu(self.first(x)) * mask.unsqueeze(-1))
-
-
-def test_a_tensor_that_never_changes(tmp_path: Path) -> None:
-    torch.manual_seed(0)
-    spec = ModelSpec(
-        source="masked", module=Masked(), args=(torch.randn(3, 16, 6), torch.ones(3, 16))
-    )
-    rng = np.random.default_rng(0)
-    inputs = [
-        {"x": rng.normal(size=(1, 16, 6)).astype(np.float32), "mask": np.ones((1, 16), np.float32)}
-        for _ in range(9)
-    ]
-    boundaries = compiled(spec, tmp_path, inputs)
-    assert all(boundary.ladder for boundary in boundaries[:-1])
-
-
-class Scalar(torch.nn.Module):
-    """One number."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.first, self.second = torch.nn.Linear(24, 48), torch.nn.Linear(48, 1)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.second(torch.relu(self.first(x)))
-
-
-def vectors(count: int) -> list[Values]:
-    rng = np.random.default_rng(0)
-    return [{"x": rng.normal(size=(1, 24)).astype(np.float32)} for _ in range(count)]
-
-
-def scalar_spec() -> ModelSpec:
-    torch.manual_seed(0)
-    return ModelSpec(source="scalar", module=Scalar(), args=(torch.randn(3, 24),))
-
-
-def test_a_regression_of_one_number(tmp_path: Path) -> None:
-    """Its levels lose about what was aimed at, as those of any other model."""
-    for boundary in compiled(scalar_spec(), tmp_path, vectors(40))[1:-1]:
-        rungs = fkt_rungs(boundary)
-        assert rungs[0].nbytes <= rungs[-1].nbytes  # some bytes hold one number at any level
-        assert 0.02 < rungs[0].loss < 0.2
-        assert rungs[-1].loss < 0.01
-
-
-def test_one_input_unlike_all_others(tmp_path: Path) -> None:
-    """The tables that judge it were made without it; that is no reason to give up."""
-    inputs = vectors(12)
-    inputs[3] = {"x": 1e6 * inputs[3]["x"]}
-    boundaries = compiled(scalar_spec(), tmp_path, inputs)
-    assert all(boundary.ladder for boundary in boundaries[:-1])

@@ -348,28 +348,6 @@ def test_refusals(name: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]) 
     assert not list(tmp_path.iterdir())
 
 
-class Options(torch.nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.linear = torch.nn.Linear(8, 8)
-
-    def forward(
-        self, x: torch.Tensor, given: dict[str, Any], mode: str = "plain", **more: Any
-    ) -> torch.Tensor:
-        y = self.linear(x) if mode == "linear" else x
-        y = y * given["scale"] + given["shift"]
-        return y + more["bias"] if more["with_bias"] else y
-
-
-def test_what_is_no_tensor_is_constant(tmp_path: Path) -> None:
-    """Numbers, bools, strings and None, in containers and among keywords without a name."""
-    given = {"scale": 2.5, "shift": torch.randn(3, 8), "rest": [None, 1]}
-    spec = of(Options(), torch.randn(3, 8), given, "linear", bias=torch.randn(3, 8), with_bias=True)
-    manifest = compile_model(spec, tmp_path / "m.split").manifest
-    assert [s.name for s in manifest.boundaries[0].tensors] == ["x", "given_shift", "bias"]
-    assert manifest.max_relative_error < 1e-4
-
-
 def test_the_search_for_the_place_writes_nothing() -> None:
     """torch's own handlers are there, and not called."""
     logger = logging.getLogger("torch.fx.experimental.symbolic_shapes")
@@ -388,62 +366,3 @@ def test_the_search_for_the_place_writes_nothing() -> None:
     finally:
         logger.removeHandler(handler)
     assert not seen
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("sample", [torch.randn(1, 8), torch.zeros(1, 8)])
-def test_one_sample_is_enough(sample: torch.Tensor, tmp_path: Path) -> None:
-    manifest = compile_model(
-        of(Net(lambda m, x: m.linear(x)), sample), tmp_path / "m.split"
-    ).manifest
-    assert manifest.boundaries[0].tensors[0].shape == (1, 8)
-
-
-@pytest.mark.slow
-def test_random_layers_that_draw_nothing_pass(tmp_path: Path) -> None:
-    layers = torch.nn.Sequential(
-        torch.nn.Dropout(0.5),
-        torch.nn.TransformerEncoderLayer(8, 2, 16, dropout=0.5, batch_first=True),
-    )
-    spec = of(layers.train(), torch.randn(2, 3, 8))
-    assert compile_model(spec, tmp_path / "m.split").manifest.max_relative_error < 1e-4
-
-
-class Counting(torch.nn.Module):
-    """Answers otherwise every time."""
-
-    calls = 0
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        Counting.calls += 1
-        return x * Counting.calls
-
-
-class Sizing(torch.nn.Module):
-    """Looks at the size of the batch, as it is when it is exported."""
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return x * 2 if torch.compiler.is_exporting() or len(x) > 1 else x
-
-
-class Exported(torch.nn.Module):
-    """Computes something else while it is exported."""
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return x * 2 if torch.compiler.is_exporting() else x
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("module", "cause"),
-    [
-        (Counting(), "and so do two runs of the unsplit model"),
-        (Sizing(), "answers otherwise to a batch than to its samples alone"),
-        (Exported(), "the same every time"),
-    ],
-)
-def test_segments_that_differ(module: torch.nn.Module, cause: str, tmp_path: Path) -> None:
-    with pytest.raises(SplitpointError, match="differ from the unsplit model by") as caught:
-        compile_model(of(module, torch.randn(3, 8)), tmp_path / "m.split")
-    assert cause in caught.value.what
-    assert "\n" not in str(caught.value)
