@@ -6,7 +6,7 @@ import logging
 
 from splitpoint.proto.printable import printable
 
-from .access.quotas import TokenBucket
+from .access.token_bucket import TokenBucket
 
 GRPC = "grpc._cython.cygrpc"  # writes a traceback for metadata that is no text, or who hangs up
 FRAMES = "splitpoint.cloud.frames"  # those that could not be computed

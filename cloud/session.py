@@ -20,6 +20,7 @@ from splitpoint.partition.energy.gpu_state import GpuState, open_gpu_state
 from splitpoint.partition.profile.profile import Profile, load_profile
 from splitpoint.partition.run.torch_chain import pick_devices
 from splitpoint.proto.limits import server_options
+from splitpoint.proto.tasks import cancel_and_wait
 
 from .access.security import Security
 from .backend import Backend, assemble
@@ -247,9 +248,7 @@ class _Tasks:
 
     async def end(self) -> None:
         """Cancels them and waits for that."""
-        for task in self._running:
-            task.cancel()
-        await asyncio.gather(*self._running, return_exceptions=True)
+        await cancel_and_wait(*self._running)
 
 
 class _HealthTeller:

@@ -13,10 +13,10 @@ ROOT_ERROR = "SplitpointError"
 # How a part of the product ends something of its own; each is caught in the room that raises it.
 CONTROL_FLOW = {
     "proto.outline.OutlineError",
-    "cloud.access.visitors.Displaced",
+    "cloud.access.waiting_room.Displaced",
     "cloud.frames.decoders.DecoderDied",
     "cloud.schedule.outlook.Refused",
-    "cloud.wire.ray_call.Aborted",
+    "cloud.wire.abort.Aborted",
     "cli.shell.readers.ReaderGone",
     "cli.shell.stop_signals.Stopped",
 }

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from splitpoint.cloud.options import StreamLimits, WorkerOptions
+from splitpoint.cloud.ray.options import RayOptions
 
 from ..shell.config_file import config_option
 from ..shell.log_lines import setup_log_lines
@@ -25,8 +26,7 @@ if TYPE_CHECKING:
 
 
 LIMITS = StreamLimits()
-MAX_REPLICAS, HTTP_PORT = 8, 8000
-RAY_STREAM_S = 600.0  # else no load would ever move to a replica that is new
+HTTP_PORT = 8000
 
 
 def _command() -> Callable[..., object]:
@@ -120,10 +120,12 @@ def serve(
     ray: Annotated[
         bool, typer.Option("--ray", help="Serve as replicas on Ray (docs/guides/scale-out.md).")
     ] = False,
-    replicas: Annotated[str, typer.Option(help="With --ray: how many, or auto.")] = "1",
+    replicas: Annotated[str, typer.Option(help="With --ray: how many, or auto.")] = str(
+        RayOptions.replicas
+    ),
     max_replicas: Annotated[
         int, typer.Option(help="With --replicas auto: the most.", min=1)
-    ] = MAX_REPLICAS,
+    ] = RayOptions.max_replicas,
     http_port: Annotated[
         int, typer.Option(help="With --ray: port of Ray's HTTP proxy, on loopback.", min=1)
     ] = HTTP_PORT,
@@ -154,11 +156,13 @@ def serve(
             device=device, runtime=runtime, precision=precision, max_batch=max_batch,
             max_queued_mb=max_queued_mb, grace_s=grace, max_streams=max_streams,
             max_streams_per_client=max_streams_per_client, idle_s=idle_s, measure=measure,
-            max_stream_s=max_age_s or RAY_STREAM_S, tokens=str(tokens.resolve()) if tokens else "",
+            max_stream_s=max_age_s or RayOptions.max_stream_s,
+            tokens=str(tokens.resolve()) if tokens else "",
         )  # fmt: skip
         return
     of_ray = {
-        "--replicas": replicas != "1", "--max-replicas": max_replicas != MAX_REPLICAS,
+        "--replicas": replicas != str(RayOptions.replicas),
+        "--max-replicas": max_replicas != RayOptions.max_replicas,
         "--http-port": http_port != HTTP_PORT,
     }  # fmt: skip
     if any(of_ray.values()):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 import grpc
@@ -15,9 +15,8 @@ from splitpoint.proto.status import NO_ROOM
 
 from .access import AccessError
 from .refusals import Refusal, Refusals
+from .token_bucket import Clock, TokenBucket
 from .tokens import Client
-
-Clock = Callable[[], float]
 
 # A message that brings no frame takes the worker as long to read as one that does: wrong ones,
 # refused ones, cancels of nothing, probes beyond all need. Of those, a client's stream may send so
@@ -28,34 +27,6 @@ IN_VAIN_PER_S, IN_VAIN_AT_ONCE, IN_VAIN_STREAMS = 100.0, 50, 10
 MOST_PAUSE_S = 1.0
 # Probes that a stream may send without question; measuring a link takes two dozen at first.
 PROBES_PER_S = 32.0
-
-
-class TokenBucket:
-    """Lets `per_s` through a second; after a pause as many at once as in one second, 1 at least."""
-
-    def __init__(self, per_s: float, clock: Clock = time.monotonic) -> None:
-        self._per_s, self._clock = per_s, clock
-        self._most = max(per_s, 1.0)
-        self._left, self._at_s = self._most, clock()
-
-    def take(self) -> bool:
-        """Whether one more may go now."""
-        if math.isinf(self._per_s):
-            return True
-        now_s = self._clock()
-        self._left = min(self._most, self._left + (now_s - self._at_s) * self._per_s)
-        self._at_s = now_s
-        if self._left < 1.0:
-            return False
-        self._left -= 1.0
-        return True
-
-    @property
-    def is_full(self) -> bool:
-        """Whether it lets through as many as at first."""
-        if math.isinf(self._per_s):
-            return True
-        return self._left + (self._clock() - self._at_s) * self._per_s >= self._most
 
 
 class ClientUse:

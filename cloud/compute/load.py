@@ -23,7 +23,7 @@ from .checked_chain import CheckedChain
 from .choose_chain import choose_chain, precision_of
 from .kept_times import Conditions, KeptTimes, conditions_here
 from .measure_batches import batch_sizes, expected_s, measure_batches, run_once
-from .memory import is_out_of_memory
+from .out_of_memory import is_out_of_memory
 from .precision import AUTO
 from .runner import Runner
 from .served_model import ServedModel

@@ -11,9 +11,9 @@ from splitpoint.partition.bundle.bundle import Bundle
 from splitpoint.partition.bundle.samples import synthetic_samples
 
 from ..schedule.batch_times import BatchTimes
-from .memory import is_out_of_memory
+from .cpu_wait import cpu_wait_s
+from .out_of_memory import is_out_of_memory
 from .runner import Runner
-from .waited import waited_s
 
 ROUNDS = 3
 LONGEST_ROUND_S = 0.3  # a size that takes longer is the largest that is measured
@@ -82,9 +82,9 @@ def measure_batches(
         if warm_s > LONGEST_ROUND_S:
             break
     # In turn, and each round by its own speed: a processor's changes from second to second.
-    began_s, waited_before_s = time.perf_counter(), waited_s()
+    began_s, waited_before_s = time.perf_counter(), cpu_wait_s()
     rounds = [np.array([run(size) for size in sizes]) for _ in range(ROUNDS)]
-    waited = (waited_s() - waited_before_s) / (time.perf_counter() - began_s)
+    waited = (cpu_wait_s() - waited_before_s) / (time.perf_counter() - began_s)
     speed = np.array([found.sum() for found in rounds])
     steady = bool(speed.max() <= STEADY * speed.min()) and waited <= MOST_WAITED
     ms = np.median([found / own for found, own in zip(rounds, speed, strict=True)], axis=0)

@@ -11,12 +11,12 @@ from splitpoint.proto import splitpoint_pb2 as pb
 from splitpoint.proto.frames import FrameError
 
 from ..brief_log import FRAMES
-from ..compute.memory import is_out_of_memory
+from ..compute.out_of_memory import is_out_of_memory
 from ..compute.served_model import ServedModel
 from ..schedule.batch import Step
 from .isolate import run_isolated
 from .request import Request
-from .running_batch import Flight, reunited
+from .running_batch import RunningBatch, reunited
 
 log = logging.getLogger(FRAMES)
 
@@ -27,7 +27,7 @@ Answer = tuple[Request, "dict[str, Array] | FrameError"]
 class Advanced:
     """What became of a batch in one step. There was memory for `room` samples at a time."""
 
-    progress: Flight | None  # who goes on, if anybody
+    progress: RunningBatch | None  # who goes on, if anybody
     answers: list[Answer]  # of those who do not
     failed: list[Request]  # those of them who have no outputs
     room: int
@@ -42,12 +42,12 @@ def advance(step: Step[Request], began_s: float) -> Advanced:
     """Runs a step. Where it fails it is run in halves, and without memory in smaller pieces."""
     model = step.batch.jobs[0].model
     runner, segment, room = model.runner, step.segment, step.room
-    flight: Flight = step.batch.progress or Flight()
-    flight.joining = step.joining
-    for request in flight.joining:
+    running: RunningBatch = step.batch.progress or RunningBatch()
+    running.joining = step.joining
+    for request in running.joining:
         request.started_s = began_s
 
-    def run(part: Flight) -> Flight:
+    def run(part: RunningBatch) -> RunningBatch:
         nonlocal room
         while True:
             try:
@@ -58,13 +58,13 @@ def advance(step: Step[Request], began_s: float) -> Advanced:
                     raise
                 room = size // 2
 
-    flights, failures = run_isolated(run, lambda part: part.halves(runner, segment), flight)
+    parts, failures = run_isolated(run, lambda part: part.halves(runner, segment), running)
     try:
-        after = reunited(runner, segment + 1, flights)
+        after = reunited(runner, segment + 1, parts)
     except Exception as error:  # noqa: BLE001 - they fit alone, but not together
-        failures += [(part, error) for part in flights]
-        after = Flight()
-    _blame(failures, len(flight.requests))
+        failures += [(part, error) for part in parts]
+        after = RunningBatch()
+    _blame(failures, len(running.requests))
     answers: list[Answer] = [
         (request, _why_failed(model, error))
         for part, error in failures
@@ -76,12 +76,12 @@ def advance(step: Step[Request], began_s: float) -> Advanced:
         answers += found
         if not are_good:
             failed += after.aboard
-        after = Flight()
+        after = RunningBatch()
     progress = after if after.aboard else None
     return Advanced(progress=progress, answers=answers, failed=failed, room=room)
 
 
-def _blame(failures: list[tuple[Flight, Exception]], requests: int) -> None:
+def _blame(failures: list[tuple[RunningBatch, Exception]], requests: int) -> None:
     """Notes who broke a batch of so many requests: not where all of several failed."""
     failed = sum(len(part.requests) for part, _ in failures)
     if failed == requests > 1:
@@ -92,18 +92,18 @@ def _blame(failures: list[tuple[Flight, Exception]], requests: int) -> None:
                 request.broke()
 
 
-def _outputs(flight: Flight) -> tuple[list[Answer], bool]:
+def _outputs(batch: RunningBatch) -> tuple[list[Answer], bool]:
     """The batch is at the end: to each its own, if they are good. A GPU is waited for here."""
-    requests, model, are_good = flight.aboard, flight.aboard[0].model, True
+    requests, model, are_good = batch.aboard, batch.aboard[0].model, True
     try:
-        outputs = model.runner.answers(flight.state, [request.samples for request in requests])
+        outputs = model.runner.answers(batch.state, [request.samples for request in requests])
         answers: list[Answer] = list(zip(requests, outputs, strict=True))
     except Exception as error:  # noqa: BLE001 - a device can fail here too
         answers = [(request, _why_failed(model, error)) for request in requests]
         are_good = False
     now_s = time.perf_counter()
     for request in requests:
-        request.finished_s, request.batch_computed = now_s, flight.samples
+        request.finished_s, request.batch_computed = now_s, batch.samples
     return answers, are_good
 
 

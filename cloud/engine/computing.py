@@ -19,6 +19,7 @@ from typing import TypeVar, cast
 
 from splitpoint.proto import splitpoint_pb2 as pb
 from splitpoint.proto.frames import FrameError
+from splitpoint.proto.tasks import cancel_and_wait
 
 from ..compute.served_model import ServedModel
 from ..errors import ServeError
@@ -26,9 +27,9 @@ from ..schedule.batch import Step
 from ..schedule.job import Job, Timed
 from ..schedule.schedule import Schedule
 from .advance import Answer, advance
-from .calls import Calls
+from .call_queue import CallQueue
 from .compute_thread import ComputeThread
-from .doubts import Doubts, run_trial
+from .model_trials import ModelTrials, run_trial
 from .request import Request
 
 log = logging.getLogger("splitpoint.cloud")
@@ -55,10 +56,10 @@ class Computing:
     def __init__(self, schedule: Schedule[Request], hung_s: float) -> None:
         self._schedule, self.hung_s = schedule, hung_s
         self.lock = threading.Lock()
-        self._doubts = Doubts()
+        self._trials = ModelTrials()
         self._running: _Running | None = None
         self._wake = threading.Condition()
-        self.calls = Calls()
+        self.calls = CallQueue()
         self.restarts = self.errors = 0
         self._loop: asyncio.AbstractEventLoop | None = None
         self._watching: asyncio.Task[None] | None = None
@@ -72,9 +73,7 @@ class Computing:
 
     async def stop(self) -> None:
         """Ends after the step that is being computed; what waits gets STOPPING."""
-        if self._watching is not None:
-            self._watching.cancel()
-            await asyncio.gather(self._watching, return_exceptions=True)
+        await cancel_and_wait(self._watching)
         with self.lock:
             self.thread.leave()
             most_s = LAST_CALL_S if self._running is None else self.hung_s
@@ -101,11 +100,11 @@ class Computing:
     def can_compute(self, model: Timed) -> bool:
         """Whether the thread lives and is free, and `model` worked when it was last tried."""
         is_free = self.thread.is_alive and not self.calls.has_run_for(self.hung_s)
-        return is_free and not self._doubts.has_confirmed(model)
+        return is_free and not self._trials.has_confirmed(model)
 
     def forget(self, model: ServedModel) -> None:
         """The model is served no longer. The lock is to be held."""
-        self._doubts.remove(model)
+        self._trials.remove(model)
 
     def unexpected(self, what: str, error: BaseException) -> FrameError:
         """Notes an exception that nobody thought of, and gives what its frames are told."""
@@ -129,7 +128,7 @@ class Computing:
         if self._loop is not None and (self._try_model(me) or self._work(me)):
             return
         with self.lock:
-            due_s = self._doubts.next_due_s
+            due_s = self._trials.next_due_s
         with self._wake:
             to_do = self.calls or (self._loop is not None and self._schedule.queued)
             if not (to_do or me.is_left):
@@ -153,9 +152,9 @@ class Computing:
             if after.room < step.room:
                 self._schedule.shrink(running.model, after.room)
             if after.is_lost:
-                self._doubts.failed(now_s, running.model)
+                self._trials.failed(now_s, running.model)
             else:
-                self._doubts.computed(running.model)
+                self._trials.computed(running.model)
             step.batch.progress = after.progress
             self._schedule.done(now_s, now_s - running.began_s, after.failed)
             self._running = None
@@ -165,7 +164,7 @@ class Computing:
     def _try_model(self, me: ComputeThread) -> bool:
         """Tries a model that is in doubt; False where none is due."""
         with self.lock:
-            model = None if me.is_left else self._doubts.due(time.perf_counter())
+            model = None if me.is_left else self._trials.due(time.perf_counter())
             if model is None:
                 return False
             running = self._begin(cast(ServedModel, model), None)
@@ -179,9 +178,9 @@ class Computing:
                 return True
             self._running = None
             if failed is None:
-                self._doubts.remove(running.model)
+                self._trials.remove(running.model)
                 return True
-            self._doubts.confirm(time.perf_counter(), running.model)
+            self._trials.confirm(time.perf_counter(), running.model)
             lost = self._schedule.clear(running.model)
         self._say_lost(running.model, lost, repr(failed))
         return True
@@ -235,8 +234,8 @@ class Computing:
             self._running = None
             self.thread.leave()
             hung = self._schedule.give_up() if running.step is not None else []
-            self._doubts.hung(time.perf_counter(), running.model)
-            is_lost = self._doubts.has_confirmed(running.model)
+            self._trials.hung(time.perf_counter(), running.model)
+            is_lost = self._trials.has_confirmed(running.model)
             lost = self._schedule.clear(running.model) if is_lost else []
         why = f"did not come back in {running.limit_s:.3g} s"
         log.error("%s %s", f"a batch of {len(hung)}" if hung else "a trial", why)

@@ -11,7 +11,7 @@ from .request import Request
 
 
 @dataclass(kw_only=True)
-class Flight:
+class RunningBatch:
     """A batch at a boundary: `state` holds the rows of `aboard`, `joining` are yet to be added."""
 
     state: State = field(default_factory=dict)
@@ -28,21 +28,21 @@ class Flight:
         """Of all of them."""
         return sum(request.samples for request in self.requests)
 
-    def run(self, runner: Runner, segment: int, room: int) -> Flight:
+    def run(self, runner: Runner, segment: int, room: int) -> RunningBatch:
         """The same batch a segment further, where so many samples fit at a time."""
         states = [self.state] if self.aboard else []
         if self.joining:
             states.append(runner.enter(segment, [request.values for request in self.joining]))
         state = runner.run(segment, runner.join(segment, states), self.samples, room)
-        return Flight(state=state, aboard=self.requests)
+        return RunningBatch(state=state, aboard=self.requests)
 
-    def halves(self, runner: Runner, boundary: int) -> tuple[Flight, Flight] | None:
+    def halves(self, runner: Runner, boundary: int) -> tuple[RunningBatch, RunningBatch] | None:
         """Two batches with half the requests each; None for a single one."""
         requests = self.requests
         middle = len(requests) // 2
         if not middle:
             return None
-        first, second = Flight(), Flight()
+        first, second = RunningBatch(), RunningBatch()
         row = 0
         for number, request in enumerate(requests):
             half = first if number < middle else second
@@ -55,11 +55,11 @@ class Flight:
         return first, second
 
 
-def reunited(runner: Runner, boundary: int, flights: list[Flight]) -> Flight:
+def reunited(runner: Runner, boundary: int, parts: list[RunningBatch]) -> RunningBatch:
     """Several parts of a batch as one; without any, a batch of nobody."""
-    if not flights:
-        return Flight()
-    return Flight(
-        state=runner.join(boundary, [flight.state for flight in flights]),
-        aboard=[request for flight in flights for request in flight.aboard],
+    if not parts:
+        return RunningBatch()
+    return RunningBatch(
+        state=runner.join(boundary, [part.state for part in parts]),
+        aboard=[request for part in parts for request in part.aboard],
     )

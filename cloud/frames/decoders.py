@@ -15,7 +15,7 @@ from splitpoint.proto.frames import FrameError
 from ..access.caller import Caller
 from ..compute.unpack import Values
 from ..schedule.schedule import SHARE
-from .turns import Turns
+from .fair_queue import FairQueue
 
 # Beside one for each thread, so that none waits for the event loop when it has finished.
 _AT_HAND = 1
@@ -48,7 +48,7 @@ class Decoders:
     def __init__(self, threads: int, max_bytes: int, pool: Executor | None = None) -> None:
         self.threads, self._max_bytes = threads, max_bytes
         self._pool = pool or ThreadPoolExecutor(threads, thread_name_prefix="splitpoint-decode")
-        self._turns = Turns[Decoding]()
+        self._queue = FairQueue[Decoding]()
         self.running = 0
         self._nbytes: defaultdict[str, int] = defaultdict(int)  # by client
         self._device_s: defaultdict[str, float] = defaultdict(float)  # by share
@@ -57,7 +57,7 @@ class Decoders:
     @property
     def waiting(self) -> int:
         """How many wait for a thread."""
-        return len(self._turns)
+        return len(self._queue)
 
     def device_s(self, caller: Caller) -> float:
         """What the frames that are here will take of the caller's share of the device."""
@@ -77,11 +77,11 @@ class Decoders:
         caller = decoding.caller
         self._hold(decoding, 1)
         try:
-            self._turns.add(caller.client.name, caller.connection, decoding)
+            self._queue.add(caller.client.name, caller.connection, decoding)
             self._go_on()
             return await decoding.result
         finally:
-            self._turns.discard(caller.client.name, caller.connection, decoding)
+            self._queue.discard(caller.client.name, caller.connection, decoding)
             self._hold(decoding, -1)
 
     def shutdown(self) -> None:
@@ -89,10 +89,10 @@ class Decoders:
         self._pool.shutdown()
 
     def _go_on(self) -> None:
-        while self.running < self.threads + _AT_HAND and (turn := self._turns.next()):
+        while self.running < self.threads + _AT_HAND and (turn := self._queue.next()):
             client, decoding = turn
             if not self._begin(client, decoding):
-                self._turns.done(client, 0.0)
+                self._queue.done(client, 0.0)
 
     def _begin(self, client: str, decoding: Decoding) -> bool:
         """Whether it is being decoded now."""
@@ -128,7 +128,7 @@ class Decoders:
             values, error, took_s = work.result()
         except BaseException as lost:  # noqa: BLE001 - the thread or the pool, then
             values, error = None, lost
-        self._turns.done(client, took_s)
+        self._queue.done(client, took_s)
         if not decoding.result.done():
             if values is not None:
                 decoding.result.set_result(values)

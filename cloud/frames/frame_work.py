@@ -14,6 +14,7 @@ from splitpoint.codec.fkt.video import FktVideo, VideoStream
 from splitpoint.proto import splitpoint_pb2 as pb
 from splitpoint.proto.frames import CheckedFrame, FrameError
 from splitpoint.proto.session.worker_session import WorkerSession
+from splitpoint.proto.tasks import cancel_and_wait
 
 from ..access.caller import Caller
 from ..access.quotas import ClientUse
@@ -25,7 +26,7 @@ from ..unexpected import Stage
 from .answers import Answers
 from .arrival import Arrival
 from .decoders import Decoding
-from .held import Held
+from .pending import PendingFrames
 from .services import StreamServices
 
 _RAW = codec_named("raw")
@@ -46,21 +47,19 @@ class FrameWork:
     ) -> None:
         self._services, self._model, self._caller, self._use = services, model, caller, use
         self._session, self._answers, self._refused = session, answers, refused
-        self._held = Held()
+        self._pending = PendingFrames()
         self._tasks: set[asyncio.Task[None]] = set()
         self._video: tuple[tuple[int, str], VideoStream] | None = None
         self._turn = asyncio.Lock()  # video frames are decoded in the order in which they came
 
     def cancel(self, frame_id: int) -> None:
         """Nobody waits for that frame any more."""
-        self._held.cancel(frame_id)
+        self._pending.cancel(frame_id)
 
     async def close(self) -> None:
         """Nobody waits for anything any more."""
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        self._use.release(self._held.drop_all())
+        await cancel_and_wait(*self._tasks)
+        self._use.release(self._pending.drop_all())
 
     def take(self, frame: CheckedFrame, arrival: Arrival) -> None:
         """Begins with a frame; raises `FrameError`, or whatever goes wrong, for one not taken."""
@@ -75,7 +74,7 @@ class FrameWork:
         if not is_raw:
             self._check_room(frame, arrival)
         self._use.hold(frame.nbytes)
-        self._held.add(frame.id, frame.nbytes)
+        self._pending.add(frame.id, frame.nbytes)
         arrival.read_s = arrival.decode_began_s = time.perf_counter()
         if is_raw:
             try:
@@ -166,10 +165,10 @@ class FrameWork:
         except BaseException:
             job.cancelled = True  # it may have been queued before that went wrong
             raise
-        self._held.queued(frame.id, job)
+        self._pending.queued(frame.id, job)
 
     def _drop(self, frame_id: int) -> None:
-        self._use.release(self._held.drop(frame_id))
+        self._use.release(self._pending.drop(frame_id))
 
 
 def _bytes_of(frame: CheckedFrame) -> int:

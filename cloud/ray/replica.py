@@ -25,7 +25,7 @@ from ..compute.load import load_served_model
 from ..compute.precision import check_precision
 from ..compute.served_model import ServedModel
 from ..engine.measure_again import measure_again
-from ..wire.ray_call import CallInfo, Raw, RayCall, one
+from .call import CallInfo, Raw, RayCall, one
 from .options import APP, DEPLOYMENT, RayOptions
 from .policy import UTILISATION, WAIT
 

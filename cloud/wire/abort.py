@@ -10,6 +10,10 @@ import grpc
 WAIT_S = 1.0
 
 
+class Aborted(Exception):
+    """What `context.abort` of a call raises that is not gRPC's; the status is set on the call."""
+
+
 async def abort(context: Any, status: grpc.StatusCode, words: str) -> NoReturn:
     """Ends the call that `context` belongs to; call it from the call's own method.
 

@@ -15,12 +15,12 @@ from grpc_health.v1 import health
 from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 from splitpoint.proto.limits import SERVICE
 
-from ..access.pace import Pace
-from ..access.quotas import Clock
-from ..access.visitors import Displaced, Visitors
+from ..access.rate_limit import RateLimit
+from ..access.token_bucket import Clock
+from ..access.waiting_room import Displaced, WaitingRoom
 from .abort import abort
-from .ask import Answering, asker, read_request
-from .guard import guarded
+from .mask_errors import mask_errors
+from .unary import Answering, asker, read_request
 
 # A request that is being read may grow to gRPC's limit of a message, and here anybody may ask.
 MOST_ASKING = 8
@@ -37,8 +37,8 @@ class Health:
     def __init__(self, clock: Clock = time.monotonic) -> None:
         self._status = HealthCheckResponse.NOT_SERVING
         self._stopped, self._changed = False, asyncio.Event()
-        self.asking, self.watching = Visitors(MOST_ASKING), Visitors(MOST_WATCHING)
-        self._answering, self._pace = Answering(), Pace(WATCHES_PER_S, clock)
+        self.asking, self.watching = WaitingRoom(MOST_ASKING), WaitingRoom(MOST_WATCHING)
+        self._answering, self._rate_limit = Answering(), RateLimit(WATCHES_PER_S, clock)
 
     def handler(self) -> grpc.GenericRpcHandler:
         """The methods as gRPC wants them."""
@@ -70,7 +70,7 @@ class Health:
         self._changed.set()
         self._changed = asyncio.Event()
 
-    @guarded
+    @mask_errors
     async def check(self, _requests: Any, context: Any) -> HealthCheckResponse:
         """The status now."""
         request = await self._request(context)
@@ -78,11 +78,11 @@ class Health:
             await abort(context, grpc.StatusCode.NOT_FOUND, "there is no such service")
         return HealthCheckResponse(status=self._status)
 
-    @guarded
+    @mask_errors
     async def watch(self, _requests: Any, context: Any) -> None:
         """The status now, and again with each change."""
         who = asker(context)
-        if not self._pace.take(who):
+        if not self._rate_limit.take(who):
             words = f"{who} may begin to watch {WATCHES_PER_S:g} times a second; watch on, or check"
             await abort(context, grpc.StatusCode.RESOURCE_EXHAUSTED, words)
         request = await self._request(context)

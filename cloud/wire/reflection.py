@@ -11,10 +11,10 @@ from grpc_health.v1 import health
 from grpc_reflection.v1alpha import reflection, reflection_pb2
 from splitpoint.proto.limits import SERVICE
 
-from ..access.visitors import Displaced, Visitors
+from ..access.waiting_room import Displaced, WaitingRoom
 from .abort import abort
-from .ask import REQUEST_BYTES, REQUEST_S, asker
-from .guard import guarded
+from .mask_errors import mask_errors
+from .unary import REQUEST_BYTES, REQUEST_S, asker
 
 MOST_ASKING = 8
 NAMES = (SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME)
@@ -26,14 +26,14 @@ class Reflection:
 
     def __init__(self) -> None:
         self._servicer = reflection.aio.ReflectionServicer(NAMES)
-        self.asking = Visitors(MOST_ASKING)
+        self.asking = WaitingRoom(MOST_ASKING)
 
     def handler(self) -> grpc.GenericRpcHandler:
         """The method as gRPC wants it."""
         method: grpc.RpcMethodHandler[Any, Any] = grpc.stream_stream_rpc_method_handler(self.info)
         return grpc.method_handlers_generic_handler(reflection.SERVICE_NAME, {METHOD: method})
 
-    @guarded
+    @mask_errors
     async def info(self, _requests: Any, context: Any) -> None:
         """Answers one question after the other."""
         try:

@@ -20,14 +20,14 @@ from ..access.caller import Caller
 from ..access.quotas import ClientUse, ClientUses, Places
 from ..access.refusals import Refusal
 from ..access.tokens import Client
-from ..access.visitors import Visitors
+from ..access.waiting_room import WaitingRoom
 from ..compute.served_model import ServedModel
 from ..frames.answers import load_of
 from ..frames.services import StreamServices
 from .abort import abort
-from .ask import Answering, read_request
-from .guard import guarded
+from .mask_errors import mask_errors
 from .stream import InferStream, serve_stream
+from .unary import Answering, read_request
 
 log = logging.getLogger("splitpoint.cloud")
 
@@ -47,7 +47,7 @@ class SplitService:
         self._stream_places, self.fetch_places = [
             Places(limits.max_streams, limits.max_streams_per_client) for _ in range(2)
         ]
-        self._asking, self._answering = Visitors(MOST_ASKING), Answering()
+        self._asking, self._answering = WaitingRoom(MOST_ASKING), Answering()
         self.open = False  # until then the models are being loaded
         self.streams: set[InferStream] = set()
 
@@ -72,7 +72,7 @@ class SplitService:
             },
         )
 
-    @guarded
+    @mask_errors
     async def describe(self, _requests: Any, context: Any) -> pb.DescribeReply:
         """What this client may use; any version of the protocol may ask, to learn of ours."""
         client = await self._admit(context)
@@ -109,7 +109,7 @@ class SplitService:
             load=max(filter(None, loads.values()), key=lambda load: load.queue_ms, default=None),
         )
 
-    @guarded
+    @mask_errors
     async def fetch(self, _requests: Any, context: Any) -> None:
         """One file of a bundle in chunks, from the requested offset on."""
         client = await self._admit(context)
@@ -170,7 +170,7 @@ class SplitService:
         share = UNSENT_BYTES // max(len(self.fetch_places), 1)
         return max(min(CHUNK_BYTES, share), LEAST_CHUNK_BYTES)
 
-    @guarded
+    @mask_errors
     async def infer(self, _requests: Any, context: Any) -> None:
         """One stream of frames."""
         client = await self._admit(context)

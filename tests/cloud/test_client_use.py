@@ -14,9 +14,9 @@ from splitpoint.cloud.access.quotas import (
     ClientUses,
     Places,
     StreamUse,
-    TokenBucket,
 )
 from splitpoint.cloud.access.refusals import Refusal, Refusals
+from splitpoint.cloud.access.token_bucket import TokenBucket
 from splitpoint.cloud.access.tokens import Client
 from splitpoint.proto import splitpoint_pb2 as pb
 from splitpoint.proto.frames import FrameError

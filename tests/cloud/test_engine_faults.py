@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 from slow_model import SlowModel
-from splitpoint.cloud.engine import computing, doubts
+from splitpoint.cloud.engine import computing, model_trials
 from splitpoint.cloud.engine.engine import Engine
 from splitpoint.cloud.engine.engines import Engines
 from splitpoint.cloud.errors import ServeError
@@ -27,7 +27,7 @@ NEVER = 1 << 40
 @pytest.fixture
 async def engine(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Engine]:
     monkeypatch.setattr(computing, "WATCH_S", 0.02)
-    monkeypatch.setattr(doubts, "FIRST_PAUSE_S", 0.05)
+    monkeypatch.setattr(model_trials, "FIRST_PAUSE_S", 0.05)
     running = Engine(max_batch=8, max_queued_bytes=NEVER, hung_s=60)
     running.start()
     yield running
@@ -363,7 +363,7 @@ async def test_a_model_that_hangs_for_zeros_too_is_refused_until_it_works(
     model, other, answers = SlowModel(2, ms=1), SlowModel(2, ms=1), []
     engines = Engines([engine])
     await engines.load_model(lambda number: model)  # type: ignore[arg-type, return-value]
-    monkeypatch.setattr(doubts, "FIRST_PAUSE_S", 1.0)  # time for the other model
+    monkeypatch.setattr(model_trials, "FIRST_PAUSE_S", 1.0)  # time for the other model
     model.chain.hangs.set()
     hung_after(engine, 0.2)
     engine.submit(model.request(0, answers))
@@ -394,7 +394,7 @@ async def test_a_device_on_which_every_step_fails_is_noticed(engine: Engine) -> 
             raise RuntimeError("CUDA error: an illegal memory access was encountered")
 
     model.chain.on_step = fail
-    for number in range(doubts.MOST_FAILED):
+    for number in range(model_trials.MOST_FAILED):
         engine.submit(model.request(0, answers))
         await until(lambda number=number: len(answers) > number)
     await until(lambda: not engine.can_compute(model))
@@ -407,7 +407,7 @@ async def test_a_device_on_which_every_step_fails_is_noticed(engine: Engine) -> 
 async def test_frames_that_break_batches_do_not_make_a_model_refused(engine: Engine) -> None:
     model, answers = SlowModel(1, ms=0.1), []
     model.chain.poison = 7.0
-    for number in range(3 * doubts.MOST_FAILED):
+    for number in range(3 * model_trials.MOST_FAILED):
         engine.submit(model.request(0, answers, 7.0))
         await until(lambda number=number: len(answers) > number)
         assert engine.can_compute(model)

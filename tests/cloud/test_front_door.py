@@ -17,7 +17,7 @@ from raw_client import RawClient
 from raw_http2 import RawConnection
 from splitpoint.cloud.access.security import Security
 from splitpoint.cloud.options import StreamLimits
-from splitpoint.cloud.wire import ask, handshake, health, service
+from splitpoint.cloud.wire import handshake, health, service, unary
 from splitpoint.cloud.wire.health import Health
 from splitpoint.cloud.wire.reflection import MOST_ASKING, Reflection
 from splitpoint.cloud.worker import Worker
@@ -89,7 +89,7 @@ async def test_half_of_a_message_is_not_kept_for_who_is_not_known(worker: Worker
 async def test_a_request_that_does_not_come_is_not_waited_for(
     worker: Worker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ask, "REQUEST_S", 0.1)
+    monkeypatch.setattr(unary, "REQUEST_S", 0.1)
     async with channel_to(worker) as channel:
         for method in (f"{SERVICE}/Describe", f"{SERVICE}/Fetch", f"{HEALTH}/Check"):
             call = channel.stream_stream(f"/{method}")(metadata=ME)
@@ -99,7 +99,7 @@ async def test_a_request_that_does_not_come_is_not_waited_for(
 async def test_what_is_no_request_is_refused(worker: Worker) -> None:
     async with channel_to(worker) as channel:
         for method in (f"{SERVICE}/Describe", f"{SERVICE}/Fetch", f"{HEALTH}/Check"):
-            for data in (bytes(ask.REQUEST_BYTES + 1), b"\xff\xff\xff"):
+            for data in (bytes(unary.REQUEST_BYTES + 1), b"\xff\xff\xff"):
                 call = channel.unary_unary(f"/{method}")(data, metadata=ME)
                 assert await status_of(call) is grpc.StatusCode.INVALID_ARGUMENT, method
             call = channel.stream_stream(f"/{method}")(metadata=ME)
@@ -132,11 +132,11 @@ class TakesNothing:
 async def test_an_answer_that_is_not_taken_is_not_waited_for(
     worker: Worker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ask, "ANSWER_S", 0.1)
+    monkeypatch.setattr(unary, "ANSWER_S", 0.1)
     monkeypatch.setattr(handshake, "HANDSHAKE_TIMEOUT_S", 0.1)
     (digest,) = worker.models
     hello = pb.ClientMessage(hello=pb.Hello(protocol=PROTOCOL, digest=digest))
-    serving, answering = worker.backend.service, ask.Answering()
+    serving, answering = worker.backend.service, unary.Answering()
     for method, message in (
         (answering.method(serving.describe), pb.DescribeRequest(protocol=PROTOCOL)),
         (answering.method(Health().check), health_pb2.HealthCheckRequest()),

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 from splitpoint.cloud.compute import measure_batches as module
+from splitpoint.cloud.compute.cpu_wait import cpu_wait_s
 from splitpoint.cloud.compute.measure_batches import LONGEST_ROUND_S, SAVED, Measured
-from splitpoint.cloud.compute.waited import waited_s
 from splitpoint.partition.bundle.bundle import Bundle
 
 
@@ -25,7 +25,7 @@ class _Runner:
 def measure(
     monkeypatch: pytest.MonkeyPatch, small_bundle: Bundle
 ) -> Callable[[Callable[[int], float], int], tuple[Measured, list[int]]]:
-    monkeypatch.setattr(module, "waited_s", lambda: 0.0)  # whatever else this machine does
+    monkeypatch.setattr(module, "cpu_wait_s", lambda: 0.0)  # whatever else this machine does
 
     def run(ms: Callable[[int], float], max_batch: int) -> tuple[Measured, list[int]]:
         runner: Any = _Runner(ms)
@@ -125,7 +125,7 @@ def test_nothing_is_concluded_from_what_others_disturbed(
     assert measured.steady
     assert measured.limit == 8
     waited = iter((0.0, 1e6))
-    monkeypatch.setattr(module, "waited_s", lambda: next(waited))
+    monkeypatch.setattr(module, "cpu_wait_s", lambda: next(waited))
     measured, _ = measure(dearer, 32)
     assert not measured.steady
     assert measured.limit == 32
@@ -143,6 +143,6 @@ def test_rounds_that_differ_were_disturbed(measure: Any) -> None:
 
 
 def test_waiting_for_a_core_is_counted() -> None:
-    before_s = waited_s()
+    before_s = cpu_wait_s()
     assert before_s >= 0.0
-    assert waited_s() >= before_s
+    assert cpu_wait_s() >= before_s

@@ -13,10 +13,11 @@ import grpc
 import pytest
 from processes import splitpoint
 from splitpoint.cloud.errors import ServeError
+from splitpoint.cloud.ray.call import RayCall
 from splitpoint.cloud.ray.options import RayOptions
 from splitpoint.cloud.ray.policy import BUSY, MOST_WAIT_MS, replicas_for_wait
 from splitpoint.cloud.ray.servicer import SERVICER_FUNCTION, add_split_to_server
-from splitpoint.cloud.wire.ray_call import Aborted, RayCall
+from splitpoint.cloud.wire.abort import Aborted
 from splitpoint.proto.limits import SERVICE
 
 

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 _T = TypeVar("_T")
 
 
-class Calls:
+class CallQueue:
     """A queue of them. Whoever waits for one gets its result, its error, or the one of `close`."""
 
     def __init__(self) -> None:

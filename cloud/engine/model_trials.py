@@ -21,20 +21,20 @@ FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 300.0
 
 
 @dataclass(slots=True)
-class _Doubt:
+class _Trial:
     due_s: float
     pause_s: float
     is_confirmed: bool = False
 
 
-class Doubts:
+class ModelTrials:
     """Which models are to be tried, and when: at once, then after pauses that double.
 
     Not for several threads at a time.
     """
 
     def __init__(self) -> None:
-        self._doubts: WeakKeyDictionary[Timed, _Doubt] = WeakKeyDictionary()
+        self._trials: WeakKeyDictionary[Timed, _Trial] = WeakKeyDictionary()
         self._failed: WeakKeyDictionary[Timed, int] = WeakKeyDictionary()
 
     def computed(self, model: Timed) -> None:
@@ -44,41 +44,41 @@ class Doubts:
     def failed(self, now_s: float, model: Timed) -> None:
         """A step failed as a whole."""
         count = self._failed[model] = self._failed.get(model, 0) + 1
-        if count >= MOST_FAILED and model not in self._doubts:
-            self._doubts[model] = _Doubt(now_s, FIRST_PAUSE_S)
+        if count >= MOST_FAILED and model not in self._trials:
+            self._trials[model] = _Trial(now_s, FIRST_PAUSE_S)
 
     def hung(self, now_s: float, model: Timed) -> None:
         """A step, or a trial, did not come back."""
-        if model in self._doubts:
+        if model in self._trials:
             self.confirm(now_s, model)
         else:
-            self._doubts[model] = _Doubt(now_s, FIRST_PAUSE_S)
+            self._trials[model] = _Trial(now_s, FIRST_PAUSE_S)
 
     def confirm(self, now_s: float, model: Timed) -> None:
         """A trial failed."""
-        doubt = self._doubts.get(model)
-        if doubt is not None:  # and not forgotten meanwhile
-            doubt.is_confirmed, doubt.due_s = True, now_s + doubt.pause_s
-            doubt.pause_s = min(2 * doubt.pause_s, LONGEST_PAUSE_S)
+        trial = self._trials.get(model)
+        if trial is not None:  # and not forgotten meanwhile
+            trial.is_confirmed, trial.due_s = True, now_s + trial.pause_s
+            trial.pause_s = min(2 * trial.pause_s, LONGEST_PAUSE_S)
 
     def remove(self, model: Timed) -> None:
         """A trial succeeded, or the model is served no longer."""
-        self._doubts.pop(model, None)
+        self._trials.pop(model, None)
         self._failed.pop(model, None)
 
     def due(self, now_s: float) -> Timed | None:
         """A model that is to be tried now."""
-        return next((m for m, doubt in self._doubts.items() if doubt.due_s <= now_s), None)
+        return next((m for m, trial in self._trials.items() if trial.due_s <= now_s), None)
 
     @property
     def next_due_s(self) -> float:
         """When the next trial is due; infinite without any."""
-        return min((doubt.due_s for doubt in self._doubts.values()), default=math.inf)
+        return min((trial.due_s for trial in self._trials.values()), default=math.inf)
 
     def has_confirmed(self, model: Timed) -> bool:
         """Whether the model could not be computed when it was last tried."""
-        doubt = self._doubts.get(model)
-        return doubt is not None and doubt.is_confirmed
+        trial = self._trials.get(model)
+        return trial is not None and trial.is_confirmed
 
 
 def run_trial(model: ServedModel) -> None:

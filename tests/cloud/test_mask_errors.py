@@ -18,7 +18,7 @@ from splitpoint.cloud.compute.served_model import ServedModel
 from splitpoint.cloud.metrics import WorkerCollector
 from splitpoint.cloud.wire import stream as stream_module
 from splitpoint.cloud.wire.abort import abort
-from splitpoint.cloud.wire.guard import guarded
+from splitpoint.cloud.wire.mask_errors import mask_errors
 from splitpoint.cloud.worker import Worker
 from splitpoint.partition.bundle.bundle import Bundle
 
@@ -49,7 +49,7 @@ async def test_who_hangs_up_is_no_error(caplog: pytest.LogCaptureFixture) -> Non
 
     for method in (refuses, writes):
         with pytest.raises(asyncio.CancelledError):
-            await guarded(method)(None, None, Gone())
+            await mask_errors(method)(None, None, Gone())
     assert not caplog.records
 
 

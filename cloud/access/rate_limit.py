@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import time
 
-from .quotas import Clock, TokenBucket
+from .token_bucket import Clock, TokenBucket
 
 MOST_KNOWN = 1024  # addresses; where they are more, those that asked longest ago are forgotten
 
 
-class Pace:
+class RateLimit:
     """Lets everybody ask `per_s` times a second, and as many times at once after a pause."""
 
     def __init__(self, per_s: float, clock: Clock = time.monotonic) -> None:

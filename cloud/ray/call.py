@@ -12,6 +12,9 @@ from typing import Any, Protocol
 
 import grpc
 from google.protobuf.message import Message
+from splitpoint.proto.tasks import cancel_and_wait
+
+from ..wire.abort import Aborted
 
 MOST_WAITING = 16
 
@@ -34,10 +37,6 @@ class CallInfo(Protocol):
     def invocation_metadata(self) -> Sequence[tuple[str, str]]:
         """What the client sent with the call."""
         ...
-
-
-class Aborted(Exception):
-    """The call ends with the status that was set on it."""
 
 
 class Raw:
@@ -125,10 +124,7 @@ class RayCall:
                 yield Raw(data)
             await task
         finally:
-            task.cancel()
-            if self._next is not None:
-                self._next.cancel()
-            await asyncio.gather(task, return_exceptions=True)
+            await cancel_and_wait(task, self._next)
 
 
 async def _next(messages: AsyncIterator[bytes]) -> Any:

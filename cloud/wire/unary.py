@@ -17,7 +17,7 @@ import grpc
 from google.protobuf.message import DecodeError, Message
 from splitpoint.proto.address import host_of, household_of
 
-from ..access.visitors import Displaced, Visitors
+from ..access.waiting_room import Displaced, WaitingRoom
 from .abort import abort
 
 REQUEST_S = 10.0
@@ -33,10 +33,10 @@ def asker(context: Any) -> str:
     return household_of(host_of(peer)) or peer
 
 
-async def read_request(context: Any, kind: type[_M], visitors: Visitors, who: str) -> _M:
+async def read_request(context: Any, kind: type[_M], room: WaitingRoom, who: str) -> _M:
     """The call's request, which `who` has to send now; otherwise the call ends with a status."""
     try:
-        data = await visitors.stay(who, context.read(), REQUEST_S)
+        data = await room.stay(who, context.read(), REQUEST_S)
     except asyncio.TimeoutError:
         await abort(
             context, grpc.StatusCode.DEADLINE_EXCEEDED, f"no request came in {REQUEST_S:g} s"
@@ -59,7 +59,7 @@ class Answering:
     """
 
     def __init__(self) -> None:
-        self._places = Visitors(MOST_ANSWERED)
+        self._places = WaitingRoom(MOST_ANSWERED)
 
     def method(
         self, answer: Callable[[Any, Any], Awaitable[Message]]

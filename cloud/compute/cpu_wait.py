@@ -7,7 +7,7 @@ from pathlib import Path
 _THREADS = Path("/proc/self/task")
 
 
-def waited_s() -> float:
+def cpu_wait_s() -> float:
     """Seconds, over all threads that live now: those that each was ready to run and did not.
 
     Linux counts them (the second figure of `schedstat`); 0.0 where nobody does.

@@ -33,7 +33,7 @@ class _Client(Generic[T]):
         return item
 
 
-class Turns(Generic[T]):
+class FairQueue(Generic[T]):
     """What waits and what runs, by client and connection."""
 
     def __init__(self) -> None:

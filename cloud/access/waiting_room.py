@@ -6,6 +6,8 @@ import asyncio
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
+from splitpoint.proto.tasks import cancel_and_wait
+
 T = TypeVar("T")
 
 
@@ -13,7 +15,7 @@ class Displaced(Exception):
     """The place was needed for somebody else."""
 
 
-class Visitors:
+class WaitingRoom:
     """Places for calls of people who may not even be known.
 
     A newcomer always finds one. Who has most calls then loses the one that waited longest: one who
@@ -45,8 +47,7 @@ class Visitors:
             raise asyncio.TimeoutError
         finally:
             self._leave(who, place)
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
+            await cancel_and_wait(task)
 
     def _enter(self, who: str, place: asyncio.Future[None]) -> None:
         self._waiting.setdefault(who, []).append(place)

@@ -10,8 +10,7 @@ from typing import Any, TypeVar
 
 import grpc
 
-from .abort import abort
-from .ray_call import Aborted
+from .abort import Aborted, abort
 
 log = logging.getLogger("splitpoint.cloud")
 
@@ -20,7 +19,7 @@ _R = TypeVar("_R")
 Method = Callable[[Any, Any, Any], Coroutine[Any, Any, _R]]
 
 
-def guarded(method: Method[_R]) -> Method[_R]:
+def mask_errors(method: Method[_R]) -> Method[_R]:
     """A service's method, `(self, requests, context)`, whose exceptions no client sees.
 
     gRPC itself tells a client their text, and paths stand in it.

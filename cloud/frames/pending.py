@@ -5,7 +5,7 @@ from __future__ import annotations
 from ..engine.request import Request
 
 
-class Held:
+class PendingFrames:
     """By their ids: the bytes of each, and its request once it is decoded."""
 
     def __init__(self) -> None:
