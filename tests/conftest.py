@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +13,7 @@ from built import built
 from calibrated import album, calibrated_bundle, vivid
 from command import Command
 from hypothesis import settings
+from splitpoint.cloud.worker import Worker
 from splitpoint.partition.bundle.bundle import Bundle
 from splitpoint.partition.calibrate.inputs import Calibration
 from splitpoint.partition.compile.compile import compile_model
@@ -134,6 +135,13 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in ("coffee", "chelsea", "rocket"):
         Image.fromarray(getattr(skimage.data, name)()).save(folder / f"{name}.png")
     return folder
+
+
+@pytest.fixture
+async def worker(small_bundle: Bundle) -> AsyncIterator[Worker]:
+    """Serves the small bundle in this process. Its times are measured once (see `_one_cache`)."""
+    async with Worker([small_bundle.folder], listen="127.0.0.1:0", device="cpu") as running:
+        yield running
 
 
 @pytest.fixture

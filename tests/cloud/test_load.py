@@ -3,28 +3,25 @@
 from __future__ import annotations
 
 import math
-from collections.abc import AsyncIterator
 from dataclasses import replace
 
 import pytest
 from raw_client import RawClient
 from splitpoint.cloud.schedule.batch_times import BatchTimes
 from splitpoint.cloud.worker import Worker
-from splitpoint.partition.bundle.bundle import Bundle
 from splitpoint.proto import splitpoint_pb2 as pb
 
 PROBE = pb.ClientMessage(probe=pb.Probe(id=7)).SerializeToString()
 
 
 @pytest.fixture
-async def worker(small_bundle: Bundle) -> AsyncIterator[Worker]:
+def worker(worker: Worker) -> Worker:
     """One that says its model takes 10 s a segment: frames without a budget are refused."""
-    async with Worker([small_bundle.folder], listen="127.0.0.1:0", device="cpu") as running:
-        for digest, model in running.models.items():
-            slow = BatchTimes([{1: 10.0, 64: 10.0}] * len(model.batch_times), 64)
-            slower = running.models[digest] = replace(model, batch_times=slow)
-            running.backend.engine.copies[slower] = [slower]
-        yield running
+    for digest, model in worker.models.items():
+        slow = BatchTimes([{1: 10.0, 64: 10.0}] * len(model.batch_times), 64)
+        slower = worker.models[digest] = replace(model, batch_times=slow)
+        worker.backend.engine.copies[slower] = [slower]
+    return worker
 
 
 async def test_every_answer_tells_the_load_of_its_model(

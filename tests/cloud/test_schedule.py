@@ -41,7 +41,7 @@ def poisson(
 
 
 @pytest.mark.parametrize("batching", list(Batching))
-@pytest.mark.parametrize("per_s", [50, 200, 800])
+@pytest.mark.parametrize("per_s", [50, 200, pytest.param(800, marks=pytest.mark.slow)])
 def test_no_promise_is_broken(batching: Batching, per_s: float) -> None:
     """A hundred thousand arrivals in all, from little to far too much."""
     arrivals = poisson(12_000, per_s, 3, budget_ms=(20, 60, 150, 400, 3000, math.inf))

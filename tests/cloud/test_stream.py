@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import AsyncIterator
 from dataclasses import replace
 
 import grpc
@@ -15,21 +14,19 @@ from raw_client import RawClient
 from splitpoint.cloud.schedule.batch_times import BatchTimes
 from splitpoint.cloud.worker import Worker
 from splitpoint.codec import codec_named
-from splitpoint.partition.bundle.bundle import Bundle
 from splitpoint.proto import splitpoint_pb2 as pb
 from splitpoint.proto.frames import CheckedFrame, build_frame, decode_reply, encode_tensors
 from splitpoint.proto.limits import MAX_CREDITS, PROTOCOL
 
 
 @pytest.fixture
-async def worker(small_bundle: Bundle) -> AsyncIterator[Worker]:
-    async with Worker([small_bundle.folder], listen="127.0.0.1:0", device="cpu") as running:
-        # As slow as a real model, so that its work is done on the compute thread.
-        for digest, model in running.models.items():
-            slow = BatchTimes([{1: 10.0, 64: 10.0}] * len(model.batch_times), 64)
-            slower = running.models[digest] = replace(model, batch_times=slow)
-            running.backend.engine.copies[slower] = [slower]
-        yield running
+def worker(worker: Worker) -> Worker:
+    # As slow as a real model, so that its work is done on the compute thread.
+    for digest, model in worker.models.items():
+        slow = BatchTimes([{1: 10.0, 64: 10.0}] * len(model.batch_times), 64)
+        slower = worker.models[digest] = replace(model, batch_times=slow)
+        worker.backend.engine.copies[slower] = [slower]
+    return worker
 
 
 async def test_good_frames_between_bad_ones(worker: Worker) -> None:

@@ -214,8 +214,22 @@ async def test_the_model_is_the_one_that_was_asked_for(
     assert "splitpoint serve" in caught.value.remedy
 
 
-@pytest.mark.parametrize("harm", ["missing", "damaged"])
-@pytest.mark.parametrize("split", ["auto", "1", "local"])
+@pytest.mark.parametrize(
+    ("harm", "split"),
+    [
+        ("missing", "auto"),
+        *(
+            pytest.param(*case, marks=pytest.mark.slow)  # each waits for a worker first
+            for case in [
+                ("missing", "1"),
+                ("missing", "local"),
+                ("damaged", "auto"),
+                ("damaged", "1"),
+                ("damaged", "local"),
+            ]
+        ),
+    ],
+)
 async def test_a_model_that_is_here_in_part_is_named_with_what_is_missing(
     small_bundle: Bundle, tmp_path: Path, harm: str, split: str
 ) -> None:
