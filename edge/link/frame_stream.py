@@ -138,6 +138,9 @@ class FrameStream:
         self._timer.cancel()
         self._call.cancel()
         await cancel_and_wait(*self._tasks)
+        # Each holds the frames that it was cancelled in, and those hold the call: its connection
+        # would stay open until the garbage collector comes by.
+        self._tasks.clear()
 
     def _event_of(self, id: int) -> asyncio.Future[Any]:
         """What the session says next of a frame or a probe."""
@@ -223,7 +226,7 @@ class FrameStream:
         return lost
 
     def _fail(self, error: Exception) -> None:
-        self.session.lose(error)
+        self.session.lose(error.with_traceback(None))  # which would hold the call
         self._settle()
 
 

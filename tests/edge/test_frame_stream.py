@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import weakref
 from collections.abc import Callable
 from contextlib import suppress
 
@@ -281,3 +283,23 @@ async def test_a_limit_that_makes_no_sense_does_not_end_the_probe(most: int) -> 
     with suppress(LinkError):  # no link at all may be too fast to be timed
         assert (await probe_link(stream, "scripted")).uplink_mbps > 0
     await stream.close()
+
+
+@pytest.mark.parametrize("by_the_worker", [False, True])
+async def test_nothing_holds_a_closed_stream(by_the_worker: bool) -> None:
+    """Its call keeps a connection open at both ends for as long as anything holds it."""
+    call = ScriptedCall(lambda message, index: manners(message))
+    stream = await opened(call)
+    session = stream.session
+    if by_the_worker:
+        call.replies.put_nowait(b"")
+        await until(lambda: session.broken is not None)
+    held = weakref.ref(stream)
+    gc.disable()
+    try:
+        await stream.close()
+        del stream
+        await asyncio.sleep(0)  # the callbacks of its tasks
+        assert held() is None
+    finally:
+        gc.enable()
