@@ -175,7 +175,7 @@ def run(
     json_: Annotated[
         bool, typer.Option("--json", help="One JSON line a frame, then a summary.")
     ] = False,
-    verbose: Annotated[bool, typer.Option("--verbose", "-v")] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log more.")] = False,
 ) -> None:
     """Run the edge agent: the device's half of every frame.
 

@@ -133,6 +133,6 @@ def config_option(command: Callable[[], Callable[..., object]]) -> Any:
         "--config",
         callback=read,
         is_eager=True,
-        help="A TOML file with these options, as in max_kb_per_frame = 40.",
+        help="A TOML file with these options, - written as _.",
         show_default=False,
     )

@@ -49,8 +49,13 @@ async def answers(frame: CheckedFrame) -> pb.Status | None:
 class FakeWorker:
     """Takes frames as a real worker does, and finishes them in onnxruntime.
 
-        worker = FakeWorker(bundle)
-        async with EdgeAgent(worker.address, connect=worker.connect) as agent: ...
+        worker = FakeWorker(open_bundle(Path("lite0.split")))
+        async with EdgeAgent(worker.address, connect=worker.connect, split="3") as agent:
+            await agent.settled()  # from here on the device can finish frames
+            worker.cut()
+            assert (await agent.infer(inputs)).outcome is Outcome.LOCAL
+
+    `open_bundle` is in `splitpoint.partition.bundle.bundle`.
 
     What happens is the test's to say, at any time: `script` decides how each frame ends, and may
     wait before it does (with a status other than OK it is refused, with None never answered);
