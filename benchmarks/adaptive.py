@@ -284,7 +284,7 @@ async def settle(
         worker, bundle=bundle.folder, split="local", cache=folder / "cache", threads=THREADS
     ) as agent:
         results = [await agent.infer({tensor: array}) for array in pixels]
-        said = agent._parts.prepared.serving
+        said = agent.session.prepared.serving
         assert said is not None
         profiles = device_profiles(bundle, auto, folder=folder, threads=THREADS, slowdown=1)
         table = candidates(bundle, auto, profiles, cloud_times(said.info), "auto")

@@ -77,7 +77,7 @@ class Rival:
         return float(metrics.latency_ms[index])
 
     async def _probe(self) -> None:
-        workers = self._agent._parts.workers
+        workers = self._agent.session.workers
         stream = None if workers is None else workers.stream
         if stream is None:
             return

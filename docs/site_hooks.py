@@ -20,15 +20,18 @@ GRAPH = re.compile(r"^```mermaid\n(graph TD\n.*?)^```$", re.MULTILINE | re.DOTAL
 ROOT_ERROR = "SplitpointError"
 
 
-def on_config(config: Any) -> Any:
-    """Lays out the rooms as the package that they are installed as, for the Python reference."""
+def on_startup(**_: Any) -> None:
+    """Lays out the rooms as the package that they are installed as, for the Python reference.
+
+    An editable install finds them by an import hook, which the reference's reader does not follow;
+    and it looks at its paths before `on_config`.
+    """
     package = ROOT / "build" / "checkout" / "splitpoint"
     package.mkdir(parents=True, exist_ok=True)
     for room in rooms.ROOMS:
         link = package / room
         if not link.is_symlink():
             link.symlink_to(ROOT / room)
-    return config
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
