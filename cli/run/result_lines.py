@@ -11,7 +11,7 @@ from urllib.parse import quote
 
 import numpy as np
 from splitpoint.codec import Array
-from splitpoint.edge import EdgeAgent, Result
+from splitpoint.edge import EdgeAgent, Outcome, Result
 from splitpoint.proto.printable import printable
 
 from ..shell.output import human_bytes, out, print_json, say
@@ -40,6 +40,8 @@ class JsonLines:
             "stages_ms": result.stages_ms.to_json(),
             "total_ms": round(result.total_ms, 3),
         }
+        if why := reason_of(self._agent, result):
+            line["why"] = why
         if result.error is not None:
             line["error"] = str(result.error)
         if self._emulated:
@@ -66,7 +68,8 @@ class PlainLines:
         )
         out.print(
             f"{result.id:>4}  {best_answer(self._agent, result)}  "
-            f"{result.total_ms:.1f} ms ({stages})  {human_bytes(result.bytes_up)} up",
+            f"{result.total_ms:.1f} ms ({stages})  {human_bytes(result.bytes_up)} up"
+            + (f"  {why}" if (why := reason_of(self._agent, result)) else ""),
             soft_wrap=True,
             markup=False,
         )
@@ -102,6 +105,12 @@ def file_names(outputs: Iterable[str]) -> dict[str, str]:
     return {
         name: quote(name, safe="") if shared[safe] > 1 else safe for name, safe in plain.items()
     }
+
+
+def reason_of(agent: EdgeAgent, result: Result) -> str:
+    """Why the device finished a frame that was cut for the cloud; "" for all others."""
+    cut = result.boundary < len(agent.manifest.segments)
+    return printable(result.why) if cut and result.outcome is Outcome.LOCAL else ""
 
 
 def best_answer(agent: EdgeAgent, result: Result) -> str:

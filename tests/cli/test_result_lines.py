@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -10,7 +11,8 @@ import pytest
 from splitpoint.cli.run.result_lines import JsonLines, PlainLines
 from splitpoint.edge import Outcome, Result
 
-AGENT = SimpleNamespace(manifest=SimpleNamespace(classifies=True), labels=("ant", "bee", "cat"))
+MANIFEST = SimpleNamespace(classifies=True, segments=("one", "two", "three"))
+AGENT = SimpleNamespace(manifest=MANIFEST, labels=("ant", "bee", "cat"))
 NAN, INF = float("nan"), float("inf")
 
 
@@ -49,3 +51,14 @@ def test_a_label_that_a_worker_made_up_moves_no_cursor(capsys: pytest.CaptureFix
     PlainLines(agent).add(result_of([9, 0, 0]))  # type: ignore[arg-type]
     (line,) = capsys.readouterr().out.splitlines()
     assert "a.png  a\\x1b[2J\\nb 1.000" in line
+
+
+def test_a_frame_that_the_device_finished_says_why(capsys: pytest.CaptureFixture[str]) -> None:
+    lost = "finished on the device: the stream is lost"
+    finished = replace(result_of([9, 0, 0]), boundary=1, why=lost)
+    for result, why in ((finished, lost), (replace(finished, boundary=3), "")):
+        JsonLines(AGENT, emulated=False).add(result)  # type: ignore[arg-type]
+        PlainLines(AGENT).add(result)  # type: ignore[arg-type]
+        as_json, plain = capsys.readouterr().out.splitlines()
+        assert json.loads(as_json).get("why", "") == why
+        assert (lost in plain) == bool(why)
