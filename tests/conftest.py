@@ -26,7 +26,13 @@ settings.register_profile("quick", deadline=None, max_examples=30)
 settings.register_profile("thorough", deadline=None, max_examples=200)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "quick"))
 
-LONG = ("test_benchmarks.py", "test_readme.py", "test_cli.py", "test_compile.py")
+LONG = (
+    "test_benchmarks.py",
+    "test_readme.py",
+    "test_faults.py",
+    "test_model_shapes.py",
+    "test_cli.py",
+)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
