@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from built import built
 from calibrated import album, calibrated_bundle, vivid
 from command import Command
 from hypothesis import settings
+from local_worker import local_worker
 from splitpoint.cloud.worker import Worker
 from splitpoint.partition.bundle.bundle import Bundle
 from splitpoint.partition.calibrate.inputs import Calibration
@@ -144,9 +146,21 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-async def worker(small_bundle: Bundle) -> AsyncIterator[Worker]:
-    """Serves the small bundle in this process. Its times are measured once (see `_one_cache`)."""
-    async with Worker([small_bundle.folder], listen="127.0.0.1:0", device="cpu") as running:
+def served_bundle(small_bundle: Bundle) -> Bundle:
+    """What `worker` serves."""
+    return small_bundle
+
+
+@pytest.fixture
+def worker_options() -> dict[str, Any]:
+    """What `worker` is told. A module whose worker is another one overrides this."""
+    return {}
+
+
+@pytest.fixture
+async def worker(served_bundle: Bundle, worker_options: dict[str, Any]) -> AsyncIterator[Worker]:
+    """It runs in this process. Its times are measured once (see `_one_cache`)."""
+    async with local_worker(served_bundle, **worker_options) as running:
         yield running
 
 

@@ -19,7 +19,7 @@ BEAT_S = 0.01
 FOREVER_S = 3600.0  # of a fault that the test ends
 
 
-async def until(condition: Callable[[], bool], what: str = "it did not come about") -> None:
+async def until(condition: Callable[[], object], what: str = "it did not come about") -> None:
     """Returns once `condition` holds."""
     for _ in range(int(100 * PATIENCE_S)):
         if condition():

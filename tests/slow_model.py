@@ -9,11 +9,15 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+from patience import until
 from splitpoint.cloud.compute.runner import Runner
+from splitpoint.cloud.engine.engine import Engine
 from splitpoint.cloud.engine.request import Request
 from splitpoint.cloud.schedule.batch_times import BatchTimes
 from splitpoint.codec import Array, TensorSpec
 from splitpoint.partition.profile.cloud_times import CloudTimes
+from splitpoint.proto import splitpoint_pb2 as pb
+from splitpoint.proto.frames import FrameError
 
 
 class SlowChain:
@@ -96,3 +100,22 @@ class SlowModel:
             "answer": lambda request, result: answers.append(result),
         }  # fmt: skip
         return Request(**(fields | over))  # type: ignore[arg-type]
+
+
+async def answered(answers: list[object], count: int) -> None:
+    """Returns once there are so many."""
+    await until(lambda: len(answers) >= count, f"{count} answers")
+
+
+def status(answer: object) -> int:
+    """As a reply says it."""
+    return answer.status if isinstance(answer, FrameError) else pb.OK
+
+
+async def computes(engine: Engine, model: SlowModel) -> bool:
+    """Whether a frame is answered with what it should be."""
+    answers: list[object] = []
+    engine.submit(model.request(0, answers, 3.0))
+    await until(lambda: answers)
+    expected = model.expected(0, np.full((1, 4), 3.0, np.float32))
+    return isinstance(answers[0], dict) and (answers[0][f"t{len(model.chain)}"] == expected).all()

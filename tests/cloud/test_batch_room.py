@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+from local_worker import local_worker
 from raw_client import RawClient
 from slow_model import SlowModel
 from splitpoint.cloud.compute.runner import Runner
@@ -35,10 +36,9 @@ async def test_as_many_samples_as_are_announced_are_answered(
     runtime: str, small: ModelSpec, small_bundle: Bundle
 ) -> None:
     async with (
-        Worker([small_bundle.folder], listen="127.0.0.1:0", device="cpu", runtime=runtime,
-               max_batch=3) as worker,
+        local_worker(small_bundle, runtime=runtime, max_batch=3) as worker,
         RawClient(worker) as client,
-    ):  # fmt: skip
+    ):
         most = (await client.hello()).max_batch
         assert client.model.batch_times.max_batch <= 3 < most
         spec = client.model.boundaries[0][0]
@@ -62,11 +62,10 @@ def test_pieces_are_filled_up_to_the_sizes_that_a_gpu_has_captured() -> None:
 
 
 async def test_a_worker_that_cannot_compute_says_so(
-    small_bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+    worker: Worker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Every step fails, until the device is there again; balancers ask the health service."""
     async with (
-        Worker([small_bundle.folder], listen="127.0.0.1:0", device="cpu") as worker,
         RawClient(worker) as client,
         grpc.aio.insecure_channel(worker.address) as channel,
     ):
@@ -104,8 +103,7 @@ async def test_no_batch_is_larger_than_was_asked_for(
         return step(self, segment, state, samples)
 
     monkeypatch.setattr(Runner, "step", noted)
-    options: Any = {"listen": "127.0.0.1:0", "device": "cpu", "max_batch": 2}
-    async with Worker([small_bundle.folder], **options) as worker, RawClient(worker) as client:
+    async with local_worker(small_bundle, max_batch=2) as worker, RawClient(worker) as client:
         await client.hello()
         spec = client.model.boundaries[0][0]
         reply = await client.ask(frame(client, 1, np.ones(spec.shape_at(5), np.uint8)))

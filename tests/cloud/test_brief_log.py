@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from local_worker import local_worker
 from raw_client import RawClient
 from raw_http2 import RawConnection
 from splitpoint.cloud.brief_log import GRPC, Brief
-from splitpoint.cloud.worker import Worker
 from splitpoint.codec import codec_named
 from splitpoint.partition.bundle.bundle import Bundle
 from splitpoint.partition.compile.compile import compile_model
@@ -46,9 +46,7 @@ async def test_frames_that_cannot_be_computed_do_not_fill_the_log(
         return build_frame(id=number, boundary=0, codec="raw", tensors=tensors, budget_ms=0)
 
     async with (
-        Worker(
-            [bundle.folder], listen="127.0.0.1:0", device="cpu", runtime="onnxruntime", max_batch=1
-        ) as worker,
+        local_worker(bundle, runtime="onnxruntime", max_batch=1) as worker,
         RawClient(worker) as client,
     ):
         await client.hello()
@@ -64,7 +62,7 @@ async def test_what_callers_do_does_not_fill_the_log(
     small_bundle: Bundle, caplog: pytest.LogCaptureFixture
 ) -> None:
     """gRPC itself writes a traceback for metadata that is no text, and for who hangs up."""
-    async with Worker([small_bundle.folder], listen="127.0.0.1:0", device="cpu") as worker:
+    async with local_worker(small_bundle) as worker:
         connection = await RawConnection.open(worker.address)
         reading = asyncio.create_task(connection.read())
         streams = range(1, 100, 2)

@@ -7,13 +7,15 @@ import gc
 import shutil
 import threading
 import weakref
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+from local_worker import local_worker
+from patience import until
 from raw_client import RawClient
 from splitpoint.cloud import bundle_watch, session
 from splitpoint.cloud.bundle_watch import BundleWatch
@@ -136,18 +138,8 @@ async def watching(
     small_bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[Worker]:
     monkeypatch.setattr(bundle_watch, "EVERY_S", 0.02)
-    async with Worker(
-        [small_bundle.folder], listen="127.0.0.1:0", device="cpu", watch=tmp_path, grace_s=5
-    ) as running:
+    async with local_worker(small_bundle, watch=tmp_path, grace_s=5) as running:
         yield running
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    for _ in range(1000):
-        if condition():
-            return
-        await asyncio.sleep(0.01)
-    raise AssertionError("it did not come to that")
 
 
 async def test_models_come_and_go(
@@ -243,7 +235,7 @@ async def test_a_worker_without_models_is_not_asked(
 ) -> None:
     monkeypatch.setattr(bundle_watch, "EVERY_S", 0.02)
     async with (
-        Worker([], listen="127.0.0.1:0", device="cpu", watch=tmp_path) as worker,
+        local_worker(watch=tmp_path) as worker,
         grpc.aio.insecure_channel(worker.address) as channel,
     ):
         watch = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest())

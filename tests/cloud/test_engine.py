@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from slow_model import SlowModel
+from patience import until
+from slow_model import SlowModel, answered, status
 from splitpoint.cloud.engine.engine import Engine
 from splitpoint.cloud.engine.request import Request
 from splitpoint.cloud.schedule.outlook import Batching
@@ -27,14 +28,6 @@ async def engine() -> AsyncIterator[Engine]:
     running.start()
     yield running
     await running.stop()
-
-
-async def answered(answers: list[object], count: int) -> None:
-    for _ in range(2000):
-        if len(answers) >= count:
-            return
-        await asyncio.sleep(0.005)
-    raise AssertionError(f"{len(answers)} of {count} answers")
 
 
 class Held:
@@ -58,7 +51,7 @@ class Held:
 
 
 def statuses(answers: list[object]) -> list[int]:
-    return [answer.status if isinstance(answer, FrameError) else pb.OK for answer in answers]
+    return [status(answer) for answer in answers]
 
 
 async def test_frames_that_entered_apart_go_on_together(engine: Engine) -> None:
@@ -204,14 +197,13 @@ async def test_too_large_for_memory_is_halved_and_remembered(engine: Engine) -> 
 
 async def test_a_kernel_that_hangs_is_left_behind(engine: Engine) -> None:
     model, answers, broke = SlowModel(1, ms=5), [], []
-    began = threading.Event()
-    model.chain.on_step = lambda segment: began.set()
+    stuck: list[threading.Thread] = []
+    model.chain.on_step = lambda segment: stuck.append(threading.current_thread())
     model.chain.hangs.set()
     engine.computing.hung_s = 0.2
     engine.submit(model.request(0, answers, broke=lambda: broke.append(1)))
-    await asyncio.to_thread(began.wait, 60)
+    await until(lambda: stuck)
     engine.computing.hung_s = 60
-    stuck = engine.computing.thread
     queued: list[object] = []
     engine.submit(model.request(0, queued))
     await answered(answers, 1)
@@ -221,8 +213,8 @@ async def test_a_kernel_that_hangs_is_left_behind(engine: Engine) -> None:
     assert broke == [1]
     await answered(queued, 1)  # what waited is computed by the next thread
     assert statuses(queued) == [pb.OK]
-    await asyncio.to_thread(stuck.join, 5)
-    assert not stuck._thread.is_alive()
+    await asyncio.to_thread(stuck[0].join, 5)
+    assert not stuck[0].is_alive()
     assert len(answers) == 1  # and what came of it in the end is told to nobody
 
 

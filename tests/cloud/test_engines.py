@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from local_worker import local_worker
+from patience import until
 from raw_client import RawClient
-from slow_model import SlowModel
+from slow_model import SlowModel, answered, status
 from splitpoint.cloud import session as session_module
+from splitpoint.cloud.engine import computing
 from splitpoint.cloud.engine.engine import Engine
 from splitpoint.cloud.engine.engines import Engines
-from splitpoint.cloud.worker import Worker
 from splitpoint.partition.bundle.bundle import Bundle
 from splitpoint.partition.model_spec import ModelSpec
 from splitpoint.proto import splitpoint_pb2 as pb
@@ -44,14 +47,6 @@ class Pair:
 async def pair() -> AsyncIterator[Pair]:
     async with Pair([SlowModel(2, ms=60), SlowModel(2, ms=60)]) as running:
         yield running
-
-
-async def answered(answers: list[object], count: int) -> None:
-    for _ in range(1000):
-        if len(answers) >= count:
-            return
-        await asyncio.sleep(0.005)
-    raise AssertionError(f"{len(answers)} of {count} answers")
 
 
 async def test_a_second_frame_goes_to_the_idle_device(pair: Pair) -> None:
@@ -93,7 +88,7 @@ async def test_a_worker_with_two_devices(
     two = [torch.device("cpu"), torch.device("cpu")]
     monkeypatch.setattr(session_module, "pick_devices", lambda name: two)
     async with (
-        Worker([small_bundle.folder], listen="127.0.0.1:0", device="cpu") as worker,
+        local_worker(small_bundle) as worker,
         RawClient(worker) as client,
     ):
         assert (await client.describe()).models[0].device == "2 x cpu"
@@ -109,3 +104,44 @@ async def test_a_worker_with_two_devices(
                 assert reply.status == pb.OK, reply.reason
                 found = np.frombuffer(reply.outputs[0].payload, np.float32)
                 np.testing.assert_allclose(found, expected[0], rtol=1e-4, atol=1e-5)
+
+
+async def test_devices_with_different_rooms_take_the_same_frames() -> None:
+    copies = [SlowModel(2, ms=5, max_batch=room) for room in (2, 5)]
+    engines = Engines([Engine(max_batch=4, max_queued_bytes=NEVER) for _ in copies])
+    model: Any = await engines.load_model(lambda number: copies[number])  # type: ignore[arg-type, return-value]
+    engines.start()
+    answers: list[object] = []
+    for value in range(8):
+        engines.submit(model.request(0, answers, float(value), samples=7, client=str(value)))
+    await until(lambda: len(answers) == 8)
+    await engines.stop()
+    assert all(isinstance(answer, dict) for answer in answers), answers
+    rooms = [max(size for _, size in copy.chain.runs) for copy in copies]
+    assert rooms == [2, 4]
+
+
+async def test_a_device_that_cannot_compute_gets_no_frames(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(computing, "WATCH_S", 0.02)
+    copies = [SlowModel(1, ms=5), SlowModel(1, ms=5)]
+    own = [Engine(max_batch=4, max_queued_bytes=NEVER, hung_s=60) for _ in copies]
+    engines = Engines(own)
+    model: Any = await engines.load_model(lambda number: copies[number])  # type: ignore[arg-type, return-value]
+    engines.start()
+    answers: list[object] = []
+    copies[0].chain.hangs.set()
+    own[0].computing.hung_s = 0.2
+    own[0].submit(copies[0].request(0, answers))
+    await until(lambda: not own[0].can_compute(copies[0]))
+    assert engines.can_compute
+    assert list(engines.load(model).wait_ms) == pytest.approx([0.0], abs=1e-6)
+    before = len(copies[0].chain.runs)
+    for _ in range(4):
+        engines.submit(model.request(0, answers))
+    await until(lambda: len(answers) == 5)
+    assert [status(answer) for answer in answers] == [pb.INTERNAL, *[pb.OK] * 4]
+    assert len(copies[0].chain.runs) == before
+    copies[0].chain.hangs.clear()
+    await engines.stop()

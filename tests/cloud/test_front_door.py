@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,6 @@ from splitpoint.cloud.wire import handshake, health, service, unary
 from splitpoint.cloud.wire.health import Health
 from splitpoint.cloud.wire.reflection import MOST_ASKING, Reflection
 from splitpoint.cloud.worker import Worker
-from splitpoint.partition.bundle.bundle import Bundle
 from splitpoint.proto import splitpoint_pb2 as pb
 from splitpoint.proto.limits import PROTOCOL, SERVICE
 
@@ -34,21 +32,13 @@ FULL = grpc.StatusCode.RESOURCE_EXHAUSTED
 
 
 @pytest.fixture
-async def worker(
-    small_bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> AsyncIterator[Worker]:
+def worker_options(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """It knows one client, has few places, and lets anybody watch as often as he likes."""
     monkeypatch.setattr(health, "WATCHES_PER_S", 1e6)
     path = tmp_path / "tokens.toml"
     path.write_text(f'[me]\ntoken_sha256 = "{hashlib.sha256(b"me").hexdigest()}"\n')
-    async with Worker(
-        [small_bundle.folder],
-        listen="127.0.0.1:0",
-        device="cpu",
-        security=Security(tokens=path),
-        limits=StreamLimits(max_streams=4, max_streams_per_client=4),
-    ) as worker:
-        yield worker
+    limits = StreamLimits(max_streams=4, max_streams_per_client=4)
+    return {"security": Security(tokens=path), "limits": limits}
 
 
 def channel_to(worker: Worker) -> grpc.aio.Channel:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import threading
-from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
+from patience import until
 from raw_client import RawClient
 from splitpoint.cloud.access.quotas import StreamUse
 from splitpoint.cloud.access.security import Security
@@ -19,7 +19,6 @@ from splitpoint.cloud.frames.decoders import Decoders
 from splitpoint.cloud.schedule.batch_times import BatchTimes
 from splitpoint.cloud.schedule.job import Job
 from splitpoint.cloud.worker import Worker
-from splitpoint.partition.bundle.bundle import Bundle
 from splitpoint.proto import splitpoint_pb2 as pb
 from splitpoint.proto.frames import CheckedFrame, check_frame
 from splitpoint.proto.limits import MAX_CREDITS
@@ -36,31 +35,25 @@ def token(name: str) -> list[tuple[str, str]]:
 
 
 @pytest.fixture
-async def worker(small_bundle: Bundle, tmp_path: Path) -> AsyncIterator[Worker]:
-    """Knows the clients `hog`, `neighbour`, and `slow`, who may hardly ask; decodes two at a time.
-
-    However many cores there are: one stream must be able to keep all decoders busy.
-    """
+def worker_options(tmp_path: Path) -> dict[str, Any]:
+    """It knows the clients `hog`, `neighbour`, and `slow`, who may hardly ask."""
     lines = []
     for name, line in (("hog", ""), ("neighbour", ""), ("slow", "max_requests_per_s = 0.001")):
         digest = hashlib.sha256(name.encode()).hexdigest()
         lines.append(f'[{name}]\ntoken_sha256 = "{digest}"\n{line}\n')
     tokens = tmp_path / "tokens.toml"
     tokens.write_text("".join(lines))
-    security = Security(tokens=tokens)
-    async with Worker(
-        [small_bundle.folder], listen="127.0.0.1:0", device="cpu", security=security
-    ) as running:
-        running.backend.service.services.decoders.threads = 2
-        yield running
+    return {"security": Security(tokens=tokens)}
 
 
-async def until(condition: Callable[[], bool]) -> None:
-    for _ in range(3000):
-        if condition():
-            return
-        await asyncio.sleep(0.01)
-    pytest.fail("it did not come about")
+@pytest.fixture
+def worker(worker: Worker) -> Worker:
+    """It decodes two frames at a time, however many cores there are.
+
+    One stream must be able to keep all decoders busy.
+    """
+    worker.backend.service.services.decoders.threads = 2
+    return worker
 
 
 class Decoding:

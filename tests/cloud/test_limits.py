@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Callable
 from pathlib import Path
 
 import grpc
 import pytest
+from local_worker import local_worker
+from patience import until
 from raw_client import RawClient
 from splitpoint.cloud.access.refusals import Refusal
 from splitpoint.cloud.access.security import Security
@@ -27,7 +28,7 @@ ME = [("authorization", "Bearer me")]
 
 def serving(bundle: Bundle, **limits: float) -> Worker:
     stream_limits = StreamLimits(**limits)  # type: ignore[arg-type]
-    return Worker([bundle.folder], listen="127.0.0.1:0", device="cpu", limits=stream_limits)
+    return local_worker(bundle, limits=stream_limits)
 
 
 def serving_me(bundle: Bundle, folder: Path, line: str) -> Worker:
@@ -35,15 +36,7 @@ def serving_me(bundle: Bundle, folder: Path, line: str) -> Worker:
     digest = hashlib.sha256(b"me").hexdigest()
     path.write_text(f'[me]\ntoken_sha256 = "{digest}"\n{line}\n')
     security = Security(tokens=path)
-    return Worker([bundle.folder], listen="127.0.0.1:0", device="cpu", security=security)
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    for _ in range(1500):
-        if condition():
-            return
-        await asyncio.sleep(0.02)
-    pytest.fail("it did not come about")
+    return local_worker(bundle, security=security)
 
 
 def test_limits_that_make_no_sense() -> None:

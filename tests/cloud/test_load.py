@@ -7,21 +7,12 @@ from dataclasses import replace
 
 import pytest
 from raw_client import RawClient
-from splitpoint.cloud.schedule.batch_times import BatchTimes
 from splitpoint.cloud.worker import Worker
 from splitpoint.proto import splitpoint_pb2 as pb
 
 PROBE = pb.ClientMessage(probe=pb.Probe(id=7)).SerializeToString()
 
-
-@pytest.fixture
-def worker(worker: Worker) -> Worker:
-    """One that says its model takes 10 s a segment: frames without a budget are refused."""
-    for digest, model in worker.models.items():
-        slow = BatchTimes([{1: 10.0, 64: 10.0}] * len(model.batch_times), 64)
-        slower = worker.models[digest] = replace(model, batch_times=slow)
-        worker.backend.engine.copies[slower] = [slower]
-    return worker
+pytestmark = pytest.mark.usefixtures("slow_times")  # frames without a budget are refused
 
 
 async def test_every_answer_tells_the_load_of_its_model(

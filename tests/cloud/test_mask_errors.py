@@ -7,7 +7,7 @@ import dataclasses
 import logging
 import shutil
 import threading
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,17 +20,15 @@ from splitpoint.cloud.wire import stream as stream_module
 from splitpoint.cloud.wire.abort import abort
 from splitpoint.cloud.wire.mask_errors import mask_errors
 from splitpoint.cloud.worker import Worker
-from splitpoint.partition.bundle.bundle import Bundle
+from splitpoint.partition.bundle.bundle import Bundle, open_bundle
 
 SECRET = "/srv/secret/place"
 
 
 @pytest.fixture
-async def worker(small_bundle: Bundle, tmp_path: Path) -> AsyncIterator[Worker]:
-    """With a bundle of its own, which may vanish."""
-    shutil.copytree(small_bundle.folder, tmp_path / "own.split")
-    async with Worker([tmp_path / "own.split"], listen="127.0.0.1:0", device="cpu") as worker:
-        yield worker
+def served_bundle(small_bundle: Bundle, tmp_path: Path) -> Bundle:
+    """The worker's own, which may vanish."""
+    return open_bundle(shutil.copytree(small_bundle.folder, tmp_path / "own.split"))
 
 
 class Gone:

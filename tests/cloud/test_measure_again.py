@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from local_worker import local_worker
+from patience import until
 from raw_client import RawClient
 from slow_model import SlowModel
 from splitpoint.cloud.compute.measure_batches import Measured
@@ -28,7 +30,7 @@ from splitpoint.proto import splitpoint_pb2 as pb
 async def worker(small_bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Worker]:
     monkeypatch.setattr(module, "LOOK_S", 0.01)
     monkeypatch.setattr(module, "QUIET_S", 0.01)
-    async with Worker([small_bundle.folder], listen="127.0.0.1:0", device="cpu") as worker:
+    async with local_worker(small_bundle) as worker:
         (model,) = worker.models.values()
         model.measure_again = None
         yield worker
@@ -43,14 +45,6 @@ def timing(model: ServedModel, ms: float) -> Timing:
             rows=[{1: ms, 2: ms}] * segments, limit=2, padded=False, round_s={1: ms}, steady=True
         ),
     )  # fmt: skip
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    for _ in range(4000):
-        if condition():
-            return
-        await asyncio.sleep(0.005)
-    raise AssertionError("it did not come about")
 
 
 async def test_an_idle_worker_takes_what_it_measured_again(worker: Worker) -> None:

@@ -6,11 +6,12 @@ import asyncio
 import json
 import re
 import urllib.request
-from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
+from local_worker import local_worker
 from prometheus_client.parser import text_string_to_metric_families
 from raw_client import RawClient
 from splitpoint.cloud import session
@@ -31,12 +32,9 @@ class FakeGpu:
 
 
 @pytest.fixture
-async def worker(small_bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Worker]:
+def worker_options(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     monkeypatch.setattr(session, "gpu_states", lambda devices: [FakeGpu(), FakeGpu()])
-    async with Worker(
-        [small_bundle.folder], listen="127.0.0.1:0", device="cpu", metrics="127.0.0.1:0"
-    ) as running:
-        yield running
+    return {"metrics": "127.0.0.1:0"}
 
 
 async def scrape(worker: Worker) -> str:
@@ -166,7 +164,7 @@ async def test_where_metrics_cannot_listen(small_bundle: Bundle, worker: Worker)
         ("127.0.0.1:70000", "no HOST:PORT"),
     ):
         with pytest.raises(ServeError, match=words):
-            async with Worker([small_bundle.folder], listen="127.0.0.1:0", metrics=listen):
+            async with local_worker(small_bundle, metrics=listen):
                 pass
 
 

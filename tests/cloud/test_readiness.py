@@ -9,11 +9,11 @@ from typing import Any
 import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+from local_worker import local_worker
 from processes import free_port
 from splitpoint.cloud import session
 from splitpoint.cloud.compute.served_model import ServedModel
 from splitpoint.cloud.errors import ServeError
-from splitpoint.cloud.worker import Worker
 from splitpoint.partition.bundle.bundle import Bundle
 from splitpoint.proto import splitpoint_pb2 as pb
 from splitpoint.proto.limits import SERVICE
@@ -33,7 +33,7 @@ async def test_not_serving_until_it_is_warm(
         return load(*what, **how)
 
     monkeypatch.setattr(session, "load_served_model", slowly)
-    worker = Worker([small_bundle.folder], listen=address, device="cpu")
+    worker = local_worker(small_bundle, listen=address)
     starting = asyncio.create_task(worker.__aenter__())
     await asyncio.to_thread(loading.wait, 10)
     async with grpc.aio.insecure_channel(address) as channel:
@@ -65,7 +65,7 @@ async def test_nothing_is_left_when_loading_fails(
 
     monkeypatch.setattr(session, "load_served_model", fails)
     addresses = [f"127.0.0.1:{free_port()}" for _ in range(2)]
-    worker = Worker([small_bundle.folder], listen=addresses[0], metrics=addresses[1])
+    worker = local_worker(small_bundle, listen=addresses[0], metrics=addresses[1])
     with pytest.raises(ServeError, match="does not fit"):
         await worker.__aenter__()
     for address in addresses:
@@ -76,5 +76,5 @@ async def test_nothing_is_left_when_loading_fails(
 
 async def test_nothing_to_serve() -> None:
     with pytest.raises(ServeError, match="nothing to serve"):
-        async with Worker([], listen="127.0.0.1:0"):
+        async with local_worker():
             pass

@@ -11,6 +11,7 @@ from pathlib import Path
 import grpc
 import numpy as np
 import pytest
+from local_worker import local_worker
 from raw_client import RawClient
 from splitpoint.cloud.access.certs import make_certificates
 from splitpoint.cloud.access.refusals import Refusal
@@ -79,8 +80,7 @@ def bearer(token: str) -> list[tuple[str, str]]:
 
 
 def serving(bundle: Bundle, security: Security | None = None, **more: object) -> Worker:
-    options = {"listen": "127.0.0.1:0", "device": "cpu", "security": security} | more
-    return Worker([bundle.folder], **options)  # type: ignore[arg-type]
+    return local_worker(bundle, security=security, **more)
 
 
 def agent_of(worker: Worker, cache: Path, credentials: Credentials | None, **more: object):

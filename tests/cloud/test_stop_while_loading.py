@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from local_worker import local_worker
 from processes import free_port, rest_of
 from splitpoint.cloud.compute import load as load_model
 from splitpoint.cloud.compute.runner import Runner
-from splitpoint.cloud.worker import Worker
 from splitpoint.partition.bundle.bundle import Bundle
 from splitpoint.partition.bundle.samples import synthetic_samples
 
@@ -44,13 +44,7 @@ async def test_loading_is_broken_off_between_two_segments(
 
     monkeypatch.setattr(load_model, "measure_batches", measure)
     port = free_port()
-    worker = Worker(
-        [small_bundle.folder],
-        listen=f"127.0.0.1:{port}",
-        device="cpu",
-        runtime="torch",
-        measure=True,
-    )
+    worker = local_worker(small_bundle, listen=f"127.0.0.1:{port}", runtime="torch", measure=True)
     loading = asyncio.create_task(worker.__aenter__())
     assert await asyncio.to_thread(measuring.wait, 60)
     begun = set(threading.enumerate()) - before

@@ -5,28 +5,18 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from dataclasses import replace
 
 import grpc
 import numpy as np
 import pytest
 from raw_client import RawClient
-from splitpoint.cloud.schedule.batch_times import BatchTimes
 from splitpoint.cloud.worker import Worker
 from splitpoint.codec import codec_named
 from splitpoint.proto import splitpoint_pb2 as pb
 from splitpoint.proto.frames import CheckedFrame, build_frame, decode_reply, encode_tensors
 from splitpoint.proto.limits import MAX_CREDITS, PROTOCOL
 
-
-@pytest.fixture
-def worker(worker: Worker) -> Worker:
-    # As slow as a real model, so that its work is done on the compute thread.
-    for digest, model in worker.models.items():
-        slow = BatchTimes([{1: 10.0, 64: 10.0}] * len(model.batch_times), 64)
-        slower = worker.models[digest] = replace(model, batch_times=slow)
-        worker.backend.engine.copies[slower] = [slower]
-    return worker
+pytestmark = pytest.mark.usefixtures("slow_times")  # its work is done on the compute thread
 
 
 async def test_good_frames_between_bad_ones(worker: Worker) -> None:

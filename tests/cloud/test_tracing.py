@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from local_worker import local_worker
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
@@ -47,14 +48,8 @@ def spans() -> Spans:
 
 
 @pytest.fixture
-async def worker(small_bundle: Bundle, spans: Spans) -> AsyncIterator[Worker]:
-    async with Worker(
-        [small_bundle.folder],
-        listen="127.0.0.1:0",
-        device="cpu",
-        traces=FrameTraces(spans.provider, spans.provider.shutdown),
-    ) as running:
-        yield running
+def worker_options(spans: Spans) -> dict[str, Any]:
+    return {"traces": FrameTraces(spans.provider, spans.provider.shutdown)}
 
 
 async def test_the_edges_trace_goes_on(
@@ -119,12 +114,7 @@ async def test_what_is_no_traceparent_begins_a_trace(
 async def test_the_sampling_is_the_senders(small_bundle: Bundle) -> None:
     spans = Spans(TracerProvider(ParentBased(ALWAYS_OFF)))
     async with (
-        Worker(
-            [small_bundle.folder],
-            listen="127.0.0.1:0",
-            device="cpu",
-            traces=FrameTraces(spans.provider),
-        ) as worker,
+        local_worker(small_bundle, traces=FrameTraces(spans.provider)) as worker,
         RawClient(worker) as client,
     ):
         await client.hello()
@@ -138,7 +128,7 @@ async def test_the_sampling_is_the_senders(small_bundle: Bundle) -> None:
 
 async def test_without_a_tracer_the_field_is_ignored(small_bundle: Bundle) -> None:
     async with (
-        Worker([small_bundle.folder], listen="127.0.0.1:0", device="cpu") as worker,
+        local_worker(small_bundle) as worker,
         RawClient(worker) as client,
     ):
         await client.hello()

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from local_worker import local_worker
 from raw_client import RawClient
 from splitpoint.cloud.access.quotas import ClientUse
 from splitpoint.cloud.frames import answers as answers_module
@@ -160,7 +161,7 @@ async def test_a_load_that_cannot_be_told_is_left_out(
 async def test_a_tracer_that_fails_costs_nothing(small_bundle: Bundle) -> None:
     traces: Any = BrokenTraces()
     async with (
-        Worker([small_bundle.folder], listen="127.0.0.1:0", device="cpu", traces=traces) as worker,
+        local_worker(small_bundle, traces=traces) as worker,
         RawClient(worker) as client,
     ):
         await client.hello()

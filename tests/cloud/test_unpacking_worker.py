@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import struct
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -52,12 +52,20 @@ def bundle(
 
 
 @pytest.fixture
-async def worker(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Worker]:
+def served_bundle(bundle: Bundle) -> Bundle:
+    return bundle
+
+
+@pytest.fixture
+def worker_options(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     monkeypatch.setattr("splitpoint.cloud.compute.choose_chain.TorchChain", NotingChain)
-    options = {"listen": "127.0.0.1:0", "device": "cpu", "runtime": "torch"}
-    async with Worker([bundle.folder], **options) as running:
-        NotingChain.placed.clear()
-        yield running
+    return {"runtime": "torch"}
+
+
+@pytest.fixture
+def worker(worker: Worker) -> Worker:
+    NotingChain.placed.clear()
+    return worker
 
 
 def states(bundle: Bundle, pixels: Array) -> list[dict[str, Array]]:

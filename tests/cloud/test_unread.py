@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from typing import Any
 
 import grpc
+from patience import until
 from raw_client import RawClient
 from splitpoint.cloud.access.quotas import ClientUse
 from splitpoint.cloud.access.refusals import Refusals
 from splitpoint.cloud.access.tokens import Client
 from splitpoint.cloud.wire.stream import serve_stream
 from splitpoint.cloud.worker import Worker
-from splitpoint.partition.bundle.bundle import Bundle
 from splitpoint.proto import splitpoint_pb2 as pb
 from splitpoint.proto.limits import PROTOCOL
 
@@ -41,21 +40,10 @@ class Context:
         self.written += 1
 
 
-async def until(condition: Callable[[], bool]) -> None:
-    for _ in range(4000):
-        if condition():
-            return
-        await asyncio.sleep(0.005)
-    raise AssertionError("it did not come about")
-
-
 async def test_who_does_not_read_is_not_read_from_while_too_much_waits(
-    small_bundle: Bundle,
+    worker: Worker,
 ) -> None:
-    async with (
-        Worker([small_bundle.folder], listen="127.0.0.1:0", device="cpu") as worker,
-        RawClient(worker) as frames,
-    ):
+    async with RawClient(worker) as frames:
         services = worker.backend.service.services
         unread = services.unread
         unread.most_bytes = 0
@@ -84,11 +72,8 @@ async def test_who_does_not_read_is_not_read_from_while_too_much_waits(
         assert unread.nbytes == 0
 
 
-async def test_what_waited_for_a_client_that_has_left_is_given_back(small_bundle: Bundle) -> None:
-    async with (
-        Worker([small_bundle.folder], listen="127.0.0.1:0", device="cpu") as worker,
-        RawClient(worker) as frames,
-    ):
+async def test_what_waited_for_a_client_that_has_left_is_given_back(worker: Worker) -> None:
+    async with RawClient(worker) as frames:
         services = worker.backend.service.services
         hello = pb.Hello(protocol=PROTOCOL, digest=frames.digest)
         context = Context(pb.ClientMessage(hello=hello).SerializeToString(), frames.frame(1))

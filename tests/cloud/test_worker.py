@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 import torch
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+from local_worker import local_worker
 from splitpoint.cloud.compute import load as load_model
 from splitpoint.cloud.engine.request import Request
 from splitpoint.cloud.errors import ServeError
-from splitpoint.cloud.worker import Worker
 from splitpoint.partition.bundle.bundle import Bundle
 from splitpoint.partition.bundle.samples import synthetic_samples
 from splitpoint.partition.errors import DeviceError
@@ -26,9 +26,7 @@ from splitpoint.proto.limits import SERVICE
 
 async def test_health_and_reflection(small_bundle: Bundle) -> None:
     async with (
-        Worker(
-            [small_bundle.folder], listen="127.0.0.1:0", device="cpu", reflection=True
-        ) as worker,
+        local_worker(small_bundle, reflection=True) as worker,
         grpc.aio.insecure_channel(worker.address) as channel,
     ):
         stub = health_pb2_grpc.HealthStub(channel)
@@ -55,7 +53,7 @@ async def test_what_cannot_be_served(small_bundle: Bundle) -> None:
     ):
         threads = own_threads()
         with pytest.raises((ServeError, DeviceError), match=words):
-            async with Worker([small_bundle.folder], **options):
+            async with local_worker(small_bundle, **options):
                 pass
         assert own_threads() <= threads
 
@@ -74,12 +72,7 @@ async def test_a_model_that_does_not_fit_into_memory(
 
     monkeypatch.setattr(load_model, "measure_server", too_large)
     with pytest.raises(ServeError, match="small does not fit into the memory of cpu"):
-        async with Worker(
-            [small_bundle.folder],
-            listen="127.0.0.1:0",
-            device="cpu",
-            measure=True,
-        ):
+        async with local_worker(small_bundle, measure=True):
             pass
 
 
@@ -90,8 +83,7 @@ async def test_a_given_profile_is_announced(small_bundle: Bundle, tmp_path: Path
     segments = tuple(replace(s, ms=1000.0 + s.id, p95_ms=2000.0) for s in found.segments)
     path = tmp_path / "p.json"
     replace(found, segments=segments).save(path)
-    options = {"listen": "127.0.0.1:0", "device": "cpu", "profiles": [path]}
-    async with Worker([small_bundle.folder], **options) as worker:
+    async with local_worker(small_bundle, profiles=[path]) as worker:
         (model,) = worker.models.values()
     assert model.times.segment_ms == tuple(1000.0 + s.id for s in segments)
     for change, words in (
@@ -100,14 +92,12 @@ async def test_a_given_profile_is_announced(small_bundle: Bundle, tmp_path: Path
     ):
         replace(found, **change).save(path)
         with pytest.raises(ServeError, match=words):
-            async with Worker([small_bundle.folder], **options):
+            async with local_worker(small_bundle, profiles=[path]):
                 pass
 
 
 async def test_same_bundle_twice_is_served_once(small_bundle: Bundle, tmp_path: Path) -> None:
-    async with Worker(
-        [small_bundle.folder, small_bundle.folder], listen="127.0.0.1:0", device="cpu"
-    ) as worker:
+    async with local_worker(small_bundle, small_bundle) as worker:
         assert list(worker.models) == [small_bundle.digest]
 
 
@@ -123,8 +113,7 @@ async def test_torch_runs_in_one_thread_only(
         return step(self, index, state)
 
     monkeypatch.setattr(TorchChain, "step", noted)
-    options = {"listen": "127.0.0.1:0", "device": "cpu", "runtime": "torch"}
-    async with Worker([small_bundle.folder], **options) as worker:
+    async with local_worker(small_bundle, runtime="torch") as worker:
         model = worker.models[small_bundle.digest]
         spec = small_bundle.manifest.boundaries[0].tensors[0]
         answer: asyncio.Future[object] = asyncio.get_running_loop().create_future()
