@@ -34,6 +34,7 @@ def test_without_gain_from_batches_it_is_a_queue_with_one_server() -> None:
     assert mean_ms == pytest.approx(10 + 10 * 0.5 / (2 * 0.5), rel=0.05)
 
 
+@pytest.mark.slow
 def test_refusals_mark_the_capacity() -> None:
     found = capacity(model(1.0), CASE, 20_000)
     assert found is not None
@@ -43,6 +44,7 @@ def test_refusals_mark_the_capacity() -> None:
     assert at_rate(model(1.0), CASE, 1.2 * found.per_s, 20_000).refusals > 0.1
 
 
+@pytest.mark.slow
 def test_batches_carry_more_and_less_budget_less() -> None:
     plain, batched = capacity(model(1.0), CASE, 8_000), capacity(model(0.2), CASE, 8_000)
     assert plain is not None

@@ -92,6 +92,7 @@ def test_page_names_options_and_files_that_exist() -> None:
     assert any(table in path.read_text(encoding="utf-8") for path in results)
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(170)  # the package index may be slow
 def test_edge_has_wheels_for_arm() -> None:
     """Every dependency of the edge, and all of theirs; nothing is downloaded but metadata."""

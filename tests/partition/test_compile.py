@@ -280,6 +280,7 @@ def test_onnx_values_bear_the_layers_names(small_bundle: Bundle) -> None:
     assert found <= {*layers, ""}
 
 
+@pytest.mark.slow
 def test_overwrite_replaces_bundles_and_nothing_else(small: ModelSpec, tmp_path: Path) -> None:
     precious = tmp_path / "thesis"
     precious.mkdir()
