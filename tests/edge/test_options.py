@@ -1,4 +1,4 @@
-"""An agent's options: given as a record, as keywords, or both, and checked where they are written."""
+"""Options of an agent: given as a record, as keywords, or both; checked where they are written."""
 
 from __future__ import annotations
 
