@@ -65,7 +65,7 @@ def measure_batches(
     values = synthetic_samples(bundle.manifest).inputs[0]
 
     def run(size: int) -> list[float]:
-        return _round(runner, len(bundle.manifest.segments), values, size)
+        return segments_ms(runner, len(bundle.manifest.segments), values, size)
 
     sizes: list[int] = []
     for size in batch_sizes(max_batch):
@@ -124,7 +124,7 @@ def run_once(bundle: Bundle, runner: Runner, limit: int) -> None:
     """
     values = synthetic_samples(bundle.manifest).inputs[0]
     for size in runner.sizes or (1,):
-        _round(runner, len(bundle.manifest.segments), values, size)
+        segments_ms(runner, len(bundle.manifest.segments), values, size)
         if size >= limit:
             break
 
@@ -148,7 +148,7 @@ def _planned(ms: Mapping[int, float], max_batch: int) -> dict[int, float]:
     return found
 
 
-def _round(runner: Runner, segments: int, values: object, size: int) -> list[float]:
+def segments_ms(runner: Runner, segments: int, values: object, size: int) -> list[float]:
     """Milliseconds of each segment, once."""
     state = runner.enter(0, [values] * size)  # type: ignore[list-item]
     times = []

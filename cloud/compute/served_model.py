@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 from splitpoint.codec import CodecSource
-from splitpoint.partition.bundle.bundle import Bundle
+from splitpoint.partition.bundle.bundle import MANIFEST, Bundle
 from splitpoint.partition.profile.cloud_times import CloudTimes
 from splitpoint.proto.frames import Boundaries
 
@@ -32,3 +33,11 @@ class ServedModel:
     codecs: CodecSource
     manifest_bytes: int = 0
     measure_again: Callable[[Callable[[], None]], Timing | None] | None = None
+
+    def file(self, sha256: str) -> Path | None:
+        """The bundle's file with that digest; its manifest has that of the bundle."""
+        if sha256 == self.bundle.digest:
+            return self.bundle.path(MANIFEST)
+        files = self.bundle.manifest.files
+        path = next((path for path, file in files.items() if file.sha256 == sha256), None)
+        return None if path is None else self.bundle.path(path)

@@ -16,7 +16,8 @@ _T = TypeVar("_T")
 class CallQueue:
     """A queue of them. Whoever waits for one gets its result, its error, or the one of `close`."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
+        self._clock = clock
         self._lock = threading.Lock()
         self._waiting: deque[tuple[Callable[[], Any], Future[Any]]] = deque()
         self._running: Future[Any] | None = None
@@ -44,7 +45,7 @@ class CallQueue:
             function, future = self._waiting.popleft()
             if not future.set_running_or_notify_cancel():
                 return True  # its caller has gone
-            self._running, self._alive_s = future, time.perf_counter()
+            self._running, self._alive_s = future, self._clock()
         try:
             result = function()
         except BaseException as error:  # noqa: BLE001 - it is the caller's
@@ -59,11 +60,11 @@ class CallQueue:
 
     def goes_on(self) -> None:
         """What runs has just looked whether it is to give way to somebody: it keeps nobody out."""
-        self._alive_s = time.perf_counter()
+        self._alive_s = self._clock()
 
     def has_run_for(self, seconds: float) -> bool:
         """Whether one has been running for that long, or since it last looked."""
-        return self._running is not None and time.perf_counter() - self._alive_s > seconds
+        return self._running is not None and self._clock() - self._alive_s > seconds
 
     def close(self, error: Exception) -> None:
         """Whoever waits gets `error`, and so does whoever comes; what runs goes on for nobody."""

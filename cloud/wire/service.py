@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import grpc
-from splitpoint.partition.bundle.bundle import MANIFEST
 from splitpoint.proto import splitpoint_pb2 as pb
 from splitpoint.proto.limits import CHUNK_BYTES, PROTOCOL, SERVICE
 
@@ -122,7 +121,7 @@ class SplitService:
                 grpc.StatusCode.PERMISSION_DENIED,
                 f"{client.name} may not use the model {model.bundle.manifest.name}",
             )
-        path = self._file(request)
+        path = None if model is None else model.file(request.sha256)
         if path is None:
             await abort(
                 context,
@@ -232,13 +231,3 @@ class SplitService:
             if asyncio.get_running_loop().time() > deadline:
                 break
             await asyncio.sleep(PAUSE_S)
-
-    def _file(self, request: pb.FetchRequest) -> Path | None:
-        model = self.services.models.get(request.digest)
-        if model is None:
-            return None
-        if request.sha256 == request.digest:
-            return model.bundle.path(MANIFEST)
-        files = model.bundle.manifest.files
-        path = next((path for path, file in files.items() if file.sha256 == request.sha256), None)
-        return None if path is None else model.bundle.path(path)

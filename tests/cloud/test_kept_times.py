@@ -86,7 +86,7 @@ def test_the_runtime_that_was_chosen_is_not_tried_again(
     machine: Counts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = machine.start(runtime="auto")
-    monkeypatch.setattr("splitpoint.cloud.compute.choose_chain._trial_s", None)
+    monkeypatch.setattr("splitpoint.cloud.compute.choose_chain.TRIAL_ROUNDS", None)
     assert machine.start(runtime="auto").runner.chain.runtime == first.runner.chain.runtime
 
 

@@ -13,6 +13,7 @@ from patience import until
 from raw_client import RawClient
 from splitpoint.cloud.access.refusals import Refusal
 from splitpoint.cloud.access.security import Security
+from splitpoint.cloud.compute.served_model import ServedModel
 from splitpoint.cloud.errors import ServeError
 from splitpoint.cloud.options import StreamLimits
 from splitpoint.cloud.wire import handshake as handshake_module
@@ -185,7 +186,7 @@ async def test_a_download_that_nobody_reads(
     with large.open("wb") as stream:
         stream.truncate(64 << 20)
     async with serving(small_bundle, idle_s=0.5) as worker, RawClient(worker) as client:
-        monkeypatch.setattr(worker.backend.service, "_file", lambda request: large)
+        monkeypatch.setattr(ServedModel, "file", lambda model, sha256: large)
         call = client.channel.unary_stream(
             f"/{SERVICE}/Fetch", request_serializer=pb.FetchRequest.SerializeToString
         )(pb.FetchRequest(digest=client.digest))

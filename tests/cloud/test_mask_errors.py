@@ -60,7 +60,7 @@ async def test_an_unexpected_error_is_told_to_the_log_only(
     def fails_at_once(*_: object) -> None:
         raise RuntimeError(f"[Errno 5] {SECRET}")
 
-    monkeypatch.setattr(worker.backend.service, "_file", fails_at_once)
+    monkeypatch.setattr(ServedModel, "file", fails_at_once)
     monkeypatch.setattr("splitpoint.cloud.wire.service.read_request", fails)
     monkeypatch.setattr(stream_module, "shake_hands", fails)
     async with RawClient(worker) as client:

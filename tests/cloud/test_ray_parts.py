@@ -7,6 +7,7 @@ import sys
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from importlib.util import find_spec
+from types import SimpleNamespace
 from typing import Any
 
 import grpc
@@ -16,7 +17,7 @@ from splitpoint.cloud.errors import ServeError
 from splitpoint.cloud.ray.call import RayCall
 from splitpoint.cloud.ray.options import RayOptions
 from splitpoint.cloud.ray.policy import BUSY, MOST_WAIT_MS, replicas_for_wait
-from splitpoint.cloud.ray.servicer import SERVICER_FUNCTION, add_split_to_server
+from splitpoint.cloud.ray.servicer import HEALTH_SERVICE, SERVICER_FUNCTION, add_split_to_server
 from splitpoint.cloud.wire.abort import Aborted
 from splitpoint.proto.limits import SERVICE
 
@@ -101,22 +102,26 @@ async def test_a_client_that_leaves_ends_the_work() -> None:
 def test_the_servicer_names_all_calls_and_leaves_their_bytes_alone() -> None:
     class Server:
         def __init__(self) -> None:
-            self.handlers: dict[str, Any] = {}
+            self.handlers: list[grpc.GenericRpcHandler] = []
 
-        def add_generic_rpc_handlers(self, handlers: tuple[Any, ...]) -> None:
-            self.handlers.update(handlers[0]._method_handlers)  # what Ray's proxy looks at
+        def add_generic_rpc_handlers(self, handlers: tuple[grpc.GenericRpcHandler, ...]) -> None:
+            self.handlers += handlers
+
+        def handler(self, path: str) -> Any:
+            call: Any = SimpleNamespace(method=path)
+            return next(filter(None, (each.service(call) for each in self.handlers)))
 
     class Servicer:
         Describe = Fetch = Infer = Check = None
 
     server = Server()
     add_split_to_server(Servicer(), server)
-    found = server.handlers
-    assert {f"/{SERVICE}/{name}" for name in ("Describe", "Fetch", "Infer")} < set(found)
-    infer = found[f"/{SERVICE}/Infer"]
-    assert infer.request_streaming
-    assert infer.response_streaming
-    assert all(handler.request_deserializer is None for handler in found.values())
+    names = [f"/{SERVICE}/{name}" for name in ("Describe", "Fetch", "Infer")]
+    found = [server.handler(path) for path in (*names, f"/{HEALTH_SERVICE}/Check")]
+    assert [(each.request_streaming, each.response_streaming) for each in found] == [
+        (False, False), (False, True), (True, True), (False, False),
+    ]  # fmt: skip
+    assert all(each.request_deserializer is None for each in found)
     module, _, name = SERVICER_FUNCTION.rpartition(".")
     assert getattr(sys.modules[module], name) is add_split_to_server
 

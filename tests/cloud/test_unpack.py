@@ -184,7 +184,13 @@ def test_a_level_that_sends_nothing() -> None:
 
 
 def test_tables_are_on_the_device_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    made = []
+    made, orders = [], []
+    tensor = torch.tensor
+
+    def noted(values: Array, **kind: Any) -> torch.Tensor:
+        if kind.get("dtype") is torch.int64:
+            orders.append(values)
+        return tensor(values, **kind)
 
     def counted(table: FktTable, device: torch.device) -> TorchInverse:
         made.append(table)
@@ -192,11 +198,12 @@ def test_tables_are_on_the_device_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr("splitpoint.cloud.compute.unpack.TorchInverse", counted)
     unpacker, array = Unpacker(CPU), like_calibration(MAP)
+    monkeypatch.setattr(torch, "tensor", noted)
     for level in (1, 2, 1, 2):
         codec = codec_of(MAP, level)
         unpacked(codec.packed(codec.encode(array, MAP), MAP, 1), unpacker)
     assert made == [table_of(MAP)]
-    assert len(unpacker._orders) == 2
+    assert len(orders) == 2  # one for each level
 
 
 def test_stream_of_frames_in_torch_is_as_in_numpy() -> None:
