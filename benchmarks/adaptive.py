@@ -45,7 +45,7 @@ from splitpoint.partition.bundle.samples import find_pictures
 from splitpoint.partition.plan.costs import OWN_MS, CostTable
 from splitpoint.partition.plan.link import DEFAULT_ROUND_TRIP_MS, Capacity, parse_link, read_trace
 from splitpoint.partition.plan.objective import Constraints, Objective
-from splitpoint.partition.plan.online import OnlinePlanner
+from splitpoint.partition.plan.online_planner import OnlinePlanner
 from splitpoint.partition.plan.plan import NO_CODEC, Plan, name_of
 
 MAIN = ["-c", "from splitpoint.cli.main import main; main()"]

@@ -33,7 +33,7 @@ from splitpoint.partition.bundle.samples import find_pictures
 from splitpoint.partition.calibrate.inputs import Calibration, calibration_inputs
 from splitpoint.partition.compile.compile import compile_model
 from splitpoint.partition.model_spec import ModelSpec
-from splitpoint.partition.models.source import load_model
+from splitpoint.partition.models.find import load_model
 from splitpoint.partition.run.torch_chain import TorchChain
 
 MODELS = ("torchvision:vit_b_16", "torchvision:resnet50")

@@ -34,7 +34,7 @@ from splitpoint.partition.bundle.segment_files import INT8, ONNX, TORCH
 from splitpoint.partition.calibrate.inputs import Calibration, calibration_inputs
 from splitpoint.partition.calibrate.int8_segments import quantise_bundle
 from splitpoint.partition.compile.compile import compile_model
-from splitpoint.partition.models.source import load_model
+from splitpoint.partition.models.find import load_model
 from splitpoint.partition.run.open_chain import open_chain
 from splitpoint.partition.run.slowdown import Slowdown
 

@@ -27,7 +27,7 @@ from quick_model import QUICK
 from report import Table, write_report
 from splitpoint.partition.bundle.bundle import Bundle
 from splitpoint.partition.compile.compile import compile_model
-from splitpoint.partition.models.source import load_model
+from splitpoint.partition.models.find import load_model
 
 LIMITS = {"first_s": 1.5, "import_s": 0.6, "beyond_weights_mb": 150.0}
 

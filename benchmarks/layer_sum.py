@@ -19,7 +19,7 @@ from report import Table, write_report
 from splitpoint.partition.bundle.bundle import Bundle
 from splitpoint.partition.bundle.samples import synthetic_samples
 from splitpoint.partition.compile.compile import compile_model
-from splitpoint.partition.models.source import load_model
+from splitpoint.partition.models.find import load_model
 from splitpoint.partition.profile.measure import measure
 from splitpoint.partition.run.onnx_chain import OnnxChain
 

@@ -31,7 +31,7 @@ from splitpoint.partition.compile.verify import (
     tensors_in_order,
 )
 from splitpoint.partition.model_spec import ModelSpec
-from splitpoint.partition.models.source import load_model
+from splitpoint.partition.models.find import load_model
 
 MODELS = [
     *(

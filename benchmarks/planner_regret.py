@@ -39,7 +39,7 @@ from splitpoint.edge import AutoPlan, EdgeAgent, Result
 from splitpoint.partition.bundle.bundle import Bundle
 from splitpoint.partition.bundle.samples import find_pictures
 from splitpoint.partition.compile.compile import compile_model
-from splitpoint.partition.models.source import load_model
+from splitpoint.partition.models.find import load_model
 from splitpoint.partition.plan.plan import NO_CODEC, Plan, name_of
 from splitpoint.partition.plan.planner import Prediction
 from splitpoint.partition.profile.profile import Profile, load_profile

@@ -41,7 +41,7 @@ from splitpoint.partition.bundle.ladder import CodecLevel
 from splitpoint.partition.calibrate.inputs import Calibration, calibration_inputs
 from splitpoint.partition.calibrate.judge import Judge
 from splitpoint.partition.compile.compile import compile_model
-from splitpoint.partition.models.source import load_model
+from splitpoint.partition.models.find import load_model
 from splitpoint.partition.run.onnx_chain import OnnxChain
 from splitpoint.partition.run.torch_chain import TorchChain
 

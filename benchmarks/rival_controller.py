@@ -18,7 +18,7 @@ from splitpoint.edge import EdgeAgent, Result
 from splitpoint.partition.plan.costs import CostTable
 from splitpoint.partition.plan.link import DEFAULT_ROUND_TRIP_MS
 from splitpoint.partition.plan.objective import Constraints, Objective
-from splitpoint.partition.plan.online import OnlinePlanner
+from splitpoint.partition.plan.online_planner import OnlinePlanner
 from splitpoint.partition.plan.plan import Plan
 
 SAMPLES, PERCENTILE, HYSTERESIS, HOLD_S = 20, 20, 0.1, 1.0

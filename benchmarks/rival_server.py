@@ -23,7 +23,7 @@ class Classifier(litserve.LitAPI):
         _, source, weights, runtime, bundle = sys.argv[:5]
         if runtime == "torch":
             import torch
-            from splitpoint.partition.models.source import load_model
+            from splitpoint.partition.models.find import load_model
 
             module = load_model(source, weights).module.eval()
 

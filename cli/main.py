@@ -7,7 +7,7 @@ import sys
 
 from splitpoint.codec import SplitpointError
 
-from .shell.readers import readers_may_leave
+from .shell.broken_pipe import readers_may_leave
 
 # The extra that brings a module; the others are of the extra `cloud`.
 _EXTRA = {

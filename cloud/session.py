@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +26,7 @@ from .access.security import Security
 from .backend import Backend, assemble
 from .brief_log import keep_log_brief
 from .bundle_watch import BundleWatch
-from .compute.load import load_served_model
+from .compute.load import Progress, load_served_model
 from .compute.precision import check_precision
 from .compute.served_model import ServedModel
 from .engine.measure_again import measure_again
@@ -42,8 +42,6 @@ if TYPE_CHECKING:
 WATCHED_FRAME_BYTES = 256 << 20
 HEALTH_S = 0.25  # how often it is looked at whether the engine can compute
 LAST_ANSWERS_S = 1.0  # for those that are on their way when all is drained
-
-Progress = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ from splitpoint.partition.run.open_chain import open_chain
 from splitpoint.partition.run.slowdown import Slowdown
 from splitpoint.proto.status import UnreachableError
 
-from .dispatch.first_plan import Device
+from .dispatch.first_plan import ThisDevice
 from .dispatch.planning import Planning
 from .frames.edge_half import EdgeHalf
 from .frames.intake import Intake
@@ -195,7 +195,7 @@ def _workers(
 def _planning(
     options: AgentOptions, prepared: Prepared, codecs: CodecSet, threads: Threads
 ) -> Planning:
-    device = Device(
+    device = ThisDevice(
         compute=threads.compute,
         folder=options.cache,
         runtime=options.runtime,

@@ -30,8 +30,8 @@ from splitpoint.codec import (
 from splitpoint.codec.fkt.video import KeyFrameNeeded
 
 from ..proto import splitpoint_pb2 as pb
-from .outline import CLIENT_MESSAGE, SERVER_MESSAGE, OutlineError
 from .status import WireError
+from .wire_scan import CLIENT_MESSAGE, SERVER_MESSAGE, OutlineError
 
 Boundaries = Sequence[Sequence[TensorSpec]]
 _T = TypeVar("_T")

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from .address import host_of, is_loopback
-from .shown import shown
+from .redact import redacted
 
 # In gRPC's order; it reads them in small letters only.
 VARIABLES, EXCEPTIONS = ("grpc_proxy", "https_proxy", "http_proxy"), ("no_grpc_proxy", "no_proxy")
@@ -39,7 +39,7 @@ def proxy_of(server: str, environ: Mapping[str, str] = os.environ) -> Proxy | No
     host = host_of(server).lower()
     if any(_holds(entry.strip().lower(), host) for entry in exceptions.split(",")):
         return None
-    return Proxy(address=shown(environ[variable]), variable=variable)
+    return Proxy(address=redacted(environ[variable]), variable=variable)
 
 
 def _holds(entry: str, host: str) -> bool:

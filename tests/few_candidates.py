@@ -13,7 +13,7 @@ from splitpoint.edge.dispatch.controller import (
 from splitpoint.partition.energy.radio import RADIOS
 from splitpoint.partition.plan.costs import CostTable, cost_table
 from splitpoint.partition.plan.objective import Constraints, Objective
-from splitpoint.partition.plan.online import OnlinePlanner
+from splitpoint.partition.plan.online_planner import OnlinePlanner
 from splitpoint.partition.profile.cloud_times import CloudTimes
 
 RAW0, RAW1 = 100_000.0, 20_000.0  # bytes of the input, and of boundary 1

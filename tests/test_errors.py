@@ -12,12 +12,12 @@ import rooms
 ROOT_ERROR = "SplitpointError"
 # How a part of the product ends something of its own; each is caught in the room that raises it.
 CONTROL_FLOW = {
-    "proto.outline.OutlineError",
+    "proto.wire_scan.OutlineError",
     "cloud.access.waiting_room.Displaced",
     "cloud.frames.decoders.DecoderDied",
     "cloud.schedule.outlook.Refused",
     "cloud.wire.abort.Aborted",
-    "cli.shell.readers.ReaderGone",
+    "cli.shell.broken_pipe.ReaderGone",
     "cli.shell.stop_signals.Stopped",
 }
 

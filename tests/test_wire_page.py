@@ -16,7 +16,7 @@ from splitpoint.codec.spec import MAX_RANK
 from splitpoint.proto import splitpoint_pb2 as pb
 from splitpoint.proto.frames import build_frame, build_reply, encode_tensors
 from splitpoint.proto.limits import CHUNK_BYTES, MAX_BATCH_PER_FRAME, MAX_CREDITS, PROTOCOL, SERVICE
-from splitpoint.proto.outline import MOST_FIELDS
+from splitpoint.proto.wire_scan import MOST_FIELDS
 
 PAGE = (Path(__file__).parents[1] / "docs" / "wire.md").read_text(encoding="utf-8")
 

@@ -69,7 +69,7 @@ def compile_(
     """
     from splitpoint.partition.calibrate.inputs import Calibration
     from splitpoint.partition.compile.compile import compile_model
-    from splitpoint.partition.models.source import load_model
+    from splitpoint.partition.models.find import load_model
 
     if labels is not None and not calibrate:
         raise typer.BadParameter("labels are of calibration inputs: give --calibrate DIR too")

@@ -47,7 +47,7 @@ def demo(
     sends real photos through every boundary, and removes all of it again.
     """
     from splitpoint.partition.compile.compile import compile_model
-    from splitpoint.partition.models.source import load_model
+    from splitpoint.partition.models.find import load_model
 
     emulated = parse_link(link)
     with ExitStack() as stack:

@@ -15,10 +15,10 @@ from splitpoint.partition.bundle.bundle import Bundle, open_bundle
 from splitpoint.partition.bundle.segment_files import INT8
 from splitpoint.partition.energy.radio import RADIOS, radio_for
 from splitpoint.partition.errors import PlanError
+from splitpoint.partition.plan.breakeven import Interval
 from splitpoint.partition.plan.costs import cost_table
 from splitpoint.partition.plan.link import Link, parse_link
 from splitpoint.partition.plan.objective import Constraints, Objective
-from splitpoint.partition.plan.online import Interval
 from splitpoint.partition.plan.plan import name_of
 from splitpoint.partition.plan.planner import Prediction, Report, make_plan
 from splitpoint.partition.profile.cloud_times import CloudTimes

@@ -9,9 +9,9 @@ from pathlib import Path
 
 from splitpoint.codec import SplitpointError
 from splitpoint.partition.bundle.bundle import Manifest
+from splitpoint.partition.plan.breakeven import Interval
 from splitpoint.partition.plan.costs import CostTable
 from splitpoint.partition.plan.link import Link
-from splitpoint.partition.plan.online import Interval
 from splitpoint.partition.plan.plan import name_of
 from splitpoint.partition.plan.planner import Report
 from splitpoint.partition.profile.profile import Profile

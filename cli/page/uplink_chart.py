@@ -7,9 +7,9 @@ from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
+from splitpoint.partition.plan.breakeven import Interval
 from splitpoint.partition.plan.costs import Floats
 from splitpoint.partition.plan.link import Link
-from splitpoint.partition.plan.online import Interval
 from splitpoint.partition.plan.plan import NO_CODEC, name_of
 from splitpoint.partition.significant import significant
 

@@ -10,8 +10,8 @@ from collections.abc import AsyncGenerator, Awaitable
 from contextlib import suppress
 from typing import TypeVar
 
+from .broken_pipe import ReaderGone
 from .output import err, say
-from .readers import ReaderGone
 
 T = TypeVar("T")
 

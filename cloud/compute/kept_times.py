@@ -31,7 +31,7 @@ MOST_BYTES = 4 << 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Conditions:
+class TimingConditions:
     """All that times depend on. `runtime` and `precision` are as they were asked for."""
 
     digest: str
@@ -59,10 +59,10 @@ def conditions_here(
     precision: str,
     max_batch: int,
     profile: bool,
-) -> Conditions:
+) -> TimingConditions:
     """Those of this machine now; with `profile`, times are announced that were given."""
     name = processor_name() if device.type == "cpu" else describe_device(device)
-    return Conditions(
+    return TimingConditions(
         digest=bundle.digest,
         runtime=runtime,
         precision=precision,
@@ -82,7 +82,7 @@ class KeptTimes:
     folder: Path
     measure: bool = False
 
-    def find(self, conditions: Conditions, segments: int) -> Timing | None:
+    def find(self, conditions: TimingConditions, segments: int) -> Timing | None:
         """What was kept for these conditions, of a model of so many segments."""
         path = self._path(conditions)
         if self.measure:
@@ -101,7 +101,7 @@ class KeptTimes:
             log.warning("the times in %s cannot be used (%s); measuring anew", path, why)
             return None
 
-    def keep(self, conditions: Conditions, timing: Timing) -> None:
+    def keep(self, conditions: TimingConditions, timing: Timing) -> None:
         """Writes the file; where that cannot be done, it is said, and measured the next time."""
         path = self._path(conditions)
         record = {"conditions": asdict(conditions), "timing": timing.to_record()}
@@ -112,7 +112,7 @@ class KeptTimes:
         except (OSError, ValueError) as error:
             log.warning("the times cannot be kept in %s (%s)", self.folder, error)
 
-    def _path(self, conditions: Conditions) -> Path:
+    def _path(self, conditions: TimingConditions) -> Path:
         return self.folder / f"times-{conditions.digest[:16]}-{conditions.key}.json"
 
 

@@ -21,7 +21,7 @@ from ..errors import ServeError
 from ..options import WorkerOptions
 from .checked_chain import CheckedChain
 from .choose_chain import choose_chain, precision_of
-from .kept_times import Conditions, KeptTimes, conditions_here
+from .kept_times import KeptTimes, TimingConditions, conditions_here
 from .measure_batches import batch_sizes, expected_s, measure_batches, run_once
 from .out_of_memory import is_out_of_memory
 from .precision import AUTO
@@ -124,7 +124,7 @@ class _Loaded:
     codecs: CodecSource
     sizes: list[int]
     profile: Profile | None
-    conditions: Conditions
+    conditions: TimingConditions
     kept: KeptTimes
 
     @property

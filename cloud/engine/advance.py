@@ -20,7 +20,7 @@ from .running_batch import RunningBatch, reunited
 
 log = logging.getLogger(FRAMES)
 
-Answer = tuple[Request, "dict[str, Array] | FrameError"]
+RequestAnswer = tuple[Request, "dict[str, Array] | FrameError"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,7 +28,7 @@ class Advanced:
     """What became of a batch in one step. There was memory for `room` samples at a time."""
 
     progress: RunningBatch | None  # who goes on, if anybody
-    answers: list[Answer]  # of those who do not
+    answers: list[RequestAnswer]  # of those who do not
     failed: list[Request]  # those of them who have no outputs
     room: int
 
@@ -65,7 +65,7 @@ def advance(step: Step[Request], began_s: float) -> Advanced:
         failures += [(part, error) for part in parts]
         after = RunningBatch()
     _blame(failures, len(running.requests))
-    answers: list[Answer] = [
+    answers: list[RequestAnswer] = [
         (request, _why_failed(model, error))
         for part, error in failures
         for request in part.requests
@@ -92,12 +92,12 @@ def _blame(failures: list[tuple[RunningBatch, Exception]], requests: int) -> Non
                 request.broke()
 
 
-def _outputs(batch: RunningBatch) -> tuple[list[Answer], bool]:
+def _outputs(batch: RunningBatch) -> tuple[list[RequestAnswer], bool]:
     """The batch is at the end: to each its own, if they are good. A GPU is waited for here."""
     requests, model, are_good = batch.aboard, batch.aboard[0].model, True
     try:
         outputs = model.runner.answers(batch.state, [request.samples for request in requests])
-        answers: list[Answer] = list(zip(requests, outputs, strict=True))
+        answers: list[RequestAnswer] = list(zip(requests, outputs, strict=True))
     except Exception as error:  # noqa: BLE001 - a device can fail here too
         answers = [(request, _why_failed(model, error)) for request in requests]
         are_good = False

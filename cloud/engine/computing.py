@@ -26,7 +26,7 @@ from ..errors import ServeError
 from ..schedule.batch import Step
 from ..schedule.job import Job, Timed
 from ..schedule.schedule import Schedule
-from .advance import Answer, advance
+from .advance import RequestAnswer, advance
 from .call_queue import CallQueue
 from .compute_thread import ComputeThread
 from .model_trials import ModelTrials, run_trial
@@ -272,7 +272,7 @@ class Computing:
         error = FrameError(pb.INTERNAL, "the model cannot be computed at the moment")
         self._give([(request, error) for request in lost])
 
-    def _give(self, answers: list[Answer]) -> None:
+    def _give(self, answers: list[RequestAnswer]) -> None:
         """On the event loop; one that has ended has no one who waits."""
         if not answers or self._loop is None:
             return
@@ -281,7 +281,7 @@ class Computing:
         except RuntimeError:
             log.warning("%d answers come after the end", len(answers))
 
-    def _tell(self, answers: list[Answer]) -> None:
+    def _tell(self, answers: list[RequestAnswer]) -> None:
         """One that cannot take its answer is no reason to stop for the others; each gets one."""
         for request, result in answers:
             if request.is_answered:

@@ -12,7 +12,7 @@ from ..compute.served_model import ServedModel
 from ..compute.unpack import Values
 from ..schedule.job import Job
 
-Answer = Callable[["Request", "dict[str, Array] | FrameError"], None]
+GiveAnswer = Callable[["Request", "dict[str, Array] | FrameError"], None]
 
 
 @dataclass(eq=False, kw_only=True)
@@ -25,7 +25,7 @@ class Request(Job):
 
     model: ServedModel
     values: Values
-    answer: Answer
+    answer: GiveAnswer
     broke: Callable[[], None]
     started_s: float = 0.0
     finished_s: float = 0.0

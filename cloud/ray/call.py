@@ -39,7 +39,7 @@ class CallInfo(Protocol):
         ...
 
 
-class Raw:
+class RawMessage:
     """Bytes to be sent as they are: Ray asks an answer for this method."""
 
     __slots__ = ("_data",)
@@ -114,14 +114,14 @@ class RayCall:
         """As `cancelled`: the status is sent when `answers` has ended."""
         return self.cancelled()
 
-    async def answers(self, work: Coroutine[Any, Any, None]) -> AsyncGenerator[Raw, None]:
+    async def answers(self, work: Coroutine[Any, Any, None]) -> AsyncGenerator[RawMessage, None]:
         """Runs `work`, which writes to this call, and gives what it writes."""
         task = asyncio.create_task(work)
         task.add_done_callback(lambda _: self._written.put_nowait(None))
         try:
             while (data := await self._written.get()) is not None:
                 self._space.set()
-                yield Raw(data)
+                yield RawMessage(data)
             await task
         finally:
             await cancel_and_wait(task, self._next)

@@ -25,7 +25,7 @@ from ..compute.load import load_served_model
 from ..compute.precision import check_precision
 from ..compute.served_model import ServedModel
 from ..engine.measure_again import measure_again
-from .call import CallInfo, Raw, RayCall, one
+from .call import CallInfo, RawMessage, RayCall, one
 from .options import APP, DEPLOYMENT, RayOptions
 from .policy import UTILISATION, WAIT
 
@@ -74,18 +74,18 @@ class SplitReplica:
 
     # What is called over the wire. ----------------------------------------------------------
 
-    async def Describe(self, data: bytes, grpc_context: CallInfo) -> Raw:
+    async def Describe(self, data: bytes, grpc_context: CallInfo) -> RawMessage:
         """What is served, and how busy this replica is."""
         call = RayCall(one(data), grpc_context)
-        return Raw((await self._backend.service.describe(None, call)).SerializeToString())
+        return RawMessage((await self._backend.service.describe(None, call)).SerializeToString())
 
-    async def Fetch(self, data: bytes, grpc_context: CallInfo) -> AsyncIterator[Raw]:
+    async def Fetch(self, data: bytes, grpc_context: CallInfo) -> AsyncIterator[RawMessage]:
         """A file of a bundle in chunks."""
         call = RayCall(one(data), grpc_context)
         async for chunk in call.answers(self._backend.service.fetch(None, call)):
             yield chunk
 
-    async def Infer(self, messages: Any, grpc_context: CallInfo) -> AsyncIterator[Raw]:
+    async def Infer(self, messages: Any, grpc_context: CallInfo) -> AsyncIterator[RawMessage]:
         """A stream of frames, until the client ends it, it is old, or the replica stops."""
         call = RayCall(messages, grpc_context)
         self._calls.add(call)
@@ -95,11 +95,11 @@ class SplitReplica:
         finally:
             self._calls.discard(call)
 
-    async def Check(self, data: bytes) -> Raw:
+    async def Check(self, data: bytes) -> RawMessage:
         """gRPC's health service, for balancers in front of the proxy."""
         answer = health_pb2.HealthCheckResponse
         status = answer.SERVING if self._backend.engine.can_compute else answer.NOT_SERVING
-        return Raw(answer(status=status).SerializeToString())
+        return RawMessage(answer(status=status).SerializeToString())
 
     # What Ray asks. -------------------------------------------------------------------------
 

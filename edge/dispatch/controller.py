@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from splitpoint.partition.plan.costs import CostTable, Floats
-from splitpoint.partition.plan.online import OnlinePlanner
+from splitpoint.partition.plan.online_planner import OnlinePlanner
 from splitpoint.partition.significant import significant
 
 from .conditions import Conditions

@@ -17,7 +17,7 @@ from splitpoint.partition.bundle.bundle import Manifest
 from splitpoint.partition.errors import PlanError
 from splitpoint.partition.plan.costs import CostTable
 from splitpoint.partition.plan.link import Link
-from splitpoint.partition.plan.online import OnlinePlanner
+from splitpoint.partition.plan.online_planner import OnlinePlanner
 from splitpoint.partition.plan.plan import Plan
 from splitpoint.partition.plan.planner import Report
 from splitpoint.partition.profile.cloud_times import CloudTimes
@@ -64,7 +64,7 @@ class FirstPlan:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Device:
+class ThisDevice:
     """What this device is measured with: on the thread `compute`, and kept in `folder`.
 
     `runtime` is the one that is asked for, or auto; see `device_profiles` for the others.
@@ -107,7 +107,7 @@ async def first_plan(
     prepared: Prepared,
     auto: AutoPlan,
     workers: Workers,
-    device: Device,
+    device: ThisDevice,
     *,
     codec: str,
 ) -> FirstPlan:
@@ -129,7 +129,7 @@ async def first_plan(
     return FirstPlan(link, table, report)
 
 
-async def plan_alone(prepared: Prepared, auto: AutoPlan, device: Device) -> Plan:
+async def plan_alone(prepared: Prepared, auto: AutoPlan, device: ThisDevice) -> Plan:
     """The best way to run all on the device, in one of its runtimes, while no worker is there.
 
     Where none keeps to a limit on time, the quickest. Raises `PlanError` where other limits forbid

@@ -12,7 +12,7 @@ from splitpoint.proto.status import UnreachableError
 from ..link.workers import Workers
 from ..store.prepare import Prepared
 from .auto_plan import AutoPlan
-from .first_plan import Device, FirstPlan, first_plan, plan_alone
+from .first_plan import FirstPlan, ThisDevice, first_plan, plan_alone
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,7 +24,7 @@ class Planning:
 
     prepared: Prepared
     codecs: CodecSet
-    device: Device
+    device: ThisDevice
     auto: AutoPlan
     split: str
     codec: str

@@ -86,7 +86,7 @@ def nearest(described: Sequence[Described], wanted: Callable[[pb.ModelInfo], boo
     return min(able or described, key=lambda one: one.wait_ms(wanted))
 
 
-def serving(described: Sequence[Described], digest: str) -> Serving | None:
+def who_serves(described: Sequence[Described], digest: str) -> Serving | None:
     """The nearest and idlest of those that serve a bundle; None where none does."""
     if not described:
         return None

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from splitpoint.partition.bundle.samples import find_pictures
 from splitpoint.partition.errors import PictureError
-from splitpoint.proto.shown import UNKNOWN, shown
+from splitpoint.proto.redact import UNKNOWN, redacted
 
 from ..errors import SourceError
 from .files import FilesSource
@@ -55,7 +55,7 @@ def _files(text: str) -> list[Path]:
 def _sayable(text: str) -> str:
     """What names the source in an error: a password may be in it even where its scheme is not."""
     if "://" in text:
-        return shown(text)
+        return redacted(text)
     return UNKNOWN if "@" in text or "=" in text else text
 
 
@@ -75,7 +75,7 @@ def _without_repeat(text: str, watch: bool) -> Source | None:
         return StdinSource()
     if text.lower().startswith(STREAMS):
         quiet_opencv()
-        return LiveSource(shown(text), partial(open_stream, text))
+        return LiveSource(redacted(text), partial(open_stream, text))
     # What exists under that name is meant rather than a camera: a folder may be called 2026.
     if Path(text).exists() and not text.startswith("/dev/"):
         return None

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from splitpoint.codec import Array
-from splitpoint.proto.shown import shown
+from splitpoint.proto.redact import redacted
 
 from ..errors import SourceError
 
@@ -79,7 +79,8 @@ def open_stream(url: str, timeout_s: float = TIMEOUT_S) -> Capture:
     timeout_ms = round(1e3 * timeout_s)
     limits = (cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, cv2.CAP_PROP_READ_TIMEOUT_MSEC)
     failed = SourceError(
-        f"{shown(url)} cannot be opened", "does it answer, is it a video, and do they let you in?"
+        f"{redacted(url)} cannot be opened",
+        "does it answer, is it a video, and do they let you in?",
     )
     try:
         capture = cv2.VideoCapture(

@@ -14,7 +14,7 @@ from splitpoint.proto.status import RefusedError, UnreachableError
 
 from ..errors import AgentError
 from ..link.channel import WorkerChannel
-from ..link.described import Described, Serving, describe, nearest, serving
+from ..link.described import Described, Serving, describe, nearest, who_serves
 from .cache import BundleCache, FetchFrom
 from .cache_size import CacheUse
 from .known_models import KnownModel, recall, remember
@@ -104,7 +104,7 @@ async def prepare(
             digest=opened.digest,
             labels=opened.labels(),
             folder=opened.folder,
-            serving=serving(described, opened.digest),
+            serving=who_serves(described, opened.digest),
             away=away,
         )
     if away is not None:
@@ -189,7 +189,7 @@ async def described_now(prepared: Prepared, channels: Sequence[WorkerChannel]) -
 
     Raises `UnreachableError` where none answers, and `AgentError` where none serves it.
     """
-    said = serving(await describe(channels), prepared.digest)
+    said = who_serves(await describe(channels), prepared.digest)
     if said is None:
         raise AgentError(
             f"no worker serves {prepared.manifest.name} as it is here ({prepared.digest[:12]})",

@@ -22,6 +22,7 @@ from ..bundle.bundle import Boundary, Bundle
 from ..bundle.codec_tables import save_tables
 from ..bundle.ladder import CodecLevel
 from ..errors import CalibrationError
+from ..progress import Progress, tell_nobody
 from ..run.chain import SegmentChain
 from ..run.onnx_chain import OnnxChain
 from ..run.torch_chain import TorchChain
@@ -29,10 +30,7 @@ from .axis_klt import AxisMoments, axes_of
 from .fisher import gradients
 from .fkt_fit import LEVEL_LOSSES, fit_table
 from .fkt_transform import Blocks, Moments
-from .judge import Judge
-
-Progress = Callable[[str, int, int], None]
-Inputs = Sequence[Mapping[str, Array]]
+from .judge import InputList, Judge
 
 FOLDS = 4
 PROJECTIONS, AXIS_PROJECTIONS = 6, 1  # gradients of each input, for channels and for axes
@@ -48,11 +46,11 @@ _LOSSLESS = ("raw", "png")
 
 def calibrate(
     bundle: Bundle,
-    inputs: Inputs,
+    inputs: InputList,
     *,
     device: torch.device,
     labels: Sequence[int] = (),
-    progress: Progress = lambda what, done, total: None,
+    progress: Progress = tell_nobody,
 ) -> tuple[Boundary, ...]:
     """The bundle's boundaries with tables and ladders; the tables' files are written beside it.
 
@@ -146,7 +144,7 @@ Key = tuple[int, str]  # a boundary and a tensor there
 def _blocks(
     bundle: Bundle,
     chain: TorchChain,
-    inputs: Inputs,
+    inputs: InputList,
     spreads: Mapping[str, float],
     advance: Callable[[], None],
 ) -> dict[Key, Blocks]:
@@ -182,7 +180,7 @@ def _blocks(
 def _moments(
     bundle: Bundle,
     chain: TorchChain,
-    inputs: Inputs,
+    inputs: InputList,
     spreads: Mapping[str, float],
     blocks: Mapping[Key, Blocks],
     advance: Callable[[], None],

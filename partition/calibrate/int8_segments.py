@@ -7,31 +7,26 @@ ships has ranges from all of them.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from splitpoint.codec import Array
-
 from ..bundle.bundle import Boundary, Bundle, Segment
+from ..progress import Progress, tell_nobody
 from ..run.onnx_chain import OnnxChain
 from ..run.onnx_segment import OnnxSegment
-from .judge import Judge
+from .judge import InputList, Judge
 from .quantise import quantise_segment
-
-Progress = Callable[[str, int, int], None]
-Inputs = Sequence[Mapping[str, Array]]
-State = dict[str, Array]
 
 FOLDS = 2
 
 
 def quantise_bundle(
     bundle: Bundle,
-    inputs: Inputs,
+    inputs: InputList,
     *,
     labels: Sequence[int] = (),
-    progress: Progress = lambda what, done, total: None,
+    progress: Progress = tell_nobody,
 ) -> tuple[tuple[Segment, ...], tuple[Boundary, ...]]:
     """Segments with INT8 files, which are written, and boundaries with what was judged of them.
 
@@ -43,8 +38,8 @@ def quantise_bundle(
     for index in range(len(exact)):
         exact.load(index)
     judge = Judge(manifest, exact, inputs, labels)
-    states: list[State] = [dict(given) for given in inputs]  # exact, up to the present boundary
-    coarse: list[State] = [dict(given) for given in inputs]  # the same in INT8
+    states = [dict(given) for given in inputs]  # exact, up to the present boundary
+    coarse = [dict(given) for given in inputs]  # the same in INT8
     segments: list[Segment] = []
     boundaries = [manifest.boundaries[0]]
     for index, segment in enumerate(manifest.segments):

@@ -17,6 +17,9 @@ from ..errors import CalibrationError
 from ..relative_error import relative_error
 from ..run.chain import SegmentChain
 
+InputList = Sequence[Mapping[str, Array]]
+"""Inputs of one sample each, tensors of boundary 0 by name."""
+
 _TOGETHER = 10  # inputs that the rest of the model runs on at a time
 _TIMED = 12  # inputs whose encoding and decoding is timed
 
@@ -28,7 +31,7 @@ class Judge:
         self,
         manifest: Manifest,
         chain: SegmentChain,
-        inputs: Sequence[Mapping[str, Array]],
+        inputs: InputList,
         labels: Sequence[int] = (),
     ) -> None:
         self._manifest, self._chain = manifest, chain

@@ -19,9 +19,9 @@ from ..quiet import quiet_torch
 from .batch_shape import batch_multiple, fake_value, shape_of_one, spec_of
 from .borrowed import borrowed, is_exported
 from .canonical import canonicalise, parameter_values
+from .export_errors import explained
 from .graph_check import check_operations
-from .graph_ends import drop_constant_inputs, named_outputs_of, user_inputs
-from .help import explained
+from .inputs_outputs import drop_constant_inputs, named_outputs_of, user_inputs
 from .layers import (
     LayerNodes,
     group_layers,

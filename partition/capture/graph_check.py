@@ -10,7 +10,7 @@ from torch.fx import Node
 
 from ..errors import CaptureError
 from .batch_shape import batch_multiple, fake_value
-from .help import NMS, NMS_REMEDY
+from .export_errors import NMS, NMS_REMEDY
 from .layers import op_name
 
 Tag = torch.Tag

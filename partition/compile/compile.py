@@ -6,7 +6,7 @@ import json
 import shutil
 import tempfile
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -35,20 +35,18 @@ from ..capture.canonical import fold_batch_norms, parameter_values
 from ..capture.capture import CapturedModel, capture
 from ..cuts.choose import DEFAULT_BOUNDARIES
 from ..errors import BundleError, SegmentError
-from ..export.cut import OnnxCutter
+from ..export.cutter import OnnxCutter
 from ..export.export import WholeOnnx, export_whole
-from ..export.names import layer_names
+from ..export.layer_names import layer_names
 from ..export.refusal import refused
 from ..model_spec import ModelSpec
+from ..progress import Progress, tell_nobody
 from .example_inputs import with_usable_inputs
-from .left_out import refusals
-from .program import program_of, with_turned
-from .separable import separable_cuts
+from .refused_codecs import refusals
+from .separable_cuts import separable_cuts
 from .verify import verified_error
-from .weights import save_weights
-
-Progress = Callable[[str, int, int], None]
-"""Called with what is being done, how many steps are done, and how many there are."""
+from .write_program import program_of, with_turned
+from .write_weights import save_weights
 
 # Segments compute what the whole computes; what differs is the order of float32 sums.
 TOLERANCE = 1e-3
@@ -62,7 +60,7 @@ def compile_model(
     after: Sequence[str] = (),
     overwrite: bool = False,
     calibration: Calibration | None = None,
-    progress: Progress = lambda what, done, total: None,
+    progress: Progress = tell_nobody,
 ) -> Bundle:
     """Writes the bundle of `spec` to the folder `out` and returns it.
 

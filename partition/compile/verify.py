@@ -25,8 +25,8 @@ from ..run.chain import SegmentChain
 from ..run.onnx_chain import OnnxChain
 from ..run.program import load_program
 from ..run.torch_chain import TorchChain
-from .difference_help import cause_of_difference
-from .program import program_of
+from .diagnose_mismatch import cause_of_difference
+from .write_program import program_of
 
 BATCHES = (1, 3)
 CPU = torch.device("cpu")

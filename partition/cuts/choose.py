@@ -11,7 +11,7 @@ import numpy as np
 from ..bundle.flops import is_heavy
 from ..bundle.graph import ModelGraph
 from ..errors import CaptureError
-from .fused import fuse
+from .fusion import fuse
 from .scenarios import Weighed, weigh_cuts
 
 DEFAULT_BOUNDARIES = 8

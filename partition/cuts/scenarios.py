@@ -30,7 +30,7 @@ from splitpoint.codec import TensorSpec
 from ..bundle.flops import is_heavy
 from ..bundle.graph import Cut, ModelGraph
 from .envelope import MBPS_MS_PER_BYTE, Piece, bandwidth_envelope
-from .fused import Fused, fuse
+from .fusion import Fused, fuse
 from .min_cut import MODEL_INPUT, LayerCost, SplitProblem, TensorCost
 
 Floats = NDArray[np.float64]

@@ -15,10 +15,11 @@ import numpy as np
 from ..bundle.bundle import Manifest
 from ..bundle.ladder import DEFAULT_LIMIT, inputs_needed, wilson
 from ..errors import PlanError
+from .breakeven import Interval, intervals
 from .costs import CostTable, Floats, Metrics
 from .link import Link
 from .objective import Constraints, Objective
-from .online import Interval, OnlinePlanner, intervals
+from .online_planner import OnlinePlanner
 from .plan import Plan, name_of
 
 UPLINKS_MBPS, QUEUES_MS = (0.05, 10_000.0), (0.1, 60_000.0)

@@ -7,7 +7,7 @@ import os
 import platform
 import statistics
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from ..bundle.bundle import Bundle
 from ..bundle.codec_tables import codecs_of
 from ..bundle.samples import Samples, synthetic_samples
 from ..energy.meter import EnergyMeter, NoMeter
+from ..progress import Progress, tell_nobody
 from ..run.chain import SegmentChain, State
 from ..run.slowdown import Slowdown
 from .cloud_times import CloudTimes
@@ -36,8 +37,6 @@ STABLE, STABLE_MS = 0.02, 0.05
 LAYER_ROUNDS, BATCH_ROUNDS = 10, 10
 _PACKAGES = ("splitpoint", "onnxruntime", "torch", "numpy")
 
-Progress = Callable[[str, int, int], None]
-
 
 def measure(
     bundle: Bundle,
@@ -49,7 +48,7 @@ def measure(
     slowdown: float = 1.0,
     max_seconds: float = 30.0,
     codecs: Sequence[CodecTime] = (),
-    progress: Progress = lambda what, done, total: None,
+    progress: Progress = tell_nobody,
 ) -> Profile:
     """The profile of `bundle` in the runtime of `chain`.
 

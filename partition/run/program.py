@@ -1,7 +1,7 @@
 """A segment as data becomes a torch module: ATen operations in JSON, weights in safetensors.
 
-This is the cloud's form of a segment. It holds no code and is never unpickled. `compile.program`
-writes it.
+This is the cloud's form of a segment. It holds no code and is never unpickled.
+`compile.write_program` writes it.
 
 A tensor argument is written `{"t": NAME}`, a weight `{"w": NAME}`, and a size that is k times the
 batch `{"batch": k}`: each segment recomputes the batch size from the first tensor that enters it,

@@ -1,4 +1,4 @@
-"""Reads a segment's weights, which `compile.weights` has written as a safetensors file."""
+"""Reads a segment's weights, which `compile.write_weights` has written as a safetensors file."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ import torch
 from splitpoint.cloud.compute import kept_times
 from splitpoint.cloud.compute import load as load_model
 from splitpoint.cloud.compute.checked_chain import CheckedChain
-from splitpoint.cloud.compute.kept_times import Conditions, KeptTimes, conditions_here
+from splitpoint.cloud.compute.kept_times import KeptTimes, TimingConditions, conditions_here
 from splitpoint.cloud.compute.measure_batches import Measured, expected_s
 from splitpoint.cloud.compute.runner import Runner
 from splitpoint.cloud.compute.served_model import ServedModel
@@ -122,7 +122,7 @@ def test_every_condition_is_part_of_the_key(small_bundle: Bundle) -> None:
         "profile": True, "device": "another", "threads": 77, "cores": 77, "format": 0,
         "versions": {**own.versions, "onnxruntime": "1.0.0"},
     }  # fmt: skip
-    assert others.keys() == {field.name for field in fields(Conditions)}
+    assert others.keys() == {field.name for field in fields(TimingConditions)}
     assert {"splitpoint", "torch", "onnxruntime"} <= own.versions.keys()
     keys = {replace(own, **{name: value}).key for name, value in others.items()}
     assert len(keys | {own.key}) == len(others) + 1

@@ -12,7 +12,7 @@ from splitpoint.edge.dispatch.controller import HOLD_S, Controller
 from splitpoint.partition.energy.radio import RADIOS
 from splitpoint.partition.plan.costs import CostTable, cost_table
 from splitpoint.partition.plan.objective import Constraints, Objective
-from splitpoint.partition.plan.online import OnlinePlanner
+from splitpoint.partition.plan.online_planner import OnlinePlanner
 from splitpoint.partition.profile.cloud_times import CloudTimes
 
 HISTORIES, PARTS, TABLES = 10_000, 10, 40

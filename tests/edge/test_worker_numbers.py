@@ -14,7 +14,7 @@ from splitpoint.edge.link.frame_stream import FrameStream
 from splitpoint.partition.energy.radio import RADIOS
 from splitpoint.partition.plan.costs import cost_table
 from splitpoint.partition.plan.objective import Constraints, Objective
-from splitpoint.partition.plan.online import OnlinePlanner
+from splitpoint.partition.plan.online_planner import OnlinePlanner
 from splitpoint.partition.plan.plan import Plan
 from splitpoint.partition.profile.cloud_times import CloudTimes
 from splitpoint.proto import splitpoint_pb2 as pb

@@ -13,7 +13,7 @@ from splitpoint.partition.capture.capture import capture
 from splitpoint.partition.cuts import choose
 from splitpoint.partition.cuts.choose import choose_cuts
 from splitpoint.partition.cuts.envelope import bandwidth_envelope
-from splitpoint.partition.cuts.fused import fuse
+from splitpoint.partition.cuts.fusion import fuse
 from splitpoint.partition.cuts.scenarios import (
     ModelledDevice,
     group_times_ms,

@@ -15,7 +15,7 @@ from splitpoint.partition.compile.compile import compile_model
 from splitpoint.partition.compile.verify import worst_relative_error
 from splitpoint.partition.errors import BundleError, CaptureError
 from splitpoint.partition.model_spec import ModelSpec
-from splitpoint.partition.models.source import load_model
+from splitpoint.partition.models.find import load_model
 from splitpoint.partition.models.torchvision import import_torchvision
 from splitpoint.partition.picture import PictureInput
 

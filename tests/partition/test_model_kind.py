@@ -17,7 +17,7 @@ from splitpoint.partition.bundle.model_kind import is_classifier
 from splitpoint.partition.compile.compile import compile_model
 from splitpoint.partition.errors import CaptureError
 from splitpoint.partition.model_spec import ModelSpec
-from splitpoint.partition.models.source import load_model
+from splitpoint.partition.models.find import load_model
 from splitpoint.partition.picture import PictureInput
 
 

@@ -16,7 +16,7 @@ from split_tables import (
 from splitpoint.partition.energy.radio import RADIOS
 from splitpoint.partition.errors import PlanError
 from splitpoint.partition.plan.objective import Constraints, Objective
-from splitpoint.partition.plan.online import OnlinePlanner
+from splitpoint.partition.plan.online_planner import OnlinePlanner
 from splitpoint.partition.plan.planner import make_plan
 
 

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from splitpoint.codec import Array
 from splitpoint.partition.errors import PictureError
-from splitpoint.partition.models.source import load_model
+from splitpoint.partition.models.find import load_model
 from splitpoint.partition.models.torchvision import import_torchvision
 from splitpoint.partition.picture import PictureInput
 

@@ -13,7 +13,7 @@ from onnx import numpy_helper
 from safetensors.numpy import load_file
 from splitpoint.partition.bundle.bundle import Bundle
 from splitpoint.partition.compile.compile import compile_model
-from splitpoint.partition.compile.weights import save_weights
+from splitpoint.partition.compile.write_weights import save_weights
 from splitpoint.partition.errors import BundleError
 from splitpoint.partition.model_spec import ModelSpec
 from splitpoint.partition.run.weights import load_weights

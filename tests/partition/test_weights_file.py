@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import save_file, save_model
 from splitpoint.partition.errors import ModelError
 from splitpoint.partition.model_spec import ModelSpec
-from splitpoint.partition.models.source import load_model
+from splitpoint.partition.models.find import load_model
 from splitpoint.partition.models.weights_file import load_weights_file
 from splitpoint.partition.picture import PictureInput
 

@@ -11,7 +11,7 @@ from ..errors import ModelError
 from ..model_spec import ModelSpec
 from ..picture import PictureInput
 from .torchvision import SEED, imagenet_labels, torchvision_model
-from .users import exported_model, factory_model
+from .user_model import exported_model, factory_model
 from .weights_file import load_weights_file
 
 KNOWN = "torchvision:NAME, package.module:factory, efficientnet-lite0, or a .pt2 file"

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 from processes import MAIN
 from splitpoint.cli.main import main
-from splitpoint.cli.shell.readers import READER_GONE
+from splitpoint.cli.shell.broken_pipe import READER_GONE
 from splitpoint.partition.bundle.bundle import Bundle
 
 

@@ -1,7 +1,7 @@
 """Addresses as they may be shown: without what lets others in.
 
 Cameras and proxies take their password in the address: before the host, in the query, some even in
-the path. Every line, name of a frame and error shows an address through `shown`.
+the path. Every line, name of a frame and error shows an address through `redacted`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _HOST = re.compile(r"(\[[\w.:%-]+\]|[\w.-]+)(:\d+)?")
 _UNCLEAR = re.compile(r"[?#;]|/.*[=&]", re.DOTALL)
 
 
-def shown(address: str) -> str:
+def redacted(address: str) -> str:
     """`scheme://host:port/path` of an address, and what has no `://` as it is.
 
     User, password and everything behind `?`, `#` or `;` go, whatever it is called: no list knows

@@ -9,21 +9,21 @@ from splitpoint.codec import Array
 
 from ..relative_error import relative_error
 
-Answer = Callable[[Sequence[int]], list[Array]]
+Unsplit = Callable[[Sequence[int]], list[Array]]
 """The unsplit model's outputs for these samples of the example."""
 
 
-def cause_of_difference(answer: Answer, tolerance: float) -> tuple[str, str]:
+def cause_of_difference(unsplit: Unsplit, tolerance: float) -> tuple[str, str]:
     """What is wrong with the model, in words that follow the difference, and the remedy."""
     samples = range(3)
-    together, again = answer(samples), answer(samples)
+    together, again = unsplit(samples), unsplit(samples)
     if _differ(together, again, tolerance):
         return (
             "and so do two runs of the unsplit model on the same input",
             "take out what is not deterministic at inference: random numbers outside of torch, "
             "counters, the time",
         )
-    alone = [answer([sample]) for sample in samples]
+    alone = [unsplit([sample]) for sample in samples]
     # Along which dimension samples lie does not matter here: sorted values are equal or not.
     joined = [np.concatenate([one[i].ravel() for one in alone]) for i in range(len(together))]
     if _differ([np.sort(a.ravel()) for a in together], [np.sort(a) for a in joined], tolerance):

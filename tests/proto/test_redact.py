@@ -7,7 +7,7 @@ import string
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from splitpoint.proto.shown import shown
+from splitpoint.proto.redact import redacted
 
 SECRET = "5ecr3t"
 
@@ -38,7 +38,7 @@ SECRET = "5ecr3t"
     ],
 )
 def test_addresses(address: str, expected: str) -> None:
-    assert shown(address) == expected
+    assert redacted(address) == expected
 
 
 _PASSWORD = st.text(st.sampled_from(string.punctuation + string.ascii_letters + " é"), max_size=12)
@@ -57,4 +57,4 @@ def test_no_part_of_a_password_is_left(
         f"http://{host}{path}?{user}={password}",
         f"http://{host}{path}?a=b&{user}={password}&c=d",
     ):
-        assert SECRET not in shown(address), address
+        assert SECRET not in redacted(address), address

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from splitpoint.proto import frames as frames_module
 from splitpoint.proto import splitpoint_pb2 as pb
 from splitpoint.proto.frames import FrameError, parse_client, parse_server
-from splitpoint.proto.outline import CLIENT_MESSAGE, MOST_FIELDS, OutlineError
+from splitpoint.proto.wire_scan import CLIENT_MESSAGE, MOST_FIELDS, OutlineError
 
 N = 1_000_000
 

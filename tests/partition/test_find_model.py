@@ -14,7 +14,7 @@ from splitpoint.partition.compile.compile import compile_model
 from splitpoint.partition.errors import ModelError
 from splitpoint.partition.model_spec import ModelSpec
 from splitpoint.partition.models import torchvision as torchvision_models
-from splitpoint.partition.models.source import load_model
+from splitpoint.partition.models.find import load_model
 
 
 class Pair(torch.nn.Module):
@@ -174,7 +174,7 @@ def test_a_factory_may_import_what_imports_torchvision(tmp_path: Path) -> None:
     (tmp_path / "uses_vision.py").write_text(
         "import torchvision\n\ndef model():\n    return torchvision.ops.Permute([0, 2, 1, 3])\n"
     )
-    script = "from splitpoint.partition.models.source import load_model; "
+    script = "from splitpoint.partition.models.find import load_model; "
     script += "print(load_model('uses_vision:model').module.model)"
     done = subprocess.run(
         [sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True
