@@ -40,7 +40,7 @@ class JsonLines:
             "stages_ms": result.stages_ms.to_json(),
             "total_ms": round(result.total_ms, 3),
         }
-        if why := reason_of(self._agent, result):
+        if why := why_local(self._agent, result):
             line["why"] = why
         if result.error is not None:
             line["error"] = str(result.error)
@@ -69,7 +69,7 @@ class PlainLines:
         out.print(
             f"{result.id:>4}  {best_answer(self._agent, result)}  "
             f"{result.total_ms:.1f} ms ({stages})  {human_bytes(result.bytes_up)} up"
-            + (f"  {why}" if (why := reason_of(self._agent, result)) else ""),
+            + (f"  {why}" if (why := why_local(self._agent, result)) else ""),
             soft_wrap=True,
             markup=False,
         )
@@ -107,7 +107,7 @@ def file_names(outputs: Iterable[str]) -> dict[str, str]:
     }
 
 
-def reason_of(agent: EdgeAgent, result: Result) -> str:
+def why_local(agent: EdgeAgent, result: Result) -> str:
     """Why the device finished a frame that was cut for the cloud; "" for all others."""
     cut = result.boundary < len(agent.manifest.segments)
     return printable(result.why) if cut and result.outcome is Outcome.LOCAL else ""
