@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from patience import PATIENCE_S, swallowing
+from patience import PATIENCE_S, swallowing, until
 from splitpoint.cli.emulate.relay import Relay
 from splitpoint.cloud.worker import Worker
 from splitpoint.codec import SpecError
@@ -262,7 +262,10 @@ async def test_worker_that_falls_silent_costs_no_more_than_the_budget(
             relay.address, split="1", cache=tmp_path, budget_ms=300, finish_locally=False
         ) as agent,
     ):
+        stream = agent.session.workers.stream
+        assert stream is not None
         await relay.cut(0)
+        await until(lambda: stream.session.broken is not None)  # else frames are lost with it
         async with swallowing(relay):  # for ever
             results = await asyncio.gather(*(agent.infer({"pixels": pixels}) for _ in range(4)))
         assert all(r.outcome in (Outcome.EXPIRED, Outcome.FAILED) for r in results)
