@@ -10,7 +10,8 @@ from split_tables import (
 )
 from splitpoint.partition.energy.power_model import PowerModel
 from splitpoint.partition.energy.radio import NO_RADIO, Radio
-from splitpoint.partition.plan.costs import MESSAGE_BYTES, CostTable, cost_table
+from splitpoint.partition.plan.cost_rows import MESSAGE_BYTES
+from splitpoint.partition.plan.costs import CostTable, cost_table
 from splitpoint.partition.plan.link import Link
 from splitpoint.partition.plan.objective import Constraints, Objective
 from splitpoint.partition.plan.planner import Prediction, Report, make_plan

@@ -1,7 +1,4 @@
-"""Ranks every candidate split for a link and a load, and says why.
-
-Longer than others: ranking, and the words for why each candidate stands where it does.
-"""
+"""Ranks every candidate split for a link and a load."""
 
 from __future__ import annotations
 
@@ -16,22 +13,14 @@ from ..bundle.bundle import Manifest
 from ..bundle.ladder import DEFAULT_LIMIT, inputs_needed, wilson
 from ..errors import PlanError
 from .breakeven import Interval, intervals
-from .costs import CostTable, Floats, Metrics
+from .costs import CostTable
 from .link import Link
 from .objective import Constraints, Objective
 from .online_planner import OnlinePlanner
-from .plan import Plan, name_of
+from .plan import Plan
+from .reasons import Reasons, infeasible
 
 UPLINKS_MBPS, QUEUES_MS = (0.05, 10_000.0), (0.1, 60_000.0)
-_UNITS = {
-    "--deadline-ms": "its 95th percentile is over the deadline",
-    "--min-fps": "its stream is too slow",
-    "--max-accuracy-drop": "it changes answers too much",
-    "--max-edge-mb": "it needs too much memory on the device",
-    "--max-kb-per-frame": "it sends too much",
-    "--must-run-on-edge": "a layer that must run on the device would not",
-    "--must-not-upload-input": "it uploads the input",
-}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,9 +124,9 @@ def make_plan(
     scores = objective.scores(metrics)
     feasible = sum(excess.values(), np.zeros(len(table))) == 0
     if not feasible.any():
-        raise _infeasible(table, metrics, excess, scores)
+        raise infeasible(table, metrics, excess, scores)
     order = np.lexsort((scores, ~feasible))
-    words = _Words(table, metrics, upload_ms, excess, int(order[0]))
+    reasons = Reasons(table, metrics, upload_ms, excess, int(order[0]))
     predictions = tuple(
         Prediction(
             boundary=int(table.boundary[i]),
@@ -169,8 +158,8 @@ def make_plan(
             edge_mb=_known(table.edge_mb[i]),
             fps=float(1e3 / metrics.bottleneck_ms[i]),
             feasible=bool(feasible[i]),
-            broken=words.broken(int(i)),
-            why=words.why(int(i)),
+            broken=reasons.broken(int(i)),
+            why=reasons.why(int(i)),
         )
         for i in order
     )
@@ -223,83 +212,6 @@ def _notes(table: CostTable, manifest: Manifest, constraints: Constraints) -> tu
         f"calibration had {judged} inputs, too few for any lossy codec: even without a single "
         f"changed answer the drop may be {100 * best:.1f} %; {inputs_needed(most)} inputs can show "
         f"{100 * most:g} %",
-    )
-
-
-class _Words:
-    """Reasons in words."""
-
-    def __init__(
-        self,
-        table: CostTable,
-        metrics: Metrics,
-        upload_ms: Floats,
-        excess: Mapping[str, Floats],
-        best: int,
-    ) -> None:
-        self._table, self._metrics, self._excess, self._best = table, metrics, excess, best
-        self._stages = {
-            "edge": table.edge_ms + table.encode_ms,
-            "uplink": table.sends * upload_ms,
-            "cloud": metrics.server_ms,
-        }
-
-    def broken(self, index: int) -> tuple[str, ...]:
-        return tuple(flag for flag, excess in self._excess.items() if excess[index] > 0)
-
-    def why(self, index: int) -> str:
-        broken = self.broken(index)
-        if broken:
-            return "; ".join(f"{_UNITS[flag]} ({flag})" for flag in broken)
-        if index == self._best:
-            return self._compared()
-        latency = self._metrics.latency_ms
-        later_ms = latency[index] - latency[self._best]
-        name, more_ms = max(
-            ((n, ms[index] - ms[self._best]) for n, ms in self._stages.items()), key=lambda p: p[1]
-        )
-        if later_ms <= 0:
-            return f"{-later_ms:.1f} ms sooner than the best, but worse by the objective"
-        return f"{later_ms:.1f} ms later than the best: {name} {more_ms:+.1f} ms"
-
-    def _compared(self) -> str:
-        """How the chosen one does against the two rivals that need no split."""
-        table, best = self._table, self._best
-        latency = self._metrics.latency_ms
-        allowed = sum(self._excess.values(), np.zeros(len(table))) == 0
-        rivals = {
-            "all on the device": allowed & (table.sends == 0),
-            "sending the input": allowed & (table.boundary == 0) & (table.sends == 1),
-        }
-        parts = []
-        for name, members in rivals.items():
-            if members.any() and not members[best]:
-                ms = latency[members].min()
-                parts.append(f"{ms / latency[best]:.2f}x as fast as {name} ({ms:.1f} ms)")
-        return f"predicted {latency[best]:.1f} ms" + (": " if parts else "") + ", ".join(parts)
-
-
-def _infeasible(
-    table: CostTable, metrics: Metrics, excess: Mapping[str, Floats], scores: Floats
-) -> PlanError:
-    """Which constraint binds, and the candidate that comes nearest to keeping all."""
-    binding = []
-    for flag in excess:
-        others = sum((e for f, e in excess.items() if f != flag), np.zeros(len(table)))
-        if (others == 0).any():
-            binding.append(flag)
-    worst = np.max(list(excess.values()), 0)
-    nearest = int(np.lexsort((scores, worst))[0])
-    misses = [f"{flag} by {100 * e[nearest]:.0f} %" for flag, e in excess.items() if e[nearest] > 0]
-    what = (
-        f"no plan keeps to {' or to '.join(binding)}"
-        if binding
-        else f"no plan keeps to {' and '.join(f for f, e in excess.items() if e.any())} together"
-    )
-    return PlanError(
-        what,
-        f"nearest is {name_of(int(table.boundary[nearest]), table.codec[nearest])} "
-        f"({metrics.latency_ms[nearest]:.0f} ms), which misses {', '.join(misses)}",
     )
 
 

@@ -16,7 +16,7 @@ from split_tables import (
 )
 from splitpoint.partition.energy.radio import RADIOS
 from splitpoint.partition.errors import PlanError
-from splitpoint.partition.plan.costs import MESSAGE_BYTES
+from splitpoint.partition.plan.cost_rows import MESSAGE_BYTES
 from splitpoint.partition.plan.link import Link
 
 

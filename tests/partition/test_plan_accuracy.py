@@ -18,7 +18,7 @@ from splitpoint.partition.bundle.ladder import (
     CodecLevel,
     inputs_needed,
 )
-from splitpoint.partition.plan.costs import MESSAGE_BYTES
+from splitpoint.partition.plan.cost_rows import MESSAGE_BYTES
 
 SIZES = {"raw": 1e6, "q8": 3e5, "q4": 1e5, "jpeg": 5e4, "fkt@1": 1e4}
 

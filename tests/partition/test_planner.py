@@ -23,7 +23,8 @@ from splitpoint.partition.bundle.ladder import (
 )
 from splitpoint.partition.energy.radio import RADIOS, Radio
 from splitpoint.partition.errors import PlanError
-from splitpoint.partition.plan.costs import MESSAGE_BYTES, OWN_MS, TRUSTED
+from splitpoint.partition.plan.cost_rows import MESSAGE_BYTES, TRUSTED
+from splitpoint.partition.plan.costs import OWN_MS
 from splitpoint.partition.plan.link import Link
 from splitpoint.partition.profile.profile import Profile
 

@@ -1,0 +1,100 @@
+"""Why a candidate stands where it does, and why none can be chosen, in words."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from ..errors import PlanError
+from .costs import CostTable, Floats, Metrics
+from .plan import name_of
+
+_WHY_NOT = {
+    "--deadline-ms": "its 95th percentile is over the deadline",
+    "--min-fps": "its stream is too slow",
+    "--max-accuracy-drop": "it changes answers too much",
+    "--max-edge-mb": "it needs too much memory on the device",
+    "--max-kb-per-frame": "it sends too much",
+    "--must-run-on-edge": "a layer that must run on the device would not",
+    "--must-not-upload-input": "it uploads the input",
+}
+
+
+class Reasons:
+    """Why each candidate stands where it does; `best` is the index of the chosen one."""
+
+    def __init__(
+        self,
+        table: CostTable,
+        metrics: Metrics,
+        upload_ms: Floats,
+        excess: Mapping[str, Floats],
+        best: int,
+    ) -> None:
+        self._table, self._metrics, self._excess, self._best = table, metrics, excess, best
+        self._stages = {
+            "edge": table.edge_ms + table.encode_ms,
+            "uplink": table.sends * upload_ms,
+            "cloud": metrics.server_ms,
+        }
+
+    def broken(self, index: int) -> tuple[str, ...]:
+        """The options whose limits a candidate does not keep."""
+        return tuple(flag for flag, excess in self._excess.items() if excess[index] > 0)
+
+    def why(self, index: int) -> str:
+        """The reason for its place, or what keeps it out."""
+        broken = self.broken(index)
+        if broken:
+            return "; ".join(f"{_WHY_NOT[flag]} ({flag})" for flag in broken)
+        if index == self._best:
+            return self._compared()
+        latency = self._metrics.latency_ms
+        later_ms = latency[index] - latency[self._best]
+        name, more_ms = max(
+            ((n, ms[index] - ms[self._best]) for n, ms in self._stages.items()), key=lambda p: p[1]
+        )
+        if later_ms <= 0:
+            return f"{-later_ms:.1f} ms sooner than the best, but worse by the objective"
+        return f"{later_ms:.1f} ms later than the best: {name} {more_ms:+.1f} ms"
+
+    def _compared(self) -> str:
+        """How the chosen one does against the two rivals that need no split."""
+        table, best = self._table, self._best
+        latency = self._metrics.latency_ms
+        allowed = sum(self._excess.values(), np.zeros(len(table))) == 0
+        rivals = {
+            "all on the device": allowed & (table.sends == 0),
+            "sending the input": allowed & (table.boundary == 0) & (table.sends == 1),
+        }
+        parts = []
+        for name, members in rivals.items():
+            if members.any() and not members[best]:
+                ms = latency[members].min()
+                parts.append(f"{ms / latency[best]:.2f}x as fast as {name} ({ms:.1f} ms)")
+        return f"predicted {latency[best]:.1f} ms" + (": " if parts else "") + ", ".join(parts)
+
+
+def infeasible(
+    table: CostTable, metrics: Metrics, excess: Mapping[str, Floats], scores: Floats
+) -> PlanError:
+    """Which constraint binds, and the candidate that comes nearest to keeping all."""
+    binding = []
+    for flag in excess:
+        others = sum((e for f, e in excess.items() if f != flag), np.zeros(len(table)))
+        if (others == 0).any():
+            binding.append(flag)
+    worst = np.max(list(excess.values()), 0)
+    nearest = int(np.lexsort((scores, worst))[0])
+    misses = [f"{flag} by {100 * e[nearest]:.0f} %" for flag, e in excess.items() if e[nearest] > 0]
+    what = (
+        f"no plan keeps to {' or to '.join(binding)}"
+        if binding
+        else f"no plan keeps to {' and '.join(f for f, e in excess.items() if e.any())} together"
+    )
+    return PlanError(
+        what,
+        f"nearest is {name_of(int(table.boundary[nearest]), table.codec[nearest])} "
+        f"({metrics.latency_ms[nearest]:.0f} ms), which misses {', '.join(misses)}",
+    )
