@@ -49,8 +49,8 @@ def read_pair(cert: Path, key: Path, now: datetime | None = None) -> tuple[bytes
     return chain, secret
 
 
-def read_ca(path: Path, now: datetime | None = None) -> bytes:
-    """The certificates of authorities in a file that can be used at `now`, in PEM.
+def read_ca(path: Path) -> bytes:
+    """The certificates of authorities in a file that can be used now, in PEM.
 
     The bundles of systems hold some that have expired: those are left out. Raises `TlsError`, with
     what is wrong with the first of them, where none is left.
@@ -58,7 +58,7 @@ def read_ca(path: Path, now: datetime | None = None) -> bytes:
     usable, refused = [], []
     for certificate in _certificates(path, _read(path)):
         try:
-            _check_dates(path, certificate, now)
+            _check_dates(path, certificate)
             ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cadata=certificate)
         except TlsError as error:
             refused.append(error)
@@ -88,7 +88,7 @@ def _certificates(path: Path, pem: bytes) -> list[str]:
     return [f"{_BEGIN}{part.partition(_END)[0]}{_END}" for part in parts]
 
 
-def _check_dates(path: Path, certificate: str, now: datetime | None) -> None:
+def _check_dates(path: Path, certificate: str, now: datetime | None = None) -> None:
     now = now or datetime.now(timezone.utc)
     try:
         begins, ends = _validity(ssl.PEM_cert_to_DER_cert(certificate))

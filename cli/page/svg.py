@@ -13,6 +13,7 @@ import re
 from collections.abc import Sequence
 from statistics import mean
 
+MOST_STEPS = 6  # between the ticks of an axis
 _UNSEEN = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ufffe\uffff]")
 
 
@@ -100,10 +101,10 @@ def shortened(words: str, most: int) -> str:
     return words[:head] + "…" + words[head + 1 - most :]
 
 
-def ticks(limit: float, most: int = 6) -> list[float]:
-    """Round values from 0 to `limit`, at most that many steps."""
-    step = 10.0 ** math.floor(math.log10(limit / most))
-    step *= next(factor for factor in (1, 2, 5, 10, 20) if factor * step * most >= limit)
+def ticks(limit: float) -> list[float]:
+    """Round values from 0 to `limit`, in `MOST_STEPS` steps at most."""
+    step = 10.0 ** math.floor(math.log10(limit / MOST_STEPS))
+    step *= next(factor for factor in (1, 2, 5, 10, 20) if factor * step * MOST_STEPS >= limit)
     return [index * step for index in range(int(limit / step + 1e-9) + 1)]
 
 

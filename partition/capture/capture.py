@@ -42,7 +42,7 @@ class CapturedModel:
 
     `layers[i]` are the nodes of `graph.layers[i]`; `cut_nodes[j]` are the nodes whose values cross
     `graph.cuts[j]`, in the order of its tensors. `outputs` maps the user's names of the outputs
-    to nodes (two names may share one). `is_data` are the nodes that depend on the inputs' values.
+    to nodes (two names may share one).
     """
 
     program: ExportedProgram
@@ -50,7 +50,6 @@ class CapturedModel:
     layers: tuple[LayerNodes, ...]
     cut_nodes: tuple[tuple[Node, ...], ...]
     outputs: Mapping[str, Node]
-    is_data: frozenset[Node]
 
     @property
     def output_names(self) -> dict[str, str]:
@@ -98,7 +97,6 @@ def capture(
         layers=tuple(layers),
         cut_nodes=cut_nodes,
         outputs=outputs,
-        is_data=is_data,
     )
 
 

@@ -50,7 +50,7 @@ def source_device(profile: Profile) -> Device:
     if "cuda" in accelerator and guess.cores is not None:
         raise DeviceError(
             f"the profile was measured on a GPU that it does not name ({profile.device})",
-            f"say which one is nearest: {', '.join(DEVICES)}",
+            "measure it again with `splitpoint profile`, which names the GPU",
         )
     return guess
 

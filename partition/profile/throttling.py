@@ -37,13 +37,12 @@ _DUMMY_ZONE = "PMIC-Die"
 class ClockState:
     """Clock and heat at one moment; None or empty for what the system does not tell.
 
-    `mhz` is that of the fastest core now, `max_mhz` what the fastest can do, `hottest_c` of all
-    thermal zones. `throttled` names what a Raspberry Pi reports, separated by commas, with
-    "since boot" for what has happened at some time; it is "none" where all is well.
+    `mhz` is that of the fastest core now, `hottest_c` of all thermal zones. `throttled` names what
+    a Raspberry Pi reports, separated by commas, with "since boot" for what has happened at some
+    time; it is "none" where all is well.
     """
 
     mhz: float | None = None
-    max_mhz: float | None = None
     hottest_c: float | None = None
     throttled: str = ""
 
@@ -54,7 +53,6 @@ def read_clock(
     """The state now; never raises. Read it under load, since an idle core clocks itself down."""
     return ClockState(
         mhz=_mhz(root, "scaling_cur_freq", read),
-        max_mhz=_mhz(root, "cpuinfo_max_freq", read),
         hottest_c=_hottest_c(root, read),
         throttled=_throttled(run),
     )

@@ -47,15 +47,13 @@ def test_all_of_it(tmp_path: Path) -> None:
         asked.append(command)
         return "throttled=0x0\n"
 
-    assert read_clock(root, run=run) == ClockState(
-        mhz=2400, max_mhz=2400, hottest_c=61.2, throttled="none"
-    )
+    assert read_clock(root, run=run) == ClockState(mhz=2400, hottest_c=61.2, throttled="none")
     assert asked == [("vcgencmd", "get_throttled")]
 
 
 def test_a_system_that_tells_nothing(tmp_path: Path) -> None:
     state = read_clock(tmp_path, run=silent)
-    assert state == ClockState(mhz=None, max_mhz=None, hottest_c=None, throttled="")
+    assert state == ClockState(mhz=None, hottest_c=None, throttled="")
     assert clock_notes(state, state) == ()
 
 

@@ -20,9 +20,7 @@ def test_energy_by_hand() -> None:
     split = one(report, 1, "q8")
     waiting_ms = 5 + 20 + 0.5 + 0.5 + 6
     assert split.energy_mj == pytest.approx(50 + 5 * 1 + 2 * waiting_ms)
-    radio = Radio(
-        name="made up", up_mw_per_mbps=100, down_mw_per_mbps=9, base_mw=1000, tail_s=1, source=""
-    )
+    radio = Radio(name="made up", up_mw_per_mbps=100, base_mw=1000, source="")
     with_radio = plan_of([EDGE], WORKER, link_of(MBPS), radio=radio)
     # (100 mW per Mbit/s x 8 Mbit/s + 1000 mW) x 5 ms
     assert one(with_radio, 1, "q8").energy_mj == pytest.approx(split.energy_mj + 1.8 * 5)

@@ -169,7 +169,7 @@ def by_definition(
                 "energy": sum(s.mj for s in before)
                 + edge.busy_w * c.encode_ms
                 + edge.idle_w * waiting_ms
-                + radio.power_mw(up_mbps=mbps) * upload_ms / 1e3,
+                + (radio.up_mw_per_mbps * mbps + radio.base_mw) * upload_ms / 1e3,
                 "throughput": max(stream_ms, upload_ms, server_ms),
                 "server-cost": server_ms,
                 "p95": device_ms + waiting_ms + sum(s**2 for s in spreads) ** 0.5,

@@ -1,17 +1,10 @@
-"""The radio model, worked out by hand."""
+"""Which radio is behind a link."""
 
 from __future__ import annotations
 
 import pytest
 from splitpoint.partition.energy.radio import RADIOS, radio_for
 from splitpoint.partition.plan.link import NAMED
-
-
-def test_power() -> None:
-    lte = RADIOS["lte"]
-    assert lte.power_mw() == pytest.approx(1288.04)
-    assert lte.power_mw(up_mbps=2) == pytest.approx(2164.82)
-    assert lte.power_mw(up_mbps=2, down_mbps=10) == pytest.approx(2684.52)
 
 
 @pytest.mark.parametrize(
