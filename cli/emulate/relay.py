@@ -17,6 +17,7 @@ from types import TracebackType
 from splitpoint.codec import SplitpointError
 from splitpoint.partition.plan.link import Capacity, Link
 from splitpoint.proto.address import join_address, split_address
+from splitpoint.proto.tasks import cancel_and_wait
 
 from .delay_pipe import DelayPipe
 
@@ -86,7 +87,6 @@ class Relay:
         self._refusing = self._swallowing = self._flip_next = False
         self._pumps: set[asyncio.Task[None]] = set()
         self._background: list[asyncio.Task[None]] = []
-        self.uplink_bytes = 0
         self.address = ""
 
     async def __aenter__(self) -> Relay:
@@ -156,10 +156,7 @@ class Relay:
             self.flip()
 
     async def _reset(self, more: Sequence[asyncio.Task[None]] = ()) -> None:
-        tasks = [*self._pumps, *more]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await cancel_and_wait(*self._pumps, *more)
 
     async def _connected(
         self, edge_in: asyncio.StreamReader, edge_out: asyncio.StreamWriter
@@ -180,9 +177,7 @@ class Relay:
             try:
                 await asyncio.wait(pumps, return_when=asyncio.FIRST_COMPLETED)
             finally:
-                for pump in pumps:
-                    pump.cancel()
-                await asyncio.gather(*pumps, return_exceptions=True)
+                await cancel_and_wait(*pumps)
         except (OSError, asyncio.CancelledError):
             pass  # the far end is not there, or the link was cut: the edge sees a reset
         finally:
@@ -207,7 +202,6 @@ class Relay:
                 sent_s = loop.time()
                 if up:
                     data = self._damage(data)
-                    self.uplink_bytes += len(data)
                     begin_s = max(sent_s - self._start_s, self._free_at_s)
                     self._free_at_s = self._capacity.finish_s(begin_s, len(data))
                     sent_s = self._start_s + self._free_at_s
@@ -219,8 +213,7 @@ class Relay:
             await pipe.put(latest_s, b"")
             await delivery
         finally:
-            delivery.cancel()
-            await asyncio.gather(delivery, return_exceptions=True)
+            await cancel_and_wait(delivery)
 
     async def _deliver(self, pipe: DelayPipe, writer: asyncio.StreamWriter) -> None:
         loop = asyncio.get_running_loop()

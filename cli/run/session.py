@@ -13,6 +13,7 @@ from splitpoint.edge.figures.run_energy import RunEnergy
 from splitpoint.edge.sinks.sink import Sink
 from splitpoint.edge.sources.source import InputFeed, Source
 from splitpoint.partition.significant import significant
+from splitpoint.proto.tasks import cancel_and_wait
 
 from ..shell.output import say
 from ..shell.stop_signals import Stopped, StopSignals
@@ -103,9 +104,7 @@ class RunSession:
         finally:
             ended.set()
             await energy  # a sensor that is being read is not left in the middle
-            for task in others:
-                task.cancel()
-            await asyncio.gather(*others, return_exceptions=True)
+            await cancel_and_wait(*others)
 
     async def _follow_energy(self, ended: asyncio.Event) -> None:
         while True:

@@ -10,6 +10,8 @@ from collections.abc import AsyncGenerator, Awaitable
 from contextlib import suppress
 from typing import TypeVar
 
+from splitpoint.proto.tasks import cancel_and_wait
+
 from .broken_pipe import ReaderGone
 from .output import err, say
 
@@ -59,8 +61,7 @@ class StopSignals:
         try:
             await asyncio.wait((task, waiting), return_when=asyncio.FIRST_COMPLETED)
             if not task.done():
-                task.cancel()
-                await asyncio.gather(task, return_exceptions=True)
+                await cancel_and_wait(task)
                 raise Stopped
             return task.result()
         finally:

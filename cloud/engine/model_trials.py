@@ -7,10 +7,11 @@ steps that fail one after the other. A sample of zeros tells: it is nobody's fau
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from weakref import WeakKeyDictionary
 
 import numpy as np
+from splitpoint.proto.backoff import Backoff
 
 from ..compute.served_model import ServedModel
 from ..schedule.job import Timed
@@ -23,7 +24,7 @@ FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 300.0
 @dataclass(slots=True)
 class _Trial:
     due_s: float
-    pause_s: float
+    pauses: Backoff = field(default_factory=lambda: Backoff(FIRST_PAUSE_S, LONGEST_PAUSE_S))
     is_confirmed: bool = False
 
 
@@ -45,21 +46,20 @@ class ModelTrials:
         """A step failed as a whole."""
         count = self._failed[model] = self._failed.get(model, 0) + 1
         if count >= MOST_FAILED and model not in self._trials:
-            self._trials[model] = _Trial(now_s, FIRST_PAUSE_S)
+            self._trials[model] = _Trial(now_s)
 
     def hung(self, now_s: float, model: Timed) -> None:
         """A step, or a trial, did not come back."""
         if model in self._trials:
             self.confirm(now_s, model)
         else:
-            self._trials[model] = _Trial(now_s, FIRST_PAUSE_S)
+            self._trials[model] = _Trial(now_s)
 
     def confirm(self, now_s: float, model: Timed) -> None:
         """A trial failed."""
         trial = self._trials.get(model)
         if trial is not None:  # and not forgotten meanwhile
-            trial.is_confirmed, trial.due_s = True, now_s + trial.pause_s
-            trial.pause_s = min(2 * trial.pause_s, LONGEST_PAUSE_S)
+            trial.is_confirmed, trial.due_s = True, now_s + trial.pauses.next_s()
 
     def remove(self, model: Timed) -> None:
         """A trial succeeded, or the model is served no longer."""
