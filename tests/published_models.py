@@ -151,7 +151,7 @@ def device(name: str, gflops: float, gb_s: float, overhead_us: float = 1e-6) -> 
     """A made-up device with four cores that reaches all of its peak."""
 
     def figure(value: float) -> Figure:
-        return Figure(value=value, source="made up")
+        return Figure(value, "made up")
 
     return Device(
         name=name,

@@ -4,8 +4,6 @@ Speeds are meant for ratios between two devices, at a batch of one and in 32-bit
 whose source says "unchecked" could not be compared with what it names; a benchmark that is named
 was read, and of a figure given "by" or "as quoted" elsewhere, only that other page. ResNet-50 is
 taken as 8.2 GFLOP a picture of 224 x 224, a multiply-add counted as two.
-
-Longer than others: it is a table.
 """
 
 from __future__ import annotations
@@ -17,17 +15,12 @@ from dataclasses import dataclass
 from ..errors import DeviceError
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Figure:
     """A number and where it is from."""
 
     value: float
     source: str
-
-    @property
-    def checked(self) -> bool:
-        """Whether the source was read for this table."""
-        return "unchecked" not in self.source
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,12 +55,6 @@ class Device:
     core_gb_s: Figure | None = None
     host: str = ""
 
-    @property
-    def figures(self) -> Mapping[str, Figure]:
-        """Every figure of this device by its field's name."""
-        values = {name: getattr(self, name) for name in self.__dataclass_fields__}
-        return {name: value for name, value in values.items() if isinstance(value, Figure)}
-
     def speed(self, threads: int | None = None) -> Speed:
         """What `threads` of its cores sustain; None, or more than there are: all of them."""
         gflops, gb_s = self.peak_gflops.value * self.reach.value, self.memory_gb_s.value
@@ -86,226 +73,193 @@ _SPECS = "specification, by sysrqmts.com; NVIDIA's own data sheet was not at han
 _H100 = "specification, by glennklockwood.com; NVIDIA's own data sheet was not at hand"
 _GUESS = "an order of magnitude, no source, unchecked"
 
+_DEVICES = (
+    Device(
+        name="pi4",
+        title="Raspberry Pi 4",
+        cores=4,
+        peak_gflops=Figure(
+            48,
+            "4 Cortex-A72 x 1.5 GHz (Raspberry Pi Beginner's Guide, specifications) x 8 "
+            "fp32 operations a cycle (Arm's optimisation guide, from memory, unchecked)",
+        ),
+        reach=Figure(0.35, f"{_NCNN_PI4}: ResNet-50 in 487 ms = 16.8 GFLOP/s of 48"),
+        memory_gb_s=Figure(
+            5.55,
+            "tinymembench, C copy of 2777 MB/s, counted once read and once written "
+            "(geerlingguy/sbc-reviews, 1.25 GHz edition); STREAM finds 5.56 (sci-pi.org.uk)",
+        ),
+        core_gb_s=Figure(5.55, "the same measurement, which is of a single thread"),
+        overhead_us=Figure(10, _GUESS),
+        idle_w=Figure(2.7, "Pi Dramble power benchmarks: 540 mA at 5 V, as quoted elsewhere"),
+        busy_w=Figure(6.4, "Pi Dramble, as quoted elsewhere: 1280 mA at 5 V with four cores busy"),
+    ),
+    Device(
+        name="pi5",
+        title="Raspberry Pi 5",
+        cores=4,
+        peak_gflops=Figure(
+            153.6,
+            "4 Cortex-A76 x 2.4 GHz (product brief, by the Zephyr board page) x 16 fp32 "
+            "operations a cycle (Arm's optimisation guide, from memory, unchecked)",
+        ),
+        reach=Figure(
+            0.5,
+            "visionanalysis.org, ONNX Runtime FP32 on a Raspberry Pi 5: YOLOX-M at "
+            "1.1/s and YOLOX-L at 0.5/s x 73.8 and 155.6 GFLOP (YOLOX README) = 81 and 78 "
+            "GFLOP/s of 153.6",
+        ),
+        memory_gb_s=Figure(
+            9.74,
+            "tinymembench, C copy of 4870 MB/s, counted once read and once written "
+            "(geerlingguy/sbc-reviews, Raspberry Pi 5); LPDDR4X-4267 peaks at 17",
+        ),
+        core_gb_s=Figure(9.74, "the same measurement, which is of a single thread"),
+        overhead_us=Figure(5, _GUESS),
+        idle_w=Figure(
+            2.36,
+            "1.55 W over the rails of the board's PMIC, published readings (unchecked), "
+            "through the fit of pmic.py, which adds what the rails do not show",
+        ),
+        busy_w=Figure(
+            5.75,
+            "4.51 W over the rails under load, published readings (unchecked), through "
+            "the fit of pmic.py; a stress test draws more at the plug",
+        ),
+    ),
+    Device(
+        name="jetson-nano",
+        title="NVIDIA Jetson Nano",
+        cores=None,
+        host="pi4",
+        peak_gflops=Figure(
+            236,
+            "128 CUDA cores x 0.9216 GHz (deviceQuery; NVIDIA's power mode table) x 2; "
+            "half of the 472 GFLOP/s that NVIDIA states for fp16",
+        ),
+        reach=Figure(0.59, f"{_MMDEPLOY}, 2 GB board: ResNet-50 in 59.32 ms = 138 GFLOP/s of 236"),
+        memory_gb_s=Figure(25.6, "specification, by cpu-gpu.alldbin.com"),
+        overhead_us=Figure(20, f"{_LAUNCH}; the upper end for its slow cores"),
+        idle_w=Figure(2, "from memory of user reports, unchecked"),
+        busy_w=Figure(10, "the budget of power mode MAXN: NVIDIA's guide, as quoted elsewhere"),
+    ),
+    Device(
+        name="orin-nano",
+        title="NVIDIA Jetson Orin Nano 8GB",
+        cores=None,
+        host="pi5",
+        peak_gflops=Figure(
+            1280, "1024 CUDA cores x 0.625 GHz (Jetson Orin Nano series data sheet) x 2"
+        ),
+        reach=Figure(
+            0.8,
+            "Idein/aicast_jetson_benchmark, trtexec FP32: YOLOX-S in 20.9 ms, on a "
+            "Jetson Nano in 153.3 ms: 7.3 times the Nano's 138 GFLOP/s, of 1280 (its tensor "
+            "cores take TF32)",
+        ),
+        memory_gb_s=Figure(68, "specification, by hokwangchoi/jetson-orin-nano-benchmarks"),
+        overhead_us=Figure(15, f"{_LAUNCH}; the upper half for its slow cores"),
+        idle_w=Figure(
+            4.5,
+            "from memory of user reports, unchecked; a board with all it could switch "
+            "off draws 2.6 (NVIDIA forum, topic 348662)",
+        ),
+        busy_w=Figure(15, "the upper of its 7 W and 15 W power modes (not the Super ones)"),
+    ),
+    Device(
+        name="laptop",
+        title="laptop (Intel Core i7-1165G7)",
+        cores=4,
+        peak_gflops=Figure(
+            358,
+            "4 cores x 2.8 GHz base clock (Tom's Hardware) x 32 fp32 operations a cycle "
+            "(two 256-bit fused multiply-adds, from memory, unchecked)",
+        ),
+        reach=Figure(0.5, "taken to be that of server-cpu, unchecked"),
+        memory_gb_s=Figure(
+            51.2,
+            "2 channels x 8 bytes x 3200 MT/s, the peak of DDR4-3200 (Intel ARK, from "
+            "memory, unchecked; with LPDDR4X-4267 it is 68)",
+        ),
+        core_gb_s=Figure(25, _GUESS),
+        overhead_us=Figure(3, _GUESS),
+        idle_w=Figure(5, "from memory of reviews of thin laptops, unchecked"),
+        busy_w=Figure(28, "the upper end of its 10 to 28 W range (Notebookcheck, 2020)"),
+    ),
+    Device(
+        name="server-cpu",
+        title="server CPU (16 cores of an AMD EPYC 7763)",
+        cores=16,
+        peak_gflops=Figure(
+            1254,
+            "16 of 64 cores x 2.45 GHz base clock (Techgage) x 32 fp32 operations a "
+            "cycle (two 256-bit fused multiply-adds: Microway on the predecessor)",
+        ),
+        reach=Figure(
+            0.5,
+            "optimum-benchmark/cpu: ResNet-50, PyTorch, 75 ms on 4 virtual CPUs of an "
+            "EPYC 7763 = 0.7 of 2 cores at base clock; 0.5 is assumed for 16, unchecked",
+        ),
+        memory_gb_s=Figure(
+            74.4,
+            "STREAM with 16 threads on an EPYC 7742, one generation older with the same "
+            "memory (v0dro's gist)",
+        ),
+        core_gb_s=Figure(28, "STREAM with one thread, in the same gist"),
+        overhead_us=Figure(5, _GUESS),
+        idle_w=Figure(
+            100,
+            "AnandTech, EPYC Milan review: the package idles at around 100 W (later "
+            "platforms lower); it is shared by all 64 cores",
+        ),
+        busy_w=Figure(145, "16/64 of the way from idle to its TDP of 280 W (Techgage)"),
+    ),
+    Device(
+        name="t4",
+        title="NVIDIA T4",
+        cores=None,
+        host="server-cpu",
+        peak_gflops=Figure(8100, _SPECS),
+        reach=Figure(0.34, f"{_MMDEPLOY}: ResNet-50 in 2.97 ms = 2.76 TFLOP/s of 8.1"),
+        memory_gb_s=Figure(320, _SPECS),
+        overhead_us=Figure(10, _LAUNCH),
+        idle_w=Figure(9, f"{_SMI}: 9 W in state P8"),
+        busy_w=Figure(70, _SPECS),
+    ),
+    Device(
+        name="a10",
+        title="NVIDIA A10",
+        cores=None,
+        host="server-cpu",
+        peak_gflops=Figure(31240, _SPECS),
+        reach=Figure(
+            0.1,
+            "taken from its successor L4: Roboflow's Inference benchmarks, 358.6 "
+            "ResNet-50/s through ONNX Runtime = 2.9 TFLOP/s of 30.3 (the latter from memory, "
+            "unchecked)",
+        ),
+        memory_gb_s=Figure(600, _SPECS),
+        overhead_us=Figure(10, _LAUNCH),
+        idle_w=Figure(17, f"{_SMI}: 17 to 26 W in state P8"),
+        busy_w=Figure(150, f"{_SMI}: its power limit"),
+    ),
+    Device(
+        name="h100",
+        title="NVIDIA H100 SXM",
+        cores=None,
+        host="server-cpu",
+        peak_gflops=Figure(66900, f"{_H100}; without tensor cores"),
+        reach=Figure(
+            0.1, "taken to be that of a10: one picture does not fill it either, unchecked"
+        ),
+        memory_gb_s=Figure(3350, _H100),
+        overhead_us=Figure(10, _LAUNCH),
+        idle_w=Figure(70, f"{_SMI}: 68 to 74 W with nothing loaded"),
+        busy_w=Figure(700, f"{_SMI}: its power limit"),
+    ),
+)
 
-def _table() -> tuple[Device, ...]:
-    return (
-        Device(
-            name="pi4",
-            title="Raspberry Pi 4",
-            cores=4,
-            peak_gflops=Figure(
-                value=48,
-                source="4 Cortex-A72 x 1.5 GHz (Raspberry Pi Beginner's Guide, specifications) x 8 "
-                "fp32 operations a cycle (Arm's optimisation guide, from memory, unchecked)",
-            ),
-            reach=Figure(
-                value=0.35,
-                source=f"{_NCNN_PI4}: ResNet-50 in 487 ms = 16.8 GFLOP/s of 48",
-            ),
-            memory_gb_s=Figure(
-                value=5.55,
-                source="tinymembench, C copy of 2777 MB/s, counted once read and once written "
-                "(geerlingguy/sbc-reviews, 1.25 GHz edition); STREAM finds 5.56 (sci-pi.org.uk)",
-            ),
-            core_gb_s=Figure(
-                value=5.55, source="the same measurement, which is of a single thread"
-            ),
-            overhead_us=Figure(value=10, source=_GUESS),
-            idle_w=Figure(
-                value=2.7, source="Pi Dramble power benchmarks: 540 mA at 5 V, as quoted elsewhere"
-            ),
-            busy_w=Figure(
-                value=6.4,
-                source="Pi Dramble, as quoted elsewhere: 1280 mA at 5 V with four cores busy",
-            ),
-        ),
-        Device(
-            name="pi5",
-            title="Raspberry Pi 5",
-            cores=4,
-            peak_gflops=Figure(
-                value=153.6,
-                source="4 Cortex-A76 x 2.4 GHz (product brief, by the Zephyr board page) x 16 fp32 "
-                "operations a cycle (Arm's optimisation guide, from memory, unchecked)",
-            ),
-            reach=Figure(
-                value=0.5,
-                source="visionanalysis.org, ONNX Runtime FP32 on a Raspberry Pi 5: YOLOX-M at "
-                "1.1/s and YOLOX-L at 0.5/s x 73.8 and 155.6 GFLOP (YOLOX README) = 81 and 78 "
-                "GFLOP/s of 153.6",
-            ),
-            memory_gb_s=Figure(
-                value=9.74,
-                source="tinymembench, C copy of 4870 MB/s, counted once read and once written "
-                "(geerlingguy/sbc-reviews, Raspberry Pi 5); LPDDR4X-4267 peaks at 17",
-            ),
-            core_gb_s=Figure(
-                value=9.74, source="the same measurement, which is of a single thread"
-            ),
-            overhead_us=Figure(value=5, source=_GUESS),
-            idle_w=Figure(
-                value=2.36,
-                source="1.55 W over the rails of the board's PMIC, published readings (unchecked), "
-                "through the fit of pmic.py, which adds what the rails do not show",
-            ),
-            busy_w=Figure(
-                value=5.75,
-                source="4.51 W over the rails under load, published readings (unchecked), through "
-                "the fit of pmic.py; a stress test draws more at the plug",
-            ),
-        ),
-        Device(
-            name="jetson-nano",
-            title="NVIDIA Jetson Nano",
-            cores=None,
-            host="pi4",
-            peak_gflops=Figure(
-                value=236,
-                source="128 CUDA cores x 0.9216 GHz (deviceQuery; NVIDIA's power mode table) x 2; "
-                "half of the 472 GFLOP/s that NVIDIA states for fp16",
-            ),
-            reach=Figure(
-                value=0.59,
-                source=f"{_MMDEPLOY}, 2 GB board: ResNet-50 in 59.32 ms = 138 GFLOP/s of 236",
-            ),
-            memory_gb_s=Figure(value=25.6, source="specification, by cpu-gpu.alldbin.com"),
-            overhead_us=Figure(value=20, source=f"{_LAUNCH}; the upper end for its slow cores"),
-            idle_w=Figure(value=2, source="from memory of user reports, unchecked"),
-            busy_w=Figure(
-                value=10,
-                source="the budget of power mode MAXN: NVIDIA's guide, as quoted elsewhere",
-            ),
-        ),
-        Device(
-            name="orin-nano",
-            title="NVIDIA Jetson Orin Nano 8GB",
-            cores=None,
-            host="pi5",
-            peak_gflops=Figure(
-                value=1280,
-                source="1024 CUDA cores x 0.625 GHz (Jetson Orin Nano series data sheet) x 2",
-            ),
-            reach=Figure(
-                value=0.8,
-                source="Idein/aicast_jetson_benchmark, trtexec FP32: YOLOX-S in 20.9 ms, on a "
-                "Jetson Nano in 153.3 ms: 7.3 times the Nano's 138 GFLOP/s, of 1280 (its tensor "
-                "cores take TF32)",
-            ),
-            memory_gb_s=Figure(
-                value=68, source="specification, by hokwangchoi/jetson-orin-nano-benchmarks"
-            ),
-            overhead_us=Figure(value=15, source=f"{_LAUNCH}; the upper half for its slow cores"),
-            idle_w=Figure(
-                value=4.5,
-                source="from memory of user reports, unchecked; a board with all it could switch "
-                "off draws 2.6 (NVIDIA forum, topic 348662)",
-            ),
-            busy_w=Figure(
-                value=15, source="the upper of its 7 W and 15 W power modes (not the Super ones)"
-            ),
-        ),
-        Device(
-            name="laptop",
-            title="laptop (Intel Core i7-1165G7)",
-            cores=4,
-            peak_gflops=Figure(
-                value=358,
-                source="4 cores x 2.8 GHz base clock (Tom's Hardware) x 32 fp32 operations a cycle "
-                "(two 256-bit fused multiply-adds, from memory, unchecked)",
-            ),
-            reach=Figure(value=0.5, source="taken to be that of server-cpu, unchecked"),
-            memory_gb_s=Figure(
-                value=51.2,
-                source="2 channels x 8 bytes x 3200 MT/s, the peak of DDR4-3200 (Intel ARK, from "
-                "memory, unchecked; with LPDDR4X-4267 it is 68)",
-            ),
-            core_gb_s=Figure(value=25, source=_GUESS),
-            overhead_us=Figure(value=3, source=_GUESS),
-            idle_w=Figure(value=5, source="from memory of reviews of thin laptops, unchecked"),
-            busy_w=Figure(
-                value=28, source="the upper end of its 10 to 28 W range (Notebookcheck, 2020)"
-            ),
-        ),
-        Device(
-            name="server-cpu",
-            title="server CPU (16 cores of an AMD EPYC 7763)",
-            cores=16,
-            peak_gflops=Figure(
-                value=1254,
-                source="16 of 64 cores x 2.45 GHz base clock (Techgage) x 32 fp32 operations a "
-                "cycle (two 256-bit fused multiply-adds: Microway on the predecessor)",
-            ),
-            reach=Figure(
-                value=0.5,
-                source="optimum-benchmark/cpu: ResNet-50, PyTorch, 75 ms on 4 virtual CPUs of an "
-                "EPYC 7763 = 0.7 of 2 cores at base clock; 0.5 is assumed for 16, unchecked",
-            ),
-            memory_gb_s=Figure(
-                value=74.4,
-                source="STREAM with 16 threads on an EPYC 7742, one generation older with the same "
-                "memory (v0dro's gist)",
-            ),
-            core_gb_s=Figure(value=28, source="STREAM with one thread, in the same gist"),
-            overhead_us=Figure(value=5, source=_GUESS),
-            idle_w=Figure(
-                value=100,
-                source="AnandTech, EPYC Milan review: the package idles at around 100 W (later "
-                "platforms lower); it is shared by all 64 cores",
-            ),
-            busy_w=Figure(
-                value=145, source="16/64 of the way from idle to its TDP of 280 W (Techgage)"
-            ),
-        ),
-        Device(
-            name="t4",
-            title="NVIDIA T4",
-            cores=None,
-            host="server-cpu",
-            peak_gflops=Figure(value=8100, source=_SPECS),
-            reach=Figure(
-                value=0.34, source=f"{_MMDEPLOY}: ResNet-50 in 2.97 ms = 2.76 TFLOP/s of 8.1"
-            ),
-            memory_gb_s=Figure(value=320, source=_SPECS),
-            overhead_us=Figure(value=10, source=_LAUNCH),
-            idle_w=Figure(value=9, source=f"{_SMI}: 9 W in state P8"),
-            busy_w=Figure(value=70, source=_SPECS),
-        ),
-        Device(
-            name="a10",
-            title="NVIDIA A10",
-            cores=None,
-            host="server-cpu",
-            peak_gflops=Figure(value=31240, source=_SPECS),
-            reach=Figure(
-                value=0.1,
-                source="taken from its successor L4: Roboflow's Inference benchmarks, 358.6 "
-                "ResNet-50/s through ONNX Runtime = 2.9 TFLOP/s of 30.3 (the latter from memory, "
-                "unchecked)",
-            ),
-            memory_gb_s=Figure(value=600, source=_SPECS),
-            overhead_us=Figure(value=10, source=_LAUNCH),
-            idle_w=Figure(value=17, source=f"{_SMI}: 17 to 26 W in state P8"),
-            busy_w=Figure(value=150, source=f"{_SMI}: its power limit"),
-        ),
-        Device(
-            name="h100",
-            title="NVIDIA H100 SXM",
-            cores=None,
-            host="server-cpu",
-            peak_gflops=Figure(value=66900, source=f"{_H100}; without tensor cores"),
-            reach=Figure(
-                value=0.1,
-                source="taken to be that of a10: one picture does not fill it either, unchecked",
-            ),
-            memory_gb_s=Figure(value=3350, source=_H100),
-            overhead_us=Figure(value=10, source=_LAUNCH),
-            idle_w=Figure(value=70, source=f"{_SMI}: 68 to 74 W with nothing loaded"),
-            busy_w=Figure(value=700, source=f"{_SMI}: its power limit"),
-        ),
-    )
-
-
-DEVICES: Mapping[str, Device] = {device.name: device for device in _table()}
+DEVICES: Mapping[str, Device] = {device.name: device for device in _DEVICES}
 
 
 def device_named(name: str) -> Device:
