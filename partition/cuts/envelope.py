@@ -1,6 +1,6 @@
 """Which split is cheapest at which bandwidth: all of them, with the places where they change.
 
-At x ms per byte a split costs compute + x·bytes, a line over x. The least of all splits' lines is
+At x ns per byte a split costs compute + x·bytes, a line over x. The least of all splits' lines is
 concave, made of pieces that get flatter as x grows. All pieces are found with about two minimum
 cuts each (Eisner and Severance, J. ACM 23(4), 1976): where two lines of the envelope cross, either
 nothing is cheaper and they are neighbours, or a cut finds a line between them. Slopes, crossings
@@ -14,27 +14,23 @@ from dataclasses import dataclass
 from fractions import Fraction
 from itertools import pairwise
 
-from .min_cut import ExactCosts, SplitProblem
+from .min_cut import SplitProblem
 
-MBPS_MS_PER_BYTE = 0.008  # a byte takes 0.008 ms at 1 Mbit/s
+MBPS_NS_PER_BYTE = 8000  # a byte takes 8000 ns at 1 Mbit/s
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Piece:
     """A split that is the cheapest for links of `from_mbps` up to `to_mbps` (Mbit/s).
 
-    It takes `compute_ms` on both sides together, with whatever is paid once, and sends `nbytes`.
+    It takes `compute_ns` on the device and sends `nbytes`.
     """
 
     on_edge: frozenset[int]
-    compute_ms: float
-    nbytes: float
+    compute_ns: int
+    nbytes: int
     from_mbps: float
     to_mbps: float
-
-    def cost_ms(self, mbps: float) -> float:
-        """Milliseconds of a frame over a link of `mbps`."""
-        return self.compute_ms + self.nbytes * MBPS_MS_PER_BYTE / mbps
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,18 +43,17 @@ class _Line:
 def bandwidth_envelope(problem: SplitProblem) -> tuple[Piece, ...]:
     """The cheapest splits for every bandwidth, from the slowest link to the fastest.
 
-    The problem's compute costs are in ms, its `up` costs in bytes. The intervals join and cover
+    The problem's compute costs are in ns, its `up` costs in bytes. The intervals join and cover
     (0, infinity).
     """
-    exact = ExactCosts(problem)
-    lines = _least(_lines(exact))
+    lines = _least(_lines(problem))
     crossings = [_crossing(a, b) for a, b in pairwise(lines)]
-    mbps = [MBPS_MS_PER_BYTE / float(x) for x in crossings]
+    mbps = [MBPS_NS_PER_BYTE / float(x) for x in crossings]
     return tuple(
         Piece(
             on_edge=line.on_edge,
-            compute_ms=line.compute / exact.scale,
-            nbytes=line.up / exact.scale,
+            compute_ns=line.compute,
+            nbytes=line.up,
             from_mbps=slow,
             to_mbps=fast,
         )
@@ -68,12 +63,12 @@ def bandwidth_envelope(problem: SplitProblem) -> tuple[Piece, ...]:
     )
 
 
-def _lines(exact: ExactCosts) -> list[_Line]:
+def _lines(problem: SplitProblem) -> list[_Line]:
     """The lines of the envelope, and perhaps a few that touch it in one point."""
 
     def at(compute_weight: int, up_weight: int) -> _Line:
-        on_edge = exact.cheapest(compute_weight, up_weight)
-        compute, up = exact.parts_of(on_edge)
+        on_edge = problem.cheapest(compute_weight, up_weight)
+        compute, up = problem.parts_of(on_edge)
         return _Line(compute=compute, up=up, on_edge=on_edge)
 
     first, last = at(1, 0), at(0, 1)  # bytes for nothing, and nothing but bytes

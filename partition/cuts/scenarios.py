@@ -29,9 +29,9 @@ from splitpoint.codec import TensorSpec
 
 from ..bundle.flops import is_heavy
 from ..bundle.graph import Cut, ModelGraph
-from .envelope import MBPS_MS_PER_BYTE, Piece, bandwidth_envelope
+from .envelope import MBPS_NS_PER_BYTE, Piece, bandwidth_envelope
 from .fusion import Fused, fuse
-from .min_cut import MODEL_INPUT, LayerCost, SplitProblem, TensorCost
+from .min_cut import MODEL_INPUT, SplitProblem, TensorCost
 
 Floats = NDArray[np.float64]
 
@@ -99,7 +99,6 @@ def split_problem(
     """The model as a split problem whose layers are fused groups, and a cloud that takes no time.
 
     Costs are in nanoseconds; sending costs raw bytes, for the model's inputs times `input_ratio`.
-    Whole numbers keep the exact arithmetic short.
     """
     tensors = [
         TensorCost(producer=MODEL_INPUT, consumers=groups, up=_sent_bytes(spec, input_ratio))
@@ -107,10 +106,10 @@ def split_problem(
     ]
     for layer, groups in enumerate(_leaving_groups(graph, fused)):
         if groups:
-            nbytes = float(graph.layers[layer].output_bytes)
+            nbytes = graph.layers[layer].output_bytes
             producer = fused.group_of[layer]
             tensors.append(TensorCost(producer=producer, consumers=groups, up=nbytes))
-    layers = tuple(LayerCost(edge=float(round(ms * 1e6)), cloud=0.0) for ms in times_ms)
+    layers = tuple(round(ms * 1e6) for ms in times_ms)
     return SplitProblem(layers=layers, tensors=tuple(tensors))
 
 
@@ -136,7 +135,7 @@ def weigh_cuts(graph: ModelGraph, candidates: Sequence[int]) -> Weighed:
             pieces = envelopes[ratio]
             cuts = _Lines(edge_ms, _prefix_bytes(graph, ratio) * kept, sum(times))
             splits = _Lines(
-                np.array([piece.compute_ms / 1e6 for piece in pieces]),
+                np.array([piece.compute_ns / 1e6 for piece in pieces]),
                 np.array([piece.nbytes for piece in pieces]) * kept,
                 sum(times),
             )
@@ -160,17 +159,17 @@ class _Lines(NamedTuple):
         """[points, splits]; a split that sends nothing is all on the device."""
         fixed = self.total_ms / speedup + (1 - 1 / speedup) * self.edge_ms
         fixed = fixed + np.where(self.nbytes > 0, round_trip_ms, 0)
-        cost: Floats = fixed + self.nbytes * (MBPS_MS_PER_BYTE / mbps)[:, None]
+        cost: Floats = fixed + self.nbytes * (MBPS_NS_PER_BYTE / 1e6 / mbps)[:, None]
         return cost
 
 
 def _points(pieces: Sequence[Piece], stretch: float) -> tuple[Floats, Floats]:
     """Bandwidths in the middle of each interval of the envelope, with its width in octaves.
 
-    No point stands for more than an octave. The envelope is in ns a byte of a cloud that takes no
-    time; `stretch` turns its x into that of the scenario.
+    No point stands for more than an octave. The envelope is of a cloud that takes no time;
+    `stretch` turns its x into that of the scenario.
     """
-    changes = [piece.to_mbps * 1e6 / stretch for piece in pieces[:-1]]
+    changes = [piece.to_mbps / stretch for piece in pieces[:-1]]
     edges = sorted({float(min(max(mbps, MBPS[0]), MBPS[1])) for mbps in (*MBPS, *changes)})
     middles, widths = [], []
     for low, high in pairwise(map(math.log, edges)):
@@ -199,8 +198,8 @@ def _prefix_ms(graph: ModelGraph, fused: Fused, times_ms: Sequence[float]) -> Fl
     return np.array([done[cut.after + 1] for cut in graph.cuts])
 
 
-def _sent_bytes(spec: TensorSpec, ratio: float) -> float:
-    return float(round(spec.nbytes_at(1) * ratio))
+def _sent_bytes(spec: TensorSpec, ratio: float) -> int:
+    return round(spec.nbytes_at(1) * ratio)
 
 
 def _prefix_bytes(graph: ModelGraph, input_ratio: float) -> Floats:
