@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from splitpoint.partition.bundle.segment_files import ONNX, TORCH
 from splitpoint.partition.kept_files import default_cache
 
 from .errors import ServeError
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
     from .access.security import Security
 
 
+AUTO = "auto"
+RUNTIMES = (TORCH, ONNX)
+PRECISIONS = FP32, TF32, BF16, FP16 = ("fp32", "tf32", "bf16", "fp16")
 SPREAD = 0.3  # of the ages of streams, so that those that began together do not end together
 
 
@@ -54,9 +58,9 @@ class WorkerOptions:
     watch: Path | None = None  # bundles in this folder come and go while it runs
 
     # How models are computed. `profiles` are announced instead of what is measured at the start.
-    device: str = "auto"
-    runtime: str = "auto"
-    precision: str = "auto"
+    device: str = AUTO
+    runtime: str = AUTO
+    precision: str = AUTO
     max_batch: int = 128
     batching: Batching = Batching.SUFFIX
     profiles: Sequence[Path] = ()
@@ -75,6 +79,12 @@ class WorkerOptions:
     reflection: bool = False
 
     def __post_init__(self) -> None:
+        for what, given, known in (
+            ("runtime", self.runtime, RUNTIMES),
+            ("precision", self.precision, PRECISIONS),
+        ):
+            if given not in (AUTO, *known):
+                raise ServeError(f"unknown {what} {given!r}", f"use {AUTO}, {', '.join(known)}")
         if self.max_batch < 1:
             raise ServeError(f"batches of {self.max_batch} samples", "give 1 or more")
         if self.max_queued_bytes < 1:

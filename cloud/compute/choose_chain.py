@@ -16,9 +16,10 @@ from splitpoint.partition.run.onnx_chain import OnnxChain
 from splitpoint.partition.run.torch_chain import TorchChain
 
 from ..errors import ServeError
-from .checked_chain import CheckedChain
+from ..options import AUTO, FP32
 from .gpu_chain import GpuChain
-from .precision import AUTO, FP32, choose_precision
+from .interruptible_chain import InterruptibleChain
+from .precision import choose_precision
 from .runner import Runner
 
 TRIAL_BATCH, TRIAL_ROUNDS = 4, 3
@@ -39,8 +40,6 @@ def choose_chain(
     That is found with a small batch, and never one of more than `max_batch` samples.
     Raises `ServeError` for a runtime that there is not on this device.
     """
-    if runtime not in (AUTO, TORCH, ONNX):
-        raise ServeError(f"unknown runtime {runtime!r}", f"use {AUTO}, {TORCH} or {ONNX}")
     batch = min(TRIAL_BATCH, max_batch)
     if device.type != "cpu":
         if runtime == ONNX:
@@ -55,7 +54,7 @@ def choose_chain(
     if runtime == ONNX:
         return OnnxChain(bundle)
     chains: list[SegmentChain] = [OnnxChain(bundle), TorchChain(bundle, device)]
-    return min(chains, key=lambda chain: _trial_s(bundle, CheckedChain(chain, check), batch))
+    return min(chains, key=lambda chain: _trial_s(bundle, InterruptibleChain(chain, check), batch))
 
 
 def precision_of(chain: SegmentChain) -> str:
@@ -72,12 +71,13 @@ def _fastest_precision(
 ) -> str:
     """The fastest that is close enough, from a small batch."""
     boundaries = [boundary.tensors for boundary in bundle.manifest.boundaries]
-    checked, values = CheckedChain(chain, check), synthetic_samples(bundle.manifest).inputs[0]
-    runner = Runner(checked, boundaries)
+    values = synthetic_samples(bundle.manifest).inputs[0]
+    interruptible = InterruptibleChain(chain, check)
+    runner = Runner(interruptible, boundaries)
 
     def run(name: str) -> tuple[dict[str, Array], float]:
         chain.use(name)
-        seconds = _trial_s(bundle, checked, batch)
+        seconds = _trial_s(bundle, interruptible, batch)
         state = runner.enter(0, [values])
         for segment in range(len(chain)):
             state = runner.step(segment, state, 1)

@@ -15,7 +15,8 @@ from splitpoint.codec import Array
 from splitpoint.partition.bundle.bundle import Bundle
 from splitpoint.partition.run.chain import State
 
-from .precision import FP32, computing_in
+from ..options import FP32
+from .precision import computing_in
 from .unpack import UnpackingChain, filled
 
 _WARM_UP_ROUNDS = 3

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -18,13 +18,12 @@ from splitpoint.partition.run.chain import SegmentChain
 from splitpoint.proto.frames import Boundaries
 
 from ..errors import ServeError
-from ..options import WorkerOptions
-from .checked_chain import CheckedChain
+from ..options import AUTO, WorkerOptions
 from .choose_chain import choose_chain, precision_of
+from .interruptible_chain import InterruptibleChain
 from .kept_times import KeptTimes, TimingConditions, conditions_here
 from .measure_batches import batch_sizes, expected_s, measure_batches, run_once
 from .out_of_memory import is_out_of_memory
-from .precision import AUTO
 from .runner import Runner
 from .served_model import ServedModel
 from .timing import Timing
@@ -59,7 +58,7 @@ def load_served_model(
     try:
         profile = profiles.get(bundle.digest)
         if profile is not None and runtime == AUTO:
-            runtime = profile.runtime
+            runtime = replace(options, runtime=profile.runtime).runtime  # refuses what none runs
         conditions = conditions_here(
             bundle,
             device,
@@ -81,7 +80,7 @@ def load_served_model(
             check=check,
         )
         if profile is not None:
-            _check_runtime(profile, manifest.name, chain.runtime)
+            _check_profile(profile, manifest.name, chain.runtime)
         loaded = _Loaded(
             bundle=bundle,
             chain=chain,
@@ -137,7 +136,7 @@ class _Loaded:
     ) -> Timing:
         """Times everything, and keeps that: of what is measured `again`, only what is steady."""
         name, max_batch = self.bundle.manifest.name, self.conditions.max_batch
-        chain = CheckedChain(self.chain, check)
+        chain = InterruptibleChain(self.chain, check)
         warm_up(self.bundle, chain)
         runner = Runner(chain, self.boundaries, self.sizes)
         start = time.perf_counter()
@@ -175,7 +174,7 @@ class _Loaded:
 
         None where memory does not suffice any more for its batches.
         """
-        chain = CheckedChain(self.chain, check)
+        chain = InterruptibleChain(self.chain, check)
         warm_up(self.bundle, chain)
         try:
             run_once(self.bundle, Runner(chain, self.boundaries, self.sizes), timing.batches.limit)
@@ -197,7 +196,7 @@ def _speed(timing: Timing, chain: SegmentChain) -> str:
     )
 
 
-def _check_runtime(profile: Profile, name: str, runtime: str) -> None:
+def _check_profile(profile: Profile, name: str, runtime: str) -> None:
     if profile.runtime != runtime:
         raise ServeError(
             f"the profile of {name} was measured in {profile.runtime}",

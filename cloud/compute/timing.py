@@ -7,11 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from splitpoint.partition.bundle.segment_files import ONNX, TORCH
 from splitpoint.partition.profile.cloud_times import CloudTimes
 
+from ..options import PRECISIONS, RUNTIMES
 from .measure_batches import Measured
-from .precision import PRECISIONS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,7 +57,7 @@ class Timing:
         limit = record["limit"]
         if type(limit) is not int or not 1 <= limit <= max_batch:
             raise ValueError(f"a limit of {limit!r}")
-        if record["runtime"] not in (ONNX, TORCH) or record["precision"] not in PRECISIONS:
+        if record["runtime"] not in RUNTIMES or record["precision"] not in PRECISIONS:
             raise ValueError("an unknown runtime or precision")
         if type(record["padded"]) is not bool or type(record["steady"]) is not bool:
             raise ValueError("flags that are none")

@@ -60,6 +60,7 @@ class RayOptions:
                 f"{self.min_replicas} to {self.max_replicas} replicas is no range",
                 "give min_replicas from 1 on, and max_replicas not below it",
             )
+        self.of_worker()  # refuses what no worker can do
 
     def of_worker(self) -> WorkerOptions:
         """What one replica is told."""

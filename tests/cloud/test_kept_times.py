@@ -13,7 +13,7 @@ import pytest
 import torch
 from splitpoint.cloud.compute import kept_times
 from splitpoint.cloud.compute import load as load_model
-from splitpoint.cloud.compute.checked_chain import CheckedChain
+from splitpoint.cloud.compute.interruptible_chain import InterruptibleChain
 from splitpoint.cloud.compute.kept_times import KeptTimes, TimingConditions, conditions_here
 from splitpoint.cloud.compute.measure_batches import Measured, expected_s
 from splitpoint.cloud.compute.runner import Runner
@@ -265,7 +265,7 @@ def test_a_measurement_is_broken_off_between_two_codecs_too(small_bundle: Bundle
         if ended:
             raise Interrupted("a frame waits")
 
-    chain = CheckedChain(TorchChain(small_bundle, torch.device("cpu")), check)
+    chain = InterruptibleChain(TorchChain(small_bundle, torch.device("cpu")), check)
     with pytest.raises(Interrupted):
         measure_server(small_bundle, chain, Noting(), max_seconds=0.0)
     assert len(asked) == 1

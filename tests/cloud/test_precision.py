@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
 from splitpoint.cloud.compute.precision import TOLERANCE, check_precision, choose_precision
 from splitpoint.cloud.errors import ServeError
+from splitpoint.cloud.options import WorkerOptions
+from splitpoint.cloud.ray.options import RayOptions
 
 EXACT = np.array([[1.0, -4.0, 2.0]], np.float32)
 
@@ -51,9 +55,13 @@ def test_what_is_infinite_in_float32_must_be_so_in_the_other_format() -> None:
 
 
 @pytest.mark.parametrize("name", ["fp8", "FP32", ""])
-def test_unknown_formats_are_refused(name: str) -> None:
-    with pytest.raises(ServeError, match="unknown precision"):
-        check_precision(name, torch.device("cpu"))
+@pytest.mark.parametrize("what", ["precision", "runtime"])
+def test_unknown_names_are_refused_where_they_are_written(what: str, name: str) -> None:
+    given: dict[str, Any] = {what: name}
+    with pytest.raises(ServeError, match=f"unknown {what}"):
+        WorkerOptions(**given)
+    with pytest.raises(ServeError, match=f"unknown {what}"):
+        RayOptions(bundles=["a.split"], **given)
 
 
 def test_a_cpu_computes_in_fp32() -> None:

@@ -9,7 +9,7 @@ from splitpoint.codec import Array
 from splitpoint.partition.run.chain import SegmentChain, State
 
 
-class CheckedChain:
+class InterruptibleChain:
     """`chain`, where `check` is called before each segment and each tensor that is fetched.
 
     What it raises ends what is done. Loading and measuring a model take from seconds to minutes, on
