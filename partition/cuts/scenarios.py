@@ -1,10 +1,9 @@
 """What each cut of a model would cost on devices, links and codecs that it may meet.
 
 Everything here is modelled, for one purpose: to choose boundaries before anything was measured.
-A fused group of layers takes the time of the roofline (Williams et al., CACM 52(4), 2009), the
-larger of arithmetic and memory traffic, plus a fixed time a kernel. The cloud is the same machine
-so many times faster. The ranges are wide because the planner measures later: a cut that wins
-nowhere in them is not worth a segment.
+A fused group of layers takes the time of the roofline plus a fixed time a kernel. The cloud is the
+same machine so many times faster. The ranges are wide because the planner measures later: a cut
+that wins nowhere in them is not worth a segment.
 
 With the device's time E(S) of a split S, its share of the cloud's E - E(S) at a speed-up r, bytes
 B(S) after coding and x ms a byte, a frame takes
@@ -19,7 +18,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from itertools import pairwise, product
 from typing import NamedTuple
 
@@ -29,26 +27,17 @@ from splitpoint.codec import TensorSpec
 
 from ..bundle.flops import is_heavy
 from ..bundle.graph import Cut, ModelGraph
+from ..bundle.roofline import Speed
 from .envelope import MBPS_NS_PER_BYTE, Piece, bandwidth_envelope
 from .fusion import Fused, fuse
 from .min_cut import MODEL_INPUT, SplitProblem, TensorCost
 
 Floats = NDArray[np.float64]
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ModelledDevice:
-    """Effective arithmetic, effective memory traffic, and the time to start a kernel."""
-
-    gflops: float
-    gbytes_s: float
-    kernel_us: float
-
-
 SCENARIO_DEVICES = (
-    ModelledDevice(gflops=5, gbytes_s=3, kernel_us=20),  # like a Raspberry Pi 4
-    ModelledDevice(gflops=25, gbytes_s=8, kernel_us=10),
-    ModelledDevice(gflops=100, gbytes_s=20, kernel_us=5),  # like a desktop
+    Speed(gflops=5, gb_s=3, overhead_us=20),  # like a Raspberry Pi 4
+    Speed(gflops=25, gb_s=8, overhead_us=10),
+    Speed(gflops=100, gb_s=20, overhead_us=5),  # like a desktop
 )
 # At 1, a server loaded until it is no faster, nothing beats staying on the device.
 SPEEDUPS = (1.5, 5, 20, 100)
@@ -71,7 +60,7 @@ class Weighed(NamedTuple):
     weight: Floats
 
 
-def group_times_ms(graph: ModelGraph, fused: Fused, device: ModelledDevice) -> list[float]:
+def group_times_ms(graph: ModelGraph, fused: Fused, device: Speed) -> list[float]:
     """The device's modelled milliseconds for each fused group, for one sample.
 
     They are whole nanoseconds.
@@ -88,8 +77,7 @@ def group_times_ms(graph: ModelGraph, fused: Fused, device: ModelledDevice) -> l
             graph.layers[i].output_bytes for i in members if leaving[i] or i == members[-1]
         )
         operations = sum(layer.flops or 0 for layer in layers)
-        ms = max(operations / (1e6 * device.gflops), traffic / (1e6 * device.gbytes_s))
-        times.append(round(ms + device.kernel_us / 1e3, 6))
+        times.append(round(device.ms(operations, traffic), 6))
     return times
 
 

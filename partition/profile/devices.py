@@ -12,6 +12,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from ..bundle.roofline import Speed
 from ..errors import DeviceError
 
 
@@ -21,15 +22,6 @@ class Figure:
 
     value: float
     source: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Speed:
-    """What a device sustains: GFLOP/s in convolutions and products, GB/s; and μs per layer."""
-
-    gflops: float
-    gb_s: float
-    overhead_us: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

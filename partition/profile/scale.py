@@ -14,8 +14,9 @@ from dataclasses import replace
 
 from ..bundle.flops import is_heavy
 from ..bundle.graph import Layer
+from ..bundle.roofline import Speed
 from ..errors import DeviceError
-from .devices import DEVICES, Device, Speed, guess_device
+from .devices import DEVICES, Device, guess_device
 from .profile import LayerTime, Profile, SegmentTime
 
 
@@ -33,10 +34,7 @@ def roofline_ms(layer: Layer, layers: Sequence[Layer], speed: Speed, batch: int 
         layers[index].output_bytes if index >= 0 else layer.output_bytes for index in layer.inputs
     )
     nbytes = layer.param_bytes + batch * (read + layer.output_bytes)
-    ms = nbytes / (1e6 * speed.gb_s)
-    if is_heavy(layer.op):
-        ms = max(ms, batch * (layer.flops or 0) / (1e6 * speed.gflops))
-    return ms + 1e-3 * speed.overhead_us
+    return speed.ms(batch * (layer.flops or 0) if is_heavy(layer.op) else 0, nbytes)
 
 
 def source_device(profile: Profile) -> Device:

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 from splitpoint.codec import TensorSpec
 from splitpoint.partition.bundle.graph import Cut, Layer, ModelGraph
+from splitpoint.partition.bundle.roofline import Speed
 from splitpoint.partition.capture.capture import capture
 from splitpoint.partition.cuts import choose
 from splitpoint.partition.cuts.choose import choose_cuts
 from splitpoint.partition.cuts.envelope import bandwidth_envelope
 from splitpoint.partition.cuts.fusion import fuse
 from splitpoint.partition.cuts.scenarios import (
-    ModelledDevice,
     group_times_ms,
     split_problem,
     weigh_cuts,
@@ -135,14 +135,14 @@ def test_times_are_the_roofline_by_hand() -> None:
     graph = graph_of(
         [("conv2d", (-1,), 500, 4_000_000), ("relu", (0,), 500, 500), ("linear", (1,), 10, 10_000)]
     )
-    device = ModelledDevice(gflops=2, gbytes_s=1, kernel_us=7)
+    device = Speed(gflops=2, gb_s=1, overhead_us=7)
     # 4,000,500 operations at 2 per ns; 4 kB read and 2 kB written take less.
     # 10,000 operations take 5 us, 2,040 bytes at 1 a ns take 2.04 us.
     assert group_times_ms(graph, fuse(graph), device) == [
         pytest.approx(2.00025 + 0.007),
         pytest.approx(0.005 + 0.007),
     ]
-    wide = ModelledDevice(gflops=1000, gbytes_s=1, kernel_us=0)
+    wide = Speed(gflops=1000, gb_s=1, overhead_us=0)
     # What the convolution hands to its own activation never reaches memory.
     assert group_times_ms(graph, fuse(graph), wide) == [
         pytest.approx(0.006),
@@ -160,7 +160,7 @@ def test_on_a_chain_some_candidate_is_always_best() -> None:
     assert np.allclose(regret.min(1), 0, atol=1e-12)
     assert weight.sum() == pytest.approx(1)
     # What the envelope calls the best is among the cuts that win somewhere.
-    device = ModelledDevice(gflops=5, gbytes_s=3, kernel_us=20)
+    device = Speed(gflops=5, gb_s=3, overhead_us=20)
     fused = fuse(graph)
     pieces = bandwidth_envelope(split_problem(graph, fused, group_times_ms(graph, fused, device)))
     assert {p.nbytes for p in pieces} <= {0, *(cut.nbytes for cut in graph.cuts[:-1])}
