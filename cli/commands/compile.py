@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from ..shell.output import Steps, human_bytes, out, print_json, say
+from ..shell.shared_options import Json
 from .inspect import boundary_table
 
 
@@ -60,7 +61,7 @@ def compile_(
         ),
     ] = False,
     overwrite: Annotated[bool, typer.Option(help="Replace the bundle if it exists.")] = False,
-    json_: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
+    json_: Json = False,
 ) -> None:
     """Cut a torch model into segments and write them as a bundle.
 

@@ -26,6 +26,7 @@ from splitpoint.partition.bundle.bundle import Manifest
 from splitpoint.partition.plan.link import parse_link
 
 from ..shell.output import Steps, human_bytes, out, print_json, say
+from ..shell.shared_options import Json
 
 PHOTOS = ("coffee", "chelsea", "rocket", "motorcycle_left", "camera")
 _READY = re.compile(r"listening on (\S+)")
@@ -39,7 +40,7 @@ class DemoError(SplitpointError):
 
 def demo(
     link: Annotated[str, typer.Option(help="The emulated link.")] = "lte",
-    json_: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
+    json_: Json = False,
 ) -> None:
     """Split a real EfficientNet-Lite0 over an emulated link, and compare with the unsplit model.
 

@@ -7,22 +7,21 @@ import os
 import platform
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
-from typing import Annotated
 
 import onnxruntime
 import psutil
-import typer
 from splitpoint.partition.energy.find import find_meters
 from splitpoint.partition.kept_files import default_cache
 
 from ..shell.output import human_bytes, out, print_json
+from ..shell.shared_options import Json
 from .profile import power_model_of
 
 _PACKAGES = ("splitpoint", "grpcio", "protobuf", "numpy", "onnxruntime", "torch", "torchvision")
 
 
 def doctor(
-    json_: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
+    json_: Json = False,
 ) -> None:
     """Say what this machine can do: versions, cores, memory, runtimes, energy meters, cache."""
     meters = find_meters()

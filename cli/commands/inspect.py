@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
-from typing import Annotated
 
-import typer
 from rich.table import Table
 from splitpoint.codec import codecs_for
 from splitpoint.codec.codec_set import FKT
@@ -15,13 +12,14 @@ from splitpoint.partition.bundle.ladder import DEFAULT_LIMIT, Judged
 from splitpoint.partition.significant import significant
 
 from ..shell.output import human_bytes, human_count, out, print_json
+from ..shell.shared_options import BundleArgument, Json
 
 _BAR_CELLS = 24
 
 
 def inspect(
-    bundle: Annotated[Path, typer.Argument(help="NAME.split", show_default=False)],
-    json_: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
+    bundle: BundleArgument,
+    json_: Json = False,
 ) -> None:
     """Show a bundle's layers, boundaries, bytes, codecs and digest.
 

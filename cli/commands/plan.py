@@ -29,13 +29,14 @@ from splitpoint.partition.significant import significant
 
 from ..page.page import write_page
 from ..shell.output import human_bytes, out, print_json, say
+from ..shell.shared_options import BundleArgument, MaxAccuracyDrop, MustRunOnEdge
 from .profile import power_model_of
 
 _CONDITIONS, _LIMITS, _OTHER = "Conditions", "Constraints", "Output"
 
 
 def plan(
-    bundle: Annotated[Path, typer.Argument(help="NAME.split", show_default=False)],
+    bundle: BundleArgument,
     edge: Annotated[
         list[Path],
         typer.Option(help="Profile of the device; once for each runtime.", show_default=False),
@@ -100,14 +101,7 @@ def plan(
     deadline_ms: Annotated[
         float | None, typer.Option(help="For the 95th percentile.", rich_help_panel=_LIMITS)
     ] = None,
-    max_accuracy_drop: Annotated[
-        float | None,
-        typer.Option(
-            help="Most answers that may change, in %: the upper bound of what calibration saw.",
-            show_default="what a JPEG loses; without one, errors of 1 % of the largest output",
-            rich_help_panel=_LIMITS,
-        ),
-    ] = None,
+    max_accuracy_drop: MaxAccuracyDrop = None,
     max_edge_mb: Annotated[
         float | None, typer.Option(help="Memory of the agent.", rich_help_panel=_LIMITS)
     ] = None,
@@ -118,10 +112,7 @@ def plan(
         float | None,
         typer.Option(help="Rate of a stream whose stages overlap.", rich_help_panel=_LIMITS),
     ] = None,
-    must_run_on_edge: Annotated[
-        list[str] | None,
-        typer.Option(help="A layer that must not leave the device.", rich_help_panel=_LIMITS),
-    ] = None,
+    must_run_on_edge: MustRunOnEdge = None,
     must_not_upload_input: Annotated[
         bool, typer.Option(help="The picture itself stays.", rich_help_panel=_LIMITS)
     ] = False,

@@ -22,6 +22,7 @@ from splitpoint.partition.run.chain import SegmentChain
 from splitpoint.partition.run.open_chain import open_chain
 
 from ..shell.output import Steps, human_bytes, human_count, out, print_json, say
+from ..shell.shared_options import BundleArgument, Energy, Json, PowerModelName, Providers
 
 CHOICES = ("auto", ONNX, INT8, TORCH)
 
@@ -31,7 +32,7 @@ class ProfileUsageError(SplitpointError):
 
 
 def profile(
-    bundle: Annotated[Path, typer.Argument(help="NAME.split", show_default=False)],
+    bundle: BundleArgument,
     out_file: Annotated[
         Path | None, typer.Option("--out", help="Write the profile here, as JSON.")
     ] = None,
@@ -43,13 +44,7 @@ def profile(
         ),
     ] = "auto",
     device: Annotated[str, typer.Option(help="torch's device: auto, cpu or cuda.")] = "auto",
-    providers: Annotated[
-        str,
-        typer.Option(
-            help="onnxruntime's execution providers, as in cuda,cpu.",
-            show_default="the fastest that are here",
-        ),
-    ] = "",
+    providers: Providers = "",
     threads: Annotated[int, typer.Option(help="The runtime's threads, 0: its default.", min=0)] = 0,
     batch: Annotated[
         str, typer.Option(help="Batch sizes to time the segments with, as in 1,2,4,8.")
@@ -61,23 +56,15 @@ def profile(
             show_default="synthetic ones",
         ),
     ] = "",
-    energy: Annotated[
-        str, typer.Option(help="auto, rapl, jetson, pi5, nvml, model or none.")
-    ] = "auto",
-    power_model: Annotated[
-        str,
-        typer.Option(
-            help="The device whose power is taken where none can be measured (modelled).",
-            show_default="the nearest to this machine",
-        ),
-    ] = "",
+    energy: Energy = "auto",
+    power_model: PowerModelName = "",
     slowdown: Annotated[
         float, typer.Option(help="Wait after each step, to play a slower device (emulated).", min=1)
     ] = 1.0,
     max_seconds: Annotated[
         float, typer.Option(help="Stop after this even if a median still moves.", min=0.1)
     ] = 30.0,
-    json_: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
+    json_: Json = False,
 ) -> None:
     """Measure this device: time and energy of every segment, layer and codec of a bundle.
 

@@ -28,6 +28,7 @@ from ..run.summary import print_summary
 from ..shell.config_file import config_option
 from ..shell.credentials_options import Insecure, TlsCa, TlsCert, TlsKey, TokenFile, credentials_of
 from ..shell.output import err, say, setup_logging
+from ..shell.shared_options import Energy, MaxAccuracyDrop, MustRunOnEdge, PowerModelName, Providers
 from .profile import names_in, power_model_of
 
 if TYPE_CHECKING:
@@ -84,25 +85,28 @@ def run(
         str,
         typer.Option(help="What auto aims at: latency, energy, throughput, server-cost, or a mix."),
     ] = "latency",
-    max_accuracy_drop: Annotated[
-        float | None,
-        typer.Option(
-            help="Most answers that may change, in %: the upper bound of what calibration saw.",
-            show_default="what a JPEG loses; without one, errors of 1 % of the largest output",
-        ),
-    ] = None,
+    max_accuracy_drop: MaxAccuracyDrop = None,
     max_kb_per_frame: Annotated[
         float | None,
-        typer.Option(help="Most kB of a frame's payload; larger ones go in a coarser level."),
+        typer.Option(
+            help="Most kB of a frame's payload; larger ones go in a coarser level.",
+            rich_help_panel="Constraints",
+        ),
     ] = None,
     max_edge_mb: Annotated[
-        float | None, typer.Option(help="Most MB that the segments on the device may take.")
+        float | None,
+        typer.Option(
+            help="Most MB that the segments on the device may take.", rich_help_panel="Constraints"
+        ),
     ] = AgentOptions.max_edge_mb,
-    must_run_on_edge: Annotated[
-        list[str] | None, typer.Option(help="A layer that must not leave the device.")
-    ] = None,
+    must_run_on_edge: MustRunOnEdge = None,
     must_not_upload_input: Annotated[
-        bool, typer.Option("--must-not-upload-input", help="The picture itself stays.")
+        bool,
+        typer.Option(
+            "--must-not-upload-input",
+            help="The picture itself stays.",
+            rich_help_panel="Constraints",
+        ),
     ] = False,
     link: Annotated[
         str,
@@ -117,26 +121,12 @@ def run(
             show_default="measured once and kept in the cache",
         ),
     ] = None,
-    energy: Annotated[
-        str, typer.Option(help="auto, rapl, jetson, pi5, nvml, model or none.")
-    ] = "auto",
-    power_model: Annotated[
-        str,
-        typer.Option(
-            help="The device whose power is taken where none can be measured (modelled).",
-            show_default="the nearest to this machine",
-        ),
-    ] = "",
+    energy: Energy = "auto",
+    power_model: PowerModelName = "",
     runtime: Annotated[
         str, typer.Option(help="auto, onnxruntime, onnxruntime-int8, or torch (if installed).")
     ] = AgentOptions.runtime,
-    providers: Annotated[
-        str,
-        typer.Option(
-            help="onnxruntime's execution providers, as in cuda,cpu.",
-            show_default="the fastest that are here",
-        ),
-    ] = "",
+    providers: Providers = "",
     threads: Annotated[
         int, typer.Option(help="The runtime's threads, 0: one a core.", min=0)
     ] = AgentOptions.threads,

@@ -1,0 +1,38 @@
+"""Options that several commands have, each with its help text."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+BundleArgument = Annotated[Path, typer.Argument(help="NAME.split", show_default=False)]
+Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
+Providers = Annotated[
+    str,
+    typer.Option(
+        help="onnxruntime's execution providers, as in cuda,cpu.",
+        show_default="the fastest that are here",
+    ),
+]
+Energy = Annotated[str, typer.Option(help="auto, rapl, jetson, pi5, nvml, model or none.")]
+PowerModelName = Annotated[
+    str,
+    typer.Option(
+        help="The device whose power is taken where none can be measured (modelled).",
+        show_default="the nearest to this machine",
+    ),
+]
+MaxAccuracyDrop = Annotated[
+    float | None,
+    typer.Option(
+        help="Most answers that may change, in %: the upper bound of what calibration saw.",
+        show_default="what a JPEG loses; without one, errors of 1 % of the largest output",
+        rich_help_panel="Constraints",
+    ),
+]
+MustRunOnEdge = Annotated[
+    list[str] | None,
+    typer.Option(help="A layer that must not leave the device.", rich_help_panel="Constraints"),
+]
