@@ -1,7 +1,7 @@
 """One device for many clients: takes their requests, and tells how long others would wait.
 
 Requests run together from where they meet (see `schedule`), in a thread of their own (see
-`computing`). Every one that was taken is answered.
+`executor`). Every one that was taken is answered.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from ..errors import Interrupted
 from ..schedule.job import Job, Timed
 from ..schedule.outlook import Batching, Refused
 from ..schedule.schedule import Schedule
-from .computing import HUNG_S, Computing
+from .executor import HUNG_S, Executor
 from .request import Request
 
 _T = TypeVar("_T")
@@ -45,7 +45,7 @@ class Engine:
     ) -> None:
         self.schedule = Schedule[Request](max_batch, batching)
         self._max_queued_bytes = max_queued_bytes
-        self.computing = Computing(self.schedule, hung_s)
+        self.executor = Executor(self.schedule, hung_s)
         self._loads: WeakKeyDictionary[object, _Told] = WeakKeyDictionary()
         self._stopping = False
 
@@ -56,7 +56,7 @@ class Engine:
         own, and with two sets on few cores every batch after a pause takes up to twice as long.
         `ServeError` where the engine is stopped before that.
         """
-        future = self.computing.call(functools.partial(function, *args))
+        future = self.executor.call(functools.partial(function, *args))
         return await asyncio.wrap_future(future)
 
     async def measure_again(self, model: ServedModel, is_wanted: Callable[[], bool]) -> bool:
@@ -72,7 +72,7 @@ class Engine:
         def check() -> None:
             if self.schedule.queued or self._stopping or not is_wanted():
                 raise Interrupted("something else is to be done")
-            self.computing.calls.goes_on()
+            self.executor.calls.goes_on()
 
         try:
             timing = await self.on_compute_thread(measure, check)
@@ -81,7 +81,7 @@ class Engine:
         except Exception:
             model.measure_again = None
             raise
-        with self.computing.lock:
+        with self.executor.lock:
             if timing is None or self.schedule.queued:  # frames were planned with the old times
                 return False
             model.times, model.batch_times = timing.announced, timing.batches.times
@@ -92,31 +92,31 @@ class Engine:
 
     def start(self) -> None:
         """Begins to compute; answers are given on the running event loop."""
-        self.computing.start()
+        self.executor.start()
 
     async def stop(self) -> None:
         """Ends after the step that is being computed; what waits gets STOPPING."""
         self._stopping = True
-        await self.computing.stop()
+        await self.executor.stop()
 
     def can_compute(self, model: Timed) -> bool:
         """Whether frames of `model` are taken: it could be computed when that was last tried."""
-        return self.computing.can_compute(model)
+        return self.executor.can_compute(model)
 
     @property
     def restarts(self) -> int:
         """Of the compute thread: each after a step that did not come back, or when it had ended."""
-        return self.computing.restarts
+        return self.executor.restarts
 
     @property
     def errors(self) -> int:
         """Exceptions that nobody thought of. Each cost the frames that it befell."""
-        return self.computing.errors
+        return self.executor.errors
 
     def submit(self, request: Request) -> None:
         """Takes a request; `FrameError` (OVERLOADED) at once when it could not be kept."""
         self._plan(request, self.schedule.offer)
-        self.computing.notify()
+        self.executor.notify()
 
     def check(self, job: Job) -> None:
         """`FrameError` (OVERLOADED) for what `submit` would not take: decoding is in vain."""
@@ -125,7 +125,7 @@ class Engine:
     def _plan(self, job: _J, plan: Callable[[float, _J], object]) -> None:
         if not self.can_compute(job.model):
             raise FrameError(pb.OVERLOADED, "nothing can be computed here at the moment")
-        with self.computing.lock:
+        with self.executor.lock:
             waiting = self.schedule.nbytes
             if waiting and waiting + job.nbytes > self._max_queued_bytes:
                 raise FrameError(pb.OVERLOADED, f"{waiting / 1e6:.0f} MB wait already")
@@ -134,7 +134,7 @@ class Engine:
             except Refused as refused:
                 raise FrameError(pb.OVERLOADED, str(refused)) from refused
             except Exception as error:
-                raise self.computing.unexpected("planning a frame", error) from error
+                raise self.executor.unexpected("planning a frame", error) from error
 
     def load(self, model: ServedModel | None = None, client: str | None = None) -> pb.Load:
         """How busy the device is now, and how long a frame of `model` would wait.
@@ -145,7 +145,7 @@ class Engine:
         """
         now_s = time.perf_counter()
         about = self if model is None else model
-        with self.computing.lock:
+        with self.executor.lock:
             schedule = self.schedule
             client = schedule.greediest if client is None else client
             rank = schedule.rank(client)
@@ -165,7 +165,7 @@ class Engine:
                         for boundary in range(len(model.boundaries) - 1)
                     ]
                 except Exception as error:  # noqa: BLE001 - it is noted
-                    self.computing.unexpected("telling the load", error)
+                    self.executor.unexpected("telling the load", error)
                 else:
                     found.wait_ms.extend(waits)
                     found.queue_ms = max(waits)
@@ -174,18 +174,18 @@ class Engine:
 
     def alone_s(self, model: ServedModel, boundary: int, samples: int) -> float:
         """What a frame would take here now, without any other."""
-        with self.computing.lock:
+        with self.executor.lock:
             return self.schedule.alone_s(model, boundary, samples)
 
     def wait_s(self, model: ServedModel, boundary: int, client: str) -> float:
         """How long one of `client` would wait now; infinite where it would not be computed."""
         if not self.can_compute(model):
             return math.inf
-        with self.computing.lock:
+        with self.executor.lock:
             try:
                 return self.schedule.wait_s(time.perf_counter(), model, boundary, client)
             except Exception as error:  # noqa: BLE001 - it is noted
-                self.computing.unexpected("telling a wait", error)
+                self.executor.unexpected("telling a wait", error)
                 return math.inf
 
     @property
@@ -200,7 +200,7 @@ class Engine:
 
     def forget(self, model: ServedModel) -> None:
         """The model is served no longer: nothing here keeps it in memory."""
-        with self.computing.lock:
+        with self.executor.lock:
             self.schedule.forget(model)
-            self.computing.forget(model)
+            self.executor.forget(model)
             self._loads.pop(model, None)

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from dataclasses import replace
 
 import pytest
-from splitpoint.cloud.engine import computing, model_trials
+from splitpoint.cloud.engine import executor, model_trials
 from splitpoint.cloud.engine.engine import Engine
 from splitpoint.cloud.schedule.batch_times import BatchTimes
 from splitpoint.cloud.worker import Worker
@@ -24,7 +24,7 @@ def slow_times(worker: Worker) -> None:
 @pytest.fixture
 async def engine(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Engine]:
     """One that notices at once what goes wrong. It takes `SlowModel`s."""
-    monkeypatch.setattr(computing, "WATCH_S", 0.02)
+    monkeypatch.setattr(executor, "WATCH_S", 0.02)
     monkeypatch.setattr(model_trials, "FIRST_PAUSE_S", 0.05)
     running = Engine(max_batch=8, max_queued_bytes=1 << 40, hung_s=60)
     running.start()

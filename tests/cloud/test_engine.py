@@ -200,10 +200,10 @@ async def test_a_kernel_that_hangs_is_left_behind(engine: Engine) -> None:
     stuck: list[threading.Thread] = []
     model.chain.on_step = lambda segment: stuck.append(threading.current_thread())
     model.chain.hangs.set()
-    engine.computing.hung_s = 0.2
+    engine.executor.hung_s = 0.2
     engine.submit(model.request(0, answers, broke=lambda: broke.append(1)))
     await until(lambda: stuck)
-    engine.computing.hung_s = 60
+    engine.executor.hung_s = 60
     queued: list[object] = []
     engine.submit(model.request(0, queued))
     await answered(answers, 1)

@@ -8,7 +8,7 @@ import threading
 import pytest
 from patience import until
 from slow_model import SlowModel, computes, status
-from splitpoint.cloud.engine import computing, model_trials
+from splitpoint.cloud.engine import executor, model_trials
 from splitpoint.cloud.engine.engine import Engine
 from splitpoint.cloud.engine.engines import Engines
 from splitpoint.cloud.errors import ServeError
@@ -20,7 +20,7 @@ NEVER = 1 << 40
 
 def hung_after(engine: Engine, seconds: float) -> None:
     """What begins from now on has so much time; nothing is to be late because a machine is busy."""
-    engine.computing.hung_s = seconds
+    engine.executor.hung_s = seconds
 
 
 async def test_the_shortest_work_is_watched_too(engine: Engine) -> None:
@@ -71,7 +71,7 @@ async def test_a_step_that_has_just_ended_is_not_given_up(
         end.wait(10)
 
     slow.chain.on_step, next_.chain.on_step = hold, hold_next
-    lock, seen = engine.computing.lock, []
+    lock, seen = engine.executor.lock, []
 
     class Late:
         """The event loop gets the lock when the step that it has seen is over."""
@@ -95,7 +95,7 @@ async def test_a_step_that_has_just_ended_is_not_given_up(
             else:
                 lock.acquire()
 
-    engine.computing.lock = InThread()  # type: ignore[assignment]
+    engine.executor.lock = InThread()  # type: ignore[assignment]
     hung_after(engine, 0.2)
     engine.submit(slow.request(0, answers))
     engine.submit(next_.request(0, answers))
@@ -201,7 +201,7 @@ async def test_stopping_ends_calls_and_a_step_that_hangs() -> None:
         with pytest.raises(ServeError, match="is stopping"):
             await asyncio.wait_for(call, 10)
     model.chain.hangs.clear()
-    await asyncio.to_thread(engine.computing.thread.join, 10)
+    await asyncio.to_thread(engine.executor.thread.join, 10)
     await asyncio.sleep(0.01)
     assert len(answers) == 1
 
@@ -209,7 +209,7 @@ async def test_stopping_ends_calls_and_a_step_that_hangs() -> None:
 async def test_stopping_does_not_wait_for_a_model_that_is_being_loaded(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(computing, "LAST_CALL_S", 0.01)
+    monkeypatch.setattr(executor, "LAST_CALL_S", 0.01)
     engine = Engine(max_batch=8, max_queued_bytes=NEVER, hung_s=60)
     engine.start()
     loading, go_on = threading.Event(), threading.Event()

@@ -14,7 +14,7 @@ from patience import until
 from raw_client import RawClient
 from slow_model import SlowModel, answered, status
 from splitpoint.cloud import session as session_module
-from splitpoint.cloud.engine import computing
+from splitpoint.cloud.engine import executor
 from splitpoint.cloud.engine.engine import Engine
 from splitpoint.cloud.engine.engines import Engines
 from splitpoint.partition.bundle.bundle import Bundle
@@ -124,7 +124,7 @@ async def test_devices_with_different_rooms_take_the_same_frames() -> None:
 async def test_a_device_that_cannot_compute_gets_no_frames(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(computing, "WATCH_S", 0.02)
+    monkeypatch.setattr(executor, "WATCH_S", 0.02)
     copies = [SlowModel(1, ms=5), SlowModel(1, ms=5)]
     own = [Engine(max_batch=4, max_queued_bytes=NEVER, hung_s=60) for _ in copies]
     engines = Engines(own)
@@ -132,7 +132,7 @@ async def test_a_device_that_cannot_compute_gets_no_frames(
     engines.start()
     answers: list[object] = []
     copies[0].chain.hangs.set()
-    own[0].computing.hung_s = 0.2
+    own[0].executor.hung_s = 0.2
     own[0].submit(copies[0].request(0, answers))
     await until(lambda: not own[0].can_compute(copies[0]))
     assert engines.can_compute

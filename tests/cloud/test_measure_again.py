@@ -91,7 +91,7 @@ async def test_a_long_measurement_that_gives_way_keeps_nobody_out(worker: Worker
     (model,) = worker.models.values()
     (engine,) = worker.backend.engine.engines
     began, ahead_s = threading.Event(), 0.0
-    engine.computing.calls = CallQueue(lambda: time.perf_counter() + ahead_s)
+    engine.executor.calls = CallQueue(lambda: time.perf_counter() + ahead_s)
 
     def measure(check: Callable[[], None]) -> Timing:
         nonlocal ahead_s

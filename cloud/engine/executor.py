@@ -50,7 +50,7 @@ class _Running:
     limit_s: float
 
 
-class Computing:
+class Executor:
     """The compute thread of one device. `lock` is to be held by who changes the schedule."""
 
     def __init__(self, schedule: Schedule[Request], hung_s: float) -> None:
