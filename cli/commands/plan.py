@@ -49,7 +49,9 @@ def plan(
     ] = "lte",
     objective: Annotated[
         str,
-        typer.Option(help="latency, energy, throughput, server-cost, or latency=2,energy=1."),
+        typer.Option(
+            help="latency, energy, bytes, throughput, server-cost, or latency=2,energy=1."
+        ),
     ] = "latency",
     queue_ms: Annotated[
         float,

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from splitpoint.edge import AgentOptions, AutoPlan, EdgeAgent
+from splitpoint.edge.figures.run_costs import RunCosts, Tariff
 from splitpoint.edge.figures.run_energy import RunEnergy
 from splitpoint.edge.figures.run_stats import RunStats
 from splitpoint.edge.sinks.sink import Sink
@@ -83,7 +84,9 @@ def run(
     ] = AgentOptions.adapt,
     objective: Annotated[
         str,
-        typer.Option(help="What auto aims at: latency, energy, throughput, server-cost, or a mix."),
+        typer.Option(
+            help="What auto aims at: latency, energy, bytes, throughput, server-cost, or a mix."
+        ),
     ] = "latency",
     max_accuracy_drop: MaxAccuracyDrop = None,
     max_kb_per_frame: Annotated[
@@ -120,6 +123,14 @@ def run(
             help="The device's profile for auto.",
             show_default="measured once and kept in the cache",
         ),
+    ] = None,
+    price_per_gb: Annotated[
+        float | None,
+        typer.Option(help="What a GB up costs: the summary says what a month would."),
+    ] = None,
+    battery_wh: Annotated[
+        float | None,
+        typer.Option(help="What a full battery holds: the summary says how long it would last."),
     ] = None,
     energy: Energy = "auto",
     power_model: PowerModelName = "",
@@ -175,6 +186,7 @@ def run(
     setup_logging(verbose)
     credentials = credentials_of(tls_ca, tls_cert, tls_key, token_file, insecure)
     aim = Objective.parse(objective)
+    tariff = Tariff(price_per_gb=price_per_gb, battery_wh=battery_wh)
     power = power_model_of(power_model)
     constraints = Constraints(
         max_accuracy_drop=None if max_accuracy_drop is None else max_accuracy_drop / 100,
@@ -217,8 +229,9 @@ def run(
         max_frame_bytes=math.inf if max_kb_per_frame is None else 1e3 * max_kb_per_frame,
     )
     stats = RunStats()
+    costs = RunCosts(tariff)
     spent = RunEnergy(_run_meter(energy, power, slowdown), lambda: stats.busy_ms)
-    sinks: list[Sink] = [stats]
+    sinks: list[Sink] = [stats, costs]
     if save_outputs is not None:
         sinks.append(OutputFiles(save_outputs))
     metrics = None if metrics_port is None else _metrics(metrics_host, metrics_port)
@@ -242,7 +255,7 @@ def run(
         in_flight=in_flight,
     )
     stopped = asyncio.run(session.run())
-    print_summary(stats, spent.reading, slowdown=slowdown, as_json=json_)
+    print_summary(stats, costs, spent.reading, slowdown=slowdown, as_json=json_)
     if stats.frames and not stats.answers and not stopped:
         raise typer.Exit(1)
 

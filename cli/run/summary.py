@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 from rich.table import Table
+from splitpoint.edge.figures.run_costs import RunCosts
 from splitpoint.edge.figures.run_stats import RunStats
 from splitpoint.partition.energy.meter import EnergyReading
 from splitpoint.partition.significant import significant
@@ -13,14 +15,16 @@ from ..shell.output import human_bytes, out, print_json
 
 
 def print_summary(
-    stats: RunStats, energy: EnergyReading, *, slowdown: float, as_json: bool
+    stats: RunStats, costs: RunCosts, energy: EnergyReading, *, slowdown: float, as_json: bool
 ) -> None:
-    """Frames, outcomes, percentiles, bytes and energy, as a JSON line or a table."""
+    """Frames, outcomes, percentiles, bytes, energy and costs, as a JSON line or a table."""
     summary: dict[str, Any] = stats.summary()
     summary["energy_mj"] = None if energy.mj is None else round(energy.mj, 3)
     summary["energy_kind"] = energy.kind if energy.mj is not None else "none"
     if energy.mj is not None:
         summary["energy_meter"] = energy.meter
+    monthly = costs.figures(energy)
+    summary |= monthly
     if slowdown > 1:
         summary["emulated"] = f"edge compute slowed down {slowdown:g} times"
     if as_json:
@@ -37,6 +41,25 @@ def print_summary(
     table.add_row("sent", human_bytes(stats.bytes_up))
     if energy.mj is not None:
         table.add_row("energy", f"{significant(energy.mj / 1e3)} J ({energy.kind}, {energy.meter})")
+    for words in _at_this_rate(monthly, energy):
+        table.add_row("at this rate", words)
     if "emulated" in summary:
         table.add_row("emulated", summary["emulated"])
     out.print(table)
+
+
+def _at_this_rate(monthly: dict[str, Any], energy: EnergyReading) -> Iterator[str]:
+    if not monthly:
+        return
+    sent = f"{significant(monthly['mb_per_hour'])} MB an hour"
+    sent += f", {significant(monthly['gb_per_month'])} GB a month"
+    if "price_per_month" in monthly:
+        sent += f" for {monthly['price_per_month']:.2f}"
+    yield f"{sent} (measured)"
+    if monthly["server_hours_per_month"]:
+        yield f"{significant(monthly['server_hours_per_month'])} server hours a month (measured)"
+    if "watts" in monthly:
+        drawn = f"{significant(monthly['watts'])} W"
+        if "battery_hours" in monthly:
+            drawn += f", {significant(monthly['battery_hours'])} hours of battery"
+        yield f"{drawn} ({energy.kind})"

@@ -78,6 +78,7 @@ def candidate_rows(
         boundary: int,
         codec: str,
         nbytes: float,
+        p95_bytes: float,
         encode: float,
         decode: float,
         seen: Seen,
@@ -101,6 +102,7 @@ def candidate_rows(
             "encode_ms": encode,
             "cores_ms": cores_ms,
             "nbytes": nbytes,
+            "p95_bytes": max(p95_bytes, nbytes),
             "server_ms": decode + cloud_ms[boundary:].sum(),
             "spread_ms": float(np.sqrt(variance)),
             "accuracy_drop": drop,
@@ -118,7 +120,7 @@ def candidate_rows(
             "energy_kind": "modelled" if sends and kind == "measured" else kind,
         }
 
-    rows = [row(count, NO_CODEC, 0.0, 0.0, 0.0, _EXACT)]
+    rows = [row(count, NO_CODEC, 0.0, 0.0, 0.0, 0.0, _EXACT)]
     for found in profile.codecs:
         level = manifest.boundaries[found.boundary].level(found.codec)
         family = found.codec.partition("@")[0]
@@ -127,13 +129,14 @@ def candidate_rows(
         if codecs is not None and not codecs & {found.codec, family}:
             continue
         # Photos from the device itself tell more than those of calibration; synthetic ones do not.
-        nbytes = found.nbytes if level is None or found.pictures else level.nbytes
+        sizes = found if level is None or found.pictures else level
         decode_ms = cloud.decode_ms.get((found.boundary, found.codec), found.decode_ms)
         rows.append(
             row(
                 found.boundary,
                 found.codec,
-                nbytes + MESSAGE_BYTES,
+                sizes.nbytes + MESSAGE_BYTES,
+                sizes.p95_bytes + MESSAGE_BYTES,
                 found.encode_ms,
                 decode_ms,
                 _EXACT if found.codec in LOSSLESS else _seen(level),

@@ -34,6 +34,7 @@ class Metrics:
 
     latency_ms: Floats
     energy_mj: Floats
+    nbytes: Floats
     bottleneck_ms: Floats
     server_ms: Floats
 
@@ -42,7 +43,8 @@ class Metrics:
 class CostTable:
     """One entry a candidate; `sends` is 0 where everything runs on the device, else 1.
 
-    `edge_ms` is compute alone. `server_ms` is decoding and compute. `spread_ms` is how far the
+    `edge_ms` is compute alone; of the payloads' sizes `nbytes` is the mean and `p95_bytes` the 95th
+    percentile. `server_ms` is decoding and compute. `spread_ms` is how far the
     95th percentile of computing lies above its median. `energy_mj` is what edge compute and
     encoding draw, `wait_w` the board's power while it waits, `radio_mj` the part of the radio's
     energy that goes with bytes and `radio_w` the part that goes with time; NaN where unknown.
@@ -59,6 +61,7 @@ class CostTable:
     edge_ms: Floats
     encode_ms: Floats
     nbytes: Floats
+    p95_bytes: Floats
     server_ms: Floats
     spread_ms: Floats
     accuracy_drop: Floats
@@ -107,6 +110,7 @@ class CostTable:
         edge_ms = (self.edge_ms + self.encode_ms) * edge_factor
         return Metrics(
             latency_ms=edge_ms + away_ms,
+            nbytes=self.sends * self.nbytes,
             energy_mj=self.energy_mj * edge_factor
             + self.wait_w * away_ms
             + self.radio_mj
@@ -164,9 +168,9 @@ def cost_table(
     columns = {
         name: np.array([row[name] for row in rows], np.float64)
         for name in (
-            "sends", "edge_ms", "encode_ms", "nbytes", "server_ms", "spread_ms", "accuracy_drop",
-            "drop_bound", "loss", "judged", "worst_error", "edge_mb", "energy_mj", "wait_w",
-            "radio_mj", "cores_ms",
+            "sends", "edge_ms", "encode_ms", "nbytes", "p95_bytes", "server_ms", "spread_ms",
+            "accuracy_drop", "drop_bound", "loss", "judged", "worst_error", "edge_mb",
+            "energy_mj", "wait_w", "radio_mj", "cores_ms",
         )
     }  # fmt: skip
     return CostTable(

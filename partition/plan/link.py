@@ -210,3 +210,13 @@ class Capacity:
             left -= rate * (end - now)
             now = end
         return now
+
+    def carried(self, times_s: npt.ArrayLike) -> npt.NDArray[np.float64]:
+        """Bytes that it can send from time 0 to each of `times_s`."""
+        at_s = np.asarray(times_s, np.float64)
+        if not self._starts:
+            return np.asarray(self._rate * at_s)
+        edges = np.array([*self._starts, self.period_s])
+        until = np.concatenate([[0.0], np.cumsum(np.diff(edges) * self._rates)])
+        cycles, offset = np.divmod(at_s, self.period_s)
+        return np.asarray(cycles * until[-1] + np.interp(offset, edges, until))

@@ -14,7 +14,7 @@ from ..bundle.ladder import DEFAULT_ERROR, DEFAULT_LOSS
 from ..errors import PlanError
 from .costs import CostTable, Floats, Metrics
 
-OBJECTIVES = ("latency", "energy", "throughput", "server-cost")
+OBJECTIVES = ("latency", "energy", "bytes", "throughput", "server-cost")
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +55,7 @@ class Objective:
         values = {
             "latency": metrics.latency_ms,
             "energy": metrics.energy_mj,
+            "bytes": metrics.nbytes,
             "throughput": metrics.bottleneck_ms,
             "server-cost": metrics.server_ms,
         }

@@ -136,6 +136,7 @@ def by_definition(
             "latency": local_ms,
             "energy": sum(s.mj for s in edge.segments),
             "throughput": local_ms,
+            "bytes": 0.0,
             "server-cost": 0.0,
             "p95": local_ms + sum((s.p95_ms - s.ms) ** 2 for s in edge.segments) ** 0.5,
             "drop": 0.0,
@@ -171,6 +172,7 @@ def by_definition(
                 + edge.idle_w * waiting_ms
                 + (radio.up_mw_per_mbps * mbps + radio.base_mw) * upload_ms / 1e3,
                 "throughput": max(stream_ms, upload_ms, server_ms),
+                "bytes": nbytes,
                 "server-cost": server_ms,
                 "p95": device_ms + waiting_ms + sum(s**2 for s in spreads) ** 0.5,
                 **seen_by_calibration(c.codec, rungs),
@@ -221,7 +223,7 @@ def test_every_figure_is_by_definition(seed: int, conditions: dict[str, float]) 
 @pytest.mark.parametrize("conditions", CONDITIONS)
 @pytest.mark.parametrize(
     "objective",
-    ["latency", "energy", "throughput", "server-cost", "latency=2,energy=1",
+    ["latency", "energy", "bytes", "throughput", "server-cost", "latency=2,energy=1",
      "throughput=1,server-cost=0.3,latency=1"],
 )  # fmt: skip
 def test_the_chosen_one_is_the_best_of_the_feasible(
