@@ -1,19 +1,17 @@
-"""Does adapting pay on real mobile links?
+"""Does choosing for each frame pay on real mobile links, and is the simulator right about it?
 
 Frames come ten a second, as from a camera, over recorded uplinks that a relay replays between agent
-and worker, each a process of its own. For every trace the same frames go through the adaptive
-agent, through static plans (the planner's own for links from 0.3 to 30 Mbit/s, among them all on
-the device and the picture as JPEG), and through the best published rival: the same plans, chosen by
-the 20th percentile of measured bandwidth, with hysteresis and a minimum hold. Static plans and the
-rival have what they have in the papers: no finish on the device.
+and worker, each a process of its own. For every trace the same frames go through the agent that
+chooses, through all on the device, the picture as JPEG, and the three fixed ways that the simulator
+ranks best in hindsight among every boundary, codec and level, with and without finishing on the
+device; and through the best published rival: plans chosen by the 20th percentile of measured
+bandwidth, with hysteresis and a minimum hold. Beside each stands what the simulator says of it.
 
     python benchmarks/adaptive.py [--traces DIR] [--images DIR] [--calibrate DIR] [--slowdown 8]
 
-The oracle knows the trace and takes for each frame the plan that is in time and keeps the device
-busy for the shortest, with the link to itself. What it counts is modelled from the measured times
-of every stage.
+The rival is not simulated: its code is not the agent's.
 
-Longer than others: it carries its oracle and its rival.
+Longer than others: what it measures is simulated beside it.
 """
 
 from __future__ import annotations
@@ -39,11 +37,15 @@ from quick_model import QUICK, compiled
 from report import Table, write_report
 from rival_controller import Rival
 from splitpoint.edge import AutoPlan, EdgeAgent, Given, Outcome, Result
+from splitpoint.edge.dispatch.arms import Arms
 from splitpoint.edge.dispatch.auto_plan import candidates, cloud_times, device_profiles
+from splitpoint.edge.simulation.course import Course, Truth
+from splitpoint.edge.simulation.policies import Dispatching, Fixed
+from splitpoint.edge.simulation.world import Policy, World
 from splitpoint.partition.bundle.bundle import Bundle, open_bundle
 from splitpoint.partition.bundle.samples import find_pictures
-from splitpoint.partition.plan.costs import OWN_MS, CostTable
-from splitpoint.partition.plan.link import DEFAULT_ROUND_TRIP_MS, Capacity, parse_link, read_trace
+from splitpoint.partition.plan.costs import CostTable
+from splitpoint.partition.plan.link import parse_link, read_trace
 from splitpoint.partition.plan.objective import Constraints, Objective
 from splitpoint.partition.plan.online_planner import OnlinePlanner
 from splitpoint.partition.plan.plan import NO_CODEC, Plan, name_of
@@ -52,8 +54,7 @@ MAIN = ["-c", "from splitpoint.cli.main import main; main()"]
 FPS, THREADS = 10, 1
 # Before a trace begins, agents start and warm up on a link of this rate.
 LEAD_S, START_MBPS, START = 6.0, 5.0, "5mbps,50ms"
-RIVAL = "percentile and hysteresis"
-LINKS_MBPS = (0.3, 1.0, 3.0, 10.0, 30.0)
+AGENT, RIVAL, BEST = "the agent", "percentile and hysteresis", 3
 
 
 @dataclass
@@ -62,10 +63,14 @@ class Arm:
 
     name: str
     plan: Plan | None = None  # None for those that choose
+    finishes: bool = False
     results: list[Result] = field(default_factory=list)
 
-    def in_time(self, deadline_ms: float) -> int:
-        return sum(bool(r.outputs) and r.total_ms <= deadline_ms for r in self.results)
+    def percent(self, setting: Setting) -> float:
+        """In time."""
+        within_ms = setting.deadline_ms
+        count = sum(bool(r.outputs) and r.total_ms <= within_ms for r in self.results)
+        return 100 * count / setting.frames
 
 
 @dataclass
@@ -81,10 +86,11 @@ class Setting:
     deadline_ms: float
     seconds: float
     cache: Path
+    fps: float = FPS
 
     @property
     def frames(self) -> int:
-        return int(self.seconds * FPS)
+        return int(self.seconds * self.fps)
 
 
 def say(line: str) -> None:
@@ -109,17 +115,17 @@ def window(trace: Path, seconds: float, folder: Path) -> Path:
 
 
 async def camera(setting: Setting, begin: float) -> AsyncIterator[Given]:
-    """A frame each tenth of a second, whatever becomes of them."""
+    """Frames at their rate, whatever becomes of them."""
     tensor = setting.bundle.manifest.boundaries[0].tensors[0].name
     for number in range(setting.frames):
-        await asyncio.sleep(max(begin + number / FPS - time.perf_counter(), 0))
+        await asyncio.sleep(max(begin + number / setting.fps - time.perf_counter(), 0))
         photo = number % len(setting.pixels)
         yield Given(inputs={tensor: setting.pixels[photo]}, metadata=photo)
 
 
 async def play(arm: Arm, setting: Setting, worker: str, trace: Path) -> None:
     """The frames of one arm, over a relay of its own: each begins with the trace."""
-    adaptive = arm.name == "adaptive"
+    adaptive = arm.name == AGENT
     process, address = start(
         [*MAIN, "emulate", "--server", worker, "--listen", "127.0.0.1:0", "--link", str(trace)]
     )
@@ -130,12 +136,13 @@ async def play(arm: Arm, setting: Setting, worker: str, trace: Path) -> None:
             bundle=setting.bundle.folder,
             auto=AutoPlan(profile=setting.profile, link=parse_link(START)),
             adapt=adaptive,
-            finish_locally=adaptive,
+            finish_locally=adaptive or arm.finishes,
             cache=setting.cache,
             threads=THREADS,
             slowdown=setting.slowdown,
             budget_ms=setting.deadline_ms,
         ) as agent:
+            await agent.settled()
             if adaptive:
                 agent.on_switch = lambda why: say(f"    {time.perf_counter() - begin_s:5.1f} {why}")
             if arm.plan is not None:
@@ -152,59 +159,57 @@ async def play(arm: Arm, setting: Setting, worker: str, trace: Path) -> None:
     assert len(arm.results) == setting.frames, (arm.name, len(arm.results))
 
 
-def oracle(setting: Setting, trace: Path) -> int:
-    """Frames that the best plan for each would have answered in time.
-
-    A frame has the link to itself. The device has one at a time: it takes the plan, of those in
-    time, that keeps it busy for the shortest, and a frame that no plan could answer in time is left
-    out.
-    """
-    capacity, table = Capacity(read_trace(trace)), setting.table
-    own_s = (table.edge_ms + table.encode_ms) / 1e3
-    after_s = (DEFAULT_ROUND_TRIP_MS + OWN_MS + table.server_ms) / 1e3
-    possible = np.flatnonzero(
-        OnlinePlanner(table, setting.bundle.manifest, LATENCY, Constraints()).allowed
-    )
-    possible = possible[np.argsort(own_s[possible])]
-    free_s, count = 0.0, 0
-    for number in range(setting.frames):
-        taken_s = LEAD_S + number / FPS
-        begin_s = max(taken_s, free_s)
-        for i in possible:
-            end_s = begin_s + own_s[i]
-            if end_s - taken_s > setting.deadline_ms / 1e3:
-                break
-            done_s = end_s
-            if table.sends[i]:
-                done_s = capacity.finish_s(end_s, table.nbytes[i]) + after_s[i]
-            if done_s - taken_s <= setting.deadline_ms / 1e3:
-                free_s, count = end_s, count + 1
-                break
-    return count
+def simulated(arm: Arm, setting: Setting, trace: Path) -> float | None:
+    """Percent in time, of the same frames under a virtual clock; None for the rival."""
+    policy: Policy
+    if arm.name == RIVAL:
+        return None
+    if arm.plan is None:
+        arms = Arms.of(setting.table, allowed(setting), np.zeros(len(setting.table)))
+        policy = Dispatching(arms, 125e3 * START_MBPS)
+    else:
+        policy = Fixed(index_of(arm.plan, setting.table), finishes=arm.finishes)
+    return World(Truth.of(setting.table), course(setting, trace), policy).run().percent
 
 
-LATENCY = Objective({"latency": 1.0})
+def course(setting: Setting, trace: Path) -> Course:
+    return Course(
+        link=read_trace(trace), interval_s=1 / setting.fps, budget_s=setting.deadline_ms / 1e3,
+        frames=setting.frames, start_s=LEAD_S,
+    )  # fmt: skip
 
 
-def static_plans(setting: Setting) -> list[Arm]:
-    """All on the device, the picture as JPEG, and what is best on some steady link."""
+def allowed(setting: Setting) -> Any:
+    return OnlinePlanner(
+        setting.table, setting.bundle.manifest, Objective({"latency": 1.0}), Constraints()
+    ).allowed
+
+
+def index_of(plan: Plan, table: CostTable) -> int:
+    keys = list(zip(table.boundary.tolist(), table.codec, strict=True))
+    return keys.index((plan.boundary, plan.codec))
+
+
+def fixed_arms(setting: Setting, trace: Path) -> list[Arm]:
+    """All on the device, the picture as JPEG, and the best of all others in the simulator."""
     table, last = setting.table, len(setting.bundle.manifest.segments)
     arms = [
         Arm("all on the device", Plan(boundary=last, codec=NO_CODEC)),
         Arm("the input as jpeg", Plan(boundary=0, codec="jpeg")),
     ]
-    planner = OnlinePlanner(table, setting.bundle.manifest, LATENCY, Constraints())
-    for mbps in LINKS_MBPS:
-        index = planner.decide(uplink_mbps=mbps, round_trip_ms=DEFAULT_ROUND_TRIP_MS)
-        assert index is not None
+    others = []
+    for index in np.flatnonzero(allowed(setting)):
         plan = Plan(boundary=int(table.boundary[index]), codec=table.codec[index])
+        if not table.sends[index] or (plan.boundary, plan.codec) == (0, "jpeg"):
+            continue
         name = name_of(plan.boundary, plan.codec)
-        if name not in [arm.name for arm in arms]:
-            arms.append(Arm(name, plan))
-    return arms
+        for finishes in (False, True):
+            arm = Arm(name + (", finishing" if finishes else ""), plan, finishes=finishes)
+            others.append((-(simulated(arm, setting, trace) or 0.0), len(others), arm))
+    return arms + [arm for _, _, arm in sorted(others)[:BEST]]
 
 
-def row(trace: str, arm: Arm, setting: Setting, best: int) -> list[str]:
+def row(trace: str, arm: Arm, setting: Setting, said: float | None) -> list[str]:
     times = np.array([r.total_ms for r in arm.results if r.outputs])
     tops = [(int(np.argmax(next(iter(r.outputs.values()))[0])), r.metadata)
             for r in arm.results if r.outputs]  # fmt: skip
@@ -213,15 +218,15 @@ def row(trace: str, arm: Arm, setting: Setting, best: int) -> list[str]:
     assert sum(outcomes) == setting.frames
     percentiles = [f"{np.percentile(times, p):.0f}" if len(times) else "-" for p in (50, 95, 99)]
     megabytes = sum(r.bytes_up for r in arm.results) / 1e6
-    share = f"{100 * arm.in_time(setting.deadline_ms) / setting.frames:.1f} %"
+    share = f"{arm.percent(setting):.1f} %"
     return [
-        trace, arm.name, share, f"{100 * best / setting.frames:.1f} %", *percentiles,
+        trace, arm.name, share, "-" if said is None else f"{said:.1f} %", *percentiles,
         f"{megabytes:.2f}", f"{100 * changed:.1f} %", "/".join(map(str, outcomes)),
     ]  # fmt: skip
 
 
 COLUMNS = [
-    "trace", "agent", "in time", "oracle", "p50 ms", "p95 ms", "p99 ms", "MB up", "top-1 changed",
+    "trace", "way", "in time", "simulated", "p50 ms", "p95 ms", "p99 ms", "MB up", "top-1 changed",
     "cloud/device/expired/failed",
 ]  # fmt: skip
 
@@ -237,40 +242,57 @@ async def run(options: argparse.Namespace, folder: Path) -> tuple[Table, dict[st
     profile = profile_of(bundle, paths, folder, options.slowdown, quick=options.quick)
     traces = traces_of(options.traces, folder)
     process, worker = start([*MAIN, "serve", str(target), "--listen", "127.0.0.1:0"])
-    rows, summary = [], {}
+    rows: list[list[str]] = []
+    summary: dict[str, dict[str, dict[str, float | None]]] = {}
     try:
         setting = await settle(options, bundle, profile, pixels, worker, folder)
         for trace in traces[: 1 if options.quick else None]:
             part = window(trace, setting.seconds, folder)
-            best = oracle(setting, part)
-            arms = [Arm("adaptive"), Arm(RIVAL), *static_plans(setting)]
+            arms = [Arm(AGENT), Arm(RIVAL), *fixed_arms(setting, part)]
             if options.quick:
-                arms = arms[:2]
+                arms = arms[:3]
+            says = {arm.name: simulated(arm, setting, part) for arm in arms}
             for arm in arms:
                 await play(arm, setting, worker, part)
-                say(f"{trace.stem}: {arm.name}: {arm.in_time(setting.deadline_ms)} in time "
-                    f"of {setting.frames}, oracle {best}")  # fmt: skip
-                rows.append(row(trace.stem, arm, setting, best))
-            counts = {arm.name: arm.in_time(setting.deadline_ms) for arm in arms}
-            others = {name: n for name, n in counts.items() if name != "adaptive"}
+                said = says[arm.name]
+                say(f"{trace.stem}: {arm.name}: {arm.percent(setting):.1f} % in time, "
+                    f"{'-' if said is None else f'{said:.1f}'} simulated")  # fmt: skip
+                rows.append(row(trace.stem, arm, setting, said))
             summary[trace.stem] = {
-                "frames": setting.frames, "oracle": best, "adaptive": counts["adaptive"],
-                "best_other": max(others, key=lambda name: others[name]),
-                "best_other_in_time": max(others.values()),
-            }  # fmt: skip
+                arm.name: {"in_time": arm.percent(setting), "simulated": says[arm.name]}
+                for arm in arms
+            }
     finally:
         process.send_signal(signal.SIGTERM)
         process.wait(30)
-    found = [s for s in summary.values() if isinstance(s, dict)]
-    short = [(s["oracle"] - s["adaptive"]) / s["frames"] for s in found]
-    summary |= {
-        "most_on": sum(s["adaptive"] >= s["best_other_in_time"] for s in found),
-        "traces": len(found),
-        "mean_short_of_oracle_percent": round(100 * float(np.mean(short)), 2),
+    return Table(COLUMNS, rows), {
+        "traces": summary,
+        **judged(summary),
         "slowdown": f"{options.slowdown:g} (emulated)",
         "deadline_ms": options.deadline_ms,
     }
-    return Table(COLUMNS, rows), summary
+
+
+def judged(traces: dict[str, dict[str, dict[str, float | None]]]) -> dict[str, Any]:
+    """How far the agent is from the best other way, and the simulator from what was measured."""
+    short, over, off = [], [], []
+    for ways in traces.values():
+        counts = {name: found["in_time"] or 0.0 for name, found in ways.items()}
+        mine = counts.pop(AGENT)
+        short.append(max(counts.values()) - mine)
+        simple = [counts[name] for name in list(counts)[:3]]
+        if max(simple) < 90:
+            over.append(mine - max(simple))
+        off += [abs(f["in_time"] - f["simulated"]) for f in ways.values()
+                if f["simulated"] is not None and f["in_time"] is not None]  # fmt: skip
+    return {
+        "below_the_best_mean": round(float(np.mean(short)), 2),
+        "below_the_best_most": round(max(short), 2),
+        "above_device_jpeg_and_rival_where_below_90_mean":
+            round(float(np.mean(over)), 2) if over else None,
+        "simulator_off_mean": round(float(np.mean(off)), 2),
+        "simulator_off_most": round(max(off), 2),
+    }  # fmt: skip
 
 
 async def settle(

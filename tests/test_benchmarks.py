@@ -19,7 +19,8 @@ PARTS = {
 NAMES = sorted({path.stem for path in (ROOT / "benchmarks").glob("*.py")} - PARTS)
 # Who takes a bundle that is compiled already, and under which option.
 OPTIONS = {
-    "adaptive": "--bundle", "throughput": "--bundle", "soak": "--bundle", "serving": "--models",
+    "adaptive": "--bundle", "dispatch": "--bundle", "worth": "--bundle", "soak": "--bundle",
+    "throughput": "--bundle", "serving": "--models",
     "overload": "--model", "neighbour": "--model", "endurance": "--model",
 }  # fmt: skip
 

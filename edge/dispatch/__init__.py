@@ -1,4 +1,4 @@
-"""Where the next frame is cut: the first plan, and its adaptation to link, worker and device.
+"""Which way a frame takes: the first plan, and then each frame's own by link, worker and device.
 
 May import: errors, link, store; codec, partition, proto.
 """

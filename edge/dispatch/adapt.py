@@ -1,122 +1,189 @@
-"""Between the agent and its controller: tells it what frames saw, and does what it decides."""
+"""Between the agent and its dispatcher: tells it what frames see, and does what it decides."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
+from weakref import WeakKeyDictionary
 
+import numpy as np
 from splitpoint.codec import SplitpointError
-from splitpoint.partition.bundle.segment_files import ONNX
 from splitpoint.partition.plan.costs import CostTable
-from splitpoint.partition.plan.plan import Plan
+from splitpoint.partition.plan.plan import NO_CODEC, Plan, name_of
 from splitpoint.proto import splitpoint_pb2 as pb
 from splitpoint.proto.session.answer_times import Answer
 from splitpoint.proto.tasks import cancel_and_wait
 
 from ..link.frame_stream import FrameStream
 from ..link.workers import Workers
-from .controller import CAUTIOUS, Controller
+from .arms import finish_ms
+from .dispatcher import Dispatcher
 from .observer import Observer
+from .probing import probe_bytes, probe_is_due
+from .regime import Regime
 
 log = logging.getLogger("splitpoint.edge")
 
-DECIDE_EVERY_S = 0.01  # a decision takes a fifth of a millisecond
-_NEWEST = 0.1  # weight of the latest gap between two frames of a live source
-AFTER_A_DEFECT_S = 60  # without decisions, of which each would fill the log
+MOST_WAIT_MS = 1e6  # that a worker is believed
+HERE, LET_GO = "here", "let go"
 
 
 class Adapter(Observer):
-    """Keeps an agent's plan the best one.
-
-    `switch` makes a plan the present one, once its segments and tables are ready; `switched` is
-    told of it in one line. While one switch is under way no other is begun.
-    """
+    """Chooses each frame's way. `said` is told of each change of the mix in one line."""
 
     def __init__(
         self,
         table: CostTable,
-        controller: Controller,
+        dispatcher: Dispatcher,
         workers: Workers,
-        switch: Callable[[Plan], Awaitable[None]],
-        switched: Callable[[str], None],
+        said: Callable[[str], None],
     ) -> None:
-        self._table, self._controller, self._workers = table, controller, workers
-        self._switch, self._switched = switch, switched
-        self._index = {
+        self.decides = True  # until it turns out that it cannot
+        self._table, self._dispatcher, self._workers, self._said = table, dispatcher, workers, said
+        arms = dispatcher.arms
+        self.plans = [
+            Plan(
+                boundary=int(table.boundary[i]),
+                codec=table.codec[i],
+                runtime=table.runtime[i],
+                why="the best way for this frame",
+            )
+            for i in arms.index
+        ]
+        self._boundary, self._sends = table.boundary[arms.index], arms.nbytes > 0
+        self._ready = np.zeros(len(arms), bool)
+        self._let_go: set[int] = set()
+        # By stream, and there by the number that a frame has on it.
+        self._sent: WeakKeyDictionary[FrameStream, dict[int, int]] = WeakKeyDictionary()
+        self._places = {
             key: index
             for index, key in enumerate(
-                zip(table.boundary, table.codec, table.runtime, strict=True)
+                zip(table.boundary.tolist(), table.codec, table.runtime, strict=True)
             )
         }
-        self._decided_s = 0.0
-        self._taken_s: float | None = None  # a live source's latest frame
-        self._task: asyncio.Task[None] | None = None
-        self._probing: asyncio.Task[None] | None = None
+        self._regime = Regime()
         self._stream: FrameStream | None = None  # that answered last
+        self._probing: asyncio.Task[None] | None = None
+        self._probed_s, self._probes = 0.0, 0
 
     @property
     def uplink_mbps(self) -> float | None:
-        """The rate that decisions are made for, None before anything was seen of the link."""
-        return self._controller.uplink.mbps(time.perf_counter(), CAUTIOUS)
-
-    @property
-    def usual_mbps(self) -> float | None:
-        """The rate in the middle of what was seen."""
-        return self._controller.uplink.mbps(time.perf_counter(), 50)
+        """The rate that decisions are made for."""
+        return self._dispatcher.uplink.level / 125e3
 
     def finish_ms(self) -> dict[int, float]:
-        """What the device is predicted to take from each boundary to the end.
+        """What the device is predicted to take from each boundary to the end."""
+        return finish_ms(self._table)
 
-        Frames are finished in float32 onnxruntime. Empty where the profiles have no times in that:
-        those of another runtime say nothing of it.
+    def ready(self, plan: Plan) -> None:
+        """Its segments are loaded and its codec is made ready: frames may take it."""
+        for index, known in enumerate(self.plans):
+            if (known.boundary, known.codec, known.runtime) == _key(plan):
+                self._ready[index] = True
+
+    # What is asked ---------------------------------------------------------------------------
+
+    def way(self, number: int, *, live: bool) -> Plan | None:
+        """The plan of a frame that is here now.
+
+        None to let it go, as `let_go` then says, or where no way is ready but the named one.
         """
-        table = self._table
-        until = {
-            int(boundary): float(ms)
-            for boundary, ms, name in zip(table.boundary, table.edge_ms, table.runtime, strict=True)
-            if name == ONNX
-        }
-        alone_ms = until.get(int(table.boundary.max()))
-        return {} if alone_ms is None else {at: alone_ms - ms for at, ms in until.items()}
+        if not self.decides:
+            return None
+        try:
+            return self._way(time.perf_counter(), number, live=live)
+        except Exception:
+            log.exception("cannot decide which way frames take: all take the plan as it was")
+            self.decides = False
+            return None
 
-    def plan_is(self, plan: Plan) -> None:
-        """This is the present plan, whoever has decided that."""
-        index = self._index.get((plan.boundary, plan.codec, plan.runtime))
-        if index is not None:
-            self._controller.current = index
+    def _way(self, now_s: float, number: int, *, live: bool) -> Plan | None:
+        dispatcher = self._dispatcher
+        dispatcher.usable = self._ready & (~self._sends | self._workers.current.usable)
+        if not dispatcher.usable.any():
+            return None
+        choose = dispatcher.choose if live else dispatcher.choose_waiting
+        arm = choose(now_s, number)
+        if arm is None or not self._sends[arm]:
+            self._look_at_link(now_s)
+        plan = None if arm is None else self.plans[arm]
+        self._regime.took(now_s, _words(plan))
+        line = self._regime.change(now_s, dispatcher.uplink.level / 125e3)
+        if line is not None:
+            self._said(line)
+        if arm is None:
+            self._let_go.add(number)
+        return plan
+
+    def let_go(self, number: int) -> bool:
+        """Whether `way` has decided that."""
+        gone = number in self._let_go
+        self._let_go.discard(number)
+        return gone
+
+    def worth_sending(self, number: int) -> bool:
+        """Whether a frame that is encoded may still be answered in time."""
+        return self._dispatcher.worth_sending(time.perf_counter(), number)
+
+    def worth_finishing(self, number: int) -> bool:
+        """Whether the device is to finish a frame that the cloud has not answered yet."""
+        return self._dispatcher.worth_finishing(time.perf_counter(), number)
+
+    # What is told ----------------------------------------------------------------------------
+
+    def device_done(self, number: int) -> None:
+        """The device is done with what it was to compute of a frame, or has not begun it."""
+        self._dispatcher.in_hand.computed(time.perf_counter(), number)
 
     def frame_computed(self, plan: Plan, ms: float) -> None:
         """The device computed and encoded a sample in `ms`."""
-        index = self._index.get((plan.boundary, plan.codec, plan.runtime))
+        index = self._index_of(plan, plan.codec)
         if index is not None:
-            self._controller.computed(index, ms)
+            expected = self._table.edge_ms[index] + self._table.encode_ms[index]
+            self._dispatcher.conditions.edge_took(ms, float(expected))
+
+    def frame_sent(self, number: int, nbytes: int, stream: FrameStream, id: int) -> None:
+        """A frame's bytes go out on a stream, where it has another number."""
+        self._sent.setdefault(stream, {})[id] = number
+        self._dispatcher.in_hand.send(time.perf_counter(), number, nbytes)
 
     def frame_answered(
-        self, plan: Plan, codec: str, answer: Answer, stream: FrameStream, batch: int
+        self, number: int, plan: Plan, codec: str, answer: Answer, stream: FrameStream, batch: int
     ) -> None:
         """A worker answered a frame, whose codec may be coarser than the plan's."""
-        index = self._index.get((plan.boundary, codec, plan.runtime))
-        if index is None:
-            return
-        controller = self._controller
-        conditions, known_ms = controller.conditions, controller.conditions.round_trip_ms
+        self._sent.get(stream, {}).pop(answer.reply.id, None)
+        now_s, conditions = time.perf_counter(), self._dispatcher.conditions
+        known_ms = conditions.round_trip_ms
         if stream is not self._stream:  # to another worker, or on another way: what it measured
             self._stream, known_ms = stream, stream.session.round_trip_ms
         conditions.round_trip_ms = min(known_ms, stream.session.round_trip_ms)
-        controller.answered(
-            time.perf_counter(),
-            index,
-            nbytes=answer.bytes_up,
-            left_ms=answer.left_ms,
-            queue_ms=answer.queue_ms,
-            server_ms=(answer.server_ms - answer.queue_ms) / batch,
-        )
+        self._dispatcher.answered(now_s, number, answer.server_ms / 1e3)
+        conditions.queued(now_s, answer.queue_ms)
+        index = self._index_of(plan, codec)
+        if index is not None:
+            took_ms = (answer.server_ms - answer.queue_ms) / batch
+            conditions.server_took(took_ms, float(self._table.server_ms[index]))
 
-    def frame_late(self, nbytes: int, waited_ms: float) -> None:
-        """A frame was not answered in time."""
-        self._controller.late(time.perf_counter(), nbytes, waited_ms)
+    def finish_begins(self, number: int) -> None:
+        """The device finishes a frame."""
+        self._dispatcher.finish_begins(time.perf_counter(), number)
+
+    def frame_ended(self, number: int) -> None:
+        """A frame has its outcome. It never raises."""
+        self._dispatcher.in_hand.end(number)
+
+    def stream_ended(self) -> None:
+        """There are no more frames to keep up with."""
+        self._dispatcher.stream_ended()
+
+    def new_stream(self, stream: FrameStream) -> None:
+        """What was under way on streams that are lost is no more."""
+        stream.on_returned = self._returned
+        for other in [known for known in self._sent if known.session.broken is not None]:
+            for number in self._sent.pop(other).values():
+                self._dispatcher.in_hand.forget(number)
 
     def load_told(self, load: pb.Load) -> None:
         """A worker said how busy it is, or nothing of that."""
@@ -125,89 +192,61 @@ class Adapter(Observer):
         boundaries = int(max(self._table.boundary)) + 1
         waits = list(load.wait_ms[:boundaries])
         waits += [load.queue_ms] * (boundaries - len(waits))
-        self._controller.load(time.perf_counter(), waits, load.slowdown or 1.0)
+        said = np.clip(np.nan_to_num(np.asarray(waits, np.float64)), 0.0, MOST_WAIT_MS)
+        conditions = self._dispatcher.conditions
+        conditions.load(
+            time.perf_counter(), said[self._boundary] * self._sends, load.slowdown or 1.0
+        )
 
     def device_can_finish(self, predicted_ms: Mapping[int, float] | None) -> None:
         """In these times by boundary; None where it cannot."""
-        self._controller.finishes_in_ms = predicted_ms
-
-    def frame_taken(self, now_s: float) -> None:
-        """A live source gave a frame: plans must keep up with it."""
-        if self._taken_s is not None:
-            gap_ms, known = 1e3 * (now_s - self._taken_s), self._controller.interval_ms
-            self._controller.interval_ms = (
-                gap_ms if known is None else known + _NEWEST * (gap_ms - known)
-            )
-        self._taken_s = now_s
-
-    def stream_ended(self) -> None:
-        """There is nothing to keep up with; the pause before the next is no gap between frames."""
-        self._taken_s = self._controller.interval_ms = None
-
-    def frame_ended(self) -> None:
-        """Decides, and begins what is due. Call it after each frame; it never raises."""
-        now_s = time.perf_counter()
-        if now_s - self._decided_s < DECIDE_EVERY_S:
-            return
-        self._decided_s = now_s
-        try:
-            self._decide(now_s)
-        except Exception:
-            log.exception("cannot decide on the plan, which stays for %d s", AFTER_A_DEFECT_S)
-            self._decided_s = now_s + AFTER_A_DEFECT_S
-
-    def _decide(self, now_s: float) -> None:
-        if self._task is None or self._task.done():
-            switch = self._controller.decide(now_s)
-            if switch is not None:
-                plan = Plan(
-                    boundary=int(self._table.boundary[switch.after]),
-                    codec=self._table.codec[switch.after],
-                    runtime=self._table.runtime[switch.after],
-                    why=switch.why,
-                )
-                self._task = asyncio.create_task(self._go_to(plan, switch.before), name="switch")
-        stream = self._workers.stream
-        busy = self._probing is not None and not self._probing.done()
-        busy = busy or (stream is not None and not stream.session.idle)
-        if busy or not self._workers.current.usable:
-            return
-        nbytes = self._controller.probe_bytes(now_s)
-        if nbytes is None:
-            return
-        if stream is None:
-            self._workers.look_for()  # no frame does while all stays on the device
-        else:
-            self._probing = asyncio.create_task(self._probe(stream, nbytes), name="probe-link")
+        self._dispatcher.can_finish = predicted_ms is not None
 
     async def close(self) -> None:
         """Ends what is under way."""
-        await cancel_and_wait(self._task, self._probing)
+        await cancel_and_wait(self._probing)
 
-    async def _go_to(self, plan: Plan, before: int) -> None:
-        try:
-            await self._switch(plan)
-        except Exception as error:
-            if isinstance(error, SplitpointError):
-                log.warning("cannot switch to boundary %d: %s", plan.boundary, error)
-            else:
-                log.exception("cannot switch to boundary %d", plan.boundary)
-            self._controller.current = before
+    def _returned(self, stream: FrameStream, id: int) -> None:
+        """The worker has had a frame that nobody waits for any more: its bytes have left."""
+        number = self._sent.get(stream, {}).pop(id, None)
+        if number is not None:
+            self._dispatcher.answered(time.perf_counter(), number, 0.0)
+
+    def _index_of(self, plan: Plan, codec: str) -> int | None:
+        return self._places.get((plan.boundary, codec, plan.runtime))
+
+    def _look_at_link(self, now_s: float) -> None:
+        """Probes a link that nothing was seen of lately, while no frame uses it."""
+        stream = self._workers.stream
+        due = probe_is_due(now_s, self._probed_s, self._dispatcher)
+        if not due or not self._workers.current.usable:
             return
-        self._switched(plan.why)
+        self._probed_s = now_s
+        if stream is None:
+            self._workers.look_for()  # no frame does while all stays on the device
+        elif self._probing is None or self._probing.done():
+            self._probing = asyncio.create_task(self._probe(stream), name="probe-link")
 
-    async def _probe(self, stream: FrameStream, nbytes: int) -> None:
-        begun_s, sizes = time.perf_counter(), [0, nbytes]
+    async def _probe(self, stream: FrameStream) -> None:
+        dispatcher, begun_s = self._dispatcher, time.perf_counter()
+        self._probes -= 1
+        nbytes = probe_bytes(dispatcher)
+        dispatcher.in_hand.send_probe(begun_s, self._probes, nbytes)
         try:
-            while sizes:
-                padding = sizes.pop(0)
-                ms = await stream.probe(padding)
-                if stream.session.sent_s > begun_s:
-                    return  # a frame shared the link, or shares it still: the time says nothing
-                now_s = time.perf_counter()
-                self.load_told(stream.session.load)
-                self._controller.echoed(now_s, padding, ms)
-                more = None if sizes else self._controller.probe_bytes(now_s)
-                sizes += [] if more is None else [more]
+            await stream.probe(nbytes)
+            self.load_told(stream.session.load)
+            dispatcher.answered(time.perf_counter(), self._probes, 0.0)
         except SplitpointError as error:
             log.info("a probe was lost: %s", error)
+        finally:
+            dispatcher.in_hand.forget(self._probes)
+
+
+def _words(plan: Plan | None) -> str:
+    if plan is None:
+        return LET_GO
+    return HERE if plan.codec == NO_CODEC else name_of(plan.boundary, plan.codec)
+
+
+def _key(plan: Plan) -> tuple[int, str, str]:
+    return (plan.boundary, plan.codec, plan.runtime)

@@ -7,22 +7,32 @@ from splitpoint.partition.plan.costs import Floats
 NEWEST = 0.25  # weight of the latest measurement in a mean
 # A worker that nobody asks empties its queue: what was seen of it is half as long after this.
 QUEUE_HALF_LIFE_S = 10.0
+FIRST_SPREAD, NEWEST_SPREAD = 0.05, 0.05
+DEVIATION = 1.25  # standard deviations in a mean deviation, of normal times
 LEAST_FACTOR, MOST_FACTOR, AT_ONCE = 0.1, 50.0, 1.5
 # Work that takes so little tells of calls and clocks; what was known of the machine is forgotten.
 TELLING_MS, FORGET = 0.2, 0.02
 
 
 class Conditions:
-    """Means of what frames show: factors on the profiles' times, the queue, the round trip."""
+    """Means of what frames show: factors on the profiles' times, the queue, the round trip.
+
+    `edge_spread` is how far single times of the device lie around their mean, as a share of it: a
+    standard deviation.
+    """
 
     def __init__(self, round_trip_ms: float) -> None:
         self.edge_factor, self.server_factor = 1.0, 1.0
+        self.edge_spread = FIRST_SPREAD
         self.round_trip_ms = round_trip_ms
         self._queue_ms: Floats | float = 0.0
         self._queue_at_s = 0.0
 
     def edge_took(self, ms: float, expected_ms: float) -> None:
         """The device computed and encoded in `ms` what its profile says takes `expected_ms`."""
+        if expected_ms >= TELLING_MS:
+            off = min(abs(ms / expected_ms / self.edge_factor - 1), 1.0)
+            self.edge_spread += NEWEST_SPREAD * (DEVIATION * off - self.edge_spread)
         self.edge_factor = _towards(self.edge_factor, ms, expected_ms)
 
     def server_took(self, ms: float, expected_ms: float) -> None:

@@ -6,7 +6,6 @@ Where no worker is there, the best that the device can do alone.
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
@@ -27,6 +26,7 @@ from ..errors import AgentError
 from ..link.probe import probe_link
 from ..link.workers import Workers
 from ..store.prepare import Prepared
+from .arms import Arms
 from .auto_plan import (
     AutoPlan,
     candidates,
@@ -35,7 +35,12 @@ from .auto_plan import (
     plan_now,
     runtimes_to_measure,
 )
-from .controller import Controller
+from .conditions import Conditions
+from .dispatcher import Dispatcher
+
+# A frame that may take long is wanted soon all the same: within this, or within so many times what
+# the quickest way takes. Else a live picture would be seconds old before a queue were too long.
+SOON_MS, SLOW = 1000.0, 3.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,21 +51,24 @@ class FirstPlan:
     table: CostTable
     report: Report
 
-    def controller(self, manifest: Manifest, auto: AutoPlan, budget_ms: float) -> Controller:
-        """One that goes on from here."""
-        plan, table = self.report.chosen, self.table
-        keys = list(zip(table.boundary, table.codec, table.runtime, strict=True))
-        controller = Controller(
-            table,
-            OnlinePlanner(table, manifest, auto.objective, auto.constraints),
-            start=keys.index((plan.boundary, plan.codec, plan.runtime)),
-            budget_ms=budget_ms,
-            round_trip_ms=self.link.round_trip_ms,
+    def dispatcher(self, manifest: Manifest, auto: AutoPlan, budget_ms: float) -> Dispatcher:
+        """One that chooses among the candidates which keep to the limits."""
+        table, link = self.table, self.link
+        allowed = OnlinePlanner(table, manifest, auto.objective, auto.constraints).allowed
+        rate = 125e3 * link.percentile_mbps(50)
+        upload_ms = 1e3 * table.sends * table.nbytes / rate
+        metrics = table.metrics(
+            upload_ms, round_trip_ms=link.round_trip_ms, queue_ms=0.0, server_factor=1.0
         )
-        controller.knows(
-            time.perf_counter(), self.link.probed_mbps or (self.link.percentile_mbps(50),)
+        price = np.zeros(len(table))
+        if set(auto.objective.weights) != {"latency"}:
+            price = auto.objective.scores(metrics)
+        within_ms = min(budget_ms, auto.constraints.deadline_ms or budget_ms)
+        least_ms = float(metrics.latency_ms[allowed].min())
+        within_ms = min(within_ms, max(SOON_MS, SLOW * least_ms))
+        return Dispatcher(
+            Arms.of(table, allowed, price), within_ms / 1e3, Conditions(link.round_trip_ms), rate
         )
-        return controller
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""What an agent tells of its frames to whoever keeps its plan the best one."""
+"""What an agent tells of its frames to whoever decides which way they take, and asks of it."""
 
 from __future__ import annotations
 
@@ -12,44 +12,67 @@ from ..link.frame_stream import FrameStream
 
 
 class Observer:
-    """This one knows nothing and does nothing: the plan stays as it is."""
+    """This one knows nothing and decides nothing: all frames take the plan that was named.
+
+    Frames go by the agent's number. Those that it does not know are nothing to it.
+    """
+
+    decides = False  # whether frames of a live source are to begin, or not to, as they come
 
     @property
     def uplink_mbps(self) -> float | None:
         """The rate that decisions are made for; None where nothing is known of the link."""
         return None
 
-    @property
-    def usual_mbps(self) -> float | None:
-        """The rate in the middle of what was seen."""
-        return None
-
     def finish_ms(self) -> dict[int, float]:
         """What the device is predicted to take from each boundary to the end, if that is known."""
         return {}
 
-    def plan_is(self, plan: Plan) -> None:
-        """This is the present plan, whoever has decided that."""
+    # What is asked ---------------------------------------------------------------------------
 
-    def frame_taken(self, now_s: float) -> None:
-        """A live source gave a frame."""
+    def way(self, number: int, *, live: bool) -> Plan | None:
+        """The plan of a frame that is here now; None for the one that was named."""
+        return None
+
+    def let_go(self, number: int) -> bool:
+        """Whether a live source's frame is let go, as `way` has decided."""
+        return False
+
+    def worth_sending(self, number: int) -> bool:
+        """Whether a frame that is encoded may still be answered in time."""
+        return True
+
+    def worth_finishing(self, number: int) -> bool:
+        """Whether the device is to finish a frame that the cloud has not answered yet."""
+        return True
+
+    # What is told ----------------------------------------------------------------------------
+
+    def device_done(self, number: int) -> None:
+        """The device is done with what it was to compute of a frame, or has not begun it."""
 
     def frame_computed(self, plan: Plan, ms: float) -> None:
         """The device computed and encoded a sample in `ms`."""
 
+    def frame_sent(self, number: int, nbytes: int, stream: FrameStream, id: int) -> None:
+        """A frame's bytes go out on a stream, where it has another number."""
+
     def frame_answered(
-        self, plan: Plan, codec: str, answer: Answer, stream: FrameStream, batch: int
+        self, number: int, plan: Plan, codec: str, answer: Answer, stream: FrameStream, batch: int
     ) -> None:
         """A worker answered a frame, whose codec may be coarser than the plan's."""
 
-    def frame_late(self, nbytes: int, waited_ms: float) -> None:
-        """A frame of `nbytes` was not answered in time."""
+    def finish_begins(self, number: int) -> None:
+        """The device finishes a frame."""
 
-    def frame_ended(self) -> None:
-        """A frame has its outcome; what is due may begin. It never raises."""
+    def frame_ended(self, number: int) -> None:
+        """A frame has its outcome. It never raises."""
 
     def stream_ended(self) -> None:
         """There are no more frames to keep up with."""
+
+    def new_stream(self, stream: FrameStream) -> None:
+        """A worker was reached, again or for the first time."""
 
     def load_told(self, load: pb.Load) -> None:
         """A worker said how busy it is, or nothing of that."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
 import numpy as np
@@ -37,23 +37,26 @@ class UsualTime:
 class Race:
     """Begins to finish a frame on the device at some time, unless the cloud has answered by then.
 
-    `finish` makes the device's result; `hedged` says that it begins long before the budget's end.
-    Call `end` when the frame has its result: nothing is left running.
+    `begins` are the milliseconds after which it looks whether that is `worth` it, in order; the
+    first time that it is, the device begins. `finish` makes its result; `hedged` says that it
+    begins long before the budget's end. Call `end` when the frame has its result: nothing is left
+    running.
     """
 
     def __init__(
         self,
-        begin_ms: float,
+        begins: Sequence[float],
         finish: Callable[[], Coroutine[Any, Any, Result]],
         *,
+        worth: Callable[[], bool],
         hedged: bool,
     ) -> None:
-        self._finish, self.hedged = finish, hedged
+        self._finish, self._worth, self.hedged = finish, worth, hedged
+        self.sent = False  # whether the cloud has the frame, or is about to
         self._finishing: asyncio.Task[Result] | None = None
         self._give_up: Callable[[], None] = lambda: None
         loop = asyncio.get_running_loop()
-        self._begins_s = loop.time() + max(begin_ms, 0.0) / 1e3
-        self._timer = loop.call_later(max(begin_ms, 0.0) / 1e3, self._begin)
+        self._timers = [loop.call_later(max(ms, 0.0) / 1e3, self._begin) for ms in begins]
 
     @property
     def begun(self) -> bool:
@@ -73,16 +76,14 @@ class Race:
             and bool(task.result().outputs)
         )
 
-    @property
-    def begins_in_ms(self) -> float:
-        """Until the device begins."""
-        return 1e3 * (self._begins_s - asyncio.get_running_loop().time())
-
     def against(self, give_up: Callable[[], None]) -> None:
-        """The cloud is asked: `give_up` ends that, and is called when the device is first."""
+        """The cloud is asked: `give_up` ends that, and is called when the device is first.
+
+        What is not `sent` when the device begins is not sent any more.
+        """
         self._give_up = give_up
-        if self.won:
-            give_up()
+        if self.won or (self.begun and not self.sent):
+            asyncio.get_running_loop().call_soon(give_up)
 
     async def result(self) -> Result:
         """The device's, once it is there; only where it has `begun`."""
@@ -91,12 +92,17 @@ class Race:
 
     async def end(self) -> None:
         """Stops what is not over."""
-        self._timer.cancel()
+        for timer in self._timers:
+            timer.cancel()
         await cancel_and_wait(self._finishing)
 
     def _begin(self) -> None:
+        if self.begun or not self._worth():
+            return
         self._finishing = asyncio.create_task(self._finish(), name="finish-here")
         self._finishing.add_done_callback(self._finished)
+        if not self.sent:
+            self._give_up()
 
     def _finished(self, task: asyncio.Task[Result]) -> None:
         if self.won:

@@ -50,9 +50,16 @@ class Intake:
         """
         batch = batch_of(given.inputs, self._manifest.boundaries[0].tensors)
         self._frames += 1
+        number, observer = self._frames, self._present.observer
+        way = observer.way(number, live=taken_s is not None)
+        if observer.let_go(number):
+            late = FrameExpiredError("let go: it would not have been in time")
+            return self._never_began(given, taken_s, Outcome.EXPIRED, number).failed(
+                late, Outcome.EXPIRED
+            )
         frame = Frame(
-            id=self._frames,
-            plan=self._present.plan,
+            id=number,
+            plan=way or self._present.plan,
             inputs=given.inputs,
             batch=batch,
             budget_ms=self._budget_ms,
@@ -62,11 +69,12 @@ class Intake:
             computed=computed or _nothing,
             start_s=time.perf_counter() if taken_s is None else taken_s,
         )
-        result = await self._path.run(frame)
+        try:
+            result = await self._path.run(frame)
+        finally:
+            observer.frame_ended(number)
         self._outcomes[result.outcome] += 1
-        observer, local = self._present.observer, self._local
-        observer.device_can_finish(local.predicted_ms if local.ready else None)
-        observer.frame_ended()
+        observer.device_can_finish(self._local.predicted_ms if self._local.ready else None)
         return result
 
     async def take(
@@ -95,9 +103,9 @@ class Intake:
         See `EdgeAgent.stream` for their order, and for what `live` means.
         """
         if live:
-            results = Newest(self.take, self.expire, self.taken, window, busy=self.finishing).run(
-                frames
-            )
+            results = Newest(
+                self.take, self.expire, window, busy=self.finishing, at_once=self.decided_at_once
+            ).run(frames)
         else:
             results = in_order(frames, self.take, window)
         # A caller that stops early ends, by closing this, all that is under way.
@@ -114,19 +122,23 @@ class Intake:
         frame = self._never_began(given, taken_s, Outcome.EXPIRED)
         return frame.failed(late, Outcome.EXPIRED)
 
-    def taken(self, now_s: float) -> None:
-        """A live source gave a frame."""
-        self._present.observer.frame_taken(now_s)
+    def decided_at_once(self) -> bool:
+        """Whether it is decided of each frame when it comes, instead of when the device is free."""
+        return self._present.observer.decides
 
     def finishing(self) -> bool:
         """Whether the device finishes a frame that the cloud did not answer."""
         return self._local.busy
 
-    def _never_began(self, given: Given, taken_s: float | None, outcome: Outcome) -> Frame:
-        self._frames += 1
+    def _never_began(
+        self, given: Given, taken_s: float | None, outcome: Outcome, number: int | None = None
+    ) -> Frame:
+        if number is None:
+            self._frames += 1
+            number = self._frames
         self._outcomes[outcome] += 1
         return Frame(
-            id=self._frames,
+            id=number,
             plan=self._present.plan,
             inputs={},
             batch=0,

@@ -16,6 +16,7 @@ from ..result import Result
 
 # Results that the consumer has not taken, before a live source is read no further.
 MOST_UNREAD = 64
+MOST_AT_ONCE = 64  # frames under way, however many their budget has room for
 # How often a frame that nothing but a busy device holds up looks whether that is over.
 LOOK_S = 0.005
 
@@ -86,19 +87,20 @@ class Newest:
     """The newest frame first, for a source that does not wait; results come as frames end.
 
     A frame begins when nothing waits for the compute thread, `busy` among it, and fewer are under
-    way than `window`. One that still waits when the next arrives is given to `expire`.
+    way than `window`. One that still waits when the next arrives is given to `expire`. While
+    `at_once`, frames begin as they come: `take` decides what becomes of them.
     """
 
     def __init__(
         self,
         take: Callable[[Given, float, Callable[[], None]], Coroutine[Any, Any, Result]],
         expire: Callable[[Given, float], Result],
-        arrived: Callable[[float], None],
         window: int,
         *,
         busy: Callable[[], bool] = lambda: False,
+        at_once: Callable[[], bool] = lambda: False,
     ) -> None:
-        self._take, self._expire, self._arrived, self._busy = take, expire, arrived, busy
+        self._take, self._expire, self._busy, self._at_once = take, expire, busy, at_once
         self._window = window
         self._results: asyncio.Queue[Result | None] = asyncio.Queue()
         self._waiting: _Waiting | None = None
@@ -131,7 +133,6 @@ class Newest:
         try:
             while (given := await source.next()) is not None:
                 now_s = time.perf_counter()
-                self._arrived(now_s)
                 if self._waiting is not None:
                     self._results.put_nowait(
                         self._expire(self._waiting.given, self._waiting.taken_s)
@@ -150,9 +151,13 @@ class Newest:
             self._results.put_nowait(None)
 
     def _begin(self) -> None:
-        if self._waiting is None or self._computing or self._ending:
+        if self._waiting is None or self._ending:
             return
-        if len(self._running) >= self._window:
+        if self._at_once():
+            if len(self._running) < MOST_AT_ONCE:
+                self._begin_now(self._waiting)
+            return
+        if self._computing or len(self._running) >= self._window:
             return
         if self._busy():
             # No frame's end tells when that is over: it may be another caller's frame, or one that
@@ -160,8 +165,10 @@ class Newest:
             if self._looking is None:
                 self._looking = asyncio.create_task(self._until_free(), name="until-free")
             return
-        waiting, self._waiting = self._waiting, None
-        self._computing = True
+        self._begin_now(self._waiting)
+
+    def _begin_now(self, waiting: _Waiting) -> None:
+        self._waiting, self._computing = None, True
         task = asyncio.create_task(self._one(waiting))
         self._running.add(task)
         task.add_done_callback(self._ended)

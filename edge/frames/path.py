@@ -22,6 +22,7 @@ from splitpoint.proto.status import (
     UnreachableError,
 )
 
+from ..dispatch.dispatcher import LOOKS_S
 from ..link.frame_stream import FrameStream
 from ..link.workers import WorkerLink, Workers
 from ..result import Outcome, Result
@@ -85,18 +86,20 @@ class FramePath:
         if self._timed != (frame.plan, frame.batch):  # what another took says nothing of this one
             self._timed = frame.plan, frame.batch
             self._edge_ms = self._encode_ms = math.inf
-        sends = frame.plan.boundary < self._last
+        sends, observer = frame.plan.boundary < self._last, self._present.observer
         link = None
         if sends:
             link = self._workers.pick(needed=not self._local.ready)
         try:
             with only_this_frame("computing"):
                 part = await self._compute(frame)
+            observer.device_done(frame.id)
             if sends and link is None and self._local.ready:
                 # No other frame begins in between: the compute thread would only be late for both.
                 away = UnreachableError("the worker has not answered lately")
                 return await self._finish(frame, part, away)
         finally:
+            observer.device_done(frame.id)
             frame.computed()
         if not sends:
             self._saw_compute(frame, part)
@@ -109,6 +112,11 @@ class FramePath:
         except SplitpointError as error:  # the device needs no codec
             return await self._finish(frame, part, error)
         self._saw_compute(frame, part)
+        if (frame.may_expire or self._local.ready) and not observer.worth_sending(frame.id):
+            late = FrameExpiredError("the link is full of earlier frames, or stands still")
+            if frame.may_expire and not observer.worth_finishing(frame.id):
+                return frame.failed(late, Outcome.EXPIRED)
+            return await self._finish(frame, part, late)
         race = self._race(frame, part) if self._local.ready else None
         try:
             with only_this_frame("sending"):
@@ -174,30 +182,28 @@ class FramePath:
                 traceparent=frame.traceparent,
             )
             frame.bytes_up += len(message)
+            assert stream is not None
+            self._present.observer.frame_sent(frame.id, len(message), stream, frame_id)
+            if race is not None:
+                race.sent = True
             return message
 
-        def free_ms() -> float:
-            """Until the device begins to finish the frame: for what was not even sent by then."""
-            return frame.left_ms if race is None else min(frame.left_ms, race.begins_in_ms)
-
-        sent = None if race is None else race.against
+        against = None if race is None else race.against
         stream: FrameStream | None = None
         if frame.left_ms < 1:
             # No worker is to blame for that, and none is asked.
             raise FrameExpiredError("the budget ran out on the device")
-        if race is not None and self._link_is_full(frame, part, link):
-            raise FrameExpiredError("the link is full of earlier frames")
         asked = time.perf_counter()
         try:
-            stream = await link.connection.live(max(free_ms(), 0.0) / 1e3)
+            stream = await link.connection.live(max(frame.left_ms, 0.0) / 1e3)
             asked = time.perf_counter()
             try:
-                answer = await stream.ask(build, frame.left_ms, credit_ms=free_ms(), sent=sent)
+                answer = await stream.ask(build, frame.left_ms, asked=against)
             except KeyFrameNeededError:
                 part = await self._on(
                     self._threads.encode, False, lambda: self._half.as_key_frame(frame.plan, part)
                 )
-                answer = await stream.ask(build, frame.left_ms, credit_ms=free_ms(), sent=sent)
+                answer = await stream.ask(build, frame.left_ms, asked=against)
             queued_here_ms = 1e3 * (time.perf_counter() - asked) - answer.answer_ms
             values = decode_reply(answer.reply, self._manifest.boundaries[-1].tensors, frame.batch)
         except SplitpointError as error:
@@ -212,7 +218,9 @@ class FramePath:
             raise
         link.breaker.answered()
         self.usual.answered(answer.answer_ms)
-        self._present.observer.frame_answered(frame.plan, part.codec, answer, stream, frame.batch)
+        self._present.observer.frame_answered(
+            frame.id, frame.plan, part.codec, answer, stream, frame.batch
+        )
         return frame.answered(
             part,
             answer,
@@ -222,44 +230,49 @@ class FramePath:
             why=why,
         )
 
-    def _link_is_full(self, frame: Frame, part: EdgePart, link: WorkerLink) -> bool:
-        """Whether those before it would keep the frame from leaving in time.
-
-        What a modem has taken in leaves it before all that comes later, wanted or not: frames that
-        are sent to a link that has become slow would still fill it when it is fast again.
-        """
-        stream, mbps = link.connection.stream, self._present.observer.usual_mbps
-        if stream is None or not (before := stream.session.bytes_under_way) or not mbps:
-            return False
-        nbytes = before + sum(len(tensor.payload) for tensor in part.tensors)
-        return nbytes * 8e-3 / mbps + stream.session.round_trip_ms > frame.left_ms
-
     def _race(self, frame: Frame, part: EdgePart) -> Race:
         """The device's finish, to begin so early that it is in time, or when most answers came."""
-        left_ms = frame.left_ms
-        kept_ms = self._local.reserve_ms(frame.plan.boundary, self._asking + 1)
-        # Where a finish could not be in time any more, the cloud is given all that is left.
-        begin_ms = left_ms - kept_ms if left_ms > kept_ms else left_ms
-        hedged, usual_ms = False, self.usual.ms
-        if self._hedge and usual_ms is not None:
-            begin_ms, hedged = min(begin_ms, usual_ms), usual_ms < begin_ms
-        slow = FrameExpiredError(f"no answer within {max(begin_ms, 0.0):.0f} ms")
-        return Race(begin_ms, lambda: self._finish(frame, part, slow), hedged=hedged)
+        observer, boundary, left_ms = self._present.observer, frame.plan.boundary, frame.left_ms
+        if observer.decides:
+            # A look early enough to let others pass, and a last one.
+            latest_ms = left_ms - self._local.expected_ms(boundary)
+            begins = [latest_ms - 1e3 * s for s in LOOKS_S if latest_ms > 1e3 * s]
+        else:
+            kept_ms = self._local.reserve_ms(boundary, self._asking + 1)
+            # Where a finish could not be in time any more, the cloud is given all that is left.
+            begins = [left_ms - kept_ms if left_ms > kept_ms else left_ms]
+        hedged, usual_ms, first_ms = False, self.usual.ms, min(begins, default=left_ms)
+        if self._hedge and usual_ms is not None and usual_ms < first_ms:
+            begins, hedged = [usual_ms], True
+        within_ms = max(begins[-1], 0.0) if begins else left_ms
+        slow = FrameExpiredError(f"no answer within {within_ms:.0f} ms")
+        return Race(
+            begins,
+            lambda: self._finish(frame, part, slow),
+            worth=lambda: hedged or observer.worth_finishing(frame.id),
+            hedged=hedged,
+        )
 
     async def _finish(self, frame: Frame, part: EdgePart, error: SplitpointError) -> Result:
         """What becomes of a frame that the cloud did not answer or was not asked, and why."""
         lost = Outcome.EXPIRED if isinstance(error, FrameExpiredError) else Outcome.FAILED
         if not self._local.ready:
             return frame.failed(error, lost)
-        boundary = frame.plan.boundary
-        if frame.may_expire and self._local.backlog_ms > max(frame.left_ms, 0.0):
-            late = FrameExpiredError(f"the device is behind ({error})")
+        boundary, observer = frame.plan.boundary, self._present.observer
+        busy_ms = self._local.backlog_ms
+        if observer.decides:
+            busy_ms += self._local.expected_ms(boundary)
+        if frame.may_expire and busy_ms > max(frame.left_ms, 0.0):
+            late = FrameExpiredError(f"too late for the device to finish it ({error})")
             return frame.failed(late, Outcome.EXPIRED)
+        observer.finish_begins(frame.id)
         try:
             with only_this_frame("finishing"):
                 values, here_ms = await self._local.run(part.values, boundary)
         except SplitpointError as second:
             return frame.failed(second)
+        finally:
+            observer.device_done(frame.id)
         outputs = named_outputs(self._manifest, values)
         return frame.finished_here(part, outputs, here_ms, f"finished on the device: {error}")
 

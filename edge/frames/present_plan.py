@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from dataclasses import replace
 
+from splitpoint.codec import SplitpointError
 from splitpoint.partition.plan.link import Link
 from splitpoint.partition.plan.plan import Plan, name_of
 from splitpoint.partition.plan.planner import Report
 from splitpoint.proto.status import UnreachableError
+from splitpoint.proto.tasks import cancel_and_wait
 
 from ..dispatch.adapt import Adapter
 from ..dispatch.observer import Observer
@@ -23,14 +26,16 @@ from ..store.prepare import described_now
 from .edge_half import EdgeHalf
 from .segments import Segments
 
+log = logging.getLogger("splitpoint.edge")
+
 
 class PresentPlan:
     """`plan` is that of the next frame. It is loaded before it takes another's place.
 
     `planning` is what the user asked for, `segments` gives those of a runtime, `encode` is the
     thread that codecs are made ready on; `switched` is told of a change in one line. Once a plan
-    was found by measuring, `link` and `report` say how; then `observer` keeps it the best one,
-    where the user wants that.
+    was found by measuring, `link` and `report` say how; then `observer` chooses for each frame
+    anew, where the user wants that, among what is loaded, and the others are loaded one by one.
     """
 
     def __init__(
@@ -46,6 +51,7 @@ class PresentPlan:
         self._encode, self._workers, self._switched = encode, workers, switched
         self.plan: Plan
         self.observer = Observer()
+        self._arming: asyncio.Task[None] | None = None
         self.link: Link | None = None
         self.report: Report | None = None
 
@@ -74,6 +80,10 @@ class PresentPlan:
 
     async def switch(self, plan: Plan) -> None:
         """See `EdgeAgent.switch`."""
+        await self._disarm()
+        await self._go_to(plan)
+
+    async def _go_to(self, plan: Plan) -> None:
         if not self._is_local(plan):
             if not self._workers:
                 raise AgentError(
@@ -84,39 +94,58 @@ class PresentPlan:
         await self._take(plan)
 
     def new_stream(self, stream: FrameStream) -> None:
-        """Hears of the frames on it that were not answered in time."""
-        stream.on_late = self._late
-
-    def _late(self, nbytes: int, waited_ms: float) -> None:
-        # Asked for then: the first stream is there before the plan that it is measured for.
-        self.observer.frame_late(nbytes, waited_ms)
+        """A worker was reached, again or for the first time."""
+        self.observer.new_stream(stream)
 
     async def close(self) -> None:
         """Ends what is under way."""
+        await cancel_and_wait(self._arming)
         await self.observer.close()
 
     async def _find(self) -> None:
         planning = self._planning
         if planning.split != "auto":
-            await self.switch(await planning.named())
+            await self._go_to(await planning.named())
             return
         if not self._workers:
-            await self.switch(planning.local())
+            await self._go_to(planning.local())
             return
         found = await planning.measured(self._workers)
         self.link, self.report = found.link, found.report
-        await self.switch(found.report.chosen)
+        await self._go_to(found.report.chosen)
         if planning.adapt:
-            controller = found.controller(
+            dispatcher = found.dispatcher(
                 planning.prepared.manifest, planning.auto, planning.budget_ms
             )
-            self.observer = Adapter(
-                found.table, controller, self._workers, self.switch, self._switched
-            )
-            self.observer.plan_is(self.plan)
+            adapter = Adapter(found.table, dispatcher, self._workers, self._switched)
+            adapter.ready(self.plan)
+            if (stream := self._workers.stream) is not None:
+                adapter.new_stream(stream)
+            self.observer = adapter
+            self._arming = asyncio.create_task(self._arm(adapter), name="load-other-ways")
+
+    async def _arm(self, adapter: Adapter) -> None:
+        """Makes the other ways ready, those first that need least of the device."""
+        for plan in sorted(adapter.plans, key=lambda plan: plan.boundary):
+            try:
+                await self._make_ready(plan)
+            except SplitpointError as error:
+                name = name_of(plan.boundary, plan.codec)
+                log.warning("no frame takes %s: %s", name, error)
+            else:
+                adapter.ready(plan)
+
+    async def _disarm(self) -> None:
+        """What the user chooses stays."""
+        await self.close()
+        self.observer = Observer()
 
     async def _take(self, plan: Plan) -> None:
         """Makes it the present one, whether or not a worker is there."""
+        await self._make_ready(plan)
+        self.plan = plan
+
+    async def _make_ready(self, plan: Plan) -> None:
         prepared, loop = self._planning.prepared, asyncio.get_running_loop()
         await prepared.fetch_segments(plan.boundary, plan.runtime)
         segments = self._segments(plan.runtime)
@@ -124,8 +153,6 @@ class PresentPlan:
         if not self._is_local(plan):
             await prepared.tables(plan.boundary)
             await loop.run_in_executor(self._encode, self._half.prepare, plan)
-        self.plan = plan
-        self.observer.plan_is(plan)
 
     def _is_local(self, plan: Plan) -> bool:
         return plan.boundary == len(self._planning.prepared.manifest.segments)

@@ -18,8 +18,8 @@ from splitpoint.proto.session.edge_session import (
     Answered,
     EdgeSession,
     Failed,
-    Late,
     Reopen,
+    Returned,
     read_welcome,
 )
 from splitpoint.proto.status import (
@@ -42,13 +42,13 @@ _PROBES = 3
 class FrameStream:
     """Sends frames and gives each its reply. `session` knows what is under way, and what was said.
 
-    `on_late` is told of each frame that was not answered in time: its bytes, and how long it
-    waited; `on_reopen` that the stream is about to end.
+    `on_returned` is told, with the stream, the id of each frame that the worker replied to when
+    nobody waited for it any more; `on_reopen` is called when the stream is about to end.
     """
 
     def __init__(self, call: Call, session: EdgeSession) -> None:
         self.session, self._call = session, call
-        self.on_late: Callable[[int, float], None] = lambda nbytes, waited_ms: None
+        self.on_returned: Callable[[FrameStream, int], None] = lambda stream, id: None
         self.on_reopen: Callable[[], None] = lambda: None
         self._futures: dict[int, asyncio.Future[Any]] = {}  # of frames and probes
         self._to_write = asyncio.Event()
@@ -87,28 +87,25 @@ class FrameStream:
         build: Callable[[int, int], bytes],
         budget_ms: float,
         *,
-        credit_ms: float = math.inf,
-        sent: Callable[[Callable[[], None]], None] | None = None,
+        asked: Callable[[Callable[[], None]], None] | None = None,
     ) -> Answer:
         """Sends `build(frame id, remaining budget in ms)` and waits for its OK reply.
 
-        For a credit it waits no longer than `credit_ms`. Once it is sent, `sent` is given what ends
-        the wait as the budget's end does.
+        `asked` is given what ends the wait as the budget's end does, from before the frame has its
+        credit.
 
         Raises a `RemoteError` that says how the worker refused, `FrameExpiredError` when the budget
-        ends first, after telling `on_late` how many bytes were not answered in which time, and
-        `UnreachableError` when the stream is lost.
+        ends first, and `UnreachableError` when the stream is lost.
         """
         session = self.session
-        frame_id = session.ask(budget_ms, credit_ms, time.perf_counter())
+        frame_id = session.ask(budget_ms, time.perf_counter())
+        if asked is not None:
+            asked(partial(self._expire, frame_id))
         try:
             await self._event_of(frame_id)
             data = build(frame_id, session.budget_ms(frame_id, time.perf_counter()))
             session.send(frame_id, data, time.perf_counter())
-            outcome = self._event_of(frame_id)
-            if sent is not None:
-                sent(partial(self._expire, frame_id))
-            answered: Answered = await outcome
+            answered: Answered = await self._event_of(frame_id)
         except BaseException:
             session.give_up(frame_id, time.perf_counter())
             self._settle()
@@ -153,8 +150,8 @@ class FrameStream:
         session = self.session
         while session.events:
             event = session.events.popleft()
-            if isinstance(event, Late):
-                self.on_late(event.nbytes, event.waited_ms)
+            if isinstance(event, Returned):
+                self.on_returned(self, event.id)
             elif isinstance(event, Reopen):
                 self.on_reopen()
             elif (future := self._futures.get(event.id)) is None or future.done():

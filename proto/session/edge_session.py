@@ -55,18 +55,17 @@ class Echoed(NamedTuple):
     id: int
 
 
-class Late(NamedTuple):
-    """A frame that was sent was not answered within so long, and is not waited for any more."""
+class Returned(NamedTuple):
+    """The worker replied to a frame that was not waited for any more: it has left the device."""
 
-    nbytes: int
-    waited_ms: float
+    id: int
 
 
 class Reopen(NamedTuple):
     """The worker ends this stream soon, and takes frames until another is there."""
 
 
-Event = Granted | Answered | Failed | Echoed | Late | Reopen
+Event = Granted | Answered | Failed | Echoed | Returned | Reopen
 
 
 def read_welcome(data: bytes, server: str) -> pb.Welcome:
@@ -122,12 +121,12 @@ class EdgeSession:
 
     # What the caller wants. ------------------------------------------------------------------
 
-    def ask(self, budget_ms: float, credit_ms: float, now_s: float) -> int:
-        """The id of a frame that waits for a credit, for no longer than `credit_ms`."""
+    def ask(self, budget_ms: float, now_s: float) -> int:
+        """The id of a frame that waits for a credit."""
         self._last_id += 1
         frame = FrameUnderWay(self._last_id, now_s + budget_ms / 1e3)
         self._under_way.add(frame)
-        self._due(frame, now_s + min(budget_ms, credit_ms) / 1e3)
+        self._due(frame, now_s + budget_ms / 1e3)
         self._grant()
         return self._last_id
 
@@ -156,7 +155,7 @@ class EdgeSession:
     def expire(self, frame_id: int, now_s: float) -> None:
         """The frame's time is over before its budget is."""
         frame = self._under_way.get(frame_id)
-        if frame is not None and frame.stage in (Stage.UNSENT, Stage.SENT):
+        if frame is not None and frame.stage is not Stage.UNWANTED:
             self._give_up(frame, now_s)
             self.events.append(Failed(frame_id, FrameExpiredError("no answer within the budget")))
 
@@ -253,6 +252,7 @@ class EdgeSession:
             return
         self._forget(frame)
         if frame.stage is Stage.UNWANTED:
+            self.events.append(Returned(frame.id))
             return
         if not whole or (reply.status == pb.OK and reply.id != frame.id):
             error = FrameCorruptError("the reply was damaged on the way")
@@ -277,9 +277,6 @@ class EdgeSession:
         self._grant()
 
     def _give_up(self, frame: FrameUnderWay, now_s: float) -> None:
-        """Whoever gives up has seen as much of the link as one whose budget ended."""
-        if frame.stage >= Stage.UNSENT:
-            self.events.append(Late(frame.nbytes, 1e3 * (now_s - frame.sent_s)))
         if frame.stage is not Stage.SENT:
             self._forget(frame)
             return

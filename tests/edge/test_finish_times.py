@@ -11,7 +11,7 @@ from typing import Any, cast
 
 import pytest
 from split_tables import codec_time, manifest_of, profile_of
-from splitpoint.edge.dispatch.adapt import Adapter
+from splitpoint.edge.dispatch.arms import finish_ms
 from splitpoint.edge.frames.local_finish import LocalFinish
 from splitpoint.edge.frames.order import Newest
 from splitpoint.partition.bundle.segment_files import ONNX, TORCH
@@ -144,7 +144,7 @@ async def test_a_live_frame_does_not_begin_behind_a_lost_finish(
         computed()
         return given
 
-    newest = Newest(take, lambda g, t: g, lambda s: None, 4, busy=lambda: local.busy)
+    newest = Newest(take, lambda g, t: g, 4, busy=lambda: local.busy)
     reading = asyncio.create_task(anext(newest.run([cast(Any, SimpleNamespace(metadata=0))])))
     for _ in range(50):
         await asyncio.sleep(0)
@@ -204,5 +204,4 @@ def test_a_finish_is_predicted_in_the_runtime_that_it_runs_in(
     table = cost_table(
         manifest_of(2), profiles, CloudTimes(segment_ms=(1.0, 4.0)), radio=RADIOS["wifi"]
     )
-    nothing = cast(Any, None)
-    assert Adapter(table, nothing, nothing, nothing, nothing).finish_ms() == expected
+    assert finish_ms(table) == expected

@@ -203,23 +203,26 @@ async def test_who_waits_for_a_credit_hears_at_once_that_the_stream_is_lost() ->
     await stream.close()
 
 
-async def test_who_gives_up_says_how_long_it_waited() -> None:
-    late: list[tuple[int, float]] = []
+async def test_the_reply_to_a_frame_that_nobody_waits_for_says_that_it_has_left() -> None:
+    returned: list[tuple[FrameStream, int]] = []
+    cancelled: list[int] = []
 
     def answer(message: pb.ClientMessage, index: int) -> list[bytes]:
+        if message.WhichOneof("kind") == "cancel":
+            cancelled.append(message.cancel.id)
+            reply = pb.Reply(id=message.cancel.id, message_index=index - 1, status=pb.CANCELLED)
+            return [build_reply(reply)]
         return manners(message)
 
     call = ScriptedCall(answer)
     stream = await opened(call)
-    stream.on_late = lambda nbytes, waited_ms: late.append((nbytes, waited_ms))
+    stream.on_returned = lambda which, id: returned.append((which, id))
     asking = asyncio.create_task(stream.ask(frame, 60_000))
     await until(lambda: call.sent[-1].WhichOneof("kind") == "frame")
-    await asyncio.sleep(0.05)  # at least
     asking.cancel()
     await asyncio.gather(asking, return_exceptions=True)
-    assert len(late) == 1
-    assert late[0][0] == len(frame(4, 60_000))
-    assert 40 < late[0][1] < 60_000
+    await until(lambda: bool(returned))
+    assert returned == [(stream, cancelled[0])]
     await stream.close()
 
 

@@ -90,18 +90,14 @@ async def test_the_device_is_first(
     worker: FakeWorker, pixels: np.ndarray, expected: np.ndarray, tmp_path: Path
 ) -> None:
     """Long before the budget's end, and what is left of the frame at the worker is ended."""
-    late: list[float] = []
     async with hedging(worker, tmp_path, 50) as agent:
         stream = agent.session.workers.stream
         assert stream is not None
-        stream.on_late = lambda nbytes, waited_ms: late.append(waited_ms)
         with stalled(worker):
             result = await agent.infer({"pixels": pixels})
             assert_right(result, expected, Outcome.LOCAL)
             assert "no answer within 50 ms" in result.why
             assert 50 <= result.total_ms < BUDGET_MS
-            assert len(late) == 1  # who adapts hears of it
-            assert late[0] >= 50
         await assert_all_credits_are_there(agent, pixels)
         assert agent.session.workers.stream is stream
         assert stream.session.idle

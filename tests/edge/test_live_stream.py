@@ -49,10 +49,9 @@ class Device:
     def __init__(self, window: int = 3) -> None:
         self.begun: list[Any] = []
         self.cancelled: list[Any] = []
-        self.arrivals: list[float] = []
         self.done: dict[Any, Callable[[], None]] = {}
         self._ends: dict[Any, asyncio.Event] = {}
-        self.newest = Newest(self.take, self.expire, self.arrivals.append, window)
+        self.newest = Newest(self.take, self.expire, window)
 
     async def take(self, given: Given, taken_s: float, computed: Callable[[], None]) -> Result:
         name = given.metadata
@@ -119,8 +118,6 @@ async def test_the_newest_waits_and_older_ones_expire_at_once() -> None:
         await settled()
     await asyncio.wait_for(reading, 10)
     assert found[2:] == [(4, "answered"), (5, "answered"), (0, "answered"), (3, "answered")]
-    assert len(device.arrivals) == 6
-    assert device.arrivals == sorted(device.arrivals)
 
 
 async def test_the_last_frame_begins_although_the_source_has_ended() -> None:
@@ -146,7 +143,7 @@ async def test_the_last_frame_begins_although_the_source_has_ended() -> None:
 async def test_a_busy_device_holds_the_last_frame_up_and_loses_it_not(ended: bool) -> None:
     """Nothing of this stream runs whose end could begin it: another caller's frame is finished."""
     camera, device, busy = Camera(), Device(), True
-    newest = Newest(device.take, device.expire, device.arrivals.append, 3, busy=lambda: busy)
+    newest = Newest(device.take, device.expire, 3, busy=lambda: busy)
     found: list[tuple[Any, str]] = []
     reading = asyncio.create_task(take_all(newest.run(camera.frames()), found))
     camera.gives(0)
@@ -169,7 +166,7 @@ async def test_a_busy_device_holds_the_last_frame_up_and_loses_it_not(ended: boo
 
 async def test_who_leaves_while_the_device_is_busy_leaves_nothing_running() -> None:
     camera, device = Camera(), Device()
-    newest = Newest(device.take, device.expire, device.arrivals.append, 3, busy=lambda: True)
+    newest = Newest(device.take, device.expire, 3, busy=lambda: True)
     results = newest.run(camera.frames())
     first = asyncio.create_task(anext(results))
     camera.gives(0, 1)
@@ -231,7 +228,7 @@ async def test_what_no_frame_may_raise_is_raised_to_the_consumer(before: str) ->
 
     camera = Camera()
     camera.gives(0, 1)
-    newest = Newest(take, Device().expire, lambda now_s: None, 3)
+    newest = Newest(take, Device().expire, 3)
     with pytest.raises(ZeroDivisionError):
         await asyncio.wait_for(take_all(newest.run(camera.frames()), []), 10)
     gc.collect()  # a task whose exception nobody took would say so now

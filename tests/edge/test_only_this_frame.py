@@ -12,7 +12,7 @@ import pytest
 import torch
 from splitpoint.codec import CodecError, SplitpointError
 from splitpoint.edge import EdgeAgent, FakeWorker, Given, Outcome, Result
-from splitpoint.edge.dispatch.controller import Controller
+from splitpoint.edge.dispatch.dispatcher import Dispatcher
 from splitpoint.edge.errors import FrameLostError
 from splitpoint.edge.frames import edge_half
 from splitpoint.edge.frames import path as frame_path
@@ -164,16 +164,16 @@ async def test_a_defect_in_deciding_costs_no_frame(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    def defect(self: Controller, now_s: float) -> None:
+    def defect(self: Dispatcher, now_s: float, key: int) -> None:
         raise DEFECT
 
-    monkeypatch.setattr(Controller, "decide", defect)
+    monkeypatch.setattr(Dispatcher, "choose_waiting", defect)
     async with EdgeAgent(worker.address, connect=worker.connect, cache=tmp_path) as agent:
         await agent.settled()
         results = await results_of(agent, pixels, live=False)
         assert sum(agent.outcomes.values()) == 5
     assert {result.outcome for result in results} <= {Outcome.ANSWERED, Outcome.LOCAL}
-    assert caplog.text.count("cannot decide on the plan") == 1
+    assert caplog.text.count("cannot decide which way") == 1
 
 
 async def test_no_memory_for_the_segments_costs_the_finish_and_not_the_agent(

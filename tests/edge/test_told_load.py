@@ -11,7 +11,6 @@ from typing import Any, cast
 
 import pytest
 from scripted_worker import ScriptedCall, frame, manners
-from splitpoint.edge.dispatch.adapt import Adapter
 from splitpoint.edge.dispatch.auto_plan import plan_now
 from splitpoint.edge.link import workers as workers_module
 from splitpoint.edge.link.frame_stream import FrameStream
@@ -84,18 +83,6 @@ async def test_an_answer_with_waits_is_believed() -> None:
     await stream.ask(frame, 5000)
     assert stream.session.load == idle
     await stream.close()
-
-
-def test_the_controller_is_told_nothing_by_a_load_without_waits() -> None:
-    told: list[Any] = []
-    table = SimpleNamespace(boundary=[0, 1], codec=("raw",) * 2, runtime=("onnxruntime",) * 2)
-    controller = SimpleNamespace(load=lambda *what: told.append(what[1:]))
-    none: Any = None
-    adapter = Adapter(cast(Any, table), cast(Any, controller), none, none, none)
-    adapter.load_told(pb.Load(queued=5, slowdown=1.0))
-    assert told == []
-    adapter.load_told(BUSY)
-    assert told == [([80.0, 40.0], 1.5)]
 
 
 async def test_a_worker_that_refuses_is_not_the_idlest(monkeypatch: pytest.MonkeyPatch) -> None:

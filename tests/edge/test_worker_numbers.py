@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import math
+import time
+from types import SimpleNamespace
 from typing import Any, cast
 
+import numpy as np
 import pytest
 from scripted_worker import ScriptedCall, frame, manners
 from split_tables import codec_time, manifest_of, profile_of
 from splitpoint.edge.dispatch.adapt import Adapter
-from splitpoint.edge.dispatch.controller import IN_A_ROW, Controller
+from splitpoint.edge.dispatch.arms import Arms
+from splitpoint.edge.dispatch.conditions import Conditions
+from splitpoint.edge.dispatch.dispatcher import Dispatcher
 from splitpoint.edge.link.frame_stream import FrameStream
 from splitpoint.partition.energy.radio import RADIOS
 from splitpoint.partition.plan.costs import cost_table
-from splitpoint.partition.plan.objective import Constraints, Objective
-from splitpoint.partition.plan.online_planner import OnlinePlanner
 from splitpoint.partition.plan.plan import Plan
 from splitpoint.partition.profile.cloud_times import CloudTimes
 from splitpoint.proto import splitpoint_pb2 as pb
@@ -48,19 +51,25 @@ async def test_the_plan_still_follows_the_link(field: str, number: float) -> Non
     codecs = [codec_time(0, "raw", 1e5), codec_time(1, "raw", 2e4)]
     manifest, profile = manifest_of(2), profile_of((20.0, 80.0), codecs)
     table = cost_table(manifest, [profile], CloudTimes(segment_ms=(1.0, 4.0)), radio=RADIOS["wifi"])
-    local, start = list(table.boundary).index(2), list(table.boundary).index(1)
-    planner = OnlinePlanner(table, manifest, Objective({"latency": 1.0}), Constraints())
-    controller = Controller(table, planner, start=start, budget_ms=10_000, round_trip_ms=1.0)
-    nothing = cast(Any, None)
-    adapter = Adapter(table, controller, nothing, nothing, nothing)
+    arms = Arms.of(table, np.ones(len(table), bool), np.zeros(len(table)))
+    dispatcher = Dispatcher(arms, 0.3, Conditions(1.0), 125e3)
+    workers = SimpleNamespace(current=SimpleNamespace(usable=True), stream=None)
+    adapter = Adapter(table, dispatcher, cast(Any, workers), lambda line: None)
+    for plan in adapter.plans:
+        adapter.ready(plan)
     stream = await FrameStream.opened("scripted", ScriptedCall(answer), pb.Hello())
-    controller.knows(0.0, [0.05] * 4)
-    for _ in range(IN_A_ROW):
+    adapter.new_stream(stream)
+    for number in range(3):
         found = await stream.ask(frame, 5000)
         adapter.load_told(stream.session.load)
-        adapter.frame_answered(Plan(boundary=1, codec="raw"), "raw", found, stream, 1)
-    controller.knows(1e6, [0.05] * 4)
-    switches = [controller.decide(1e6) for _ in range(IN_A_ROW)]
-    assert [switch.after for switch in switches if switch] == [local]
-    assert math.isfinite(controller.conditions.server_factor)
+        plan = Plan(boundary=1, codec="raw")
+        adapter.frame_answered(number, plan, "raw", found, stream, 1)
+    assert math.isfinite(dispatcher.conditions.server_factor)
+    now_s = time.perf_counter()
+    for _ in range(16):  # the link has become slow
+        dispatcher.uplink.sent(now_s, 1e3, 1.0)
+    ways = [adapter.way(number, live=True) for number in range(100, 104)]
+    assert adapter.decides
+    assert {way.boundary for way in ways if way is not None} <= {2}
+    assert adapter.way(200, live=False).boundary == 2  # type: ignore[union-attr]
     await stream.close()

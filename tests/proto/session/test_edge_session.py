@@ -16,8 +16,8 @@ from splitpoint.proto.session.edge_session import (
     Event,
     Failed,
     Granted,
-    Late,
     Reopen,
+    Returned,
     read_welcome,
 )
 from splitpoint.proto.status import (
@@ -40,8 +40,8 @@ class Edge:
         self.session = EdgeSession("worker:7070", pb.Welcome(credits=credits), self.now_s)
         self.sent: list[pb.ClientMessage] = []
 
-    def ask(self, budget_ms: float = 1000.0, credit_ms: float = math.inf) -> int:
-        return self.session.ask(budget_ms, credit_ms, self.now_s)
+    def ask(self, budget_ms: float = 1000.0) -> int:
+        return self.session.ask(budget_ms, self.now_s)
 
     def asked(self, budget_ms: float = 1000.0) -> int:
         """A frame that has its credit, and was handed over."""
@@ -129,10 +129,10 @@ def test_whatever_a_worker_grants_memory_is_bounded() -> None:
     assert Edge(credits=2**32 - 1).session.credits == MOST_CREDITS
 
 
-def test_who_waits_for_a_credit_waits_no_longer_than_it_may(edge: Edge) -> None:
+def test_who_waits_for_a_credit_waits_no_longer_than_its_budget(edge: Edge) -> None:
     for _ in range(2):
         edge.asked()
-    short, long = edge.ask(credit_ms=100.0), edge.ask()
+    short, long = edge.ask(budget_ms=100.0), edge.ask()
     edge.passes(0.099)
     assert edge.events() == []
     assert edge.session.due_s == pytest.approx(100.1)
@@ -145,9 +145,16 @@ def test_who_waits_for_a_credit_waits_no_longer_than_it_may(edge: Edge) -> None:
     assert edge.events() == []
 
 
-def test_a_free_credit_is_taken_by_who_would_not_have_waited(edge: Edge) -> None:
-    frame_id = edge.ask(credit_ms=-5.0)
-    assert edge.events() == [Granted(frame_id)]
+def test_who_waits_for_a_credit_can_be_ended(edge: Edge) -> None:
+    """As when the device has finished the frame: it is not sent, and the next has its place."""
+    asked = [edge.asked() for _ in range(2)]
+    waits, next_one = edge.ask(), edge.ask()
+    edge.session.expire(waits, edge.now_s)
+    (event,) = edge.events()
+    assert isinstance(event, Failed)
+    assert event.id == waits
+    edge.session.give_up(asked[0], edge.now_s)
+    assert edge.events() == [Granted(next_one)]
 
 
 def test_a_frame_is_not_sent_when_its_budget_has_run_out(edge: Edge) -> None:
@@ -164,9 +171,9 @@ def test_what_ends_before_it_was_written_is_not_written(edge: Edge) -> None:
     """It holds neither memory nor bandwidth, and the worker is not told of it."""
     expires, given_up = edge.asked(budget_ms=50.0), edge.asked()
     edge.passes(0.1)
-    assert [type(event) for event in edge.events()] == [Late, Failed]
+    assert [type(event) for event in edge.events()] == [Failed]
     edge.session.give_up(given_up, edge.now_s)
-    assert [type(event) for event in edge.events()] == [Late]
+    assert edge.events() == []
     assert edge.session.bytes_under_way == 0
     assert edge.session.idle
     assert edge.written() == []
@@ -179,10 +186,7 @@ def test_an_expired_frame_keeps_its_credit_until_the_worker_answers(edge: Edge) 
     ids = [edge.asked(budget_ms=50.0), edge.asked(budget_ms=50.0)]
     edge.written()
     edge.passes(0.06)
-    events = edge.events()
-    assert [type(event) for event in events] == [Late, Failed] * 2
-    assert isinstance(events[0], Late)
-    assert events[0].waited_ms == pytest.approx(60.0)
+    assert [type(event) for event in edge.events()] == [Failed] * 2
     assert edge.written() == ["cancel", "cancel"]
     assert [message.cancel.id for message in edge.sent[-2:]] == ids
     waits = edge.ask()
@@ -191,7 +195,7 @@ def test_an_expired_frame_keeps_its_credit_until_the_worker_answers(edge: Edge) 
     assert edge.events() == []
     assert edge.session.bytes_under_way > 0
     edge.reply(id=ids[0], message_index=2, status=pb.CANCELLED)
-    assert edge.events() == [Granted(waits)]  # and nothing of a frame that nobody waits for
+    assert edge.events() == [Granted(waits), Returned(ids[0])]
 
 
 def test_a_credit_that_does_not_come_back_is_lost_after_a_while(edge: Edge) -> None:
@@ -216,7 +220,7 @@ def test_a_caller_may_end_the_wait_as_the_budget_does(edge: Edge) -> None:
     edge.written()
     for _ in range(2):
         edge.session.expire(frame_id, edge.now_s)
-    assert [type(event) for event in edge.events()] == [Late, Failed]
+    assert [type(event) for event in edge.events()] == [Failed]
     assert edge.written() == ["cancel"]
 
 

@@ -1,0 +1,289 @@
+"""Where is choosing for each frame worth it, against the device alone and against sending JPEGs?
+
+EfficientNet-Lite0 on devices 4 to 32 times slower than this machine (emulated), uplinks from 0.1 to
+30 Mbit/s with round trips of 20, 50 and 100 ms: how many frames a second each way sustains (in time
+within a second, of 20 that come), and how soon a single frame is answered. Real runs through the
+emulated link for a grid of cells; the simulator fills the space between and stands beside them.
+JPEG is at equal loss: the smallest one whose divergence is no more than that of the levels of the
+activations, by the bundle's calibration.
+
+    python benchmarks/worth.py --bundle NAME.split [--images DIR]
+
+The picture that it draws stands in the README.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import signal
+import tempfile
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import adaptive
+import numpy as np
+from adaptive import AGENT, Arm, Setting, allowed, bundle_of, play, profile_of, say
+from dispatch import names_of
+from overhead import start
+from photos import own_photos
+from report import RESULTS, Table, write_report
+from splitpoint.edge.dispatch.arms import Arms
+from splitpoint.edge.simulation.course import Course, Tally, Truth
+from splitpoint.edge.simulation.policies import Dispatching, Fixed
+from splitpoint.edge.simulation.world import World
+from splitpoint.partition.bundle.bundle import Bundle, open_bundle
+from splitpoint.partition.bundle.samples import find_pictures
+from splitpoint.partition.plan.costs import CostTable
+from splitpoint.partition.plan.link import Link, parse_link
+from splitpoint.partition.plan.plan import NO_CODEC, Plan
+
+FPS, BUDGET_MS = 20.0, 1000.0
+SLOWDOWNS = (4, 8, 16, 32)
+MEASURED_MBPS = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
+MBPS = tuple(np.geomspace(0.1, 30, 25))
+ROUND_TRIPS_MS = (20, 50, 100)
+LOCAL, JPEG = "the device alone", "JPEG"
+COLUMNS = ["device", "uplink", "way", "fps", "simulated", "p50 ms", "kB a frame"]
+DRAWN_AT_MS = 50
+
+
+@dataclass(frozen=True)
+class Cell:
+    slowdown: int
+    mbps: float
+    round_trip_ms: int = DRAWN_AT_MS
+
+    @property
+    def link(self) -> Link:
+        return parse_link(f"{self.mbps:.4f}mbps,{self.round_trip_ms}ms")
+
+
+def jpeg_of(bundle: Bundle, table: CostTable, kept: np.ndarray) -> int:
+    """The smallest JPEG that loses no more than the activations' levels do."""
+    boundary = bundle.manifest.boundaries[0]
+    activations = kept & (table.boundary > 0) & (table.sends > 0)
+    most = float(np.nanmax(np.where(activations, table.loss, -np.inf)))
+    found = [
+        i for i, codec in enumerate(table.codec)
+        if table.boundary[i] == 0 and codec.startswith("jpeg")
+        and (level := boundary.level(codec)) is not None and level.loss <= max(most, 0.0)
+    ]  # fmt: skip
+    return min(found, key=lambda i: table.nbytes[i]) if found else table.codec.index("jpeg")
+
+
+class Simulated:
+    """All ways of all cells, under a virtual clock."""
+
+    def __init__(self, table: CostTable, kept: np.ndarray, jpeg: int, profiled_at: float) -> None:
+        self.table, self.kept, self.jpeg, self._profiled_at = table, kept, jpeg, profiled_at
+        self.arms = Arms.of(table, kept, np.zeros(len(table)))
+
+    def fps(self, way: str, cell: Cell, seconds: float = 20.0) -> tuple[float, Tally]:
+        """In time within the budget, of those that come."""
+        slower = cell.slowdown / self._profiled_at
+        truth = Truth.of(self.table, slower)
+        course = Course(
+            link=cell.link, interval_s=1 / FPS, budget_s=BUDGET_MS / 1e3,
+            frames=int(seconds * FPS),
+        )  # fmt: skip
+        local = int(np.flatnonzero(self.table.sends == 0)[0])
+        policy = (
+            Dispatching(self.arms, 125e3 * cell.mbps, slowdown=slower)
+            if way == AGENT
+            else Fixed(local if way == LOCAL else self.jpeg)
+        )
+        tally = World(truth, course, policy).run()
+        return FPS * tally.percent / 100, tally
+
+    def latency_ms(self, way: str, cell: Cell) -> float:
+        """Of a single frame (modelled): the cost table's, as `infer` chooses by it."""
+        table, slower = self.table, cell.slowdown / self._profiled_at
+        metrics = table.metrics(
+            table.nbytes * 8e-3 / cell.mbps * table.sends, round_trip_ms=cell.round_trip_ms,
+            queue_ms=0.0, server_factor=1.0, edge_factor=slower,
+        )  # fmt: skip
+        if way == LOCAL:
+            return float(metrics.latency_ms[table.sends == 0].min())
+        if way == JPEG:
+            return float(metrics.latency_ms[self.jpeg])
+        return float(metrics.latency_ms[self.arms.index].min())
+
+
+async def measured(
+    setting: Setting, way: str, cell: Cell, jpeg: int, worker: str, folder: Path
+) -> Arm:
+    """A real run through the emulated link."""
+    last, table = len(setting.bundle.manifest.segments), setting.table
+    plan = {
+        AGENT: None,
+        LOCAL: Plan(boundary=last, codec=NO_CODEC),
+        JPEG: Plan(boundary=0, codec=table.codec[jpeg]),
+    }[way]
+    path = folder / f"{cell.mbps:g}.csv"
+    path.write_text(f"seconds,uplink_mbps\n0,{cell.mbps}\n1,{cell.mbps}\n")
+    arm = Arm(way, plan)
+    await play(arm, setting, worker, path)
+    return arm
+
+
+async def run(options: argparse.Namespace, folder: Path) -> tuple[Table, dict[str, Any], Simulated]:
+    bundle = open_bundle(options.bundle or bundle_of(options, folder))
+    assert bundle.manifest.picture is not None
+    pictures = options.images or own_photos(folder / "photos", 0)
+    paths = find_pictures(pictures)[: 4 if options.quick else 50]
+    pixels = [bundle.manifest.picture.read(path)[np.newaxis] for path in paths]
+    devices = [8] if options.quick else SLOWDOWNS
+    rates = [1.0] if options.quick else MEASURED_MBPS
+    process, worker = start(
+        [*adaptive.MAIN, "serve", str(bundle.folder), "--listen", "127.0.0.1:0"]
+    )
+    rows, off, cells = [], [], []
+    simulated: Simulated | None = None
+    try:
+        for slowdown in devices:
+            profile = profile_of(bundle, paths, folder, slowdown, quick=options.quick)
+            options.slowdown, options.deadline_ms = slowdown, BUDGET_MS
+            setting = replace(
+                await adaptive.settle(options, bundle, profile, pixels, worker, folder), fps=FPS
+            )
+            kept = allowed(setting)
+            jpeg = jpeg_of(bundle, setting.table, kept)
+            here = Simulated(setting.table, kept, jpeg, slowdown)
+            simulated = simulated or here
+            for mbps in rates:
+                cell = Cell(slowdown, mbps)
+                found = {}
+                for way in (AGENT, LOCAL, JPEG):
+                    if way == LOCAL and mbps != rates[0]:
+                        found[LOCAL] = cells[-1][LOCAL]
+                        continue
+                    arm = await measured(setting, way, cell, jpeg, worker, folder)
+                    fps = FPS * arm.percent(setting) / 100
+                    said, _ = here.fps(way, cell, setting.seconds)
+                    times = [r.total_ms for r in arm.results if r.outputs]
+                    sent = [r.bytes_up for r in arm.results]
+                    found[way] = fps
+                    off.append(abs(fps - said))
+                    rows.append([
+                        f"x{slowdown}", f"{mbps:g} Mbit/s", way, f"{fps:.1f}", f"{said:.1f}",
+                        f"{np.median(times):.0f}" if times else "-", f"{np.mean(sent) / 1e3:.1f}",
+                    ])  # fmt: skip
+                    say(" ".join(rows[-1]))
+                cells.append(found)
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.wait(30)
+    assert simulated is not None
+    gains = [c[AGENT] - max(c[LOCAL], c[JPEG]) for c in cells]
+    ratios = [c[AGENT] / max(c[LOCAL], c[JPEG], 0.1) for c in cells]
+    summary = {
+        "cells": len(cells),
+        "agent_above_both_by_more_than_5_percent": sum(ratio > 1.05 for ratio in ratios),
+        "agent_below_the_better_by_more_than_5_percent": sum(ratio < 0.95 for ratio in ratios),
+        "fps_over_the_better_mean": round(float(np.mean(gains)), 2),
+        "times_the_better_most": round(max(ratios), 2),
+        "simulator_off_fps_mean": round(float(np.mean(off)), 2),
+        "simulator_off_fps_most": round(max(off), 2),
+        "modelled": grid(simulated) if not options.quick else {},
+    }
+    return Table(COLUMNS, rows), summary, simulated
+
+
+def grid(simulated: Simulated) -> dict[str, Any]:
+    """In how many simulated cells the agent has more frames than both, for each round trip."""
+    found = {}
+    for round_trip_ms in ROUND_TRIPS_MS:
+        above = below = 0
+        for slowdown in SLOWDOWNS:
+            for mbps in MBPS[::3]:
+                cell = Cell(slowdown, float(mbps), round_trip_ms)
+                mine, local, jpeg = (simulated.fps(way, cell)[0] for way in (AGENT, LOCAL, JPEG))
+                above += mine > 1.05 * max(local, jpeg)
+                below += mine < 0.95 * max(local, jpeg)
+        found[f"{round_trip_ms} ms"] = {"above": above, "below": below, "of": 4 * len(MBPS[::3])}
+    return found
+
+
+def draw(simulated: Simulated, slowdown: int, path: Path) -> None:
+    """Frames a second and latency over the uplink, three lines, and the mix along them."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    from matplotlib import pyplot
+
+    names = names_of(simulated.table)
+    colours = {LOCAL: "#8a8a8a", JPEG: "#d9822b", AGENT: "#1f6feb"}
+    figure, (left, right) = pyplot.subplots(1, 2, figsize=(11, 4.6), layout="constrained")
+    fps, mixes = {way: [] for way in colours}, []
+    for mbps in MBPS:
+        for way in colours:
+            found, tally = simulated.fps(way, Cell(slowdown, float(mbps)), 40.0)
+            fps[way].append(found)
+            if way == AGENT:
+                mixes.append(tally)
+    latency = {
+        way: [simulated.latency_ms(way, Cell(slowdown, float(m))) for m in MBPS] for way in colours
+    }
+    for axes, lines, label in (
+        (left, fps, "frames a second"),
+        (right, latency, "ms for one frame"),
+    ):
+        for way, values in lines.items():
+            axes.plot(
+                MBPS, values, color=colours[way], label=way.replace(AGENT, "splitpoint"), lw=2.2
+            )
+        axes.set_xscale("log")
+        axes.set_xticks([0.1, 0.3, 1, 3, 10, 30], ["0.1", "0.3", "1", "3", "10", "30"])
+        axes.set_xlabel("uplink, Mbit/s")
+        axes.set_ylabel(label)
+        axes.grid(visible=True, alpha=0.25)
+    better = np.maximum(fps[LOCAL], fps[JPEG])
+    left.fill_between(MBPS, better, fps[AGENT], where=np.array(fps[AGENT]) > better,
+                      color=colours[AGENT], alpha=0.15, label="more than both")  # fmt: skip
+    left.set_ylim(0, FPS * 1.12)
+    right.set_ylim(0, 2.2 * latency[LOCAL][0])
+    for index in range(2, len(MBPS), 5):
+        used = [(n, k) for k, n in mixes[index].used.items() if isinstance(k, int)]
+        total = sum(n for n, _ in used)
+        words = "\n".join(
+            f"{100 * n / total:.0f} % {words_of(names[k])}"
+            for n, k in sorted(used, reverse=True)[:3] if n / total >= 0.1
+        )  # fmt: skip
+        left.annotate(words, (MBPS[index], fps[AGENT][index]), fontsize=7, ha="center", va="bottom",
+                      xytext=(0, 5), textcoords="offset points")  # fmt: skip
+    left.legend(loc="lower right", fontsize=8)
+    figure.suptitle(
+        f"EfficientNet-Lite0 on a device {slowdown} times slower than a server core "
+        f"(simulated), 50 ms round trip", fontsize=11,
+    )  # fmt: skip
+    path.parent.mkdir(exist_ok=True)
+    figure.savefig(path, dpi=120)
+    print(f"drawn to {path}")
+
+
+def words_of(name: str) -> str:
+    boundary, _, codec = name.rpartition(":")
+    return "here" if name == "local" else f"after {boundary} as {codec}" if boundary else codec
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--images")
+    parser.add_argument("--calibrate", help="photos for the codec's tables")
+    parser.add_argument("--bundle", type=Path, help="a calibrated bundle instead of compiling one")
+    parser.add_argument("--seconds", type=float, default=8, help="of each real run")
+    parser.add_argument("--quick", action="store_true")
+    options = parser.parse_args()
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    with tempfile.TemporaryDirectory() as name:
+        table, summary, simulated = asyncio.run(run(options, Path(name)))
+    write_report("worth", str(__doc__).splitlines()[0], table, summary, save=not options.quick)
+    if not options.quick:
+        draw(simulated, 16, RESULTS / "worth.png")
+
+
+if __name__ == "__main__":
+    main()

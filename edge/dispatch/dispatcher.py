@@ -1,0 +1,212 @@
+"""Which way each frame takes. Decisions only: no clock, no network, no threads of its own.
+
+Whoever drives it, an agent or a simulation, tells it what it sees, with the time of any clock that
+never goes back.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+from splitpoint.partition.plan.costs import OWN_MS, Floats
+
+from .arms import Arms
+from .conditions import Conditions
+from .in_hand import FrameInHand, InHand
+from .lookahead import (
+    LOSS_WEIGHT,
+    NEVER_BELOW,
+    PRICE_WEIGHT,
+    Lookahead,
+    Pending,
+    Prices,
+    Work,
+    likely,
+)
+from .uplink import Ahead, Scenarios, Uplink
+
+REPRICE_S = 0.3
+# A finish is begun where it brings this share of a frame, beyond what it takes from others. What
+# the device begins to finish it has in time in so many of a hundred cases.
+LEAST_GAIN, FINISHES = 0.03, 0.97
+# Before the last moment at which a finish is in time: how long before it is looked at whether it
+# is worth the device's time.
+LOOKS_S = (30e-3, 2e-3)
+NEWEST_GAP = 0.1  # weight of the latest gap between two frames
+# Arms whose expected latency is within this share of the least are as good: see `choose_waiting`.
+EQUAL, SURE = 0.015, 0.9
+
+
+class Dispatcher:
+    """Chooses among `arms` for frames that are wanted within `budget_s`.
+
+    `rate` is the uplink's in bytes/s at first; `usable` says which arms may be taken now, `[n]`,
+    and `can_finish` whether the device may finish what the cloud does not answer.
+    """
+
+    def __init__(self, arms: Arms, budget_s: float, conditions: Conditions, rate: float) -> None:
+        self.arms, self._budget_s = arms, budget_s
+        self.conditions, self.uplink, self.in_hand = conditions, Uplink(rate), InHand()
+        self.usable = np.ones(len(arms), bool)
+        self.can_finish = True
+        self.interval_s: float | None = None
+        self._taken_s: float | None = None
+        self._lookahead: Lookahead | None = None
+        self._prices: Prices | None = None
+        self._priced_s = 0.0
+
+    # What is decided -----------------------------------------------------------------------
+
+    def choose(self, now_s: float, key: int) -> int | None:
+        """The arm of a frame that a live source gives now; None to let it go."""
+        self._taken(now_s)
+        chosen = np.flatnonzero(self.usable)
+        work, link = self._work(now_s, chosen), self._link(now_s)
+        interval_s = self.interval_s or self._budget_s
+        if self._prices is None or now_s - self._priced_s >= REPRICE_S:
+            self._priced_s = now_s
+            self._prices = Prices.of(work, interval_s, self._budget_s, link)
+        self._lookahead = Lookahead(work, interval_s, self._budget_s, self._prices)
+        device_s = self.in_hand.device_free_s(now_s)
+        found = self._lookahead.arms(now_s, device_s, link, self._pending(now_s))
+        best = int(found.value.argmax())
+        if best == len(chosen):
+            return None
+        return self._begin(now_s, key, int(chosen[best]))
+
+    def choose_waiting(self, now_s: float, key: int) -> int:
+        """The arm of a frame that is waited for however long it takes, behind what is in hand.
+
+        That is the one that is expected to be done first, which keeps device and link at work side
+        by side; or, for another objective than latency, the cheapest that is sure to be in time.
+        """
+        chosen = np.flatnonzero(self.usable)
+        work, link = self._work(now_s, chosen), self._link(now_s)
+        lookahead = Lookahead(work, self._budget_s, self._budget_s, Prices())
+        device_s = self.in_hand.device_free_s(now_s)
+        found = lookahead.arms(now_s, device_s, link, self._pending(now_s))
+        score = found.latency_s
+        if self.arms.price.any():
+            sure = found.in_time >= SURE * found.in_time.max()
+            score = np.where(sure, self.arms.price[chosen] + 1e-6 * score, np.inf)
+        equal = np.flatnonzero(score <= (1 + EQUAL) * score.min())
+        best = equal[np.lexsort((score[equal], self.arms.loss[chosen[equal]]))[0]]
+        return self._begin(now_s, key, int(chosen[best]))
+
+    def worth_sending(self, now_s: float, key: int) -> bool:
+        """Whether a frame that is ready for the link may still be answered in time."""
+        frame = self.in_hand.get(key)
+        return frame is None or self._chance(now_s, key, frame) >= NEVER_BELOW
+
+    def worth_finishing(self, now_s: float, key: int) -> bool:
+        """Whether the device is to finish the frame now, beside waiting for the cloud.
+
+        It is where the frame is then in time, is not likely to be so otherwise, and frames that
+        come lose less by it.
+        """
+        frame = self.in_hand.get(key)
+        if frame is None or frame.ended or frame.finishing or not self.can_finish:
+            return False
+        rest_s, free_s = self.rest_s(frame.arm), self.in_hand.device_free_s(now_s)
+        if free_s + rest_s > frame.deadline_s:
+            return False
+        spread = self.conditions.edge_spread
+        in_time = FINISHES * float(likely(frame.deadline_s - free_s - rest_s, rest_s, spread))
+        gain = in_time * (1 - self._chance(now_s, key, frame))
+        if gain < LEAST_GAIN or self._lookahead is None or self._taken_s is None:
+            return gain >= LEAST_GAIN
+        link = self._link(now_s)
+        device_s, encoder_s = np.array([free_s, free_s + rest_s]), np.full(2, now_s)
+        link_s = np.repeat(link.free_s[:, np.newaxis], 2, 1)
+        kept, taken = self._lookahead.after(now_s, self._taken_s, device_s, encoder_s, link_s, link)
+        return bool(gain - (kept - taken) >= LEAST_GAIN)
+
+    # What is seen --------------------------------------------------------------------------
+
+    def stream_ended(self) -> None:
+        """There is nothing to keep up with; the pause before the next is no gap between frames."""
+        self._taken_s = self.interval_s = None
+
+    def finish_begins(self, now_s: float, key: int) -> None:
+        """The device finishes the frame, behind all that it has to do."""
+        frame = self.in_hand.get(key)
+        if frame is not None:
+            frame.finishing = True
+            self.in_hand.compute(now_s, key, self.rest_s(frame.arm))
+
+    def answered(self, now_s: float, key: int, server_s: float) -> None:
+        """The worker answered a frame, wanted or not, and had it for `server_s`."""
+        left_s = now_s - self.conditions.round_trip_ms / 1e3 - server_s
+        seen = self.in_hand.answered(key, left_s)
+        if seen is not None:
+            self.uplink.sent(now_s, *seen)
+
+    def rest_s(self, arm: int) -> float:
+        """What finishing takes from the arm's boundary."""
+        return float(self.arms.rest_s[arm]) * self.conditions.edge_factor
+
+    # What it makes of that -------------------------------------------------------------------
+
+    def _taken(self, now_s: float) -> None:
+        if self._taken_s is not None:
+            gap_s, known_s = now_s - self._taken_s, self.interval_s
+            self.interval_s = gap_s if known_s is None else known_s + NEWEST_GAP * (gap_s - known_s)
+        self._taken_s = now_s
+
+    def _begin(self, now_s: float, key: int, arm: int) -> int:
+        arms, factor = self.arms, self.conditions.edge_factor
+        frame = FrameInHand(arm, now_s + self._budget_s, now_s, float(arms.nbytes[arm]))
+        self.in_hand.begin(now_s, key, frame, float(arms.edge_s[arm]) * factor)
+        return arm
+
+    def _ahead(self, now_s: float) -> Ahead:
+        conditions, first = self.conditions, self.in_hand.first_arm
+        after_s = conditions.round_trip_ms / 1e3
+        if first >= 0:
+            after_s += float(self.arms.server_s[first]) * conditions.server_factor
+        return self.in_hand.ahead(now_s, after_s)
+
+    def _link(self, now_s: float) -> Scenarios:
+        return self.uplink.scenarios(now_s, self._ahead(now_s))
+
+    def _after_s(self, now_s: float) -> Floats:
+        """From the leaving of a frame's bytes to its answer, `[n]`."""
+        conditions = self.conditions
+        away_s = (conditions.round_trip_ms + OWN_MS + conditions.queue_ms(now_s)) / 1e3
+        return np.asarray(self.arms.server_s * conditions.server_factor + away_s)
+
+    def _work(self, now_s: float, chosen: npt.NDArray[np.int64]) -> Work:
+        arms, factor = self.arms, self.conditions.edge_factor
+        return Work(
+            edge_s=arms.edge_s[chosen] * factor,
+            encode_s=arms.encode_s[chosen] * factor,
+            nbytes=arms.nbytes[chosen],
+            after_s=self._after_s(now_s)[chosen],
+            extra=PRICE_WEIGHT * arms.price[chosen] + LOSS_WEIGHT * arms.loss[chosen],
+            spread=self.conditions.edge_spread,
+        )
+
+    def _pending(self, now_s: float) -> list[Pending]:
+        """Frames that are not sent yet, in the order in which they will be ready."""
+        waiting = self.in_hand.waiting
+        if not waiting:
+            return []
+        after_s, factor = self._after_s(now_s), self.conditions.edge_factor
+        found, encoder_s = [], 0.0
+        for frame in waiting:
+            encode_s = float(self.arms.encode_s[frame.arm]) * factor
+            encoder_s = max(frame.computed_s, encoder_s) + encode_s
+            leaves_s = frame.deadline_s - float(after_s[frame.arm])
+            found.append(Pending(frame.computed_s, max(encoder_s, now_s), frame.nbytes, leaves_s))
+        return found
+
+    def _chance(self, now_s: float, key: int, frame: FrameInHand) -> float:
+        """That the cloud answers the frame in time."""
+        link, after_s = self._link(now_s), float(self._after_s(now_s)[frame.arm])
+        if frame.sent_s is None:
+            encode_s = float(self.arms.encode_s[frame.arm]) * self.conditions.edge_factor
+            ready_s = max(frame.computed_s + encode_s, now_s)
+            left_s = np.maximum(link.free_s, ready_s) + frame.nbytes / link.rate
+        else:
+            left_s = link.free_s - self.in_hand.behind(key) / link.rate
+        return float(link.weight @ (left_s + after_s <= frame.deadline_s))

@@ -1,0 +1,176 @@
+"""Which way a frame takes, from what is known when it comes."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from measured_table import all_allowed, measured_table
+from splitpoint.edge.dispatch.arms import MOST_ARMS, Arms
+from splitpoint.edge.dispatch.conditions import Conditions
+from splitpoint.edge.dispatch.dispatcher import Dispatcher
+
+ROUND_TRIP_MS = 20.0
+
+
+def dispatcher_of(
+    slowdown: float,
+    mbps: float,
+    budget_s: float = 0.3,
+    prices: np.ndarray | None = None,
+    allowed: np.ndarray | None = None,
+) -> Dispatcher:
+    table = measured_table(slowdown)
+    arms = Arms.of(
+        table,
+        all_allowed(table) if allowed is None else allowed,
+        np.zeros(len(table)) if prices is None else prices,
+    )
+    return Dispatcher(arms, budget_s, Conditions(ROUND_TRIP_MS), 125e3 * mbps)
+
+
+def names(dispatcher: Dispatcher) -> list[str]:
+    table = measured_table()
+    return [f"{table.boundary[i]}:{table.codec[i]}" for i in dispatcher.arms.index]
+
+
+def way(dispatcher: Dispatcher, arm: int | None) -> str:
+    return "let go" if arm is None else names(dispatcher)[arm]
+
+
+def fast_seen(dispatcher: Dispatcher, mbps: float, now_s: float = 0.0) -> None:
+    for step in range(30):
+        dispatcher.uplink.sent(now_s - 3 + 0.1 * step, 1e4, 1e4 / (125e3 * mbps))
+
+
+def test_arms_are_few_and_none_beats_another() -> None:
+    arms = dispatcher_of(8, 1.0).arms
+    assert 3 <= len(arms) <= MOST_ARMS
+    sizes = np.stack([arms.edge_s, arms.edge_s + arms.encode_s, arms.nbytes], 1)
+    for one in sizes:
+        assert not any((other <= one).all() and (other < one).any() for other in sizes)
+    assert (arms.nbytes == 0).sum() == 1
+    assert arms.rest_s[arms.nbytes == 0] == pytest.approx(0.0)
+
+
+def test_a_fast_link_takes_the_picture_and_a_dead_one_nothing() -> None:
+    fast = dispatcher_of(8, 50.0)
+    fast_seen(fast, 50.0)
+    assert way(fast, fast.choose(0.0, 1)).startswith("0:")
+    slow = dispatcher_of(8, 0.002)
+    fast_seen(slow, 0.002)
+    assert way(slow, slow.choose(0.0, 1)) == "7:none"
+
+
+def test_what_is_not_usable_is_not_taken() -> None:
+    fast = dispatcher_of(8, 50.0)
+    fast_seen(fast, 50.0)
+    fast.usable = fast.arms.nbytes == 0
+    assert way(fast, fast.choose(0.0, 1)) == "7:none"
+
+
+def test_a_frame_that_no_way_has_in_time_is_let_go() -> None:
+    """Nothing is done in vain: the device is free for the next."""
+    slow = dispatcher_of(64, 0.01, budget_s=0.1)
+    fast_seen(slow, 0.01)
+    assert slow.choose(0.0, 1) is None
+    assert slow.in_hand.device_free_s(0.0) == 0.0
+
+
+def test_what_waits_goes_where_it_is_done_first() -> None:
+    """Files: as the device fills up, frames go to the cloud, and the other way round."""
+    files = dispatcher_of(8, 2.0, budget_s=10.0)
+    fast_seen(files, 2.0)
+    ways = [way(files, files.choose_waiting(0.0, number)) for number in range(6)]
+    assert len(set(ways)) >= 2
+    assert "let go" not in ways
+
+
+def test_an_objective_is_followed_among_what_is_in_time() -> None:
+    table = measured_table(8)
+    server = np.where(table.sends > 0, 10.0 - table.boundary, 0.0)
+    cheap = dispatcher_of(8, 50.0, budget_s=10.0, prices=server)
+    fast_seen(cheap, 50.0)
+    assert way(cheap, cheap.choose_waiting(0.0, 1)) == "7:none"
+    dear = dispatcher_of(8, 50.0, budget_s=10.0, prices=10.0 - server)
+    fast_seen(dear, 50.0)
+    assert way(dear, dear.choose_waiting(0.0, 1)).startswith("0:")
+
+
+def overdue(slowdown: float, fps: float) -> tuple[Dispatcher, float]:
+    """One frame, number 1, was sent as JPEG and is not answered; now a finish is barely in time."""
+    some = dispatcher_of(slowdown, 2.0)
+    fast_seen(some, 2.0)
+    jpeg = some.arms.nbytes == some.arms.nbytes.max()
+    some.usable = jpeg
+    some.choose(-1 / fps, 0)
+    some.in_hand.end(0)
+    arm = some.choose(0.0, 1)
+    assert arm is not None
+    some.usable = np.ones(len(jpeg), bool)
+    some.in_hand.send(0.0, 1, 18_875.0)
+    return some, 0.3 - some.rest_s(arm) - 0.002
+
+
+def test_an_idle_device_finishes_what_is_overdue() -> None:
+    some, now_s = overdue(4, 2)
+    assert some.worth_finishing(now_s, 1)
+    some.finish_begins(now_s, 1)
+    assert not some.worth_finishing(now_s, 1)
+    assert some.in_hand.device_free_s(now_s) > now_s
+
+
+def test_a_finish_must_be_worth_what_it_takes_from_frames_behind_it() -> None:
+    """Two intervals of computing save one frame: the device has two others to begin with."""
+    some, now_s = overdue(28, 30)
+    assert some.rest_s(0) < 0.29
+    some.uplink.sent(now_s, 100.0, 10.0)  # all but dead
+    assert not some.worth_finishing(now_s, 1)
+
+
+def test_a_finish_that_would_be_late_is_not_begun() -> None:
+    some = dispatcher_of(8, 2.0)
+    arm = some.choose(0.0, 1)
+    assert arm is not None
+    assert not some.worth_finishing(0.299, 1)
+    some.can_finish = False
+    assert not some.worth_finishing(0.1, 1)
+
+
+def test_unknown_frames_are_nothing_to_it() -> None:
+    some = dispatcher_of(8, 2.0)
+    some.answered(1.0, 99, 0.0)
+    some.in_hand.computed(1.0, 99)
+    some.in_hand.send(1.0, 99, 10.0)
+    some.in_hand.end(99)
+    some.in_hand.forget(99)
+    some.finish_begins(1.0, 99)
+    assert some.in_hand.link_is_idle
+    assert not some.worth_finishing(1.0, 99)
+    assert some.worth_sending(1.0, 99)
+
+
+def test_nothing_is_kept_of_frames_that_have_ended() -> None:
+    some = dispatcher_of(8, 5.0)
+    fast_seen(some, 5.0)
+    for number in range(500):
+        now_s = 0.1 * number
+        arm = some.choose(now_s, number)
+        if arm is not None and some.arms.nbytes[arm] > 0:
+            some.in_hand.computed(now_s, number)
+            some.in_hand.send(now_s, number, 1000.0)
+        some.in_hand.computed(now_s + 0.05, number)
+        some.in_hand.end(number)
+        if number % 50 == 49:
+            some.answered(now_s + 0.09, number, 0.0)  # those before it have left, too
+    assert sum(some.in_hand.get(number) is not None for number in range(500)) <= 50
+
+
+@pytest.mark.parametrize("wait_ms", [1e6, 1e300])
+def test_a_worker_that_claims_to_be_busy_gets_nothing(wait_ms: float) -> None:
+    some = dispatcher_of(8, 50.0)
+    fast_seen(some, 50.0)
+    some.conditions.load(0.0, wait_ms * (some.arms.nbytes > 0), 1.0)
+    assert way(some, some.choose(0.0, 1)) == "7:none"
+    assert math.isfinite(some.in_hand.device_free_s(0.0))
