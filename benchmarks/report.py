@@ -74,8 +74,12 @@ def write_report(
     *,
     save: bool,
     in_short: Table | None = None,
+    variant: str = "",
 ) -> None:
-    """Prints the tables; with `save` also writes them and the JSON under `results/`."""
+    """Prints the tables; with `save` also writes them and the JSON under `results/`.
+
+    A `variant` of a benchmark has results of its own.
+    """
     tables = "\n".join(shown.markdown() for shown in (in_short, table) if shown is not None)
     device = hardware()
     label = re.sub(r"[^a-z0-9]+", "-", f"{device['cpu']} {device['cores']}core".lower()).strip("-")
@@ -84,7 +88,8 @@ def write_report(
     if not save:
         return
     RESULTS.mkdir(exist_ok=True)
-    base = RESULTS / f"{name}-{label}-{date}"
+    named = f"{name}-{variant}" if variant else name
+    base = RESULTS / f"{named}-{label}-{date}"
     document = {
         "question": question,
         "hardware": device,

@@ -1,7 +1,11 @@
-"""`splitpoint demo`: the whole way of a frame on one machine."""
+"""`splitpoint demo`: the whole way of a frame on one machine.
+
+Longer than others: it shows what all others do.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import importlib
 import json
 import re
@@ -25,10 +29,12 @@ from splitpoint.codec import SplitpointError
 from splitpoint.partition.bundle.bundle import Manifest
 from splitpoint.partition.plan.link import parse_link
 
+from ..run.three_ways import BUDGET_MS, FPS, SLOWDOWN, WAYS, run_way
 from ..shell.output import Steps, human_bytes, out, print_json, say
 from ..shell.shared_options import Json
 
 PHOTOS = ("coffee", "chelsea", "rocket", "motorcycle_left", "camera")
+LINKS = ("3g", "lte", "wifi")
 _READY = re.compile(r"listening on (\S+)")
 _START_TIMEOUT_S = 60
 _AGENT_TIMEOUT_S = 120
@@ -45,7 +51,8 @@ def demo(
     """Split a real EfficientNet-Lite0 over an emulated link, and compare with the unsplit model.
 
     Compiles the model, starts a worker, a link emulator and edge agents as processes of their own,
-    sends real photos through every boundary, and removes all of it again.
+    sends real photos through every boundary, and removes all of it again. At the end a camera on a
+    slow device goes three ways over three links: which of them is worth it depends on both.
     """
     from splitpoint.partition.compile.compile import compile_model
     from splitpoint.partition.models.find import load_model
@@ -77,6 +84,18 @@ def demo(
             rows[boundary] = _run_agent(
                 relay.address, boundary, codec, folder / "photos", folder / "cache"
             )
+        say(f"a camera of {FPS:g} frames a second on a device {SLOWDOWN:g} times slower")
+        ways = []
+        for name in LINKS:
+            with Process(
+                "emulate", "--server", worker.address, "--link", name, "--listen", "127.0.0.1:0"
+            ) as slow:
+                for way in WAYS:
+                    say(f"{name}: {way}")
+                    run = run_way(
+                        way, name, slow.address, bundle.folder, photos, folder / "cameras"
+                    )
+                    ways.append(asyncio.run(run).row())
     labels = list(spec.labels)
     middle = last // 2
     photo_rows = _photo_rows(rows[middle], truth, labels)
@@ -87,11 +106,18 @@ def demo(
     )
     if json_:
         print_json(
-            {"link": title, "split": middle, "photos": photo_rows, "boundaries": boundary_rows}
+            {
+                "link": title,
+                "split": middle,
+                "photos": photo_rows,
+                "boundaries": boundary_rows,
+                "ways": ways,
+            }
         )
     else:
         out.print(_photo_table(photo_rows, middle))
         out.print(_boundary_table(boundary_rows, title))
+        out.print(_ways_table(ways))
     wrong = [row["photo"] for row in photo_rows if row["label"] != row["unsplit_label"]]
     if wrong:
         raise DemoError(f"the split model disagrees with the unsplit one on {', '.join(wrong)}")
@@ -290,5 +316,23 @@ def _boundary_table(rows: list[dict[str, Any]], title: str) -> Table:
             *(f"{row['stages_ms'][name]:.1f}" for name in stages),
             f"{row['total_ms']:.1f}",
             row["same_top1"],
+        )
+    return table
+
+
+def _ways_table(rows: list[dict[str, Any]]) -> Table:
+    title = (
+        f"A camera, {FPS:g} frames a second, {BUDGET_MS:g} ms for each; the device is "
+        f"{SLOWDOWN:g} times slower than this (emulated)"
+    )
+    table = Table(title=title, title_justify="left", box=SIMPLE)
+    table.add_column("link")
+    table.add_column("way")
+    for column in ("in time, fps", "median ms", "kB a frame"):
+        table.add_column(column, justify="right")
+    for row in rows:
+        ms = "-" if row["p50_ms"] is None else f"{row['p50_ms']:.0f}"
+        table.add_row(
+            row["link"], row["way"], f"{row['fps_in_time']:.1f}", ms, f"{row['kb_a_frame']:.1f}"
         )
     return table

@@ -80,7 +80,7 @@ def run(
         ),
     ] = AgentOptions.codec,
     adapt: Annotated[
-        bool, typer.Option(help="With --split auto: the plan follows the link and the load.")
+        bool, typer.Option(help="With --split auto: choose for each frame, not once.")
     ] = AgentOptions.adapt,
     objective: Annotated[
         str,

@@ -85,7 +85,7 @@ class Adapter(Observer):
 
     # What is asked ---------------------------------------------------------------------------
 
-    def way(self, number: int, *, live: bool) -> Plan | None:
+    def way(self, number: int, *, live: bool, samples: int = 1) -> Plan | None:
         """The plan of a frame that is here now.
 
         None to let it go, as `let_go` then says, or where no way is ready but the named one.
@@ -93,19 +93,19 @@ class Adapter(Observer):
         if not self.decides:
             return None
         try:
-            return self._way(time.perf_counter(), number, live=live)
+            return self._way(time.perf_counter(), number, samples, live=live)
         except Exception:
             log.exception("cannot decide which way frames take: all take the plan as it was")
             self.decides = False
             return None
 
-    def _way(self, now_s: float, number: int, *, live: bool) -> Plan | None:
+    def _way(self, now_s: float, number: int, samples: int, *, live: bool) -> Plan | None:
         dispatcher = self._dispatcher
         dispatcher.usable = self._ready & (~self._sends | self._workers.current.usable)
         if not dispatcher.usable.any():
             return None
         choose = dispatcher.choose if live else dispatcher.choose_waiting
-        arm = choose(now_s, number)
+        arm = choose(now_s, number, samples)
         if arm is None or not self._sends[arm]:
             self._look_at_link(now_s)
         plan = None if arm is None else self.plans[arm]

@@ -54,13 +54,6 @@ class Conditions:
         silent_s = max(now_s - self._queue_at_s, 0.0)
         return self._queue_ms * float(0.5 ** (silent_s / QUEUE_HALF_LIFE_S))
 
-    def round_trip(self, ms: float) -> None:
-        """An empty message went there and back in `ms`; a shorter time than known is believed."""
-        if ms < self.round_trip_ms:
-            self.round_trip_ms = ms
-        else:
-            self.round_trip_ms += NEWEST * (ms - self.round_trip_ms)
-
 
 def _towards(factor: float, ms: float, expected_ms: float) -> float:
     if expected_ms < TELLING_MS:

@@ -6,6 +6,8 @@ never goes back.
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import numpy.typing as npt
 from splitpoint.partition.plan.costs import OWN_MS, Floats
@@ -52,19 +54,19 @@ class Dispatcher:
         self.interval_s: float | None = None
         self._taken_s: float | None = None
         self._lookahead: Lookahead | None = None
-        self._prices: Prices | None = None
-        self._priced_s = 0.0
+        self._prices = Prices(np.empty(0, np.int64))
+        self._priced_s, self._priced = -math.inf, np.empty(0, np.int64)
 
     # What is decided -----------------------------------------------------------------------
 
-    def choose(self, now_s: float, key: int) -> int | None:
-        """The arm of a frame that a live source gives now; None to let it go."""
+    def choose(self, now_s: float, key: int, samples: int = 1) -> int | None:
+        """The arm of a frame of a live source, of so many samples; None to let it go."""
         self._taken(now_s)
         chosen = np.flatnonzero(self.usable)
-        work, link = self._work(now_s, chosen), self._link(now_s)
+        work, link = self._work(now_s, chosen, samples), self._link(now_s)
         interval_s = self.interval_s or self._budget_s
-        if self._prices is None or now_s - self._priced_s >= REPRICE_S:
-            self._priced_s = now_s
+        if now_s - self._priced_s >= REPRICE_S or not np.array_equal(chosen, self._priced):
+            self._priced_s, self._priced = now_s, chosen
             self._prices = Prices.of(work, interval_s, self._budget_s, link)
         self._lookahead = Lookahead(work, interval_s, self._budget_s, self._prices)
         device_s = self.in_hand.device_free_s(now_s)
@@ -72,17 +74,18 @@ class Dispatcher:
         best = int(found.value.argmax())
         if best == len(chosen):
             return None
-        return self._begin(now_s, key, int(chosen[best]))
+        return self._begin(now_s, key, int(chosen[best]), samples)
 
-    def choose_waiting(self, now_s: float, key: int) -> int:
-        """The arm of a frame that is waited for however long it takes, behind what is in hand.
+    def choose_waiting(self, now_s: float, key: int, samples: int = 1) -> int:
+        """The arm of a frame of so many samples that is waited for, behind what is in hand.
 
         That is the one that is expected to be done first, which keeps device and link at work side
         by side; or, for another objective than latency, the cheapest that is sure to be in time.
         """
         chosen = np.flatnonzero(self.usable)
-        work, link = self._work(now_s, chosen), self._link(now_s)
-        lookahead = Lookahead(work, self._budget_s, self._budget_s, Prices())
+        work, link = self._work(now_s, chosen, samples), self._link(now_s)
+        nothing = Prices(np.empty(0, np.int64))
+        lookahead = Lookahead(work, self._budget_s, self._budget_s, nothing)
         device_s = self.in_hand.device_free_s(now_s)
         found = lookahead.arms(now_s, device_s, link, self._pending(now_s))
         score = found.latency_s
@@ -91,7 +94,7 @@ class Dispatcher:
             score = np.where(sure, self.arms.price[chosen] + 1e-6 * score, np.inf)
         equal = np.flatnonzero(score <= (1 + EQUAL) * score.min())
         best = equal[np.lexsort((score[equal], self.arms.loss[chosen[equal]]))[0]]
-        return self._begin(now_s, key, int(chosen[best]))
+        return self._begin(now_s, key, int(chosen[best]), samples)
 
     def worth_sending(self, now_s: float, key: int) -> bool:
         """Whether a frame that is ready for the link may still be answered in time."""
@@ -153,9 +156,10 @@ class Dispatcher:
             self.interval_s = gap_s if known_s is None else known_s + NEWEST_GAP * (gap_s - known_s)
         self._taken_s = now_s
 
-    def _begin(self, now_s: float, key: int, arm: int) -> int:
-        arms, factor = self.arms, self.conditions.edge_factor
-        frame = FrameInHand(arm, now_s + self._budget_s, now_s, float(arms.nbytes[arm]))
+    def _begin(self, now_s: float, key: int, arm: int, samples: int = 1) -> int:
+        arms, factor = self.arms, self.conditions.edge_factor * samples
+        nbytes = float(arms.nbytes[arm]) * samples
+        frame = FrameInHand(arm, now_s + self._budget_s, now_s, nbytes)
         self.in_hand.begin(now_s, key, frame, float(arms.edge_s[arm]) * factor)
         return arm
 
@@ -175,12 +179,12 @@ class Dispatcher:
         away_s = (conditions.round_trip_ms + OWN_MS + conditions.queue_ms(now_s)) / 1e3
         return np.asarray(self.arms.server_s * conditions.server_factor + away_s)
 
-    def _work(self, now_s: float, chosen: npt.NDArray[np.int64]) -> Work:
-        arms, factor = self.arms, self.conditions.edge_factor
+    def _work(self, now_s: float, chosen: npt.NDArray[np.int64], samples: int = 1) -> Work:
+        arms, factor = self.arms, self.conditions.edge_factor * samples
         return Work(
             edge_s=arms.edge_s[chosen] * factor,
             encode_s=arms.encode_s[chosen] * factor,
-            nbytes=arms.nbytes[chosen],
+            nbytes=arms.nbytes[chosen] * samples,
             after_s=self._after_s(now_s)[chosen],
             extra=PRICE_WEIGHT * arms.price[chosen] + LOSS_WEIGHT * arms.loss[chosen],
             spread=self.conditions.edge_spread,

@@ -19,6 +19,7 @@ from splitpoint.partition.plan.costs import Floats
 from .uplink import Scenarios
 
 LOGISTIC = 1.702
+MOST_BASES = 4  # arms that are tried as those of all later frames, beside the device alone
 MOST_STEPS = 5
 HORIZON_BUDGETS = 1.5
 # A frame that fewer of the scenarios than this bring in time is not begun by a continuation, and
@@ -80,8 +81,12 @@ class Outlook:
 
 @dataclass(frozen=True, slots=True)
 class Prices:
-    """Frames that a second of the device and of the link are worth."""
+    """Frames that a second of the device and of the link are worth, and what may go on.
 
+    `away` are the arms that send which may be best for ever.
+    """
+
+    away: npt.NDArray[np.int64]
     device: float = 0.0
     link: float = 0.0
 
@@ -90,9 +95,8 @@ class Prices:
         """The dual values of filling both with frames for ever, one every `interval_s`."""
         own_s = work.edge_s + work.encode_s + work.after_s
         left_s = work.nbytes / link.rate[:, np.newaxis]
-        in_time = np.where(
-            work.sends, link.weight @ (own_s + left_s <= budget_s), work.edge_s <= budget_s
-        )
+        on_time = own_s + left_s <= budget_s  # [s, n]
+        in_time = np.where(work.sends, link.weight @ on_time, work.edge_s <= budget_s)
         prices = PRICES / interval_s
         gain = (
             in_time
@@ -102,7 +106,13 @@ class Prices:
         dual = np.maximum(gain, 0.0) + (prices[:, np.newaxis] + prices) * interval_s
         device, of_link = np.unravel_index(int(dual.argmin()), dual.shape)
         least = LEAST_PRICE / interval_s
-        return cls(max(float(prices[device]), least), max(float(prices[of_link]), least))
+        slowest_s = np.maximum(np.maximum(work.edge_s, work.encode_s), left_s)
+        lasting = link.weight @ (
+            on_time * np.minimum(1.0, interval_s / np.maximum(slowest_s, 1e-9))
+        )
+        senders = np.flatnonzero(work.sends)
+        away = senders[np.argsort(-lasting[senders], kind="stable")[:MOST_BASES]]
+        return cls(away, max(float(prices[device]), least), max(float(prices[of_link]), least))
 
 
 class Lookahead:
@@ -115,7 +125,6 @@ class Lookahead:
             min(max(3, math.ceil(HORIZON_BUDGETS * budget_s / interval_s)), MOST_STEPS)
         )
         self._uses = work.edge_s > 0
-        self._senders = np.flatnonzero(work.sends)
         self._here = np.flatnonzero(~work.sends)
 
     def arms(
@@ -147,7 +156,8 @@ class Lookahead:
         end_s = np.where(work.sends, left_s + work.after_s, computed_s)
         deadline_s = now_s + self._budget_s
         in_time = link.weight @ (end_s <= deadline_s)
-        in_time[self._here] = self._likely(deadline_s - computed_s)[self._here]
+        alone = likely(deadline_s - computed_s, work.edge_s, work.spread)
+        in_time[self._here] = alone[self._here]
         latency_s = link.weight @ np.minimum(end_s, deadline_s) - now_s
         own = in_time - LATENCY_WEIGHT * latency_s / self._budget_s - work.extra
         own[in_time < NEVER_BELOW] = -1.0
@@ -160,10 +170,6 @@ class Lookahead:
         encoder_s = np.append(np.where(work.sends, np.maximum(ready_s, busy_s), busy_s), busy_s)
         later = self.after(now_s, now_s, device_s, encoder_s, free_s, link)
         return Outlook(np.append(own, -LATENCY_WEIGHT) + others + later, in_time, latency_s)
-
-    def _likely(self, left_s: Floats) -> Floats:
-        """That computing ends in time which is expected to with so much to spare, `[..., n]`."""
-        return likely(left_s, self._work.edge_s, self._work.spread)
 
     def after(
         self,
@@ -179,41 +185,72 @@ class Lookahead:
         The device is free at `device_s` `[a]`, its encoder at `encoder_s` `[a]`, the link at
         `link_s` `[s, a]`.
         """
-        work, interval_s = self._work, self._interval_s
-        arms, bases, sending = len(device_s), len(work.edge_s), self._senders
-        weight, nbytes_s = link.weight, (work.nbytes[sending] / link.rate[:, np.newaxis])
-        nbytes_s = nbytes_s[:, np.newaxis]  # [s, 1, b]
-        slack_s = self._budget_s - work.after_s[sending]
-        edge_s, encode_s = work.edge_s, work.encode_s[sending]
-        device = np.repeat(device_s[:, np.newaxis], bases, 1)  # [a, b]
-        encoder = np.repeat(encoder_s[:, np.newaxis], len(sending), 1)
-        busy = np.repeat(link_s[:, :, np.newaxis], len(sending), 2)  # [s, a, b]
-        value = np.zeros((arms, bases))
-        in_time = np.empty((arms, bases))
-        for step in range(1, self._steps + 1):
-            at_s = max(taken_s + step * interval_s, now_s)
-            begin = np.maximum(device, at_s)
-            begin[:, ~self._uses] = at_s
-            computed = begin + edge_s
-            ready = np.maximum(computed[:, sending], encoder) + encode_s
-            left = np.maximum(busy, ready) + nbytes_s
+        away = self._away(now_s, taken_s, device_s, encoder_s, link_s, link)
+        return np.maximum(away, self._at_home(now_s, taken_s, device_s, link_s, link))
+
+    def _times(self, now_s: float, taken_s: float) -> list[float]:
+        """When the next frames come, and the first that is not looked at."""
+        steps = range(1, self._steps + 2)
+        return [max(taken_s + step * self._interval_s, now_s) for step in steps]
+
+    def _away(
+        self,
+        now_s: float,
+        taken_s: float,
+        device_s: Floats,
+        encoder_s: Floats,
+        link_s: Floats,
+        link: Scenarios,
+    ) -> Floats:
+        """With arms that send as the continuation; minus infinity without any, `[a]`."""
+        work, bases, weight = self._work, self._prices.away, link.weight
+        if not len(bases):
+            return np.full(len(device_s), -np.inf)
+        edge_s, encode_s, extra = work.edge_s[bases], work.encode_s[bases], work.extra[bases]
+        slack_s = self._budget_s - work.after_s[bases]
+        nbytes_s = (work.nbytes[bases] / link.rate[:, np.newaxis])[:, np.newaxis]  # [s, 1, b]
+        uses = edge_s > 0
+        device = np.where(uses, device_s[:, np.newaxis], -np.inf)  # [a, b]
+        encoder, busy = encoder_s[:, np.newaxis], link_s[:, :, np.newaxis]
+        shape, value = device.shape, np.zeros(device.shape)
+        *times, end_s = self._times(now_s, taken_s)
+        for at_s in times:
+            computed = np.maximum(device, at_s) + edge_s
+            ready = np.maximum(computed, encoder) + encode_s
+            left = np.maximum(busy, ready) + nbytes_s  # [s, a, b]
             hits = left <= at_s + slack_s
-            in_time[:, sending] = (weight @ hits.reshape(len(weight), -1)).reshape(arms, -1)
-            in_time[:, self._here] = self._likely(at_s + self._budget_s - computed)[:, self._here]
+            in_time = (weight @ hits.reshape(len(weight), -1)).reshape(shape)
             go = in_time >= SKIP_BELOW
-            value += np.where(go, in_time - work.extra, 0.0)
-            device = np.where(go & self._uses, computed, device)
-            busy = np.where(go[:, sending], left, busy)
-            encoder = np.where(go[:, sending], ready, encoder)
-        end_s = max(taken_s + (self._steps + 1) * interval_s, now_s)
+            value += go * (in_time - extra)
+            device = np.where(go & uses, computed, device)
+            encoder, busy = np.where(go, ready, encoder), np.where(go, left, busy)
         most_s = 2 * self._budget_s
-        device_s = np.clip(device - end_s, 0.0, most_s)
-        value -= self._prices.device * device_s
-        backlog_s = np.clip(busy - end_s, 0.0, most_s)
-        value[:, sending] -= self._prices.link * np.tensordot(weight, backlog_s, 1)
-        stays_s = np.clip(link_s - end_s, 0.0, most_s)
-        value[:, self._here] -= self._prices.link * (weight @ stays_s)[:, np.newaxis]
+        value -= self._prices.device * np.clip(device - end_s, 0.0, most_s)
+        backlog_s = np.clip(busy - end_s, 0.0, most_s).reshape(len(weight), -1)
+        value -= self._prices.link * (weight @ backlog_s).reshape(shape)
         return np.asarray(value.max(1))
+
+    def _at_home(
+        self, now_s: float, taken_s: float, device_s: Floats, link_s: Floats, link: Scenarios
+    ) -> Floats:
+        """With all on the device as the continuation, `[a]`."""
+        work, here = self._work, self._here
+        if not len(here):
+            return np.full(len(device_s), -np.inf)
+        edge_s, extra = work.edge_s[here], work.extra[here]
+        device = np.repeat(device_s[:, np.newaxis], len(here), 1)
+        value = np.zeros(device.shape)
+        *times, end_s = self._times(now_s, taken_s)
+        for at_s in times:
+            computed = np.maximum(device, at_s) + edge_s
+            in_time = likely(at_s + self._budget_s - computed, edge_s, work.spread)
+            go = in_time >= SKIP_BELOW
+            value += go * (in_time - extra)
+            device = np.where(go, computed, device)
+        most_s = 2 * self._budget_s
+        value -= self._prices.device * np.clip(device - end_s, 0.0, most_s)
+        stays_s = link.weight @ np.clip(link_s - end_s, 0.0, most_s)
+        return np.asarray(value.max(1) - self._prices.link * stays_s)
 
 
 def likely(left_s: Floats | float, device_s: Floats | float, spread: float) -> Floats:

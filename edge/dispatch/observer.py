@@ -30,7 +30,7 @@ class Observer:
 
     # What is asked ---------------------------------------------------------------------------
 
-    def way(self, number: int, *, live: bool) -> Plan | None:
+    def way(self, number: int, *, live: bool, samples: int = 1) -> Plan | None:
         """The plan of a frame that is here now; None for the one that was named."""
         return None
 

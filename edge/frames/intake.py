@@ -51,7 +51,7 @@ class Intake:
         batch = batch_of(given.inputs, self._manifest.boundaries[0].tensors)
         self._frames += 1
         number, observer = self._frames, self._present.observer
-        way = observer.way(number, live=taken_s is not None)
+        way = observer.way(number, live=taken_s is not None, samples=batch)
         if observer.let_go(number):
             late = FrameExpiredError("let go: it would not have been in time")
             return self._never_began(given, taken_s, Outcome.EXPIRED, number).failed(

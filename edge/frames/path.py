@@ -79,6 +79,8 @@ class FramePath:
         try:
             with only_this_frame("handling"):
                 return await self._run(frame)
+        except FrameExpiredError as error:
+            return frame.failed(error, Outcome.EXPIRED)
         except SplitpointError as error:
             return frame.failed(error)
 
@@ -130,10 +132,13 @@ class FramePath:
                 await race.end()
 
     async def _compute(self, frame: Frame) -> EdgePart:
+        def compute() -> EdgePart:
+            if frame.may_expire and frame.left_ms <= 0:
+                raise FrameExpiredError("its budget ran out before the device came to it")
+            return self._half.compute(frame.plan, frame.inputs)
+
         inline = self._edge_ms < INLINE_MS
-        part = await self._on(
-            self._threads.compute, inline, lambda: self._half.compute(frame.plan, frame.inputs)
-        )
+        part = await self._on(self._threads.compute, inline, compute)
         self._edge_ms = part.edge_ms
         return part
 

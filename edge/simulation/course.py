@@ -11,6 +11,7 @@ from splitpoint.partition.bundle.segment_files import ONNX
 from splitpoint.partition.plan.costs import OWN_MS, CostTable, Floats
 from splitpoint.partition.plan.link import Link
 
+LEAST_SPREAD = 0.05  # of times on the device, whatever a short profile saw of it
 P95_DEVIATIONS = 1.645  # of a normal distribution: where its 95th percentile lies
 
 
@@ -18,7 +19,8 @@ P95_DEVIATIONS = 1.645  # of a normal distribution: where its 95th percentile li
 class Truth:
     """What each candidate of a cost table really takes, `[n]` in seconds and bytes.
 
-    Sizes of payloads are log-normal: `bytes_spread` is the deviation of their logarithm.
+    Sizes of payloads and times on the device are log-normal: `bytes_spread` and `edge_spread` are
+    the deviations of their logarithms.
     """
 
     edge_s: Floats
@@ -27,6 +29,7 @@ class Truth:
     bytes_spread: Floats
     server_s: Floats
     rest_s: Floats
+    edge_spread: float
 
     @classmethod
     def of(cls, table: CostTable, slowdown: float = 1.0) -> Truth:
@@ -45,6 +48,10 @@ class Truth:
             * table.sends,
             server_s=(table.server_ms + OWN_MS) / 1e3,
             rest_s=np.maximum(edge_s[alone] - edge_s, 0.0),
+            edge_spread=max(
+                math.log1p(table.spread_ms[alone] / table.edge_ms[alone]) / P95_DEVIATIONS,
+                LEAST_SPREAD,
+            ),
         )
 
 
@@ -56,6 +63,7 @@ class SimFrame:
     taken_s: float
     deadline_s: float
     arm: int = -1
+    took_s: float = 0.0  # on the device, before anything was sent
     nbytes: float = 0.0
     sent_s: float = math.nan
     left_s: float = math.inf

@@ -126,7 +126,11 @@ class Dispatching:
 
     def computed(self, frame: SimFrame) -> None:
         """The device is done with it."""
-        self._dispatcher.in_hand.computed(self._world.now_s, frame.number)
+        dispatcher = self._dispatcher
+        dispatcher.in_hand.computed(self._world.now_s, frame.number)
+        if frame.took_s > 0 and not frame.finishing:
+            expected_s = float(self._world.truth.edge_s[frame.arm]) / self._slowdown
+            dispatcher.conditions.edge_took(1e3 * frame.took_s, 1e3 * expected_s)
 
     def worth_sending(self, frame: SimFrame) -> bool:
         """Whether it may still be answered in time; where not, the device may finish it."""

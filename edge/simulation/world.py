@@ -13,7 +13,6 @@ from splitpoint.partition.plan.link import Capacity
 
 from .course import Course, SimFrame, Tally, Truth
 
-COMPUTE_SPREAD = 0.05  # of single times around those of the table: normal in the logarithm
 CREDITS, LOST_CREDIT_S = 4, 1.0
 
 
@@ -136,7 +135,7 @@ class World:
     # What happens -------------------------------------------------------------------------
 
     def _on_device(self, frame: SimFrame, seconds: float, then: Callable[[SimFrame], None]) -> None:
-        seconds *= math.exp(self._random.gauss(0, COMPUTE_SPREAD))
+        seconds *= math.exp(self._random.gauss(0, self.truth.edge_spread))
         self._compute.append((frame, lambda: seconds, lambda: then(frame)))
         self._next_on_device()
 
@@ -148,6 +147,8 @@ class World:
                 self.end(frame, in_time=False)
                 continue
             self.computing = True
+            if not frame.finishing:
+                frame.took_s = seconds()
             self.at(self.now_s + seconds(), lambda f=frame, t=then: self._free(f, t))  # type: ignore[misc]
 
     def _free(self, frame: SimFrame, then: Callable[[], None]) -> None:

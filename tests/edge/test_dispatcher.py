@@ -174,3 +174,26 @@ def test_a_worker_that_claims_to_be_busy_gets_nothing(wait_ms: float) -> None:
     some.conditions.load(0.0, wait_ms * (some.arms.nbytes > 0), 1.0)
     assert way(some, some.choose(0.0, 1)) == "7:none"
     assert math.isfinite(some.in_hand.device_free_s(0.0))
+
+
+def test_a_frame_of_many_samples_takes_so_many_times_as_long() -> None:
+    files = dispatcher_of(8, 0.01, budget_s=60.0)
+    fast_seen(files, 0.01)
+    assert way(files, files.choose_waiting(0.0, 1, samples=4)) == "7:none"
+    alone_s = float(files.arms.edge_s[files.arms.nbytes == 0][0])
+    assert files.in_hand.device_free_s(0.0) == pytest.approx(4 * alone_s)
+
+
+def test_what_was_overtaken_is_not_under_way() -> None:
+    """Bytes leave in order: an answer to a later frame says that the earlier ones have left."""
+    some = dispatcher_of(8, 5.0)
+    fast_seen(some, 5.0)
+    some.usable = some.arms.nbytes == some.arms.nbytes.max()
+    for number in (1, 2):
+        some.choose(0.1 * number, number)
+        some.in_hand.send(0.1 * number, number, 1000.0)
+    some.in_hand.end(1)  # nobody waits for it any more
+    assert not some.in_hand.link_is_idle
+    some.answered(0.3, 2, 0.0)
+    assert some.in_hand.link_is_idle
+    assert some.in_hand.get(1) is None

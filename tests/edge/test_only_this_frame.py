@@ -164,7 +164,7 @@ async def test_a_defect_in_deciding_costs_no_frame(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    def defect(self: Dispatcher, now_s: float, key: int) -> None:
+    def defect(self: Dispatcher, now_s: float, key: int, samples: int) -> None:
         raise DEFECT
 
     monkeypatch.setattr(Dispatcher, "choose_waiting", defect)
