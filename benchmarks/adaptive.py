@@ -87,6 +87,7 @@ class Setting:
     seconds: float
     cache: Path
     fps: float = FPS
+    lead_s: float = LEAD_S  # before the first frame
 
     @property
     def frames(self) -> int:
@@ -129,7 +130,7 @@ async def play(arm: Arm, setting: Setting, worker: str, trace: Path) -> None:
     process, address = start(
         [*MAIN, "emulate", "--server", worker, "--listen", "127.0.0.1:0", "--link", str(trace)]
     )
-    begin_s = time.perf_counter() + LEAD_S
+    begin_s = time.perf_counter() + setting.lead_s
     try:
         async with EdgeAgent(
             address,

@@ -40,7 +40,7 @@ from splitpoint.partition.plan.costs import CostTable
 from splitpoint.partition.plan.link import Link, parse_link
 from splitpoint.partition.plan.plan import NO_CODEC, Plan
 
-FPS, BUDGET_MS = 20.0, 1000.0
+FPS, BUDGET_MS, LEAD_S = 20.0, 1000.0, 3.5
 SLOWDOWNS = (4, 8, 16, 32)
 MEASURED_MBPS = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
 MBPS = tuple(np.geomspace(0.1, 30, 25))
@@ -144,10 +144,14 @@ async def run(options: argparse.Namespace, folder: Path) -> tuple[Table, dict[st
     simulated: Simulated | None = None
     try:
         for slowdown in devices:
-            profile = profile_of(bundle, paths, folder, slowdown, quick=options.quick)
+            mine = folder / f"x{slowdown}"
+            mine.mkdir()
+            profile = profile_of(bundle, paths, mine, slowdown, quick=options.quick)
             options.slowdown, options.deadline_ms = slowdown, BUDGET_MS
             setting = replace(
-                await adaptive.settle(options, bundle, profile, pixels, worker, folder), fps=FPS
+                await adaptive.settle(options, bundle, profile, pixels, worker, mine),
+                fps=FPS,
+                lead_s=LEAD_S,
             )
             kept = allowed(setting)
             jpeg = jpeg_of(bundle, setting.table, kept)

@@ -117,6 +117,7 @@ def device_profiles(
             progress=auto.progress,
         )
         try:
+            folder.mkdir(parents=True, exist_ok=True)
             profile.save(kept)
             keep_newest(folder, "profile-*.json", MOST_KEPT)
         except (ProfileError, OSError) as error:

@@ -26,7 +26,7 @@ HORIZON_BUDGETS = 1.5
 # one of whose own scenarios fewer than this do is not begun at all.
 SKIP_BELOW, NEVER_BELOW = 0.4, 0.03
 # Of equals, the one that is sooner, or costs less, or loses less: a share of a frame in time.
-LATENCY_WEIGHT, PRICE_WEIGHT, LOSS_WEIGHT = 0.05, 0.2, 0.01
+LATENCY_WEIGHT, PRICE_WEIGHT, LOSS_WEIGHT = 0.2, 0.2, 0.01
 # A queue delays whatever comes, even where the linear program finds the resource plentiful.
 LEAST_PRICE = 0.1  # frames for each interval of backlog
 PRICES = np.concatenate([[0.0], np.geomspace(0.02, 1.5, 16)])  # of an interval of a resource
