@@ -88,6 +88,7 @@ class Setting:
     cache: Path
     fps: float = FPS
     lead_s: float = LEAD_S  # before the first frame
+    starts_on: str = START  # the link that the agent is told of
 
     @property
     def frames(self) -> int:
@@ -135,7 +136,7 @@ async def play(arm: Arm, setting: Setting, worker: str, trace: Path) -> None:
         async with EdgeAgent(
             address,
             bundle=setting.bundle.folder,
-            auto=AutoPlan(profile=setting.profile, link=parse_link(START)),
+            auto=AutoPlan(profile=setting.profile, link=parse_link(setting.starts_on)),
             adapt=adaptive,
             finish_locally=adaptive or arm.finishes,
             cache=setting.cache,
@@ -287,7 +288,7 @@ def in_short(traces: dict[str, dict[str, dict[str, float | None]]]) -> Table:
         others = {name: found for name, found in ways.items() if name not in first}
         best = max(others, key=lambda name: others[name]["in_time"] or 0.0, default="")
         rows.append([
-            trace, *(cell(ways[name]) for name in first if name in ways),
+            trace, *(cell(ways[name]) if name in ways else "-" for name in first),
             f"{cell(others[best])} {best}" if best else "-",
         ])  # fmt: skip
     return Table(["trace", "the agent", "rival", "device", "JPEG", "best fixed way"], rows)

@@ -125,7 +125,8 @@ async def measured(
     path = folder / f"{cell.mbps:g}.csv"
     path.write_text(f"seconds,uplink_mbps\n0,{cell.mbps}\n1,{cell.mbps}\n")
     arm = Arm(way, plan)
-    await play(arm, setting, worker, path)
+    told = replace(setting, starts_on=f"{cell.mbps:g}mbps,{cell.round_trip_ms}ms")
+    await play(arm, told, worker, path)
     return arm
 
 
