@@ -40,7 +40,7 @@ from splitpoint.partition.plan.costs import CostTable
 from splitpoint.partition.plan.link import Link, parse_link
 from splitpoint.partition.plan.plan import NO_CODEC, Plan
 
-FPS, BUDGET_MS, LEAD_S = 20.0, 1000.0, 3.5
+FPS, BUDGET_MS, LEAD_S = 20.0, 1000.0, 3.0
 SLOWDOWNS = (4, 8, 16, 32)
 MEASURED_MBPS = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
 MBPS = tuple(np.geomspace(0.1, 30, 25))

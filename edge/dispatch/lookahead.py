@@ -29,6 +29,7 @@ SKIP_BELOW, NEVER_BELOW = 0.4, 0.03
 LATENCY_WEIGHT, PRICE_WEIGHT, LOSS_WEIGHT = 0.2, 0.2, 0.01
 # A queue delays whatever comes, even where the linear program finds the resource plentiful.
 LEAST_PRICE = 0.1  # frames for each interval of backlog
+STANDING, STANDING_PRICE = 0.3, 0.5  # of the budget; frames for each interval beyond that
 PRICES = np.concatenate([[0.0], np.geomspace(0.02, 1.5, 16)])  # of an interval of a resource
 
 
@@ -188,6 +189,16 @@ class Lookahead:
         away = self._away(now_s, taken_s, device_s, encoder_s, link_s, link)
         return np.maximum(away, self._at_home(now_s, taken_s, device_s, link_s, link))
 
+    def _queued(self, device_s: Floats) -> Floats:
+        """What a queue of the device costs, in frames.
+
+        One that stands beyond what keeps the device busy computes no more frames, but makes those
+        late that would only pass through it on their way to the link.
+        """
+        usual_s = float(self._work.edge_s.max(initial=0.0))
+        beyond_s = np.maximum(device_s - max(usual_s, STANDING * self._budget_s), 0.0)
+        return self._prices.device * device_s + STANDING_PRICE / self._interval_s * beyond_s
+
     def _times(self, now_s: float, taken_s: float) -> list[float]:
         """When the next frames come, and the first that is not looked at."""
         steps = range(1, self._steps + 2)
@@ -225,7 +236,7 @@ class Lookahead:
             device = np.where(go & uses, computed, device)
             encoder, busy = np.where(go, ready, encoder), np.where(go, left, busy)
         most_s = 2 * self._budget_s
-        value -= self._prices.device * np.clip(device - end_s, 0.0, most_s)
+        value -= self._queued(np.clip(device - end_s, 0.0, most_s))
         backlog_s = np.clip(busy - end_s, 0.0, most_s).reshape(len(weight), -1)
         value -= self._prices.link * (weight @ backlog_s).reshape(shape)
         return np.asarray(value.max(1))
@@ -248,7 +259,7 @@ class Lookahead:
             value += go * (in_time - extra)
             device = np.where(go, computed, device)
         most_s = 2 * self._budget_s
-        value -= self._prices.device * np.clip(device - end_s, 0.0, most_s)
+        value -= self._queued(np.clip(device - end_s, 0.0, most_s))
         stays_s = link.weight @ np.clip(link_s - end_s, 0.0, most_s)
         return np.asarray(value.max(1) - self._prices.link * stays_s)
 
