@@ -5,7 +5,8 @@ device and one for a byte on the link; a frame takes the way that leaves most of
 it buys at the cheapest slot of its window; what the slots could sell at their prices comes on top.
 Whatever the prices, that is no less than the best schedule's frames in time (weak duality), so it
 errs upwards: by work that is cut into pieces, encoding and credits that cost nothing, and by the
-prices that were found. Subgradient steps look for the lowest.
+prices that were found. Subgradient steps look for the lowest. It is the bound for usual sizes and
+times: where a way is in time by a hair, luck may carry it some points beyond.
 """
 
 from __future__ import annotations
