@@ -12,6 +12,11 @@ import pytest
 import typer
 from splitpoint import edge
 from splitpoint.cli.app import app
+from splitpoint.cloud.options import WorkerOptions
+from splitpoint.cloud.worker import Worker
+from splitpoint.partition.bundle.bundle import open_bundle
+from splitpoint.partition.compile.compile import compile_model
+from splitpoint.proto.frames import CheckedFrame
 
 pytest.importorskip("mkdocs", reason="the extra docs is not installed")
 
@@ -56,6 +61,13 @@ def test_reference_has_the_public_names_of_the_agent(site: Path) -> None:
     for name in edge.__all__:
         if not name.endswith("Error"):
             assert f'id="splitpoint.edge.{name}"' in page, name
+
+
+def test_reference_has_what_a_worker_and_a_script_of_a_fake_one_need(site: Path) -> None:
+    page = (site / "reference" / "python.html").read_text(encoding="utf-8")
+    for kind in (Worker, WorkerOptions, CheckedFrame, compile_model, open_bundle):
+        assert f'id="{kind.__module__}.{kind.__qualname__}"' in page, kind
+    assert "<code>pb.Status</code>" in page
 
 
 def test_the_page_of_errors_has_those_of_the_code(site: Path) -> None:
