@@ -13,7 +13,7 @@ from ..bundle.bundle import Manifest
 from ..bundle.ladder import DEFAULT_LIMIT, inputs_needed, wilson
 from ..errors import PlanError
 from .breakeven import Interval, intervals
-from .costs import CostTable
+from .costs import CostTable, Floats, Metrics
 from .link import Link
 from .objective import Constraints, Objective
 from .online_planner import OnlinePlanner
@@ -126,7 +126,8 @@ def make_plan(
     if not feasible.any():
         raise infeasible(table, metrics, excess, scores)
     order = np.lexsort((scores, ~feasible))
-    reasons = Reasons(table, metrics, upload_ms, excess, int(order[0]))
+    stages = _stages(table, metrics, link.round_trip_ms, queue_ms)
+    reasons = Reasons(table, metrics, stages, excess, int(order[0]))
     predictions = tuple(
         Prediction(
             boundary=int(table.boundary[i]),
@@ -134,20 +135,7 @@ def make_plan(
             runtime=table.runtime[i],
             latency_ms=float(metrics.latency_ms[i]),
             p95_ms=float(p95_ms[i]),
-            stages_ms={
-                "edge": float(table.edge_ms[i]),
-                "encode": float(table.encode_ms[i]),
-                "uplink": float(
-                    metrics.latency_ms[i]
-                    - table.edge_ms[i]
-                    - table.encode_ms[i]
-                    - metrics.server_ms[i]
-                    - table.sends[i] * (queue_ms + link.round_trip_ms / 2)
-                ),
-                "queue": float(table.sends[i] * queue_ms),
-                "cloud": float(metrics.server_ms[i]),
-                "downlink": float(table.sends[i] * link.round_trip_ms / 2),
-            },
+            stages_ms={name: float(ms[i]) for name, ms in stages.items()},
             energy_mj=_known(metrics.energy_mj[i]),
             energy_kind="none" if math.isnan(metrics.energy_mj[i]) else table.energy_kind[i],
             bytes_up=round(float(table.nbytes[i])),
@@ -186,6 +174,22 @@ def make_plan(
         ),
         notes=_notes(table, manifest, constraints),
     )
+
+
+def _stages(
+    table: CostTable, metrics: Metrics, round_trip_ms: float, queue_ms: float
+) -> dict[str, Floats]:
+    """The latencies by stage; the uplink's is what the others leave, half of the round trip too."""
+    stages = {
+        "edge": table.edge_ms,
+        "encode": table.encode_ms,
+        "uplink": metrics.latency_ms,
+        "queue": table.sends * queue_ms,
+        "cloud": metrics.server_ms,
+        "downlink": table.sends * (round_trip_ms / 2),
+    }
+    others = sum(ms for name, ms in stages.items() if name != "uplink")
+    return stages | {"uplink": metrics.latency_ms - others}
 
 
 def _notes(table: CostTable, manifest: Manifest, constraints: Constraints) -> tuple[str, ...]:

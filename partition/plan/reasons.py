@@ -22,22 +22,21 @@ _WHY_NOT = {
 
 
 class Reasons:
-    """Why each candidate stands where it does; `best` is the index of the chosen one."""
+    """Why each candidate stands where it does; `best` is the index of the chosen one.
+
+    `stages` add up to the latencies of `metrics`.
+    """
 
     def __init__(
         self,
         table: CostTable,
         metrics: Metrics,
-        upload_ms: Floats,
+        stages: Mapping[str, Floats],
         excess: Mapping[str, Floats],
         best: int,
     ) -> None:
         self._table, self._metrics, self._excess, self._best = table, metrics, excess, best
-        self._stages = {
-            "edge": table.edge_ms + table.encode_ms,
-            "uplink": table.sends * upload_ms,
-            "cloud": metrics.server_ms,
-        }
+        self._stages = stages
 
     def broken(self, index: int) -> tuple[str, ...]:
         """The options whose limits a candidate does not keep."""
@@ -52,12 +51,23 @@ class Reasons:
             return self._compared()
         latency = self._metrics.latency_ms
         later_ms = latency[index] - latency[self._best]
-        name, more_ms = max(
-            ((n, ms[index] - ms[self._best]) for n, ms in self._stages.items()), key=lambda p: p[1]
-        )
         if later_ms <= 0:
             return f"{-later_ms:.1f} ms sooner than the best, but worse by the objective"
-        return f"{later_ms:.1f} ms later than the best: {name} {more_ms:+.1f} ms"
+        return self._later(index)
+
+    def _later(self, index: int) -> str:
+        """By how much, and what each stage takes more or less than the best one's.
+
+        Sums are rounded, and not what each stage adds to them: what is read adds up.
+        """
+        more_ms = {name: float(ms[index] - ms[self._best]) for name, ms in self._stages.items()}
+        names = sorted(more_ms, key=lambda name: -more_ms[name])
+        sums = np.cumsum([more_ms[name] for name in names]).round(1)
+        shown = np.diff(sums, prepend=0.0).round(1)
+        stages = [f"{name} {ms:+.1f}" for name, ms in zip(names, shown, strict=True) if ms]
+        return f"{sums[-1]:.1f} ms later than the best" + (
+            f": {', '.join(stages)} ms" if stages else ""
+        )
 
     def _compared(self) -> str:
         """How the chosen one does against the two rivals that need no split."""
