@@ -13,7 +13,7 @@ import numpy as np
 from splitpoint.edge import EdgeAgent, Given, Result
 from splitpoint.partition.bundle.bundle import open_bundle
 
-SLOWDOWN, FPS, BUDGET_MS, SECONDS = 16.0, 15.0, 500.0, 5.0
+SLOWDOWN, FPS, BUDGET_MS, SECONDS = 16.0, 15.0, 500.0, 3.0
 WAYS: dict[str, dict[str, Any]] = {
     "all on the device": {"split": "local"},
     "every frame as JPEG": {"split": "input", "codec": "jpeg", "finish_locally": False},

@@ -213,6 +213,8 @@ def test_demo(command: Command) -> None:
     assert labels["coffee.png"] == "espresso"
     assert labels["rocket.png"] == "missile"
     assert "emulated" in document["link"]
+    assert [row["link"] for row in document["ways"]] == ["3g"] * 3 + ["lte"] * 3 + ["wifi"] * 3
+    assert all(row["fps_in_time"] > 0 for row in document["ways"][2::3])  # each frame its own way
 
 
 def test_profile(command: Command, small_bundle: Bundle, tmp_path: Path) -> None:
