@@ -85,6 +85,15 @@ def test_folders_and_files_are_small() -> None:
         assert is_long == ("Longer than others:" in head), path
 
 
+def test_each_room_is_packaged() -> None:
+    """An editable install finds a folder that the wheel would leave out."""
+    text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    listed = text.split("\npackages = [", 1)[1].split("]", 1)[0]
+    folders = {path.parent for path in MODULES.values() if path.name == "__init__.py"}
+    names = {f"splitpoint.{folder.relative_to(ROOT).as_posix()}" for folder in folders}
+    assert set(re.findall(r'"(.+?)"', listed)) == {name.replace("/", ".") for name in names}
+
+
 def test_the_drawing_is_up_to_date() -> None:
     subprocess.run([sys.executable, rooms.__file__, "--check"], check=True)
 
