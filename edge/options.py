@@ -54,7 +54,7 @@ class AgentOptions:
     credentials: Credentials = field(default_factory=Credentials)  # for all workers
 
     def __post_init__(self) -> None:
-        if self.slowdown < 1:
-            raise AgentError(f"a slowdown of {self.slowdown} is below 1")
+        if not 1 <= self.slowdown < math.inf:
+            raise AgentError(f"a slowdown of {self.slowdown} is not 1 or more")
         if not 1 <= self.budget_ms < MOST_BUDGET_MS:
             raise AgentError(f"a budget of {self.budget_ms:g} ms", "give 1 ms to 49 days")

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from splitpoint.edge import FakeWorker
-from splitpoint.edge.transport.fake_worker import FakeTransport
+from splitpoint.edge.transport.fake_call import FakeTransport
 
 
 def connect_to(*workers: FakeWorker) -> Callable[[str, int], FakeTransport]:

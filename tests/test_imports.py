@@ -141,6 +141,12 @@ def test_edge_imports_without_torch() -> None:
     assert "torch" not in out
 
 
+def test_the_wire_is_described_without_grpc() -> None:
+    code = BLOCK.format(blocked=("grpc",)) + "import splitpoint.proto.session.edge_session\n"
+    code += "import splitpoint.proto.session.worker_session, splitpoint.proto.frames\n"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
 def test_import_does_no_work() -> None:
     """No threads, no logging set-up, no environment writes."""
     out = run_without_torch(

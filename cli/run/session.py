@@ -49,7 +49,8 @@ class RunSession:
         systemd = Systemd()
         with StopSignals("stopping: frames under way are finished (again: at once)") as stop:
             async with AsyncExitStack() as stack:
-                stack.callback(self._close_sinks)
+                for sink in self.sinks:
+                    stack.callback(sink.close)  # all of them, whichever fails
                 stack.push_async_callback(self.source.close)
                 with suppress(Stopped):
                     await stop.unless_requested(self.source.open())
@@ -103,8 +104,10 @@ class RunSession:
             yield
         finally:
             ended.set()
-            await energy  # a sensor that is being read is not left in the middle
-            await cancel_and_wait(*others)
+            try:
+                await energy  # a sensor that is being read is not left in the middle
+            finally:
+                await cancel_and_wait(*others)
 
     async def _follow_energy(self, ended: asyncio.Event) -> None:
         while True:
@@ -121,7 +124,3 @@ class RunSession:
         while True:
             table.refresh()
             await asyncio.sleep(REFRESH_S)
-
-    def _close_sinks(self) -> None:
-        for sink in self.sinks:
-            sink.close()

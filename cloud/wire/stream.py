@@ -88,16 +88,15 @@ class InferStream:
         withdrawn = asyncio.create_task(self._withdrawn.wait())
         tasks = (work, ending, withdrawn)
         try:
-            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            is_done, is_idle = work.done(), ending.done() and ending.result() is Ending.IDLE
             await cancel_and_wait(*tasks)
             figures.streams -= 1
-        if is_done:
+        if work in done:
             work.result()
         elif self._withdrawn.is_set():
             return _gone(self.model)
-        elif is_idle:
+        elif ending.result() is Ending.IDLE:
             self._use.count_refused(Refusal.IDLE)
             idle_s = self._services.limits.idle_s
             return grpc.StatusCode.DEADLINE_EXCEEDED, f"the stream was idle for {idle_s:g} s"

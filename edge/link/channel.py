@@ -17,7 +17,6 @@ from splitpoint.proto.status import (
     RefusedError,
     UnauthenticatedError,
     UnreachableError,
-    error_of_call,
 )
 from splitpoint.proto.tasks import cancel_and_wait
 from splitpoint.proto.tls import TlsError
@@ -26,6 +25,7 @@ from ..errors import AgentError
 from ..transport.credentials import Credentials
 from ..transport.over_grpc import GrpcTransport
 from ..transport.transport import Connect, Transport
+from .call_error import error_of_call
 from .frame_stream import CONNECT_TIMEOUT_S, FrameStream
 
 # A download that gets nothing for so long is given up; it goes on from there later.

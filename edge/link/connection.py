@@ -69,6 +69,10 @@ class Connection:
             return await asyncio.wait_for(asyncio.shield(self._opening), timeout_s)
         except asyncio.TimeoutError:
             raise FrameExpiredError("the budget ran out while connecting") from None
+        except asyncio.CancelledError:
+            if self._opening.cancelled():  # by `close`; nobody has cancelled who waits for it
+                raise UnreachableError("the agent is closed") from None
+            raise
 
     async def close(self) -> None:
         """Ends the stream, then the channel."""
@@ -114,7 +118,8 @@ class Connection:
             # Frames go on as they are, and find out for themselves when the stream has ended.
             log.info("no other stream for one that is about to end: %s", error)
             return
-        if self.stream is not old:  # it was lost meanwhile, and a frame has opened another
+        is_opening = self._opening is not None and not self._opening.done()
+        if self.stream is not old or is_opening:  # it was lost, and a frame opens another
             await _end(stream, channel)
             return
         self._channel = channel

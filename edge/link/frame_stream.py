@@ -26,11 +26,11 @@ from splitpoint.proto.status import (
     ProtocolError,
     RefusedError,
     UnreachableError,
-    error_of_call,
 )
 from splitpoint.proto.tasks import cancel_and_wait
 
 from ..transport.transport import Call
+from .call_error import error_of_call
 
 CONNECT_TIMEOUT_S = 10.0
 # A link can die without a word, and a camera may see nothing for hours. The frame that comes then
@@ -197,6 +197,9 @@ class FrameStream:
             self._fail(error_of_call(error, self.session.server))
         except (UnreachableError, RefusedError, ProtocolError) as error:
             self._fail(error)
+        except asyncio.CancelledError:  # gRPC raises it, too, where the channel was closed
+            self._fail(UnreachableError(f"the connection to {self.session.server} was closed"))
+            raise
 
     async def _watch(self) -> None:
         """Probes a silent worker; a stream that does not echo is lost.

@@ -24,7 +24,7 @@ async def probe_link(stream: FrameStream, server: str) -> Link:
     round_trip_ms = sorted(ms for _, ms in probes)[EMPTY_PROBES // 2]
     most = min(MOST_BYTES, stream.session.welcome.max_frame_bytes - ENVELOPE_BYTES)
     most = max(most, FIRST_BYTES)
-    nbytes, ms = min(FIRST_BYTES, most), 0.0
+    nbytes = FIRST_BYTES
     while True:
         ms = await stream.probe(nbytes)
         if nbytes == most or ms - round_trip_ms > LONG_ENOUGH_MS:

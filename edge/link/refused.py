@@ -32,7 +32,7 @@ class TurnedAway:
         if self._error is not None and (
             self._attempts >= MOST_ATTEMPTS or self._clock() < self._next_s
         ):
-            raise self._error
+            raise self._error.with_traceback(None)  # that of the attempts before would grow
 
     def again(self, error: RefusedError) -> None:
         """It has happened (again)."""

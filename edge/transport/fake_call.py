@@ -15,6 +15,8 @@ Status = tuple[grpc.StatusCode, str]
 
 DONE: Status = (grpc.StatusCode.OK, "")
 
+_LATE: Status = (grpc.StatusCode.DEADLINE_EXCEEDED, "the call took too long")
+
 _Queue = asyncio.Queue[bytes | Status]
 
 
@@ -40,16 +42,28 @@ class FakeLink:
 
     async def carry(self, sent: _Queue, arrived: _Queue, *, up: bool) -> None:
         """Brings what is sent to the other end, in its order, until it is cancelled."""
-        loop = asyncio.get_running_loop()
+        under_way: asyncio.Queue[tuple[float, bytes | Status]] = asyncio.Queue()
+        arriving = asyncio.create_task(self._arrive(under_way, arrived))
+        now_s = asyncio.get_running_loop().time
+        try:
+            while True:
+                message = await sent.get()
+                if up and self.uplink_mbps < math.inf:
+                    await asyncio.sleep(len(message) * 8e-6 / self.uplink_mbps)
+                under_way.put_nowait((now_s() + self.round_trip_ms / 2e3, message))
+        finally:
+            await cancel_and_wait(arriving)
+
+    async def _arrive(
+        self, under_way: asyncio.Queue[tuple[float, bytes | Status]], arrived: _Queue
+    ) -> None:
+        now_s = asyncio.get_running_loop().time
         while True:
-            message = await sent.get()
-            if up and self.uplink_mbps < math.inf:
-                await asyncio.sleep(len(message) * 8e-6 / self.uplink_mbps)
+            due_s, message = await under_way.get()
+            if due_s > now_s():
+                await asyncio.sleep(due_s - now_s())
             await self._flows.wait()
-            if self.round_trip_ms:
-                loop.call_later(self.round_trip_ms / 2e3, arrived.put_nowait, message)
-            else:
-                arrived.put_nowait(message)
+            arrived.put_nowait(message)
 
 
 class FakeCall:
@@ -120,9 +134,38 @@ class FakeCall:
         for task in self._tasks:
             task.cancel()
 
+    @property
+    def is_over(self) -> bool:
+        """Whether it has ended, and nothing of it is left."""
+        return all(task.done() for task in self._tasks)
+
     async def ended(self) -> None:
         """Until nothing of it is left."""
         await cancel_and_wait(*self._tasks)
 
     async def _run(self, serve: Callable[[FakeCall], Awaitable[Status]]) -> None:
         self._answered.put_nowait(await serve(self))
+
+
+class FakeTransport:
+    """See `Transport`; `begin` makes the call of a method with its one request, if it has one."""
+
+    def __init__(self, begin: Callable[[str, bytes | None], FakeCall]) -> None:
+        self._begin = begin
+        self._calls: list[FakeCall] = []
+
+    def open(
+        self, method: str, request: bytes | None = None, timeout_s: float | None = None
+    ) -> FakeCall:
+        """A call to the worker."""
+        call = self._begin(method, request)
+        self._calls = [known for known in self._calls if not known.is_over] + [call]
+        if timeout_s is not None:
+            asyncio.get_running_loop().call_later(timeout_s, call.end, _LATE)
+        return call
+
+    async def close(self, grace_s: float | None = None) -> None:
+        """Ends the calls at once."""
+        for call in self._calls:
+            call.cancel()
+            await call.ended()

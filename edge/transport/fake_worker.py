@@ -32,7 +32,7 @@ from splitpoint.proto.limits import (
 )
 from splitpoint.proto.tasks import cancel_and_wait
 
-from .fake_call import DONE, FakeCall, FakeLink, Status
+from .fake_call import DONE, FakeCall, FakeLink, FakeTransport, Status
 
 Script = Callable[[CheckedFrame], Awaitable["pb.Status | None"]]
 
@@ -93,7 +93,7 @@ class FakeWorker:
 
     def connect(self, server: str, max_message_bytes: int) -> FakeTransport:
         """For `EdgeAgent(connect=…)`."""
-        return FakeTransport(self)
+        return FakeTransport(self.open)
 
     def cut(self, code: grpc.StatusCode = _GONE[0], details: str = _GONE[1]) -> None:
         """Ends all calls, and refuses those that come, until it is mended."""
@@ -253,6 +253,9 @@ class _Stream:
         except FrameError as error:
             self._refuse(reply, error)
             return
+        except Exception as error:  # noqa: BLE001 - whatever the test did wrong
+            self._call.end((grpc.StatusCode.UNKNOWN, f"the script failed: {error!r}"))
+            return
         took_us = int(1e6 * (time.perf_counter() - begun_s))
         self._send(reply, pb.OK, pb.Times(compute_us=took_us, total_us=took_us, batch=frame.batch))
 
@@ -273,24 +276,3 @@ class _Stream:
         reply.times.CopyFrom(self._worker.times or times)
         reply.load.CopyFrom(self._worker.load)
         self._call.send(build_reply(reply))
-
-
-class FakeTransport:
-    """See `Transport`."""
-
-    def __init__(self, worker: FakeWorker) -> None:
-        self._worker = worker
-        self._calls: list[FakeCall] = []
-
-    def open(
-        self, method: str, request: bytes | None = None, timeout_s: float | None = None
-    ) -> FakeCall:
-        """A call to the worker."""
-        self._calls.append(self._worker.open(method, request))
-        return self._calls[-1]
-
-    async def close(self, grace_s: float | None = None) -> None:
-        """Ends the calls at once."""
-        for call in self._calls:
-            call.cancel()
-            await call.ended()

@@ -135,7 +135,9 @@ class WorkerSession:
         """Queues the message; the bytes that will be written: none once the stream has ended."""
         if isinstance(message, pb.Reply):
             data = build_reply(message)
-            self._cancelled.discard(self._ids.pop(message.message_index, 0))
+            frame_id = self._ids.pop(message.message_index, None)  # None: 0 is a frame's, too
+            if frame_id is not None:
+                self._cancelled.discard(frame_id)
         elif isinstance(message, pb.ProbeReply):
             data = pb.ServerMessage(probe=message).SerializeToString()
         else:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from patience import until
 from splitpoint.edge import EdgeAgent, FakeWorker, Given, Outcome
+from splitpoint.edge.transport.fake_call import FakeCall, FakeLink
 from splitpoint.partition.bundle.bundle import Bundle
 from splitpoint.proto import splitpoint_pb2 as pb
 from splitpoint.proto.frames import CheckedFrame
@@ -81,6 +82,57 @@ async def test_a_stalled_link_loses_nothing(
         assert not worker.frames
         worker.link.go_on()
         assert (await asking).outcome is Outcome.ANSWERED
+
+
+async def test_messages_stay_in_order_on_a_link_that_changes() -> None:
+    link = FakeLink()
+    came: list[bytes] = []
+
+    async def serve(call: FakeCall) -> tuple[grpc.StatusCode, str]:
+        while True:
+            came.append(await call.arrived())
+
+    link.round_trip_ms = 60.0
+    call = FakeCall(link, serve)
+    await call.write(b"first")
+    await asyncio.sleep(0.005)
+    link.round_trip_ms = 0.0
+    await call.write(b"second")
+    await until(lambda: len(came) == 2)
+    link.round_trip_ms = 20.0
+    await call.write(b"third")
+    await asyncio.sleep(0.005)
+    link.stall()
+    await asyncio.sleep(0.03)
+    assert came == [b"first", b"second"]  # what is on its way is stalled, too
+    link.go_on()
+    await until(lambda: len(came) == 3)
+    call.cancel()
+    await call.ended()
+
+
+async def test_a_script_that_fails_ends_the_stream_and_says_so(
+    small_bundle: Bundle, pixels: np.ndarray, tmp_path: Path
+) -> None:
+    async def script(frame: CheckedFrame) -> pb.Status | None:
+        raise ZeroDivisionError("a mistake in the test")
+
+    worker = FakeWorker(small_bundle, script=script)
+    async with agent_of(worker, tmp_path, finish_locally=False) as agent:
+        result = await agent.infer({"pixels": pixels})
+    assert result.outcome is Outcome.FAILED
+    assert "a mistake in the test" in result.why
+
+
+async def test_a_call_may_take_its_time_and_no_longer(small_bundle: Bundle) -> None:
+    worker = FakeWorker(small_bundle)
+    worker.link.stall()
+    transport = worker.connect("fake:7070", 1 << 20)
+    call = transport.open("Describe", b"", timeout_s=0.02)
+    with pytest.raises(grpc.aio.AioRpcError) as late:
+        await call.read()
+    assert late.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+    await transport.close()
 
 
 async def test_the_link_is_measured_as_it_is_set(small_bundle: Bundle, tmp_path: Path) -> None:

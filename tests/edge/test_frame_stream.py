@@ -127,6 +127,22 @@ async def test_end_of_stream_fails_what_waits() -> None:
     await stream.close()
 
 
+async def test_a_stream_ends_with_the_channel_under_it() -> None:
+    class ClosedCall(ScriptedCall):
+        async def read(self) -> bytes:
+            if (data := await super().read()) == b"closed":
+                raise asyncio.CancelledError  # as gRPC's calls do
+            return data
+
+    call = ClosedCall(lambda message, index: manners(message))
+    stream = await opened(call)
+    call.replies.put_nowait(b"closed")
+    await until(lambda: stream.session.broken is not None)
+    with pytest.raises(UnreachableError, match="closed"):
+        await stream.ask(frame, 60_000)
+    await stream.close()
+
+
 async def test_draining_worker_gets_no_more_frames() -> None:
     def answer(message: pb.ClientMessage, index: int) -> list[bytes]:
         if message.WhichOneof("kind") != "frame":

@@ -23,7 +23,9 @@ async def test_keywords_override_the_record_and_none_leaves_it(
 @pytest.mark.parametrize(
     ("option", "words"),
     [
-        ({"slowdown": 0.5}, "below 1"),
+        ({"slowdown": 0.5}, "a slowdown of 0.5 is not 1 or more"),
+        ({"slowdown": float("nan")}, "a slowdown of nan"),
+        ({"slowdown": float("inf")}, "a slowdown of inf"),
         ({"budget_ms": 0.0}, "a budget of 0 ms"),
         ({"budget_ms": float("nan")}, "a budget of nan ms"),
         ({"budget_ms": 2.0**32}, "a budget of"),

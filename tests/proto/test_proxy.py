@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import grpc
 import pytest
+from splitpoint.edge.link.call_error import error_of_call
 from splitpoint.proto.proxy import VARIABLES, proxy_of
-from splitpoint.proto.status import error_of_call
 
 HTTP = {"http_proxy": "http://me:secret@10.0.0.1:3128/"}
 

@@ -138,6 +138,13 @@ def test_a_cancel_is_news_once_and_of_frames_that_are_here(worker: Worker) -> No
     assert not worker.session.cancel(7)
 
 
+def test_a_refusal_of_no_frame_leaves_cancelled_ones_alone(worker: Worker) -> None:
+    index = worker.takes(0)
+    worker.session.cancel(0)
+    worker.answers(index + 1, 7, pb.MALFORMED)
+    assert worker.session.is_cancelled(0)
+
+
 def test_a_worker_that_stops_answers_what_it_has(worker: Worker) -> None:
     index = worker.takes(7)
     worker.session.drain(1500)
