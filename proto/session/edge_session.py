@@ -147,10 +147,11 @@ class EdgeSession:
         """The frame is built, and on its way from now on."""
         frame = self._under_way.get(frame_id)
         if frame is not None and frame.stage is Stage.GRANTED:
-            frame.stage, frame.data, frame.nbytes = Stage.UNSENT, data, len(data)
+            self._under_way.built(frame, data)
             frame.sent_s = self.sent_s = now_s
             self._due(frame, frame.deadline_s)
             self._outbox.append(frame)
+            self._grant()
 
     def expire(self, frame_id: int, now_s: float) -> None:
         """The frame's time is over before its budget is."""

@@ -18,9 +18,7 @@ class Stage(IntEnum):
     GRANTED = auto()  # to be built
     UNSENT = auto()
     SENT = auto()
-    UNWANTED = (
-        auto()
-    )  # sent, and nobody waits for it: the worker is yet to say that it is rid of it
+    UNWANTED = auto()  # sent, and nobody waits for it: the worker is yet to be rid of it
 
 
 @dataclass(slots=True, eq=False)
@@ -40,7 +38,8 @@ class FrameUnderWay:
 class UnderWay:
     """A frame holds a credit from before it is built until the worker has answered it.
 
-    One that ends before it was sent holds neither memory nor bandwidth. One that nobody waits for
+    One is built at a time: who was asked first is sent first, as codecs of streams need it. One that
+    ends before it was sent holds neither memory nor bandwidth. One that nobody waits for
     any more holds its credit still: the worker has not said that it is rid of it.
     """
 
@@ -49,6 +48,7 @@ class UnderWay:
         self._frames: dict[int, FrameUnderWay] = {}
         self._by_index: dict[int, FrameUnderWay] = {}
         self._waiting: deque[FrameUnderWay] = deque()
+        self._building: FrameUnderWay | None = None
 
     def __len__(self) -> int:
         """How many there are, whether anybody waits for them or not."""
@@ -82,13 +82,18 @@ class UnderWay:
         self._waiting.append(frame)
 
     def grant(self) -> FrameUnderWay | None:
-        """The next frame that gets a credit; None while none is free, or none waits."""
-        if not (self._free and self._waiting):
+        """The next frame that gets a credit; None while it has to wait, or none waits."""
+        if not (self._free and self._waiting) or self._building is not None:
             return None
-        frame = self._waiting.popleft()
+        self._building = frame = self._waiting.popleft()
         frame.stage, frame.due_s = Stage.GRANTED, math.inf  # it is built at once
         self._free -= 1
         return frame
+
+    def built(self, frame: FrameUnderWay, data: bytes) -> None:
+        """It is to be sent, and the next may be built."""
+        frame.stage, frame.data, frame.nbytes = Stage.UNSENT, data, len(data)
+        self._building = None
 
     def write(self, frame: FrameUnderWay, message_index: int) -> bytes:
         """What to send as the stream's message of that index."""
@@ -101,6 +106,8 @@ class UnderWay:
         """The worker holds it no longer, or never saw it; neither does its credit."""
         del self._frames[frame.id]
         self._by_index.pop(frame.index, None)
+        if frame is self._building:
+            self._building = None
         if frame.stage is Stage.WAITING:
             self._waiting.remove(frame)
         else:

@@ -114,15 +114,24 @@ def test_the_worker_is_told_what_is_left_without_the_way_back(edge: Edge) -> Non
 
 def test_no_more_frames_are_under_way_than_the_worker_granted(edge: Edge) -> None:
     ids = [edge.ask() for _ in range(4)]
-    assert edge.events() == [Granted(ids[0]), Granted(ids[1])]
-    for frame_id in ids[:2]:
-        edge.send(frame_id)
+    assert edge.events() == [Granted(ids[0])]  # the next one once that is built
+    edge.send(ids[0])
+    assert edge.events() == [Granted(ids[1])]
+    edge.send(ids[1])
+    assert edge.events() == []
     edge.written()
     edge.reply(id=ids[1], message_index=3)
     assert [type(event) for event in edge.events()] == [Granted, Answered]
     edge.send(ids[2])  # in the order in which they came
     assert edge.written() == ["frame"]
     assert edge.sent[-1].frame.id == ids[2]
+
+
+def test_a_frame_that_is_not_built_makes_way_for_the_next(edge: Edge) -> None:
+    first, second = edge.ask(), edge.ask()
+    assert edge.events() == [Granted(first)]
+    edge.session.give_up(first, edge.now_s)
+    assert edge.events() == [Granted(second)]
 
 
 def test_whatever_a_worker_grants_memory_is_bounded() -> None:
