@@ -38,9 +38,9 @@ class FrameUnderWay:
 class UnderWay:
     """A frame holds a credit from before it is built until the worker has answered it.
 
-    One is built at a time: who was asked first is sent first, as codecs of streams need it. One that
-    ends before it was sent holds neither memory nor bandwidth. One that nobody waits for
-    any more holds its credit still: the worker has not said that it is rid of it.
+    One is built at a time: what was asked first is sent first, as codecs of streams need it. One
+    that ends before it was sent holds neither memory nor bandwidth. One that nobody waits for any
+    more holds its credit still: the worker has not said that it is rid of it.
     """
 
     def __init__(self, credits: int) -> None:

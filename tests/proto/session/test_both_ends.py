@@ -239,7 +239,7 @@ class BothEnds(RuleBasedStateMachine):
             self.ask(5000.0)
             while self.granted:
                 self.build(0)
-            held = 0 if self.edge.broken else min(number + 1, CREDITS)
+            held = 0 if self.edge.broken or self.edge.draining else min(number + 1, CREDITS)
             assert len(self.holding) == held
 
 
