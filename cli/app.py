@@ -18,17 +18,20 @@ from .commands.plan import plan
 from .commands.profile import profile
 from .commands.run import run
 from .commands.serve import serve
+from .shell.help_text import SETTINGS, HelpfulCommand, HelpfulGroup
 
 app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
+    rich_markup_mode=None,
+    context_settings=SETTINGS,
+    cls=HelpfulGroup,
     help="Split inference: the early layers on the device, the rest on a GPU server.",
 )
-app.command("compile")(compile_)
+app.command("compile", cls=HelpfulCommand)(compile_)
 for command in (inspect, profile, plan, serve, run, certs, emulate, demo, doctor):
-    app.command()(command)
+    app.command(cls=HelpfulCommand)(command)
 
 
 def _version(wanted: bool) -> None:

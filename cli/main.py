@@ -5,9 +5,8 @@ from __future__ import annotations
 import os
 import sys
 
-from splitpoint.codec import SplitpointError
-
 from .shell.broken_pipe import readers_may_leave
+from .shell.early_signals import signals_end_at_once
 
 # The extra that brings a module; the others are of the extra `cloud`.
 _EXTRA = {
@@ -24,8 +23,8 @@ _EXTRA = {
 def main() -> None:
     """Runs the command line.
 
-    0 done, 1 failed with one line of why, 2 wrong usage, 130 ended by the user, 141 nobody reads
-    what it prints.
+    0 done, 1 failed with one line of why, 2 wrong usage, 130 ended by Ctrl-C, 141 nobody reads
+    what it prints, 143 ended by SIGTERM before it had begun.
     """
     _set_environment()
     with readers_may_leave():
@@ -44,12 +43,16 @@ def _set_environment() -> None:
 
 
 def _run() -> None:
-    from .shell.output import say
+    with signals_end_at_once():  # so nothing above is imported that takes its time
+        from splitpoint.codec import SplitpointError
+
+        from .shell.output import say
 
     try:
-        from .app import app
+        with signals_end_at_once():
+            from .app import app
 
-        _keep_blas_to_one_thread()
+            _keep_blas_to_one_thread()
         app()
     except SplitpointError as error:
         say(f"error: {error}")

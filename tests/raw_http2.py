@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import struct
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, suppress
 
 DATA, HEADERS, RST_STREAM, SETTINGS, PING, GOAWAY, WINDOW_UPDATE = 0, 1, 3, 4, 6, 7, 8
 END_STREAM, END_HEADERS, ACK = 1, 4, 1
@@ -117,6 +118,38 @@ class RawConnection:
 
     def close(self) -> None:
         self._writer.transport.abort()
+
+
+@asynccontextmanager
+async def resetting_server(number: int) -> AsyncIterator[str]:
+    """The address of a server that resets every call with this error code of HTTP/2."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writers.append(writer)
+        writer.write(_frame(SETTINGS, 0, 0))
+        with suppress(asyncio.IncompleteReadError, ConnectionError):
+            await reader.readexactly(len(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"))
+            while True:
+                head = await reader.readexactly(9)
+                await reader.readexactly(int.from_bytes(head[:3], "big"))
+                if head[3] == SETTINGS and not head[4] & ACK:
+                    writer.write(_frame(SETTINGS, ACK, 0))
+                elif head[3] == HEADERS:
+                    stream = int.from_bytes(head[5:], "big")
+                    writer.write(_frame(RST_STREAM, 0, stream, struct.pack(">I", number)))
+        writer.close()
+        ended.set()
+
+    writers: list[asyncio.StreamWriter] = []
+    ended = asyncio.Event()
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+        host, port = server.sockets[0].getsockname()
+        try:
+            yield f"{host}:{port}"
+        finally:
+            for writer in writers:  # gRPC keeps its end open
+                writer.close()
+            await ended.wait()  # a task that the loop's end cancels would say so
 
 
 def _frame(kind: int, flags: int, stream: int, body: bytes = b"") -> bytes:

@@ -9,6 +9,7 @@ import os
 import sys
 from collections.abc import Callable
 from contextlib import AsyncExitStack
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -17,12 +18,14 @@ from splitpoint.cloud.options import StreamLimits, WorkerOptions
 from splitpoint.cloud.ray.options import RayOptions
 
 from ..shell.config_file import config_option
+from ..shell.early_signals import signals_end_at_once
 from ..shell.log_lines import setup_log_lines
 from ..shell.stop_signals import Stopped, StopSignals
 from ..shell.systemd import Systemd
 
 if TYPE_CHECKING:
     from splitpoint.cloud.frames.tracing import FrameTraces
+    from splitpoint.cloud.worker import Worker
 
 
 LIMITS = StreamLimits()
@@ -195,7 +198,12 @@ def serve(
         watch=watch,
         metrics=metrics,
     )
-    main = _serve(bundles or [], tell, options, _traces(traces) if traces else None)
+    with signals_end_at_once():
+        from splitpoint.cloud.worker import Worker
+
+        spans = _traces(traces) if traces else None
+    worker = partial(Worker, bundles or [], options, traces=spans, progress=tell)
+    main = _serve(worker, tell)
     if importlib.util.find_spec("uvloop") is not None:  # faster, but not made for every platform
         import uvloop
 
@@ -215,17 +223,10 @@ def _traces(endpoint: str) -> FrameTraces:
     return otlp_traces(endpoint)
 
 
-async def _serve(
-    bundles: list[Path],
-    tell: Callable[[str], None],
-    options: WorkerOptions,
-    traces: FrameTraces | None,
-) -> None:
-    from splitpoint.cloud.worker import Worker
-
+async def _serve(make_worker: Callable[[], Worker], tell: Callable[[str], None]) -> None:
     systemd = Systemd()
     with StopSignals() as stop:
-        worker = Worker(bundles, options, traces=traces, progress=tell)
+        worker = make_worker()
         async with AsyncExitStack() as stack:
             try:
                 await stop.unless_requested(stack.enter_async_context(worker))

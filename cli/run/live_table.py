@@ -16,6 +16,7 @@ from splitpoint.edge.figures.run_energy import RunEnergy
 from splitpoint.partition.significant import significant
 
 from ..shell.output import err
+from .energy_words import energy_words
 from .result_lines import best_answer
 
 # Long enough for a p99 that means something, short enough to follow what changes.
@@ -79,9 +80,7 @@ class LiveTable:
             "codec": self._codec or agent.plan.codec,
             "uplink": "" if uplink is None else f"{significant(uplink)} Mbit/s",
             "latency": self._latency(),
-            "energy": ""
-            if reading.mj is None
-            else f"{reading.mj / 1e3:.1f} J ({reading.kind}, {reading.meter})",
+            "energy": energy_words(reading),
             "switched": self._switch,
             "last": "\n".join(self._last),
         }

@@ -12,6 +12,7 @@ from splitpoint.partition.energy.meter import EnergyReading
 from splitpoint.partition.significant import significant
 
 from ..shell.output import human_bytes, out, print_json
+from .energy_words import energy_words
 
 
 def print_summary(
@@ -40,7 +41,7 @@ def print_summary(
             table.add_row(name, f"{summary[f'{name}_ms']:.1f} ms")
     table.add_row("sent", human_bytes(stats.bytes_up))
     if energy.mj is not None:
-        table.add_row("energy", f"{significant(energy.mj / 1e3)} J ({energy.kind}, {energy.meter})")
+        table.add_row("energy", energy_words(energy))
     for words in _at_this_rate(monthly, energy):
         table.add_row("at this rate", words)
     if "emulated" in summary:

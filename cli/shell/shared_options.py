@@ -27,8 +27,10 @@ PowerModelName = Annotated[
 MaxAccuracyDrop = Annotated[
     float | None,
     typer.Option(
-        help="Most answers that may change, in %: the upper bound of what calibration saw.",
-        show_default="what a JPEG loses; without one, errors of 1 % of the largest output",
+        help="Use no codec that may change more than this many % of the answers, by the upper end "
+        "of the 95 % interval that calibration found.",
+        show_default="a codec may lose as much as JPEG does; where no JPEG is sent, no value may "
+        "be off by more than 1 % of the largest",
         rich_help_panel="Constraints",
     ),
 ]

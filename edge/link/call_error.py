@@ -27,6 +27,13 @@ _REFUSED: dict[grpc.StatusCode, tuple[type[RefusedError], str]] = {
     grpc.StatusCode.INVALID_ARGUMENT: (RefusedError, ""),
 }
 
+# CANCELLED, since no worker says it of a call: it is what remains of a stream whose end has gone.
+_AWAY = (
+    grpc.StatusCode.UNAVAILABLE,
+    grpc.StatusCode.DEADLINE_EXCEEDED,
+    grpc.StatusCode.CANCELLED,
+)
+
 # A handshake that fails is UNAVAILABLE to gRPC, as a lost network is. These words of BoringSSL and
 # gRPC tell them apart; where they change, the error is the general one, with its remedy.
 _TLS_FAILURES: tuple[tuple[str, str, str], ...] = (
@@ -53,6 +60,11 @@ _TLS_FAILURES: tuple[tuple[str, str, str], ...] = (
 )
 
 
+# gRPC's word for a stream that the other end, or what stands in between, has reset, as it is when a
+# worker restarts. A worker that ends a call with INTERNAL itself says what failed.
+_RESET = "RST_STREAM"
+
+
 def error_of_call(error: grpc.RpcError, server: str) -> WireError:
     """The exception for a failed call to `server`."""
     code = error.code() if hasattr(error, "code") else grpc.StatusCode.UNKNOWN
@@ -61,7 +73,7 @@ def error_of_call(error: grpc.RpcError, server: str) -> WireError:
     if code in _REFUSED:
         kind, remedy = _REFUSED[code]
         return kind(f"{server} refuses: {details}", remedy)
-    if code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED):
+    if code in _AWAY or (code is grpc.StatusCode.INTERNAL and _RESET in said):
         return _unreachable(server, said, details or code.name.lower())
     if code is grpc.StatusCode.RESOURCE_EXHAUSTED and details.startswith(NO_ROOM):
         return UnreachableError(f"{server} takes no more: {details[:200]}", "try again later")

@@ -72,7 +72,7 @@ async def test_rows(agent: EdgeAgent, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "codec q8" in shown
     assert "uplink 0.8 Mbit/s" in shown
     assert "p50 55.0 ms, p95 95.5 ms, p99 99.1 ms (last 10)" in shown
-    assert "energy 2.5 J (modelled, pi5)" in shown
+    assert "energy 2.5 J, idle time included (modelled, pi5)" in shown
     assert "switched uplink 0.8 Mbit/s (p20): boundary 2 -> 4" in shown
     assert "9 [red]9.png cat 1.000" in shown
     assert "10 [red]10.png expired: too late" in shown
@@ -114,3 +114,4 @@ def test_a_terminal_gets_the_table_and_then_the_summary(
     assert "a second" in table
     assert "500" in summary
     assert "p99" in summary
+    assert "J, idle time included (" in summary

@@ -1,7 +1,12 @@
 """What becomes of a failed call."""
 
+import asyncio
+
 import grpc
 import pytest
+from patience import PATIENCE_S
+from raw_http2 import resetting_server
+from splitpoint.cloud.wire.mask_errors import WORDS
 from splitpoint.edge.link.call_error import error_of_call
 from splitpoint.proto.status import (
     NO_ROOM,
@@ -23,7 +28,7 @@ REFUSED = {
     "UNIMPLEMENTED": RefusedError,
     "INVALID_ARGUMENT": RefusedError,
 }
-UNREACHABLE = {"UNAVAILABLE", "DEADLINE_EXCEEDED"}
+UNREACHABLE = {"UNAVAILABLE", "DEADLINE_EXCEEDED", "CANCELLED"}
 
 
 def failed_call(code, details=None):
@@ -64,6 +69,29 @@ def test_what_the_other_end_says_moves_no_cursor_and_adds_no_line():
         assert "gone" in str(error)
         assert str(error).isprintable()
         assert "all is lost" not in str(error)
+
+
+@pytest.mark.parametrize("number", [0, 1, 2, 7, 8])
+def test_a_stream_that_is_reset_is_no_breach_of_the_protocol(number):
+    async def error_of_a_call():
+        async with (
+            resetting_server(number) as server,
+            grpc.aio.insecure_channel(server) as channel,
+        ):
+            await asyncio.wait_for(channel.unary_unary("/any/method")(b""), PATIENCE_S)
+
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        asyncio.run(error_of_a_call())
+    error = error_of_call(caught.value, SERVER)
+    assert type(error) is UnreachableError
+    assert f"RST_STREAM with error code {number}" in error.what
+    assert "splitpoint serve" in error.remedy
+
+
+def test_what_a_worker_says_of_its_own_failure_stays():
+    error = error_of_call(failed_call(grpc.StatusCode.INTERNAL, WORDS), SERVER)
+    assert type(error) is ProtocolError
+    assert WORDS in str(error)
 
 
 def test_some_other_server_is_recognised():
