@@ -14,18 +14,11 @@ from splitpoint.partition.plan.costs import OWN_MS, Floats
 
 from .arms import Arms
 from .conditions import Conditions
+from .continuation import Continuation, Prices
 from .in_hand import FrameInHand, InHand
-from .lookahead import (
-    LOSS_WEIGHT,
-    NEVER_BELOW,
-    PRICE_WEIGHT,
-    Lookahead,
-    Pending,
-    Prices,
-    Work,
-    likely,
-)
+from .lookahead import LOSS_WEIGHT, NEVER_BELOW, PRICE_WEIGHT, Lookahead
 from .uplink import Ahead, Scenarios, Uplink
+from .work import Pending, Work, likely
 
 REPRICE_S = 0.3
 # A finish is begun where it brings this share of a frame, beyond what it takes from others. What
@@ -53,7 +46,7 @@ class Dispatcher:
         self.can_finish = True
         self.interval_s: float | None = None
         self._taken_s: float | None = None
-        self._lookahead: Lookahead | None = None
+        self._continuation: Continuation | None = None
         self._prices = Prices(np.empty(0, np.int64))
         self._priced_s, self._priced = -math.inf, np.empty(0, np.int64)
 
@@ -68,10 +61,10 @@ class Dispatcher:
         if now_s - self._priced_s >= REPRICE_S or not np.array_equal(chosen, self._priced):
             self._priced_s, self._priced = now_s, chosen
             self._prices = Prices.of(work, interval_s, self._budget_s, link)
-        self._lookahead = Lookahead(work, interval_s, self._budget_s, self._prices)
-        device_s = self.in_hand.device_free_s(now_s)
-        found = self._lookahead.arms(now_s, device_s, link, self._pending(now_s))
-        best = int(found.value.argmax())
+        self._continuation = Continuation(work, interval_s, self._budget_s, self._prices)
+        lookahead = Lookahead(work, now_s, self._budget_s, link)
+        ways = lookahead.ways(self.in_hand.device_free_s(now_s), self._pending(now_s))
+        best = int(lookahead.value(ways, self._continuation).argmax())
         if best == len(chosen):
             return None
         return self._begin(now_s, key, int(chosen[best]), samples)
@@ -84,10 +77,8 @@ class Dispatcher:
         """
         chosen = np.flatnonzero(self.usable)
         work, link = self._work(now_s, chosen, samples), self._link(now_s)
-        nothing = Prices(np.empty(0, np.int64))
-        lookahead = Lookahead(work, self._budget_s, self._budget_s, nothing)
-        device_s = self.in_hand.device_free_s(now_s)
-        found = lookahead.arms(now_s, device_s, link, self._pending(now_s))
+        lookahead = Lookahead(work, now_s, self._budget_s, link)
+        found = lookahead.ways(self.in_hand.device_free_s(now_s), self._pending(now_s))
         score = found.latency_s
         if self.arms.price.any():
             sure = found.in_time >= SURE * found.in_time.max()
@@ -114,14 +105,16 @@ class Dispatcher:
         if free_s + rest_s > frame.deadline_s:
             return False
         spread = self.conditions.edge_spread
-        in_time = FINISHES * float(likely(frame.deadline_s - free_s - rest_s, rest_s, spread))
+        in_time = FINISHES * likely(frame.deadline_s - free_s - rest_s, rest_s, spread)
         gain = in_time * (1 - self._chance(now_s, key, frame))
-        if gain < LEAST_GAIN or self._lookahead is None or self._taken_s is None:
+        if gain < LEAST_GAIN or self._continuation is None or self._taken_s is None:
             return gain >= LEAST_GAIN
         link = self._link(now_s)
         device_s, encoder_s = np.array([free_s, free_s + rest_s]), np.full(2, now_s)
         link_s = np.repeat(link.free_s[:, np.newaxis], 2, 1)
-        kept, taken = self._lookahead.after(now_s, self._taken_s, device_s, encoder_s, link_s, link)
+        kept, taken = self._continuation.worth(
+            now_s, self._taken_s, device_s, encoder_s, link_s, link
+        )
         return bool(gain - (kept - taken) >= LEAST_GAIN)
 
     # What is seen --------------------------------------------------------------------------
@@ -187,6 +180,7 @@ class Dispatcher:
             nbytes=arms.nbytes[chosen] * samples,
             after_s=self._after_s(now_s)[chosen],
             extra=PRICE_WEIGHT * arms.price[chosen] + LOSS_WEIGHT * arms.loss[chosen],
+            sends=arms.nbytes[chosen] > 0,
             spread=self.conditions.edge_spread,
         )
 

@@ -22,8 +22,13 @@ SHORTEST_S, LONG_S = 1e-3, 20e-3
 # What nobody has seen is possible, too: rates within this factor of the mean, with the weight of
 # half a sample. While something is overdue they are stalls.
 UNSEEN_FACTOR, UNSEEN_WEIGHT = 8.0, 0.5
-UNSEEN = np.array([1 / 6, 1 / 2, 5 / 6])
+UNSEEN = (1 / 6, 1 / 2, 5 / 6)
+UNSEEN_FACTORS = tuple(UNSEEN_FACTOR ** (2 * unseen - 1) for unseen in UNSEEN)
 TAIL = 4.0
+# Ratios that were seen around a level within this factor of today's count in full, others little:
+# a burst of a second ends after a second, however long the link is slow between two. They are
+# summed up again, too, where the level has moved by so much.
+ALIKE, OTHERS, MOVED = 2.0, 0.03, 1.2
 CHANGED, APART = 3, 2.0  # so many transfers in a row, faster or slower by this factor
 AGAIN_S = 0.5  # how often the ratios are summed up again
 LEAST_BYTES_PER_S = 1.0
@@ -66,9 +71,10 @@ class Uplink:
 
     def __init__(self, rate: float) -> None:
         self._recent: deque[tuple[float, float, float, float, float]] = deque(maxlen=MOST_RECENT)
-        self._ratios: deque[tuple[float, float, float, float]] = deque(maxlen=MOST_RATIOS)
+        self._ratios: deque[tuple[float, float, float, float, float]] = deque(maxlen=MOST_RATIOS)
+        self._points: list[tuple[float, float]] = []  # recent rates, weights as of `seen_s`
         self._summary: list[tuple[float, float]] = []  # ratios and their weights
-        self._summed_s = -math.inf
+        self._summed_s = self._summed_log = -math.inf
         self._range = (0.0, math.inf)
         self.level = self.mean = max(rate, LEAST_BYTES_PER_S)
         self.seen_s = -math.inf  # when anything was last seen of the link
@@ -79,7 +85,7 @@ class Uplink:
         rate = nbytes / took_s
         weight = math.sqrt(min(max(took_s, 2e-3), LONG_S) / LONG_S)
         if self._recent:
-            self._ratios.append((now_s, rate / self.level, rate, weight))
+            self._ratios.append((now_s, rate / self.level, rate, weight, math.log(self.level)))
         self._recent.append((now_s, rate, weight, nbytes, took_s))
         self._forget_another_link()
         self.seen_s = now_s
@@ -87,50 +93,41 @@ class Uplink:
 
     def scenarios(self, now_s: float, ahead: Ahead) -> Scenarios:
         """The rates that the link may have from now on, and when it has sent what is `ahead`."""
-        points = _points(
-            [
-                (rate, weight * 0.5 ** ((now_s - at) / LEVEL_HALF_LIFE_S))
-                for at, rate, weight, _, _ in self._recent
-            ],
-            RECENT_POINTS,
-        )
-        recent = sum(weight for _, weight in points)
-        ratios = self._ratio_points(now_s)
-        if ratios:
-            share = max(recent, 0.5)
-            # A link that has two speeds shows large ratios between them, and no third speed.
-            least, most = self._range
-            points += [
-                (min(max(ratio * self.level, least), most), share * weight)
-                for ratio, weight in ratios
-            ]
-        overdue_s = ahead.overdue_s
-        rate, weight = np.array(points or np.zeros((0, 2)), np.float64).T
-        rate = np.maximum(rate, LEAST_BYTES_PER_S)
-        free_s = ahead.since_s + ahead.nbytes / rate
+        # All that is recent grows old at the same pace: the points stay where they are.
+        fresh = 0.5 ** ((now_s - self.seen_s) / LEVEL_HALF_LIFE_S) if self._points else 0.0
+        rates = [rate for rate, _ in self._points]
+        weights = [weight * fresh for _, weight in self._points]
+        share = max(sum(weights), 0.5)
+        # A link that has two speeds shows large ratios between them, and no third speed.
+        ratios, (least, most) = self._ratio_points(now_s), self._range
+        least = max(least, LEAST_BYTES_PER_S)
+        for ratio, weight in ratios:
+            rates.append(min(max(ratio * self.level, least), most))
+            weights.append(share * weight)
+        overdue_s, since_s, nbytes = ahead.overdue_s, ahead.since_s, ahead.nbytes
+        free_s = [since_s + nbytes / rate for rate in rates]
         if overdue_s > 0:
             # At this rate the oldest would be gone. That it is not makes the rate the less likely
             # the longer ago that was; and how much longer it takes depends on how long it has.
-            share = ahead.first_nbytes / rate / overdue_s
-            weight = weight * np.minimum(share, 1.0) ** TAIL
-            others_s = (ahead.nbytes - ahead.first_nbytes) / rate
-            late_s = ahead.seen_s + overdue_s * (2 ** (1 / TAIL) - 1) + others_s
-            free_s = np.where(share < 1, late_s, free_s)
-        if overdue_s > 0:
+            late_s = ahead.seen_s + overdue_s * (2 ** (1 / TAIL) - 1)
+            for at, rate in enumerate(rates):
+                gone = ahead.first_nbytes / rate / overdue_s
+                if gone < 1:
+                    weights[at] *= gone**TAIL
+                    free_s[at] = late_s + (nbytes - ahead.first_nbytes) / rate
             # Of a stall that has lasted x, half last another x (Lindy: P(> x + y) = x / (x + y)).
-            unseen = np.full(len(UNSEEN), self.mean)
-            until_s = ahead.seen_s + overdue_s * UNSEEN / (1 - UNSEEN)
-            unseen_free_s = until_s + ahead.nbytes / self.mean
+            rates += [self.mean] * len(UNSEEN)
+            free_s += [
+                ahead.seen_s + overdue_s * unseen / (1 - unseen) + nbytes / self.mean
+                for unseen in UNSEEN
+            ]
         else:
-            unseen = self.mean * UNSEEN_FACTOR ** (2 * UNSEEN - 1)
-            unseen_free_s = ahead.since_s + ahead.nbytes / unseen
-        weight = np.concatenate([weight, np.full(len(UNSEEN), UNSEEN_WEIGHT / len(UNSEEN))])
-        return Scenarios(
-            rate=np.concatenate([rate, unseen]),
-            free_s=np.maximum(np.concatenate([free_s, unseen_free_s]), now_s),
-            weight=weight / weight.sum(),
-            mean=self.mean,
-        )
+            unseen_rates = [self.mean * factor for factor in UNSEEN_FACTORS]
+            rates += unseen_rates
+            free_s += [since_s + nbytes / rate for rate in unseen_rates]
+        weights += [UNSEEN_WEIGHT / len(UNSEEN)] * len(UNSEEN)
+        rate, free, weight = np.array([rates, free_s, weights])
+        return Scenarios(rate, np.maximum(free, now_s, out=free), weight / sum(weights), self.mean)
 
     def _forget_another_link(self) -> None:
         """Where the latest transfers are all beyond all before, the link is another one now."""
@@ -149,15 +146,24 @@ class Uplink:
             nbytes, took_s = nbytes + fresh * size, took_s + fresh * seconds
         self.level = _points(rows, 1)[0][0]
         self.mean = nbytes / took_s
+        self._points = [
+            (max(rate, LEAST_BYTES_PER_S), weight) for rate, weight in _points(rows, RECENT_POINTS)
+        ]
 
     def _ratio_points(self, now_s: float) -> list[tuple[float, float]]:
-        if now_s - self._summed_s >= AGAIN_S:
-            self._summed_s = now_s
+        log = math.log(self.level)
+        if now_s - self._summed_s >= AGAIN_S or abs(log - self._summed_log) > math.log(MOVED):
+            self._summed_s, self._summed_log = now_s, log
             rows = [
-                (ratio, weight * 0.5 ** ((now_s - at) / RATIO_HALF_LIFE_S))
-                for at, ratio, _, weight in self._ratios
+                (
+                    ratio,
+                    weight
+                    * 0.5 ** ((now_s - at) / RATIO_HALF_LIFE_S)
+                    * (OTHERS + math.exp(-(((log - then) / math.log(ALIKE)) ** 2))),
+                )
+                for at, ratio, _, weight, then in self._ratios
             ]
-            rates = [rate for at, _, rate, _ in self._ratios if now_s - at < RATIO_HALF_LIFE_S]
+            rates = [rate for at, _, rate, _, _ in self._ratios if now_s - at < RATIO_HALF_LIFE_S]
             self._range = (min(rates, default=0.0), max(rates, default=math.inf))
             total = sum(weight for _, weight in rows)
             points = _points(rows, RATIO_POINTS)

@@ -1,0 +1,190 @@
+"""What the frames after this one are worth, under the best of a few simple continuations.
+
+A continuation takes one arm for all frames to come: one of those that send and may be best for
+ever, or all on the device. The queues of device and link are followed over the next frames, in
+every scenario of the uplink. What is left in them at the end costs its price: the dual values of
+the linear program that fills device and link for ever.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from splitpoint.partition.plan.costs import Floats
+
+from .uplink import Scenarios
+from .work import Work, likely
+
+MOST_BASES = 2  # arms that are tried as those of all later frames, beside the device alone
+MOST_STEPS = 3
+HORIZON_BUDGETS = 1.5
+# A frame that fewer of the scenarios than this bring in time is not begun by a continuation.
+SKIP_BELOW = 0.4
+SURE = 9.0  # deviations from the mean, beyond which nothing is left to chance
+# A queue delays whatever comes, even where the linear program finds the resource plentiful. Where
+# no arm brings a frame in time, nothing is delayed.
+LEAST_PRICE = 0.1  # of the best arm's chance, for each interval of backlog
+STANDING, STANDING_PRICE = 0.3, 0.5  # of the budget; frames for each interval beyond that
+PRICES = np.concatenate([[0.0], np.geomspace(0.02, 1.5, 16)])  # of an interval of a resource
+
+
+@dataclass(frozen=True, slots=True)
+class Prices:
+    """Frames that a second of the device and of the link are worth, and what may go on.
+
+    `away` are the arms that send which may be best for ever.
+    """
+
+    away: npt.NDArray[np.int64]
+    device: float = 0.0
+    link: float = 0.0
+
+    @classmethod
+    def of(cls, work: Work, interval_s: float, budget_s: float, link: Scenarios) -> Prices:
+        """The dual values of filling both with frames for ever, one every `interval_s`."""
+        own_s = work.edge_s + work.encode_s + work.after_s
+        left_s = work.nbytes / link.rate[:, np.newaxis]
+        on_time = own_s + left_s <= budget_s  # [s, n]
+        in_time = np.where(work.sends, link.weight @ on_time, work.edge_s <= budget_s)
+        prices = PRICES / interval_s
+        gain = (
+            in_time
+            - prices[:, np.newaxis, np.newaxis] * work.edge_s
+            - prices[:, np.newaxis] * (work.nbytes / link.mean)
+        ).max(-1)
+        dual = np.maximum(gain, 0.0) + (prices[:, np.newaxis] + prices) * interval_s
+        device, of_link = np.unravel_index(int(dual.argmin()), dual.shape)
+        least = LEAST_PRICE / interval_s * float(in_time.max())
+        slowest_s = np.maximum(np.maximum(work.edge_s, work.encode_s), left_s)
+        lasting = link.weight @ (
+            on_time * np.minimum(1.0, interval_s / np.maximum(slowest_s, 1e-9))
+        )
+        senders = np.flatnonzero(work.sends)
+        away = senders[np.argsort(-lasting[senders], kind="stable")[:MOST_BASES]]
+        return cls(away, max(float(prices[device]), least), max(float(prices[of_link]), least))
+
+
+class Continuation:
+    """For frames that come every `interval_s` and are wanted within `budget_s`."""
+
+    def __init__(self, work: Work, interval_s: float, budget_s: float, prices: Prices) -> None:
+        self._interval_s, self._budget_s, self._spread = interval_s, budget_s, work.spread
+        self._prices, away = prices, prices.away
+        self._steps = min(max(3, math.ceil(HORIZON_BUDGETS * budget_s / interval_s)), MOST_STEPS)
+        self._usual_s = max(float(work.edge_s.max(initial=0.0)), STANDING * budget_s)
+        here = (~work.sends).nonzero()[0]
+        self._here = list(zip(work.edge_s[here].tolist(), work.extra[here].tolist(), strict=True))
+        self._nbytes = work.nbytes[away]
+        self._away = np.empty((4, len(away)))
+        self._away[0], self._away[1] = work.edge_s[away], work.encode_s[away]
+        self._away[2], self._away[3] = work.extra[away], budget_s - work.after_s[away]
+        self._idle = self._away[0] <= 0
+
+    def worth(
+        self,
+        now_s: float,
+        taken_s: float,
+        device_s: Floats,
+        encoder_s: Floats,
+        link_s: Floats,
+        link: Scenarios,
+    ) -> Floats:
+        """Frames in time after the one that came at `taken_s`, `[a]`.
+
+        The device is free at `device_s` `[a]`, its encoder at `encoder_s` `[a]`, the link at
+        `link_s` `[s, a]`.
+        """
+        steps = range(1, self._steps + 2)
+        *times, end_s = [max(taken_s + step * self._interval_s, now_s) for step in steps]
+        found = np.full(len(device_s), -np.inf)
+        if self._here:
+            known = {free_s: self._at_home(times, end_s, free_s) for free_s in device_s.tolist()}
+            stays_s = link.weight @ self._backlog_s(link_s - end_s)
+            found = np.array([known[free_s] for free_s in device_s.tolist()])
+            found -= self._prices.link * stays_s
+        if len(self._nbytes):
+            away = self._all_away(times, end_s, device_s, encoder_s, link_s, link)
+            np.maximum(found, away, out=found)
+        return found
+
+    def _backlog_s(self, left_s: Floats) -> Floats:
+        """At most two budgets of it count. Changes `left_s`."""
+        np.maximum(left_s, 0.0, out=left_s)
+        return np.minimum(left_s, 2 * self._budget_s, out=left_s)
+
+    def _at_home(self, times: Sequence[float], end_s: float, free_s: float) -> float:
+        """With all on the device, which is free at `free_s`; few numbers are faster one by one."""
+        best = -math.inf
+        for edge_s, extra in self._here:
+            device_s, value, sure_s = free_s, 0.0, SURE * self._spread * edge_s
+            for at_s in times:
+                computed_s = (device_s if device_s > at_s else at_s) + edge_s
+                left_s = at_s + self._budget_s - computed_s
+                chance = 1.0 if left_s > sure_s else likely(left_s, edge_s, self._spread)
+                if chance >= SKIP_BELOW:
+                    value += chance - extra
+                    device_s = computed_s
+            queue_s = min(max(device_s - end_s, 0.0), 2 * self._budget_s)
+            beyond_s = max(queue_s - self._usual_s, 0.0)
+            value -= self._prices.device * queue_s + self._standing * beyond_s
+            best = max(best, value)
+        return best
+
+    @property
+    def _standing(self) -> float:
+        """What a second of a queue costs beyond what keeps the device busy.
+
+        It computes no more frames, but makes those late that would only pass through it on their
+        way to the link.
+        """
+        return STANDING_PRICE / self._interval_s
+
+    def _all_away(
+        self,
+        times: Sequence[float],
+        end_s: float,
+        device_s: Floats,
+        encoder_s: Floats,
+        link_s: Floats,
+        link: Scenarios,
+    ) -> Floats:
+        """With arms that send, `[a]`. Arrays are `[b * a]` or `[s, b * a]`, and used again."""
+        bases, arms, weight = len(self._nbytes), len(device_s), link.weight
+        edge_s, encode_s, extra, slack_s = self._away.repeat(arms, axis=1)
+        takes_s = (self._nbytes / link.rate[:, np.newaxis]).repeat(arms, axis=1)
+        device, encoder, value = np.zeros((3, bases, arms))
+        device += device_s
+        device[self._idle] = -np.inf  # without computing, nothing waits for the device
+        encoder += encoder_s
+        device, encoder, value = device.reshape(-1), encoder.reshape(-1), value.reshape(-1)
+        busy = np.empty((len(weight), bases, arms))
+        busy[:] = link_s[:, np.newaxis]
+        busy = busy.reshape(len(weight), -1)
+        left, hits = np.empty_like(busy), np.empty_like(busy)
+        for at_s in times:
+            computed = np.maximum(device, at_s)
+            computed += edge_s
+            ready = np.maximum(computed, encoder)
+            ready += encode_s
+            np.maximum(busy, ready, out=left)
+            left += takes_s
+            np.less_equal(left, slack_s + at_s, out=hits)
+            in_time = weight @ hits
+            go = in_time >= SKIP_BELOW
+            in_time -= extra
+            in_time *= go
+            value += in_time
+            np.copyto(device, computed, where=go)
+            np.copyto(encoder, ready, where=go)
+            np.copyto(busy, left, where=go)
+        device -= end_s
+        queue_s = self._backlog_s(device)
+        value -= self._prices.device * queue_s
+        value -= self._standing * np.maximum(queue_s - self._usual_s, 0.0)
+        busy -= end_s
+        value -= self._prices.link * (weight @ self._backlog_s(busy))
+        return np.asarray(value.reshape(bases, arms).max(0))
