@@ -15,7 +15,6 @@ import rooms
 TWICE = {
     "Session": "what exists while an agent, or a worker, is entered",
     "Intake": "how a frame is taken in on the device, and on the worker",
-    "Outlook": "what comes next, for the device's plan and for the worker's queue",
     "Stage": "where a frame is: of its stream, and of what a worker does with it",
     "Progress": "a worker says what it loads in one line, compile and profile count steps",
     "Clock": "a function that returns seconds",

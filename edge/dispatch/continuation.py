@@ -19,9 +19,9 @@ from splitpoint.partition.plan.costs import Floats
 from .uplink import Scenarios
 from .work import Work, likely
 
-MOST_BASES = 2  # arms that are tried as those of all later frames, beside the device alone
-MOST_STEPS = 3
-HORIZON_BUDGETS = 1.5
+MOST_BASES = 2  # arms that send which are tried as those of all later frames
+# Frames that are followed. More of them choose no better, and cost time: the prices see further.
+STEPS = 2
 # A frame that fewer of the scenarios than this bring in time is not begun by a continuation.
 SKIP_BELOW = 0.4
 SURE = 9.0  # deviations from the mean, beyond which nothing is left to chance
@@ -74,7 +74,6 @@ class Continuation:
     def __init__(self, work: Work, interval_s: float, budget_s: float, prices: Prices) -> None:
         self._interval_s, self._budget_s, self._spread = interval_s, budget_s, work.spread
         self._prices, away = prices, prices.away
-        self._steps = min(max(3, math.ceil(HORIZON_BUDGETS * budget_s / interval_s)), MOST_STEPS)
         self._usual_s = max(float(work.edge_s.max(initial=0.0)), STANDING * budget_s)
         here = (~work.sends).nonzero()[0]
         self._here = list(zip(work.edge_s[here].tolist(), work.extra[here].tolist(), strict=True))
@@ -98,7 +97,7 @@ class Continuation:
         The device is free at `device_s` `[a]`, its encoder at `encoder_s` `[a]`, the link at
         `link_s` `[s, a]`.
         """
-        steps = range(1, self._steps + 2)
+        steps = range(1, STEPS + 2)
         *times, end_s = [max(taken_s + step * self._interval_s, now_s) for step in steps]
         found = np.full(len(device_s), -np.inf)
         if self._here:
@@ -161,9 +160,7 @@ class Continuation:
         device[self._idle] = -np.inf  # without computing, nothing waits for the device
         encoder += encoder_s
         device, encoder, value = device.reshape(-1), encoder.reshape(-1), value.reshape(-1)
-        busy = np.empty((len(weight), bases, arms))
-        busy[:] = link_s[:, np.newaxis]
-        busy = busy.reshape(len(weight), -1)
+        busy = link_s[:, np.newaxis].repeat(bases, axis=1).reshape(len(weight), -1)
         left, hits = np.empty_like(busy), np.empty_like(busy)
         for at_s in times:
             computed = np.maximum(device, at_s)

@@ -20,7 +20,7 @@ from .lookahead import LOSS_WEIGHT, NEVER_BELOW, PRICE_WEIGHT, Lookahead
 from .uplink import Ahead, Scenarios, Uplink
 from .work import Pending, Work, likely
 
-REPRICE_S = 0.3
+REPRICE_S = 1.0
 # A finish is begun where it brings this share of a frame, beyond what it takes from others. What
 # the device begins to finish it has in time in so many of a hundred cases.
 LEAST_GAIN, FINISHES = 0.03, 0.97
