@@ -248,9 +248,9 @@ def draw(simulated: Simulated, slowdown: int, path: Path) -> None:
     better = np.maximum(fps[LOCAL], fps[JPEG])
     left.fill_between(MBPS, better, fps[AGENT], where=np.array(fps[AGENT]) > better,
                       color=colours[AGENT], alpha=0.15, label="more than both")  # fmt: skip
-    left.set_ylim(0, FPS * 1.12)
+    left.set_ylim(0, FPS * 1.3)  # room for the mix
     right.set_ylim(0, 2.2 * latency[LOCAL][0])
-    for index in range(2, len(MBPS), 5):
+    for index in range(2, len(MBPS), 8):
         used = [(n, k) for k, n in mixes[index].used.items() if isinstance(k, int)]
         total = sum(n for n, _ in used)
         words = "\n".join(
