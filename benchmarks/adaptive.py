@@ -393,7 +393,7 @@ def main() -> None:
         table, summary = asyncio.run(run(options, Path(name)))
     write_report(
         "adaptive", str(__doc__).splitlines()[0], table, summary, save=not options.quick,
-        in_short=in_short(summary["traces"]), variant=f"{options.slowdown:g}-times-slower",
+        in_short=[in_short(summary["traces"])], variant=f"{options.slowdown:g}-times-slower",
     )  # fmt: skip
 
 

@@ -250,7 +250,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         table, size, summary = asyncio.run(run(options, Path(name)))
     write_report("endurance", str(__doc__).splitlines()[0], table, summary,
-                 save=not (options.quick or options.only), in_short=size)  # fmt: skip
+                 save=not (options.quick or options.only), in_short=[size])  # fmt: skip
     print(json.dumps(summary))
     assert not summary["must_not_be"], summary["must_not_be"]
 

@@ -7,10 +7,13 @@ predictions. Beside them stands a predictor as in Neurosurgeon (ASPLOS 2017): li
 times on FLOPs and bytes, one for each kind of layer, made on the other models.
 
     python benchmarks/planner_regret.py [--images DIR] [--profile-images DIR] [--quick]
+    python benchmarks/planner_regret.py --bundle NAME.split [--images DIR] [--profile-images DIR]
 
 The device is profiled on one set of photos, and measured on those of the other whose JPEGs are of
 median size. Weights are random except EfficientNet-Lite0's, so accuracy is left aside, and codecs
-that need it to be known (q4) are no candidates.
+that need it to be known (q4) are no candidates. With a calibrated bundle they are: then devices are
+up to 32 times slower and links down to 0.2 Mbit/s, the best predicted of its many candidates run
+and every eighth of the others, and a stream's frames a second are planned for and measured, too.
 
 Longer than others: it carries its baseline and its processes.
 """
@@ -24,6 +27,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,18 +40,22 @@ from quick_model import QUICK
 from report import Table, write_report
 from splitpoint.codec import codec_named
 from splitpoint.edge import AutoPlan, EdgeAgent, Result
-from splitpoint.partition.bundle.bundle import Bundle
+from splitpoint.partition.bundle.bundle import Bundle, open_bundle
 from splitpoint.partition.bundle.samples import find_pictures
 from splitpoint.partition.compile.compile import compile_model
 from splitpoint.partition.models.find import load_model
+from splitpoint.partition.plan.objective import Objective
 from splitpoint.partition.plan.plan import NO_CODEC, Plan, name_of
 from splitpoint.partition.plan.planner import Prediction
 from splitpoint.partition.profile.profile import Profile, load_profile
+from stream_rates import streamed
 
 MODELS = ("efficientnet-lite0", "torchvision:resnet18", "torchvision:resnet50", "torchvision:vgg16")
 SLOWDOWNS, LINKS_MBPS, ROUND_TRIP_MS = (1, 8), (1.1, 5.85, 18.88, 100.0), 20
+SLOWER, SLOWER_LINKS_MBPS = (4, 8, 16, 32), (0.2, 0.6, 1.1, 5.85)  # of a calibrated bundle
 MAIN = ["-c", "from splitpoint.cli.main import main; main()"]
 PHOTOS = 3
+BEST = 12  # candidates that run in any case
 CLOSE, FAR = 0.05, 0.15
 
 
@@ -92,10 +100,15 @@ def prepare(name: str, folder: Path, photos: Path, seconds: int) -> Subject:
     if name.startswith("torchvision:"):
         settle_batch_norms(spec)
     bundle = compile_model(spec, folder / f"{name.rpartition(':')[2]}.split")
+    return profiled(bundle, folder, photos, seconds)
+
+
+def profiled(bundle: Bundle, folder: Path, photos: Path, seconds: int) -> Subject:
     edge = profile_of(bundle, photos, folder, seconds, "--runtime", "onnxruntime")
     cloud = profile_of(bundle, photos, folder, seconds, "--runtime", "torch")
+    name = bundle.manifest.name
     say(f"{name}: edge {edge.total_ms:.1f} ms, cloud {cloud.total_ms:.1f} ms")
-    return Subject(name.rpartition(":")[2], bundle, edge, cloud)
+    return Subject(name, bundle, edge, cloud)
 
 
 def profile_of(bundle: Bundle, photos: Path, folder: Path, seconds: int, *options: str) -> Profile:
@@ -140,6 +153,59 @@ def visits(predicted_ms: float, *, quick: bool) -> int:
     return next((count for limit_ms, count in limits if predicted_ms < limit_ms), 1)
 
 
+def agent_for(
+    aim: str, subject: Subject, address: str, profile: Path, slowdown: int, folder: Path
+) -> EdgeAgent:
+    """One that plans once, for `aim`."""
+    return EdgeAgent(
+        address,
+        bundle=subject.bundle.folder,
+        auto=AutoPlan(profile=profile, objective=Objective({aim: 1.0})),
+        cache=folder / "cache",
+        slowdown=slowdown,
+        budget_ms=120_000,
+        finish_locally=False,  # a candidate that fails must not pass for one that was measured
+        adapt=False,
+    )
+
+
+def some(candidates: Sequence[Prediction]) -> list[Prediction]:
+    """All of a few; of many the best predicted, both rivals, and every eighth of the others."""
+    if len(candidates) <= 3 * BEST:
+        return list(candidates)
+    return [
+        c for place, c in enumerate(candidates)
+        if place < BEST or place % 8 == 0 or c.codec == NO_CODEC or c.codec == "jpeg"
+    ]  # fmt: skip
+
+
+async def throughput_row(
+    subject: Subject,
+    address: str,
+    profile: Path,
+    slowdown: int,
+    mbps: float,
+    photos: list[np.ndarray],
+    folder: Path,
+) -> list[str]:
+    """A stream's frames a second by the plan for throughput, and by others."""
+    tensor = subject.bundle.manifest.boundaries[0].tensors[0].name
+    async with agent_for("throughput", subject, address, profile, slowdown, folder) as agent:
+        found, rival_fps = await streamed(agent, [{tensor: photo} for photo in photos])
+    chosen, best = found[0], max(found, key=lambda way: way.fps)
+    return [
+        f"{slowdown}", f"{mbps:g}", chosen.name, f"{chosen.prediction.fps:.2f}",
+        f"{chosen.fps:.2f}", best.name, f"{best.fps:.2f}",
+        f"{100 * (best.fps / chosen.fps - 1):.1f} %", f"{chosen.fps / rival_fps:.2f}x",
+    ]  # fmt: skip
+
+
+THROUGHPUT = [
+    "slowdown", "Mbit/s", "chosen for throughput", "predicted fps", "measured fps", "best measured",
+    "fps", "regret", "over the better rival",
+]  # fmt: skip
+
+
 async def cell(
     subject: Subject,
     address: str,
@@ -152,21 +218,12 @@ async def cell(
     quick: bool,
 ) -> tuple[list[Measured], Plan]:
     tensor = subject.bundle.manifest.boundaries[0].tensors[0].name
-    async with EdgeAgent(
-        address,
-        bundle=subject.bundle.folder,
-        auto=AutoPlan(profile=profile),
-        cache=folder / "cache",
-        slowdown=slowdown,
-        budget_ms=120_000,
-        finish_locally=False,  # a candidate that fails must not pass for one that was measured
-        adapt=False,
-    ) as agent:
+    async with agent_for("latency", subject, address, profile, slowdown, folder) as agent:
         report, link = agent.report, agent.link
         assert report is not None
         assert link is not None
         await agent.switch(Plan(boundary=len(subject.bundle.manifest.segments), codec=NO_CODEC))
-        times: list[tuple[Prediction, list[Result]]] = [(c, []) for c in report.candidates]
+        times: list[tuple[Prediction, list[Result]]] = [(c, []) for c in some(report.candidates)]
         most = max(visits(c.latency_ms, quick=quick) for c, _ in times)
         for visit in range(most):
             for candidate, samples in times:
@@ -266,7 +323,11 @@ def summarise(cells: dict[tuple[str, int, float], list[Measured]]) -> dict[str, 
 
 
 def in_short(summary: dict[str, Any]) -> Table:
-    percent = {key: f"{100 * value:.1f} %" for key, value in summary.items() if "every" not in key}
+    percent = {
+        key: f"{100 * value:.1f} %"
+        for key, value in summary.items()
+        if isinstance(value, int | float)
+    }
     return Table(
         ["planner against measurement", ""],
         [
@@ -291,18 +352,25 @@ def main() -> None:
     parser.add_argument("--images", help="photos to measure with", default="")
     parser.add_argument("--profile-images", help="photos to profile with", default="")
     parser.add_argument("--models", nargs="*", default=MODELS)
+    parser.add_argument("--bundle", type=Path, help="one that was calibrated, in place of models")
     parser.add_argument("--quick", action="store_true", help="one model, one link")
     args = parser.parse_args()
     names = [QUICK] if args.quick else args.models
     slowdowns, links = ((8,), (18.88,)) if args.quick else (SLOWDOWNS, LINKS_MBPS)
+    if args.bundle is not None and not args.quick:
+        slowdowns, links = SLOWER, SLOWER_LINKS_MBPS
     seconds = 2 if args.quick else 8
     cells: dict[tuple[str, int, float], list[Measured]] = {}
     rows: list[list[str]] = []
+    streams: list[list[str]] = []
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         measured_on = find_pictures(args.images or str(own_photos(folder)))
         profiled_on = Path(args.profile_images or own_photos(folder))
-        subjects = [prepare(name, folder, profiled_on, seconds) for name in names]
+        if args.bundle is not None:
+            subjects = [profiled(open_bundle(args.bundle), folder, profiled_on, seconds)]
+        else:
+            subjects = [prepare(name, folder, profiled_on, seconds) for name in names]
         for subject in subjects:
             regression = LayerRegression([s for s in subjects if s is not subject] or subjects)
             photos = typical(subject.bundle, measured_on)
@@ -325,6 +393,10 @@ def main() -> None:
                             quick=args.quick,
                         )
                     )  # fmt: skip
+                    if args.bundle is not None:
+                        where = (subject, link_address, profile, slowdown, mbps, photos, folder)
+                        streams.append(asyncio.run(throughput_row(*where)))
+                        say("stream: " + " | ".join(streams[-1]))
                     relay.terminate()
                     relay.communicate(timeout=20)
                     cells[subject.name, slowdown, mbps] = found
@@ -333,9 +405,12 @@ def main() -> None:
             worker.terminate()
             worker.communicate(timeout=30)
     summary = summarise(cells)
+    of_streams = [Table(THROUGHPUT, streams)] if streams else []
+    summary["streams"] = [dict(zip(THROUGHPUT, row, strict=True)) for row in streams]
     write_report(
         "planner_regret", __doc__.splitlines()[0], Table(COLUMNS, rows), summary,
-        save=not args.quick, in_short=in_short(summary),
+        save=not args.quick, in_short=[in_short(summary), *of_streams],
+        variant="" if args.bundle is None else "calibrated",
     )  # fmt: skip
 
 

@@ -301,7 +301,7 @@ def main() -> None:
         Table(COLUMNS, rows),
         summary,
         save=not args.quick,
-        in_short=in_short(summary),
+        in_short=[in_short(summary)],
     )
     if not args.quick:
         draw(measured, RESULTS / "rate_accuracy.png")

@@ -7,6 +7,7 @@ import os
 import platform
 import re
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -73,14 +74,15 @@ def write_report(
     summary: dict[str, Any],
     *,
     save: bool,
-    in_short: Table | None = None,
+    in_short: Sequence[Table] = (),
     variant: str = "",
 ) -> None:
-    """Prints the tables; with `save` also writes them and the JSON under `results/`.
+    """Prints the tables, those `in_short` first.
 
-    A `variant` of a benchmark has results of its own.
+    With `save` it also writes them and the JSON under `results/`. A `variant` of a benchmark has
+    results of its own.
     """
-    tables = "\n".join(shown.markdown() for shown in (in_short, table) if shown is not None)
+    tables = "\n".join(shown.markdown() for shown in (*in_short, table))
     device = hardware()
     label = re.sub(r"[^a-z0-9]+", "-", f"{device['cpu']} {device['cores']}core".lower()).strip("-")
     date = datetime.date.today().isoformat()

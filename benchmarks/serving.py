@@ -218,7 +218,7 @@ def main() -> None:
         table, summary = asyncio.run(run(options, Path(name)))
     write_report(
         "serving", str(__doc__).splitlines()[0], table, summary,
-        save=not options.quick, in_short=in_short(table),
+        save=not options.quick, in_short=[in_short(table)],
     )  # fmt: skip
 
 

@@ -14,7 +14,7 @@ PAGE = (ROOT / "docs" / "measurements.md").read_text(encoding="utf-8")
 PARTS = {
     "honest_clients", "hostile_clients", "hostile_frames", "layer_regression", "photos",
     "prototype_codec", "quick_model", "report", "rival_controller", "rival_server",
-    "simulated_edges", "virtual_worker",
+    "simulated_edges", "stream_rates", "virtual_worker",
 }  # fmt: skip
 NAMES = sorted({path.stem for path in (ROOT / "benchmarks").glob("*.py")} - PARTS)
 # Who takes a bundle that is compiled already, and under which option.
