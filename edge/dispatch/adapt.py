@@ -14,6 +14,7 @@ from splitpoint.partition.plan.costs import CostTable
 from splitpoint.partition.plan.plan import NO_CODEC, Plan, name_of
 from splitpoint.proto import splitpoint_pb2 as pb
 from splitpoint.proto.session.answer_times import Answer
+from splitpoint.proto.session.edge_session import Returned
 from splitpoint.proto.tasks import cancel_and_wait
 
 from ..link.frame_stream import FrameStream
@@ -206,11 +207,15 @@ class Adapter(Observer):
         """Ends what is under way."""
         await cancel_and_wait(self._probing)
 
-    def _returned(self, stream: FrameStream, id: int) -> None:
-        """The worker has had a frame that nobody waits for any more: its bytes have left."""
-        number = self._sent.get(stream, {}).pop(id, None)
+    def _returned(self, stream: FrameStream, frame: Returned) -> None:
+        """The worker has had a frame that nobody waits for any more: its bytes have left.
+
+        How long it had it is no time of the link, or a busy worker would look like a slow link.
+        """
+        number = self._sent.get(stream, {}).pop(frame.id, None)
         if number is not None:
-            self._dispatcher.answered(time.perf_counter(), number, 0.0)
+            self._dispatcher.answered(time.perf_counter(), number, frame.had_ms / 1e3)
+            self.load_told(stream.session.load)
 
     def _index_of(self, plan: Plan, codec: str) -> int | None:
         return self._places.get((plan.boundary, codec, plan.runtime))

@@ -42,13 +42,13 @@ _PROBES = 3
 class FrameStream:
     """Sends frames and gives each its reply. `session` knows what is under way, and what was said.
 
-    `on_returned` is told, with the stream, the id of each frame that the worker replied to when
-    nobody waited for it any more; `on_reopen` is called when the stream is about to end.
+    `on_returned` is told, with the stream, of each frame that the worker replied to when nobody
+    waited for it any more; `on_reopen` is called when the stream is about to end.
     """
 
     def __init__(self, call: Call, session: EdgeSession) -> None:
         self.session, self._call = session, call
-        self.on_returned: Callable[[FrameStream, int], None] = lambda stream, id: None
+        self.on_returned: Callable[[FrameStream, Returned], None] = lambda stream, frame: None
         self.on_reopen: Callable[[], None] = lambda: None
         self._futures: dict[int, asyncio.Future[Any]] = {}  # of frames and probes
         self._to_write = asyncio.Event()
@@ -151,7 +151,7 @@ class FrameStream:
         while session.events:
             event = session.events.popleft()
             if isinstance(event, Returned):
-                self.on_returned(self, event.id)
+                self.on_returned(self, event)
             elif isinstance(event, Reopen):
                 self.on_reopen()
             elif (future := self._futures.get(event.id)) is None or future.done():

@@ -145,11 +145,10 @@ class Dispatching:
             self._dispatcher.in_hand.send(self._world.now_s, frame.number, frame.nbytes)
 
     def answered(self, frame: SimFrame, server_s: float, queue_s: float) -> None:
-        """A frame that was not waited for any more comes back at once."""
-        now_s, was_waited_for = self._world.now_s, frame.number < 0 or not frame.done
-        self._dispatcher.answered(now_s, frame.number, server_s if was_waited_for else 0.0)
-        if was_waited_for:
-            self._dispatcher.conditions.queued(now_s, 1e3 * queue_s)
+        """Wanted or not, the worker says how long it had it, and how busy it is."""
+        self._dispatcher.answered(self._world.now_s, frame.number, server_s)
+        if frame.number >= 0:
+            self._dispatcher.conditions.queued(self._world.now_s, 1e3 * queue_s)
 
     def ended(self, frame: SimFrame) -> None:
         """It has its outcome."""

@@ -201,7 +201,7 @@ class _Stream:
 
     def __init__(self, worker: FakeWorker, call: FakeCall) -> None:
         self._worker, self._call = worker, call
-        self._frames: dict[int, tuple[asyncio.Task[None], pb.Reply]] = {}
+        self._frames: dict[int, tuple[asyncio.Task[None], pb.Reply, float]] = {}
         self._video: tuple[tuple[int, str], VideoStream] | None = None
 
     async def serve(self) -> Status:
@@ -221,7 +221,7 @@ class _Stream:
 
     async def close(self) -> None:
         """Nobody waits any more."""
-        await cancel_and_wait(*(task for task, _ in self._frames.values()))
+        await cancel_and_wait(*(task for task, _, _ in self._frames.values()))
 
     def _take(self, frame: pb.Frame, index: int) -> None:
         reply = pb.Reply(id=frame.id, message_index=index)
@@ -230,7 +230,8 @@ class _Stream:
         except FrameError as error:
             self._refuse(reply, error)
             return
-        self._frames[frame.id] = asyncio.create_task(self._answer(checked, reply)), reply
+        answering = asyncio.create_task(self._answer(checked, reply))
+        self._frames[frame.id] = answering, reply, time.perf_counter()
 
     def _with_memory(self, frame: CheckedFrame) -> CheckedFrame:
         """A frame of a codec for streams builds on those before it."""
@@ -262,9 +263,10 @@ class _Stream:
     def _cancel(self, frame_id: int) -> None:
         self._worker.cancelled.append(frame_id)
         if frame_id in self._frames:
-            task, reply = self._frames[frame_id]
+            task, reply, came_s = self._frames[frame_id]
             task.cancel()
-            self._send(reply, pb.CANCELLED, pb.Times())
+            had_us = int(1e6 * (time.perf_counter() - came_s))
+            self._send(reply, pb.CANCELLED, pb.Times(total_us=had_us))
 
     def _refuse(self, reply: pb.Reply, error: FrameError) -> None:
         reply.reason = str(error)

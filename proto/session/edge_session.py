@@ -56,9 +56,13 @@ class Echoed(NamedTuple):
 
 
 class Returned(NamedTuple):
-    """The worker replied to a frame that was not waited for any more: it has left the device."""
+    """The worker replied to a frame that was not waited for any more: it has left the device.
+
+    The worker says that it had it for `had_ms`: at most what has passed since it was sent.
+    """
 
     id: int
+    had_ms: float
 
 
 class Reopen(NamedTuple):
@@ -253,7 +257,9 @@ class EdgeSession:
             return
         self._forget(frame)
         if frame.stage is Stage.UNWANTED:
-            self.events.append(Returned(frame.id))
+            passed_ms = 1e3 * (self.heard_s - frame.sent_s)
+            had_ms = min(reply.times.total_us / 1e3, passed_ms) if whole else 0.0
+            self.events.append(Returned(frame.id, had_ms))
             return
         if not whole or (reply.status == pb.OK and reply.id != frame.id):
             error = FrameCorruptError("the reply was damaged on the way")

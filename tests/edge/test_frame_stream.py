@@ -17,7 +17,7 @@ from splitpoint.partition.errors import LinkError
 from splitpoint.proto import splitpoint_pb2 as pb
 from splitpoint.proto.frames import build_reply
 from splitpoint.proto.limits import PROTOCOL
-from splitpoint.proto.session.edge_session import MOST_CREDITS
+from splitpoint.proto.session.edge_session import MOST_CREDITS, Returned
 from splitpoint.proto.status import (
     FrameCorruptError,
     FrameExpiredError,
@@ -220,25 +220,30 @@ async def test_who_waits_for_a_credit_hears_at_once_that_the_stream_is_lost() ->
 
 
 async def test_the_reply_to_a_frame_that_nobody_waits_for_says_that_it_has_left() -> None:
-    returned: list[tuple[FrameStream, int]] = []
+    returned: list[tuple[FrameStream, Returned]] = []
     cancelled: list[int] = []
 
     def answer(message: pb.ClientMessage, index: int) -> list[bytes]:
         if message.WhichOneof("kind") == "cancel":
             cancelled.append(message.cancel.id)
-            reply = pb.Reply(id=message.cancel.id, message_index=index - 1, status=pb.CANCELLED)
+            times = pb.Times(total_us=MOST)  # more than has passed
+            reply = pb.Reply(
+                id=message.cancel.id, message_index=index - 1, status=pb.CANCELLED, times=times
+            )
             return [build_reply(reply)]
         return manners(message)
 
     call = ScriptedCall(answer)
     stream = await opened(call)
-    stream.on_returned = lambda which, id: returned.append((which, id))
+    stream.on_returned = lambda which, frame: returned.append((which, frame))
     asking = asyncio.create_task(stream.ask(frame, 60_000))
     await until(lambda: call.sent[-1].WhichOneof("kind") == "frame")
     asking.cancel()
     await asyncio.gather(asking, return_exceptions=True)
     await until(lambda: bool(returned))
-    assert returned == [(stream, cancelled[0])]
+    ((which, frame_returned),) = returned
+    assert (which, frame_returned.id) == (stream, cancelled[0])
+    assert 0 < frame_returned.had_ms < 60_000
     await stream.close()
 
 

@@ -203,8 +203,11 @@ def test_an_expired_frame_keeps_its_credit_until_the_worker_answers(edge: Edge) 
         edge.session.give_up(frame_id, edge.now_s)  # it has its outcome
     assert edge.events() == []
     assert edge.session.bytes_under_way > 0
-    edge.reply(id=ids[0], message_index=2, status=pb.CANCELLED)
-    assert edge.events() == [Granted(waits), Returned(ids[0])]
+    times = pb.Times(total_us=40_000)
+    edge.reply(id=ids[0], message_index=2, status=pb.CANCELLED, times=times)
+    assert edge.events() == [Granted(waits), Returned(ids[0], 40.0)]
+    edge.send(waits)
+    edge.passes(1.0)
 
 
 def test_a_credit_that_does_not_come_back_is_lost_after_a_while(edge: Edge) -> None:
