@@ -14,7 +14,7 @@ from splitpoint.partition.plan.costs import CostTable
 from splitpoint.partition.plan.plan import NO_CODEC, Plan, name_of
 from splitpoint.proto import splitpoint_pb2 as pb
 from splitpoint.proto.session.answer_times import Answer
-from splitpoint.proto.session.edge_session import Returned
+from splitpoint.proto.session.edge_events import Returned
 from splitpoint.proto.tasks import cancel_and_wait
 
 from ..link.frame_stream import FrameStream

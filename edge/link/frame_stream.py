@@ -14,14 +14,8 @@ import grpc
 from splitpoint.proto import splitpoint_pb2 as pb
 from splitpoint.proto.proxy import proxy_of
 from splitpoint.proto.session.answer_times import Answer
-from splitpoint.proto.session.edge_session import (
-    Answered,
-    EdgeSession,
-    Failed,
-    Reopen,
-    Returned,
-    read_welcome,
-)
+from splitpoint.proto.session.edge_events import Answered, Failed, Reopen, Returned
+from splitpoint.proto.session.edge_session import EdgeSession, read_welcome
 from splitpoint.proto.status import (
     ProtocolError,
     RefusedError,

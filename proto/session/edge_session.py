@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from typing import NamedTuple
 
 from .. import splitpoint_pb2 as pb
 from ..frames import FrameError, parse_server, reply_crc32
@@ -20,56 +19,14 @@ from ..status import (
     UnreachableError,
     error_of_reply,
 )
-from .answer_times import Answer, AnswerTimes
+from .answer_times import AnswerTimes
+from .edge_events import Answered, Echoed, Event, Failed, Granted, Reopen, Returned
 from .told_load import told_load
 from .under_way import FrameUnderWay, Stage, UnderWay
 
 MOST_CREDITS = 64  # whatever a worker grants: frames that are under way are held in memory
 # A cancelled frame's credit comes back with the worker's word, or after this and four round trips.
 LOST_CREDIT_S = 1.0
-
-
-class Granted(NamedTuple):
-    """The frame has its credit: `build` it now."""
-
-    id: int
-
-
-class Answered(NamedTuple):
-    """The frame's outcome: the worker has computed it."""
-
-    id: int
-    answer: Answer
-
-
-class Failed(NamedTuple):
-    """The outcome of a frame, or of a probe: a `RemoteError`, or `UnreachableError`."""
-
-    id: int
-    error: Exception
-
-
-class Echoed(NamedTuple):
-    """The probe came back."""
-
-    id: int
-
-
-class Returned(NamedTuple):
-    """The worker replied to a frame that was not waited for any more: it has left the device.
-
-    The worker says that it had it for `had_ms`: at most what has passed since it was sent.
-    """
-
-    id: int
-    had_ms: float
-
-
-class Reopen(NamedTuple):
-    """The worker ends this stream soon, and takes frames until another is there."""
-
-
-Event = Granted | Answered | Failed | Echoed | Returned | Reopen
 
 
 def read_welcome(data: bytes, server: str) -> pb.Welcome:

@@ -17,7 +17,8 @@ from splitpoint.partition.errors import LinkError
 from splitpoint.proto import splitpoint_pb2 as pb
 from splitpoint.proto.frames import build_reply
 from splitpoint.proto.limits import PROTOCOL
-from splitpoint.proto.session.edge_session import MOST_CREDITS, Returned
+from splitpoint.proto.session.edge_events import Returned
+from splitpoint.proto.session.edge_session import MOST_CREDITS
 from splitpoint.proto.status import (
     FrameCorruptError,
     FrameExpiredError,

@@ -15,13 +15,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 from splitpoint.proto import splitpoint_pb2 as pb
 from splitpoint.proto.frames import FrameError, build_frame, frame_crc32, parse_server
-from splitpoint.proto.session.edge_session import (
-    LOST_CREDIT_S,
-    Answered,
-    EdgeSession,
-    Failed,
-    Granted,
-)
+from splitpoint.proto.session.edge_events import Answered, Failed, Granted
+from splitpoint.proto.session.edge_session import LOST_CREDIT_S, EdgeSession
 from splitpoint.proto.session.unread import Unread
 from splitpoint.proto.session.worker_session import WorkerSession
 from splitpoint.proto.status import UnreachableError, WireError

@@ -7,17 +7,19 @@ import math
 import pytest
 from splitpoint.proto import splitpoint_pb2 as pb
 from splitpoint.proto.frames import FrameError, build_reply
-from splitpoint.proto.session.edge_session import (
-    LOST_CREDIT_S,
-    MOST_CREDITS,
+from splitpoint.proto.session.edge_events import (
     Answered,
     Echoed,
-    EdgeSession,
     Event,
     Failed,
     Granted,
     Reopen,
     Returned,
+)
+from splitpoint.proto.session.edge_session import (
+    LOST_CREDIT_S,
+    MOST_CREDITS,
+    EdgeSession,
     read_welcome,
 )
 from splitpoint.proto.status import (
