@@ -17,6 +17,7 @@ from splitpoint.partition.plan.planner import Report
 from splitpoint.partition.profile.profile import Profile
 from splitpoint.partition.significant import significant
 
+from .answers import answers
 from .candidates_chart import CLIP, candidates_chart
 from .curves import Curves
 from .layers_chart import layers_chart
@@ -219,10 +220,16 @@ def _answer(report: Report) -> str:
         f"<p><strong>{esc(_capital(name_of(chosen.boundary, chosen.codec)))}: "
         f"{figure(first.latency_ms)} ms a frame</strong>"
         f"{esc(_capital(chosen.why))}; in {esc(chosen.runtime)}.</p>\n"
+        f"<div><h3>How soon, how many, at what cost</h3>{_answers(report)}</div>\n"
         f"<div><h3>By uplink</h3>{_intervals(report.uplinks, 'Mbit/s')}</div>\n"
         f"<div><h3>By waiting at the worker</h3>{_intervals(report.queues, 'ms')}</div>\n"
         "</section>"
     )
+
+
+def _answers(report: Report) -> str:
+    lines = (esc(_capital(answer.line)) for answer in answers(report.candidates))
+    return "<ul>" + "".join(f"<li>{line}</li>" for line in lines) + "</ul>"
 
 
 def _capital(words: str) -> str:

@@ -51,6 +51,16 @@ def test_json(plan: Plan) -> None:
         (4, "none"): (0, 0), (0, "raw"): (0, 0), (0, "jpeg"): (0.01, 0.025),
         (2, "q8"): (None, None), (3, "q8"): (0, 0.01),
     }  # fmt: skip
+    answers = {key: (a["boundary"], a["codec"]) for key, a in document["answers"].items()}
+    by_rate = max(document["candidates"], key=lambda c: c["fps"])
+    by_bytes = min(
+        (c for c in document["candidates"] if c["bytes_up"]), key=lambda c: c["bytes_up"]
+    )
+    assert answers == {
+        "soonest": (0, "jpeg"),
+        "most_frames": (by_rate["boundary"], by_rate["codec"]),
+        "fewest_bytes": (by_bytes["boundary"], by_bytes["codec"]),
+    }  # no energy is known
     chosen = document["chosen"]
     assert (chosen["boundary"], chosen["codec"], chosen["runtime"]) == (0, "jpeg", "onnxruntime")
     assert chosen["why"] == jpeg["why"]
@@ -72,6 +82,9 @@ def test_table(plan: Plan) -> None:
     assert "chosen: the input as jpeg, predicted 36.5 ms: 1.10x as fast as all on the device" in out
     assert "all on the device wins below 5.9" in out
     assert "energy of the device: none" in out
+    soonest = "a frame is there soonest: the input as jpeg, 36.5 ms (all on the device 40.0 ms)"
+    assert soonest in out
+    assert "most frames a second: " in out
     for words in ("1 % <3", "0 % <1", "?"):  # jpeg, and q8 with and without a calibration
         assert words in out
     rows = out.partition("chosen:")[0]
