@@ -27,8 +27,8 @@ from splitpoint.partition.profile.profile import Profile, load_profile
 from splitpoint.partition.profile.scale import scale_profile
 from splitpoint.partition.significant import significant
 
-from ..page.answers import answers
 from ..page.page import write_page
+from ..page.three_answers import three_answers
 from ..shell.output import human_bytes, out, print_json, say
 from ..shell.shared_options import BundleArgument, MaxAccuracyDrop, MustRunOnEdge
 from .profile import power_model_of
@@ -204,7 +204,7 @@ def plan(
         )
         say(f"written to {html}")
     if json_:
-        found = {answer.question: answer.to_json() for answer in answers(report.candidates)}
+        found = {answer.question: answer.to_json() for answer in three_answers(report.candidates)}
         print_json(report.to_json() | {"answers": found})
         return
     _print(report, chosen_link, all_)
@@ -258,7 +258,7 @@ def _print(report: Report, link: Link, everything: bool) -> None:
     out.print(
         f"chosen: {name_of(chosen.boundary, chosen.codec)}{runtime}, {chosen.why}", soft_wrap=True
     )
-    for answer in answers(report.candidates):
+    for answer in three_answers(report.candidates):
         out.print(answer.line, soft_wrap=True)
     out.print(f"by uplink: {in_words(report.uplinks, 'Mbit/s')}", soft_wrap=True)
     out.print(f"by waiting at the worker: {in_words(report.queues, 'ms')}", soft_wrap=True)

@@ -17,13 +17,13 @@ from splitpoint.partition.plan.planner import Report
 from splitpoint.partition.profile.profile import Profile
 from splitpoint.partition.significant import significant
 
-from .answers import answers
 from .candidates_chart import CLIP, candidates_chart
 from .curves import Curves
 from .layers_chart import layers_chart
 from .style import STYLE
 from .svg import esc, figure
 from .tables import candidates_table, segments_table
+from .three_answers import three_answers
 from .uplink_chart import uplink_chart
 
 
@@ -228,7 +228,7 @@ def _answer(report: Report) -> str:
 
 
 def _answers(report: Report) -> str:
-    lines = (esc(_capital(answer.line)) for answer in answers(report.candidates))
+    lines = (esc(_capital(answer.line)) for answer in three_answers(report.candidates))
     return "<ul>" + "".join(f"<li>{line}</li>" for line in lines) + "</ul>"
 
 

@@ -14,7 +14,7 @@ from splitpoint.partition.plan.planner import Prediction
 from ..shell.output import human_bytes
 
 
-class Answer(NamedTuple):
+class PlanAnswer(NamedTuple):
     """The candidate that is best for one `question`, and a line that says so."""
 
     question: str
@@ -27,7 +27,7 @@ class Answer(NamedTuple):
         return {"boundary": best.boundary, "codec": best.codec, "runtime": best.runtime}
 
 
-def answers(candidates: Sequence[Prediction]) -> list[Answer]:
+def three_answers(candidates: Sequence[Prediction]) -> list[PlanAnswer]:
     """One for each question that there is a feasible candidate for."""
     kept = [candidate for candidate in candidates if candidate.feasible]
     found = []
@@ -43,7 +43,7 @@ def answers(candidates: Sequence[Prediction]) -> list[Answer]:
         ]
         beside = f" ({', '.join(rivals)})" if rivals else ""
         line = f"{words}: {name_of(best.boundary, best.codec)}, {tell(best)}{beside}"
-        found.append(Answer(question, best, line))
+        found.append(PlanAnswer(question, best, line))
     return found
 
 
