@@ -208,7 +208,7 @@ class Adapter(Observer):
         await cancel_and_wait(self._probing)
 
     def _returned(self, stream: FrameStream, frame: Returned) -> None:
-        """The worker has had a frame that nobody waits for any more: its bytes have left.
+        """A frame that was sent is with the worker no longer, and was not answered.
 
         How long it had it is no time of the link, or a busy worker would look like a slow link.
         """
@@ -240,6 +240,8 @@ class Adapter(Observer):
         try:
             await stream.probe(nbytes)
             self.load_told(stream.session.load)
+            conditions = dispatcher.conditions
+            conditions.round_trip_ms = min(conditions.round_trip_ms, stream.session.round_trip_ms)
             dispatcher.answered(time.perf_counter(), self._probes, 0.0)
         except SplitpointError as error:
             log.info("a probe was lost: %s", error)

@@ -11,7 +11,11 @@ FIRST_SPREAD, NEWEST_SPREAD = 0.05, 0.05
 DEVIATION = 1.25  # standard deviations in a mean deviation, of normal times
 LEAST_FACTOR, MOST_FACTOR, AT_ONCE = 0.1, 50.0, 1.5
 # Work that takes so little tells of calls and clocks; what was known of the machine is forgotten.
-TELLING_MS, FORGET = 0.2, 0.02
+# On the device a call and a thread cost most of a millisecond, whatever the work is.
+TELLING_MS, DEVICE_TELLING_MS, FORGET = 0.2, 2.0, 0.02
+# A device that computes nothing shows nothing: it is taken for slow no longer than it takes this
+# share of each frame that is let go.
+HOPE = 0.1
 
 
 class Conditions:
@@ -30,10 +34,16 @@ class Conditions:
 
     def edge_took(self, ms: float, expected_ms: float) -> None:
         """The device computed and encoded in `ms` what its profile says takes `expected_ms`."""
-        if expected_ms >= TELLING_MS:
-            off = min(abs(ms / expected_ms / self.edge_factor - 1), 1.0)
-            self.edge_spread += NEWEST_SPREAD * (DEVIATION * off - self.edge_spread)
+        if expected_ms < DEVICE_TELLING_MS:
+            self.edge_factor += FORGET * (1 - self.edge_factor)
+            return
+        off = min(abs(ms / expected_ms / self.edge_factor - 1), 1.0)
+        self.edge_spread += NEWEST_SPREAD * (DEVIATION * off - self.edge_spread)
         self.edge_factor = _towards(self.edge_factor, ms, expected_ms)
+
+    def device_idles(self) -> None:
+        """A frame was let go while the device had nothing to do."""
+        self.edge_factor += HOPE * min(1 - self.edge_factor, 0.0)
 
     def server_took(self, ms: float, expected_ms: float) -> None:
         """The same for the worker, without the queue."""

@@ -27,7 +27,7 @@ LEAST_GAIN, FINISHES = 0.03, 0.97
 # Before the last moment at which a finish is in time: how long before it is looked at whether it
 # is worth the device's time.
 LOOKS_S = (30e-3, 2e-3)
-NEWEST_GAP = 0.1  # weight of the latest gap between two frames
+NEWEST_GAP, PAUSE = 0.1, 4.0  # weight of the latest gap between two frames; usual gaps
 # Arms whose expected latency is within this share of the least are as good: see `choose_waiting`.
 EQUAL, SURE = 0.015, 0.9
 
@@ -66,6 +66,8 @@ class Dispatcher:
         ways = lookahead.ways(self.in_hand.device_free_s(now_s), self._pending(now_s))
         best = int(lookahead.value(ways, self._continuation).argmax())
         if best == len(chosen):
+            if self.in_hand.device_is_idle:
+                self.conditions.device_idles()
             return None
         return self._begin(now_s, key, int(chosen[best]), samples)
 
@@ -146,6 +148,8 @@ class Dispatcher:
     def _taken(self, now_s: float) -> None:
         if self._taken_s is not None:
             gap_s, known_s = now_s - self._taken_s, self.interval_s
+            if known_s is not None:  # what is much longer is a pause, and no gap
+                gap_s = min(gap_s, max(PAUSE * known_s, self._budget_s))
             self.interval_s = gap_s if known_s is None else known_s + NEWEST_GAP * (gap_s - known_s)
         self._taken_s = now_s
 
@@ -160,7 +164,7 @@ class Dispatcher:
         conditions, first = self.conditions, self.in_hand.first_arm
         after_s = conditions.round_trip_ms / 1e3
         if first >= 0:
-            after_s += float(self.arms.server_s[first]) * conditions.server_factor
+            after_s = float(self._after_s(now_s)[first])
         return self.in_hand.ahead(now_s, after_s)
 
     def _link(self, now_s: float) -> Scenarios:

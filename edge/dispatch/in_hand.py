@@ -40,6 +40,11 @@ class InHand:
         """Whether nothing is under way."""
         return not self._sent
 
+    @property
+    def device_is_idle(self) -> bool:
+        """Whether it has nothing to compute."""
+        return not self._device_s
+
     def get(self, key: int) -> FrameInHand | None:
         """The frame, while anything of it is in hand."""
         return self._frames.get(key)

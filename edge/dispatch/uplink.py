@@ -16,6 +16,7 @@ from splitpoint.partition.plan.costs import Floats
 
 LEVEL_HALF_LIFE_S, MOST_RECENT = 1.5, 16
 RATIO_HALF_LIFE_S, MOST_RATIOS = 40.0, 240
+MOST_HALF_LIVES = 15.0  # for which a ratio is kept
 RECENT_POINTS, RATIO_POINTS = 4, 7  # that stand for each of the two
 # A transfer shorter than this is lost in the jitter of two processes.
 SHORTEST_S, LONG_S = 1e-3, 20e-3
@@ -152,6 +153,8 @@ class Uplink:
 
     def _ratio_points(self, now_s: float) -> list[tuple[float, float]]:
         log = math.log(self.level)
+        while self._ratios and now_s - self._ratios[0][0] > MOST_HALF_LIVES * RATIO_HALF_LIFE_S:
+            self._ratios.popleft()  # a weight of nothing divides nothing
         if now_s - self._summed_s >= AGAIN_S or abs(log - self._summed_log) > math.log(MOVED):
             self._summed_s, self._summed_log = now_s, log
             rows = [

@@ -38,14 +38,15 @@ class RunCosts:
 
     def __init__(self, tariff: Tariff, *, clock: Clock = time.perf_counter) -> None:
         self._tariff, self._clock = tariff, clock
-        self._began_s: float | None = None
+        self._frames, self._began_s = 0, math.inf
         self._ended_s = 0.0
         self._bytes_up, self._server_ms = 0, 0.0
 
     def add(self, result: Result) -> None:
         """Counts one frame, which began `total_ms` ago."""
+        self._frames += 1
         self._ended_s = self._clock()
-        if self._began_s is None:
+        if self._frames == 1:
             self._began_s = self._ended_s - result.total_ms / 1e3
         self._bytes_up += result.bytes_up
         self._server_ms += result.cloud_compute_ms
@@ -58,8 +59,8 @@ class RunCosts:
 
         Bytes and the worker's time are measured, watts and hours of battery as `energy_kind` says.
         """
-        lasted_s = 0.0 if self._began_s is None else self._ended_s - self._began_s
-        if lasted_s <= 0:
+        lasted_s = self._ended_s - self._began_s
+        if self._frames < 2 or lasted_s <= 0:
             return {}
         mb_an_hour = self._bytes_up / 1e6 / lasted_s * 3600
         gb_a_month = mb_an_hour / 1e3 * HOURS_A_MONTH

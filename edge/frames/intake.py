@@ -53,6 +53,8 @@ class Intake:
         number, observer = self._frames, self._present.observer
         way = observer.way(number, live=taken_s is not None, samples=batch)
         if observer.let_go(number):
+            if computed is not None:
+                computed()
             late = FrameExpiredError("let go: it would not have been in time")
             return self._never_began(given, taken_s, Outcome.EXPIRED, number).failed(
                 late, Outcome.EXPIRED

@@ -16,6 +16,7 @@ from splitpoint.partition.plan.plan import Plan
 from splitpoint.proto.frames import build_frame, decode_reply
 from splitpoint.proto.status import (
     FrameExpiredError,
+    FrameFailedError,
     KeyFrameNeededError,
     OverloadedError,
     RefusedError,
@@ -23,6 +24,7 @@ from splitpoint.proto.status import (
 )
 
 from ..dispatch.dispatcher import LOOKS_S
+from ..errors import AgentError
 from ..link.frame_stream import FrameStream
 from ..link.workers import WorkerLink, Workers
 from ..result import Outcome, Result
@@ -34,6 +36,9 @@ from .only_this_frame import only_this_frame
 from .present_plan import PresentPlan
 
 T = TypeVar("T")
+
+# A worker that ends frames like that is no help now: others may be, and the device is.
+NO_HELP = (UnreachableError, FrameExpiredError, RefusedError, FrameFailedError)
 
 # The way to another thread and back takes longer than this: shorter work is done in place.
 INLINE_MS = 0.3
@@ -153,7 +158,11 @@ class FramePath:
     async def _on(self, thread: Executor, inline: bool, work: Callable[[], T]) -> T:
         if inline:
             return work()
-        return await asyncio.get_running_loop().run_in_executor(thread, work)
+        try:
+            working = asyncio.get_running_loop().run_in_executor(thread, work)
+        except RuntimeError:  # its threads have ended
+            raise AgentError("the agent is closed") from None
+        return await working
 
     async def _ask(
         self, frame: Frame, part: EdgePart, link: WorkerLink, race: Race | None
@@ -214,7 +223,7 @@ class FramePath:
         except SplitpointError as error:
             if race is not None and race.won and race.hedged:
                 link.breaker.doubted()  # nobody else finds out that a worker is gone
-            elif isinstance(error, (UnreachableError, FrameExpiredError, RefusedError)):
+            elif isinstance(error, NO_HELP):
                 link.breaker.failed()
             elif stream is not None:
                 link.breaker.answered()

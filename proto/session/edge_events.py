@@ -34,9 +34,10 @@ class Echoed(NamedTuple):
 
 
 class Returned(NamedTuple):
-    """The worker replied to a frame that was not waited for any more: it has left the device.
+    """The worker is rid of a frame without an answer that counts, or is taken to be.
 
-    The worker says that it had it for `had_ms`: at most what has passed since it was sent.
+    It refused it, its reply was damaged, or nobody waited for it any more. It had it for `had_ms`,
+    as it says: at most what has passed since it was sent, and all of that where it said nothing.
     """
 
     id: int

@@ -184,6 +184,7 @@ class EdgeSession:
                 self.events.append(Failed(frame.id, error))
             elif frame.stage is Stage.UNWANTED:
                 self._forget(frame)
+                self.events.append(Returned(frame.id, 1e3 * (now_s - frame.sent_s)))
             else:
                 self.expire(frame.id, now_s)
         self.due_s = self._under_way.due_s
@@ -213,16 +214,17 @@ class EdgeSession:
         if frame is None or frame.stage < Stage.SENT:
             return
         self._forget(frame)
+        passed_ms = 1e3 * (self.heard_s - frame.sent_s)
+        had_ms = min(reply.times.total_us / 1e3, passed_ms) if whole else passed_ms
         if frame.stage is Stage.UNWANTED:
-            passed_ms = 1e3 * (self.heard_s - frame.sent_s)
-            had_ms = min(reply.times.total_us / 1e3, passed_ms) if whole else 0.0
             self.events.append(Returned(frame.id, had_ms))
             return
         if not whole or (reply.status == pb.OK and reply.id != frame.id):
             error = FrameCorruptError("the reply was damaged on the way")
-            self.events.append(Failed(frame.id, error))
+            self.events += Failed(frame.id, error), Returned(frame.id, passed_ms)
         elif reply.status != pb.OK:
-            self.events.append(Failed(frame.id, error_of_reply(reply.status, reply.reason)))
+            refusal = error_of_reply(reply.status, reply.reason)
+            self.events += Failed(frame.id, refusal), Returned(frame.id, had_ms)
         else:
             answer = self.times.answer(reply, frame.sent_s, self.heard_s, frame.nbytes)
             self.events.append(Answered(frame.id, answer))

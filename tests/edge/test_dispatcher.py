@@ -197,3 +197,34 @@ def test_what_was_overtaken_is_not_under_way() -> None:
     some.answered(0.3, 2, 0.0)
     assert some.in_hand.link_is_idle
     assert some.in_hand.get(1) is None
+
+
+def test_a_device_that_was_slow_once_is_tried_again() -> None:
+    """While other work made it slow, it was learned that all would be late."""
+    slow = dispatcher_of(8, 0.01)
+    for _ in range(150):
+        slow.conditions.edge_took(1000.0, 80.0)
+    now_s, key, ways = 0.0, 0, []
+    while len(ways) < 80:
+        now_s, key = now_s + 0.1, key + 1
+        ways.append(way(slow, slow.choose(now_s, key)))
+        slow.in_hand.computed(now_s, key)
+        slow.in_hand.end(key)
+    assert ways[0] == "let go"
+    assert ways[-1] != "let go"
+
+
+def test_encoding_alone_says_nothing_of_how_fast_the_device_computes() -> None:
+    dispatcher = dispatcher_of(8, 10.0)
+    for _ in range(50):
+        dispatcher.conditions.edge_took(0.9, 0.2)  # a call, and a way to another thread
+    assert dispatcher.conditions.edge_factor == pytest.approx(1)
+
+
+def test_a_pause_is_no_gap_between_frames() -> None:
+    dispatcher = dispatcher_of(8, 10.0)
+    for step in range(20):
+        dispatcher.choose(0.1 * step, step)
+    dispatcher.choose(3600.0, 99)
+    assert dispatcher.interval_s is not None
+    assert dispatcher.interval_s < 0.2

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -13,7 +15,10 @@ import pytest
 from patience import until
 from splitpoint.codec import SplitpointError
 from splitpoint.edge import EdgeAgent, FakeWorker, Given, Outcome, Result
+from splitpoint.edge.frames.intake import Intake
 from splitpoint.edge.frames.order import MOST_UNREAD, Newest, in_order
+from splitpoint.partition.bundle.bundle import Bundle
+from splitpoint.partition.plan.plan import Plan
 from splitpoint.proto.status import FrameExpiredError
 
 
@@ -329,6 +334,23 @@ async def test_every_live_frame_of_an_agent_is_counted_once(
         assert isinstance(late.error, FrameExpiredError)
         assert "newer frame" in late.why
         assert len({one.id for one in results}) == 40
+
+
+async def test_a_frame_that_is_let_go_does_not_hold_the_device(
+    small_bundle: Bundle, pixels: np.ndarray
+) -> None:
+    """Else none would begin after it where frames wait for the device."""
+    observer = SimpleNamespace(way=lambda *frame, **more: None, let_go=lambda number: True)
+    present: Any = SimpleNamespace(observer=observer, plan=Plan(boundary=0, codec="raw"))
+    nothing: Any = None
+    intake = Intake(
+        small_bundle.manifest, nothing, present, local=nothing, budget_ms=100.0,
+        outcomes=dict.fromkeys(Outcome, 0),
+    )  # fmt: skip
+    given, computed = Given(inputs={"pixels": pixels[:1]}), asyncio.Event()
+    result = await intake.infer(given, time.perf_counter(), computed.set)
+    assert result.outcome is Outcome.EXPIRED
+    assert computed.is_set()
 
 
 async def test_who_leaves_a_live_stream_early_leaves_nothing_running(

@@ -44,7 +44,11 @@ def test_an_hour() -> None:
 def test_what_is_not_known_is_not_said() -> None:
     found = Hour(Tariff()).costs.figures(NONE)
     assert set(found) == {"mb_per_hour", "gb_per_month", "server_hours_per_month"}
-    assert RunCosts(Tariff()).figures(NONE) == {}
+    nothing = RunCosts(Tariff())
+    assert nothing.figures(NONE) == {}
+    nothing.add(Result(id=1, outcome=Outcome.ANSWERED, boundary=0, codec="jpeg", bytes_up=5000,
+                       total_ms=5.0))  # fmt: skip
+    assert nothing.figures(NONE) == {}  # one frame is no rate
 
 
 @pytest.mark.parametrize("price", [-1.0, math.nan, math.inf])

@@ -44,6 +44,16 @@ def test_stalls_are_not_forgotten_within_seconds() -> None:
     assert remembers > 0.5
 
 
+def test_after_a_night_of_silence_it_goes_on() -> None:
+    uplink = seen([1e5, 2e5] * 40)
+    for now_s in (10.0 + 12 * 3600, 10.0 + 1e6):
+        ahead = Ahead(since_s=now_s, seen_s=now_s)
+        link = uplink.scenarios(now_s, ahead)
+        assert link.weight.sum() == pytest.approx(1)
+        uplink.sent(now_s, 10_000, 0.1)
+        assert uplink.scenarios(now_s, ahead).weight.sum() == pytest.approx(1)
+
+
 def test_what_is_overdue_makes_all_that_comes_later_unlikely() -> None:
     uplink = seen([1e5] * 40)
     chances = []

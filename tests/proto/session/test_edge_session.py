@@ -224,7 +224,9 @@ def test_a_credit_that_does_not_come_back_is_lost_after_a_while(edge: Edge) -> N
     edge.passes(LOST_CREDIT_S + 4 * 0.5 - 0.01)
     assert edge.events() == []
     edge.passes(0.02)
-    assert edge.events() == [Granted(waits)]
+    granted, *lost = edge.events()
+    assert granted == Granted(waits)
+    assert [type(event) for event in lost] == [Returned] * 2  # whoever counts them stops
     edge.reply(id=1, message_index=2)  # at last, and nothing comes of it
     assert edge.events() == []
 
@@ -236,6 +238,17 @@ def test_a_caller_may_end_the_wait_as_the_budget_does(edge: Edge) -> None:
         edge.session.expire(frame_id, edge.now_s)
     assert [type(event) for event in edge.events()] == [Failed]
     assert edge.written() == ["cancel"]
+
+
+@pytest.mark.parametrize("status", [pb.OVERLOADED, pb.INTERNAL, pb.EXPIRED], ids=pb.Status.Name)
+def test_a_refused_frame_is_under_way_no_longer(edge: Edge, status: pb.Status) -> None:
+    frame_id = edge.asked()
+    edge.written()
+    edge.passes(0.5)
+    edge.reply(id=frame_id, message_index=2, status=status, times=pb.Times(total_us=100_000))
+    failed, returned = edge.events()
+    assert isinstance(failed, Failed)
+    assert returned == Returned(frame_id, 100.0)
 
 
 def test_an_unreadable_message_is_known_by_its_place(edge: Edge) -> None:
@@ -252,9 +265,11 @@ def test_a_damaged_id_does_not_end_another_frame(edge: Edge) -> None:
     first, second = edge.asked(), edge.asked()
     edge.written()
     edge.reply(id=second, message_index=2, status=pb.CORRUPT)
-    (event,) = edge.events()
+    event, returned = edge.events()
     assert isinstance(event, Failed)
     assert event.id == first
+    assert isinstance(returned, Returned)
+    assert returned.id == first
     assert isinstance(event.error, FrameCorruptError)
     edge.reply(id=second, message_index=2, status=pb.CORRUPT)  # that message has its answer
     assert edge.events() == []
