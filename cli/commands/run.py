@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from splitpoint.edge import AgentOptions, AutoPlan, EdgeAgent
+from splitpoint.edge.errors import AgentError
 from splitpoint.edge.figures.run_costs import RunCosts, Tariff
 from splitpoint.edge.figures.run_energy import RunEnergy
 from splitpoint.edge.figures.run_stats import RunStats
@@ -197,6 +198,11 @@ def run(
     )
     frames = find_source(source, watch=watch, repeat=repeat)
     needs_energy = "energy" in aim.weights
+    if energy == "none" and (needs_energy or battery_wh is not None):
+        raise AgentError(
+            "--energy none leaves nothing to say of energy",
+            "leave it out, or --objective energy and --battery-wh",
+        )
     auto = AutoPlan(
         objective=aim,
         constraints=constraints,

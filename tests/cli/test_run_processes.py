@@ -279,6 +279,18 @@ def test_energy_is_what_was_asked_for(
             assert summary["energy_meter"] == "pi5"
 
 
+@pytest.mark.parametrize("more", [["--objective", "energy"], ["--battery-wh", "50"]])
+def test_what_needs_energy_is_refused_without(
+    command: Command, small_bundle: Bundle, tmp_path: Path, more: list[str]
+) -> None:
+    save(tmp_path / "in", 1)
+    local = ["--bundle", str(small_bundle.folder), "--source", str(tmp_path / "in")]
+    done = command("run", *local, "--energy", "none", *more)
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert "--energy none leaves nothing to say" in line
+
+
 def test_errors_of_sources_and_ports(
     command: Command, small_bundle: Bundle, tmp_path: Path
 ) -> None:
