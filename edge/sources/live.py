@@ -23,6 +23,8 @@ log = logging.getLogger("splitpoint.edge")
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 30.0
 # A stream that has ended fails at once, again and again; one that is damaged only for a while.
 LOST_AFTER = 30
+# What a camera or a network stream sends while nobody reads is kept on the way, and comes first.
+STALE_S = 1.0
 
 
 class LiveSource:
@@ -43,23 +45,35 @@ class LiveSource:
         *,
         stall_s: float = TIMEOUT_S,
         first_pause_s: float = FIRST_PAUSE_S,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._name, self._opener = name, opener
         self._stall_s, self._first_pause_s = stall_s, first_pause_s
         self._thread: OwnThread | None = None
         self._capture: Capture | None = None  # touched in the thread only
         self._given = 0
+        self._clock, self._opened_s = clock, 0.0
 
     async def open(self) -> None:
         """Opens it for the first time; `SourceError` where that fails."""
         self._thread = OwnThread("splitpoint-capture")
         await self._thread.call(self._open_again)
+        self._opened_s = self._clock()
 
     async def frames(self, feed: InputFeed) -> AsyncGenerator[Given, None]:
-        """Frames called `NAME#0` and so on; it does not end by itself."""
+        """Frames called `NAME#0` and so on; it does not end by itself.
+
+        Where it was opened long before, it is opened again: a device that measured itself in
+        between would begin with a backlog of frames that are all too old.
+        """
         feed.need_pictures()
         assert self._thread is not None, "open it first"
         broken = 0
+        if self._clock() - self._opened_s > STALE_S:
+            try:
+                await self._thread.call(self._open_again)
+            except SourceError:
+                await self._come_back(self._thread)
         while True:
             asked = time.monotonic()
             rgb = await self._read(self._thread)

@@ -156,6 +156,16 @@ async def test_sizes_may_change_and_frames_may_break() -> None:
     assert captures[0].closed
 
 
+async def test_frames_that_gathered_while_nobody_read_are_left_behind() -> None:
+    """As while a device measures itself: the camera begins anew when its frames are wanted."""
+    times_s = iter([0.0, 12.0])
+    opener, captures = fake([WIDE] * 9, [PICTURE] * 9)
+    found = await some(LiveSource("camera 0", opener, clock=lambda: next(times_s)), 2)
+    assert len(captures) == 2
+    assert captures[0].closed
+    assert [given.metadata for given in found] == ["camera 0#0", "camera 0#1"]
+
+
 async def test_a_lost_camera_comes_back(caplog: pytest.LogCaptureFixture) -> None:
     opener, captures = fake([PICTURE, PICTURE], [PICTURE] * 9, refusals=3)
     found = await some(LiveSource("camera 0", opener, first_pause_s=0.01), 4)
