@@ -1,4 +1,4 @@
-"""Finds the model that a user names: torchvision, efficientnet-lite0, a factory, or a .pt2 file."""
+"""Finds the model that a user names: torchvision, efficientnet-lite0, a factory, or a file."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from pathlib import Path
 import torch
 
 from ..errors import ModelError
+from ..from_onnx.load import onnx_model
 from ..model_spec import ModelSpec
 from ..picture import PictureInput
 from .torchvision import SEED, imagenet_labels, torchvision_model
 from .user_model import exported_model, factory_model
 from .weights_file import load_weights_file
 
-KNOWN = "torchvision:NAME, package.module:factory, efficientnet-lite0, or a .pt2 file"
+KNOWN = "torchvision:NAME, package.module:factory, efficientnet-lite0, or a .pt2 or .onnx file"
 
 _FACTORY = "write a function that returns the torch module, and name it as package.module:function"
 # What a file is that is no model for us, by its suffix, and what to do.
 _OTHER_FILES = {
-    ".onnx": ("an ONNX graph, and models are taken from torch only", _FACTORY),
     ".pt": (
         "a file of weights or a TorchScript program, and neither can be cut",
         f"{_FACTORY}, with the weights as --weights FILE",
@@ -51,6 +51,8 @@ def load_model(model: str, weights: str = "default") -> ModelSpec:
     suffix = Path(model).suffix.lower()
     if suffix == ".pt2":
         return exported_model(Path(model), weights)
+    if suffix == ".onnx":
+        return onnx_model(Path(model), weights)
     if suffix in _OTHER_FILES:
         what, remedy = _OTHER_FILES[suffix]
         raise ModelError(f"{model} is {what}", remedy)

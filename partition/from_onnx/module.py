@@ -1,0 +1,226 @@
+"""A torch module that computes an ONNX graph, with a part for every node."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import onnx
+import torch
+from splitpoint.codec import Array
+from torch import Tensor
+
+from ..errors import ModelError
+from .model_file import opset_of
+from .node import Batch, Node, Operator, as_tensor, is_python, is_small_integers
+from .numbers import NUMBERS
+from .operators import CONSTANT, OPERATORS, check_operators, label_of
+
+# A fold may not blow a small constant up into a large one: such an expansion stays an operation.
+_MOST_FOLDED_BYTES = 1 << 20
+
+
+class Operation(torch.nn.Module):
+    """One node."""
+
+    def __init__(self, node: Node, operator: Operator) -> None:
+        super().__init__()
+        self.node, self.operator = node, operator
+
+    def forward(self, *inputs: Any) -> Any:
+        """What the node computes of its inputs, of which some may be Python numbers."""
+        try:
+            found = self._of_numbers(inputs)
+            if found is not NotImplemented:
+                return found
+            given = [self._taken(place, value) for place, value in enumerate(inputs)]
+            return self.operator.compute(self.node, *given)
+        except ModelError:
+            raise
+        except Exception as error:
+            if not self.node.batch.learning:  # torch's own export, which has its own words
+                raise
+            reason = " ".join(str(error).split())[:160]
+            raise self.node.cannot(f"fails ({type(error).__name__}: {reason})") from error
+
+    def _of_numbers(self, inputs: tuple[Any, ...]) -> Any:
+        """The result where all inputs are numbers, and the node can be computed on such."""
+        compute = NUMBERS.get(self.node.kind)
+        if compute is None or not any(map(is_python, inputs)):
+            return NotImplemented
+        numbers = []
+        for place, value in enumerate(inputs):
+            constant = self.node.constants.get(place)
+            if value is None or is_python(value):
+                numbers.append(value)
+            elif constant is not None and constant.ndim <= 1 and constant.size <= 64:
+                numbers.append(constant.tolist())
+            else:
+                return NotImplemented
+        return compute(self.node, *numbers)
+
+    def _taken(self, place: int, value: Any) -> Any:
+        if place not in self.operator.sizes or value is None:
+            return as_tensor(value)
+        if is_python(value):
+            return value if isinstance(value, list) else [value]
+        constant = self.node.constants.get(place)
+        if constant is None:
+            raise self.node.cannot("takes a size of the values of a tensor")
+        return constant.reshape(-1).tolist()
+
+
+class OnnxModule(torch.nn.Module):
+    """The graph of `model`, whose inputs have `fixed` samples.
+
+    Takes its inputs by name (see `parameter_name`) and returns its outputs by the graph's names.
+    Raises `ModelError`, naming the node, for what cannot be read.
+    """
+
+    def __init__(self, model: Any, fixed: int) -> None:
+        super().__init__()
+        check_operators(model.graph)
+        self.nodes, self.weights = torch.nn.ModuleDict(), torch.nn.Module()
+        self.batch = Batch(fixed)
+        self._steps: list[tuple[str, list[str], list[str]]] = []
+        self._stored: dict[str, str] = {}  # the graph's name of a constant -> ours
+        self._numbers: dict[str, Any] = {}
+        self._outputs = [value.name for value in model.graph.output]
+        constants = {t.name: _array(t, t.name) for t in model.graph.initializer}
+        self._inputs = {
+            parameter_name(value.name): value.name
+            for value in model.graph.input
+            if value.name not in constants
+        }
+        self.batch.learning = True
+        with torch.no_grad():
+            for node in model.graph.node:
+                self._add(node, constants, opset_of(model))
+        self.batch.learning = False
+
+    def forward(self, **inputs: Tensor) -> dict[str, Tensor]:
+        """The outputs for a batch of inputs."""
+        values: dict[str, Any] = {self._inputs[name]: value for name, value in inputs.items()}
+        self.batch.now = next(iter(inputs.values())).shape[0]
+        values |= self._numbers
+        values |= {name: getattr(self.weights, own) for name, own in self._stored.items()}
+        try:
+            for part, given, made in self._steps:
+                found = self.nodes[part](*(values[name] if name else None for name in given))
+                results = found if isinstance(found, tuple) else (found,)
+                values.update(zip(made, results, strict=False))
+        finally:
+            self.batch.now = self.batch.fixed  # symbols of an export are not to outlive it
+        return {name: as_tensor(values[name]) for name in self._outputs}
+
+    def learn_batch(self, once: Mapping[str, Tensor], thrice: Mapping[str, Tensor]) -> None:
+        """Runs on the fixed batch and on three times that, to find what has to grow with it.
+
+        Raises `ModelError`, naming the node, where the graph does not take the larger batch.
+        """
+        self.batch.learning = True
+        try:
+            with torch.no_grad():
+                self(**once)
+                self(**thrice)
+        finally:
+            self.batch.learning = False
+
+    def _add(self, node: Any, constants: dict[str, Array], opset: int) -> None:
+        """One more node, or, where all that it takes is constant, what it computes."""
+        attributes = {a.name: _attribute(a, node) for a in node.attribute}
+        if node.op_type == CONSTANT:
+            constants[node.output[0]] = _constant(attributes, node)
+            return
+        own = {place: constants[n] for place, n in enumerate(node.input) if n in constants}
+        made = Node(
+            name=label_of(node),
+            kind=node.op_type,
+            opset=opset,
+            attributes=attributes,
+            constants=own,
+            outputs=len([name for name in node.output if name]),
+            batch=self.batch,
+        )
+        part = Operation(made, OPERATORS[node.op_type])
+        if len(own) == len([name for name in node.input if name]):
+            found = part(*(_passed(constants[n]) if n else None for n in node.input))
+            results = [_as_array(v) for v in (found if isinstance(found, tuple) else (found,))]
+            taken = sum(array.nbytes for array in own.values())
+            if sum(array.nbytes for array in results) <= max(2 * taken, _MOST_FOLDED_BYTES):
+                constants.update(zip(node.output, results, strict=False))
+                return
+        for name in node.input:
+            if name in constants and name not in self._stored and name not in self._numbers:
+                self._store(name, constants[name])
+        key = _free_name(re.sub(r"\W+", "_", made.name).strip("_") or made.kind, self.nodes)
+        self.nodes[key] = part
+        self._steps.append((key, list(node.input), list(node.output)))
+
+    def _store(self, name: str, array: Array) -> None:
+        if is_small_integers(array):
+            self._numbers[name] = array.tolist()
+            return
+        key = _free_name(re.sub(r"\W+", "_", name).strip("_") or "value", self.weights)
+        self.weights.register_buffer(key, torch.from_numpy(array))
+        self._stored[name] = key
+
+
+def parameter_name(name: str) -> str:
+    """The graph's name of an input as Python writes names."""
+    found = re.sub(r"\W", "_", name, flags=re.ASCII)
+    return found if found.isidentifier() else f"input_{found}"
+
+
+def _free_name(wanted: str, holder: torch.nn.Module) -> str:
+    name, number = wanted, 2
+    while hasattr(holder, name):
+        name, number = f"{wanted}_{number}", number + 1
+    return name
+
+
+def _passed(array: Array) -> Any:
+    return array.tolist() if is_small_integers(array) else torch.from_numpy(array)
+
+
+def _as_array(value: Any) -> Array:
+    found: Array = as_tensor(value).detach().contiguous().numpy()
+    return found
+
+
+def _array(tensor: Any, name: str) -> Array:
+    try:
+        array: Array = np.array(onnx.numpy_helper.to_array(tensor))  # a copy that may be written
+        torch.from_numpy(array)
+    except (TypeError, ValueError) as error:
+        kind = onnx.TensorProto.DataType.Name(tensor.data_type)
+        raise ModelError(
+            f"the constant {name!r} is of type {kind}, which is not supported",
+            "export the model in float32",
+        ) from error
+    return array
+
+
+def _attribute(attribute: Any, node: Any) -> Any:
+    value = onnx.helper.get_attribute_value(attribute)
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "replace")
+    if isinstance(value, onnx.TensorProto):
+        return _array(value, label_of(node))
+    return list(value) if attribute.type in _LISTS else value
+
+
+_LISTS = (onnx.AttributeProto.INTS, onnx.AttributeProto.FLOATS)
+_TYPES = {"value_int": np.int64, "value_ints": np.int64}
+
+
+def _constant(attributes: Mapping[str, Any], node: Any) -> Array:
+    ((name, value),) = attributes.items()
+    if name == "value":
+        array: Array = value
+        return array
+    if name not in ("value_int", "value_ints", "value_float", "value_floats"):
+        raise ModelError(f"the constant {label_of(node)!r} has no numbers ({name})")
+    return np.asarray(value, _TYPES.get(name, np.float32))
