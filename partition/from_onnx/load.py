@@ -19,6 +19,7 @@ from ..relative_error import relative_error
 from .model_file import read_onnx
 from .module import OnnxModule, parameter_name
 from .oracle import Oracle
+from .rouse import roused
 
 TOLERANCE = 1e-4
 _FIX_SIZES = (
@@ -49,7 +50,7 @@ def onnx_model(path: Path, weights: str) -> ModelSpec:
     fixed = inputs[0].shape[0]
     module = OnnxModule(model, fixed)
     oracle = Oracle(model)
-    samples = [{i.name: _random(i, seed) for i in inputs} for seed in range(2)]
+    samples = [_sample(module, inputs, seed) for seed in range(2)]
     answers = [oracle(sample) for sample in samples]
     for sample, expected in zip(samples, answers, strict=True):
         _compare(_run(module, [sample]), expected, path)
@@ -108,6 +109,13 @@ def _with_sizes(shown: Sequence[int | str]) -> str:
     """The shape as the tool wants it, with a batch of 1 and a word where a size is wanted."""
     others = (str(size) if isinstance(size, int) else f"SIZE{d}" for d, size in enumerate(shown))
     return ",".join(["1", *list(others)[1:]])
+
+
+def _sample(module: OnnxModule, inputs: Sequence[GraphInput], seed: int) -> dict[str, Array]:
+    """Inputs by the graph's names."""
+    drawn = _joined([{i.name: _random(i, seed) for i in inputs}])
+    answered = roused(module, drawn)
+    return {i.name: answered[parameter_name(i.name)].numpy() for i in inputs}
 
 
 def _random(value: GraphInput, seed: int) -> Array:
