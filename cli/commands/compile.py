@@ -17,7 +17,7 @@ def compile_(
     model: Annotated[
         str,
         typer.Argument(
-            help="torchvision:NAME, package.module:factory, efficientnet-lite0, or FILE.pt2",
+            help="torchvision:NAME, package.module:factory, efficientnet-lite0, or FILE.pt2, .onnx",
             show_default=False,
         ),
     ],

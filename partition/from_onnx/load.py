@@ -165,11 +165,12 @@ def _why_not_free(
         return error
     for name, value in together.items():
         apart = [answer[name] for answer in answers]
-        grown = [d for d, n in enumerate(value.shape) if n != apart[0].shape[d : d + 1]]
-        if value.ndim != apart[0].ndim or not grown:
+        if value.ndim == apart[0].ndim + 1:  # without axes, the graph squeezed a batch of 1 away
+            apart = [answer[None] for answer in apart]
+        grown = [d for d, n in enumerate(value.shape) if n == 2 * apart[0].shape[d]]
+        if not grown:
             return ModelError(f"the output {name!r} does not grow with the batch")
-        axes = [d for d in grown if value.shape[d] == 2 * apart[0].shape[d]]
-        errors = [relative_error(value, np.concatenate(apart, axis)) for axis in axes]
-        if min(errors, default=float("inf")) > TOLERANCE:
+        errors = [relative_error(value, np.concatenate(apart, axis)) for axis in grown]
+        if min(errors) > TOLERANCE:
             return ModelError(f"the output {name!r} mixes the samples of a batch")
     return None

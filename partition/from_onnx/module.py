@@ -13,10 +13,17 @@ from splitpoint.codec import Array
 from torch import Tensor
 
 from ..errors import ModelError
+from ..onnx_operators.node import (
+    GraphBatch,
+    Node,
+    Operator,
+    as_tensor,
+    is_python,
+    is_small_integers,
+)
+from ..onnx_operators.numbers import NUMBERS
+from ..onnx_operators.operators import CONSTANT, OPERATORS, check_operators, label_of
 from .model_file import opset_of
-from .node import Batch, Node, Operator, as_tensor, is_python, is_small_integers
-from .numbers import NUMBERS
-from .operators import CONSTANT, OPERATORS, check_operators, label_of
 
 # A fold may not blow a small constant up into a large one: such an expansion stays an operation.
 _MOST_FOLDED_BYTES = 1 << 20
@@ -83,7 +90,7 @@ class OnnxModule(torch.nn.Module):
         super().__init__()
         check_operators(model.graph)
         self.nodes, self.weights = torch.nn.ModuleDict(), torch.nn.Module()
-        self.batch = Batch(fixed)
+        self.batch = GraphBatch(fixed)
         self._steps: list[tuple[str, list[str], list[str]]] = []
         self._stored: dict[str, str] = {}  # the graph's name of a constant -> ours
         self._numbers: dict[str, Any] = {}

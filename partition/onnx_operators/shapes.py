@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .batch_place import place_in
 from .node import Node, Operator, as_tensor, axis_of, simple
 
 
@@ -29,15 +30,12 @@ def _learn(node: Node, x: Tensor, target: list[Any]) -> None:
     """Which of a constant shape's extents is the batch, or a multiple of it."""
     if not node.batch.is_tripled:
         node.learnt["target"] = list(x.reshape(target).shape)
-        node.learnt["from"] = list(x.shape)
+        node.learnt["once"] = x
         return
-    before, after = node.learnt["from"], node.learnt["target"]
-    changed = [d for d, (a, b) in enumerate(zip(before, x.shape, strict=True)) if a != b]
-    # Where the batch comes first it stays there, also before an extent that is left open.
-    if changed and before[: changed[0]] == after[: changed[0]]:
-        place = changed[0]
-        if place < len(after) and target[place] > 0 and after[place] % node.batch.fixed == 0:
-            node.learnt["grown"] = place
+    once = node.learnt.pop("once")
+    place = place_in(node.learnt["target"], once, x, node.batch.fixed)
+    if place is not None and node.learnt["target"][place] % node.batch.fixed == 0:
+        node.learnt["grown"] = place
 
 
 def _flatten(node: Node, x: Tensor) -> Tensor:

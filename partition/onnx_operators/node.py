@@ -13,11 +13,11 @@ from torch import Tensor
 
 from ..errors import ModelError
 
-# What an operator makes of its inputs: a tensor, several, or Python numbers (see `Batch`).
+# What an operator makes of its inputs: a tensor, several, or Python numbers (see `GraphBatch`).
 Compute = Callable[..., Any]
 
 
-class Batch:
+class GraphBatch:
     """How many samples the graph was written for, and how many it runs on now.
 
     Sizes are Python numbers while the graph runs: the batch, which may be a symbol, would not
@@ -55,7 +55,7 @@ class Node:
     attributes: Mapping[str, Any]
     constants: Mapping[int, Array]
     outputs: int
-    batch: Batch
+    batch: GraphBatch
     learnt: dict[str, Any] = field(default_factory=dict)
 
     def get(self, name: str, default: Any = None) -> Any:
