@@ -47,7 +47,7 @@ class Operation(torch.nn.Module):
         except ModelError:
             raise
         except Exception as error:
-            if not self.node.batch.learning:  # torch's own export, which has its own words
+            if torch.compiler.is_exporting():  # which has its own words
                 raise
             reason = " ".join(str(error).split())[:160]
             raise self.node.cannot(f"fails ({type(error).__name__}: {reason})") from error
@@ -62,7 +62,7 @@ class Operation(torch.nn.Module):
             constant = self.node.constants.get(place)
             if value is None or is_python(value):
                 numbers.append(value)
-            elif constant is not None and constant.ndim <= 1 and constant.size <= 64:
+            elif constant is not None and _is_list(constant):
                 numbers.append(constant.tolist())
             else:
                 return NotImplemented
@@ -186,6 +186,14 @@ def _free_name(wanted: str, holder: torch.nn.Module) -> str:
     while hasattr(holder, name):
         name, number = f"{wanted}_{number}", number + 1
     return name
+
+
+def _is_list(array: Array) -> bool:
+    """Whether Python numbers hold the constant without a loss."""
+    return array.ndim <= 1 and array.size <= 64 and array.dtype in _EXACT
+
+
+_EXACT = (np.int64, np.int32, np.float32, np.bool_)
 
 
 def _passed(array: Array) -> Any:

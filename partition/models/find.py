@@ -33,7 +33,7 @@ _OTHER_FILES |= dict.fromkeys(
 )
 _OTHER_FILES |= dict.fromkeys(
     (".tflite", ".h5", ".keras", ".pb", ".engine", ".plan"),
-    ("no torch model", f"models are taken from torch only: {_FACTORY}"),
+    ("no torch model", f"models are taken from torch and ONNX: {_FACTORY}"),
 )
 
 

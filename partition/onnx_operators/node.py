@@ -99,10 +99,13 @@ def as_tensor(value: Any) -> Any:
     if not is_python(value):
         return value
     if isinstance(value, list):
-        if any(isinstance(v, torch.SymInt) for v in value):
-            return torch.stack([_scalar(v) for v in value])
-        kind = torch.float32 if any(isinstance(v, float) for v in value) else torch.int64
-        return torch.tensor(value, dtype=torch.bool if _all_bool(value) else kind)
+        array = np.array(value, dtype=object)
+        numbers = array.ravel().tolist()
+        if any(isinstance(v, torch.SymInt) for v in numbers):
+            return torch.stack([_scalar(v) for v in numbers]).reshape(array.shape)
+        kind = torch.float32 if any(isinstance(v, float) for v in numbers) else torch.int64
+        kind = torch.bool if _all_bool(numbers) else kind
+        return torch.tensor(numbers, dtype=kind).reshape(array.shape)
     return _scalar(value) if isinstance(value, torch.SymInt) else torch.tensor(value)
 
 

@@ -6,7 +6,9 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import onnx
+from splitpoint.codec import Array
 
 from .node import Compute, Node
 
@@ -15,20 +17,12 @@ _WHOLE = (onnx.TensorProto.INT64, onnx.TensorProto.INT32)
 
 
 def _each(function: Callable[..., Any]) -> Compute:
-    """Number by number; a single one is used for all of a list."""
+    """Number by number, with numpy's broadcasting of lists, and of lists of lists."""
 
     def compute(node: Node, *inputs: Any) -> Any:
-        lengths = {len(value) for value in inputs if isinstance(value, list)}
-        if not lengths:
-            return function(*inputs)
-        length = max(lengths)
-        if not lengths <= {1, length}:
-            raise node.cannot(f"combines lists of {sorted(lengths)} sizes")
-        rows = [
-            value * (length // len(value)) if isinstance(value, list) else [value] * length
-            for value in inputs
-        ]
-        return [function(*row) for row in zip(*rows, strict=True)]
+        arrays = [np.array(value, dtype=object) for value in inputs]
+        found = np.frompyfunc(function, len(arrays), 1)(*arrays)
+        return found.tolist() if isinstance(found, np.ndarray) else found
 
     return compute
 
@@ -50,19 +44,39 @@ def _cast(node: Node, value: Any) -> Any:
     raise node.cannot("makes a size of an odd type")
 
 
-def _gather(node: Node, values: Any, index: Any) -> Any:
-    return [values[i] for i in index] if isinstance(index, list) else values[index]
+def _structure(function: Callable[..., Array]) -> Compute:
+    """What moves numbers about, on numpy's arrays of objects, which hold symbols as well."""
 
+    def compute(node: Node, value: Any, *others: Any) -> Any:
+        found = function(node, np.array(value, dtype=object), *others)
+        return found.tolist() if isinstance(found, np.ndarray) else found
 
-def _concat(node: Node, *inputs: Any) -> Any:
-    return [value for given in inputs for value in given]
+    return compute
 
 
 def _slice(
-    node: Node, values: Any, start: Any = None, end: Any = None, axes: Any = None, step: Any = None
-) -> Any:
+    node: Node, x: Array, start: Any = None, end: Any = None, axes: Any = None, step: Any = None
+) -> Array:
     first, last = (node.get(n) if g is None else g for n, g in (("starts", start), ("ends", end)))
-    return values[slice(first[0], last[0], 1 if step is None else step[0])]
+    axes = axes or node.get("axes") or range(len(first))
+    for axis, a, b, by in zip(axes, first, last, step or [1] * len(first), strict=True):
+        index = [slice(None)] * x.ndim
+        index[axis] = slice(a, b, by)
+        x = x[tuple(index)]
+    return x
+
+
+def _squeezed(node: Node, x: Array, axes: Any = None) -> Array:
+    return np.squeeze(x, tuple(axes or node.get("axes", ())) or None)
+
+
+def _unsqueezed(node: Node, x: Array, axes: Any = None) -> Array:
+    return np.expand_dims(x, tuple(axes or node.get("axes")))
+
+
+def _concat(node: Node, *inputs: Any) -> Any:
+    arrays = [np.array(value, dtype=object) for value in inputs]
+    return np.concatenate(arrays, node.get("axis")).tolist()
 
 
 def _filled(node: Node, shape: Any) -> Any:
@@ -80,23 +94,9 @@ def _range(node: Node, start: Any, limit: Any, step: Any) -> Any:
     return list(found) if len(found) <= 64 else NotImplemented
 
 
-def _reshape(node: Node, values: Any, shape: Any) -> Any:
-    if shape in ([-1], [1]):
-        return values if isinstance(values, list) else [values]
-    return values[0] if not shape and isinstance(values, list) else NotImplemented
-
-
 def _product(node: Node, values: Any, axes: Any = None) -> Any:
     found = math.prod(values)
     return [found] if node.get("keepdims", 1) else found
-
-
-def _squeezed(node: Node, values: Any, axes: Any = None) -> Any:
-    return values[0] if isinstance(values, list) else values
-
-
-def _unsqueezed(node: Node, value: Any, axes: Any = None) -> Any:
-    return NotImplemented if isinstance(value, list) else [value]
 
 
 # NotImplemented: the operator on tensors is to do it.
@@ -109,7 +109,7 @@ NUMBERS: dict[str, Compute] = {
     "Div": _each(_divided),
     "Equal": _each(lambda a, b: bool(a == b)),
     "Floor": _each(lambda a: float(math.floor(a))),
-    "Gather": _gather,
+    "Gather": _structure(lambda node, x, i: np.take(x, i, node.get("axis", 0))),
     "Greater": _each(lambda a, b: bool(a > b)),
     "Identity": lambda node, value: value,
     "Less": _each(lambda a, b: bool(a < b)),
@@ -122,11 +122,12 @@ NUMBERS: dict[str, Compute] = {
     "Pow": _each(lambda a, b: a**b),
     "Range": _range,
     "ReduceProd": _product,
-    "Reshape": _reshape,
-    "Slice": _slice,
+    "Reshape": _structure(lambda node, x, shape: x.reshape(shape)),
+    "Slice": _structure(_slice),
     "Sqrt": _each(math.sqrt),
-    "Squeeze": _squeezed,
+    "Squeeze": _structure(_squeezed),
     "Sub": _each(lambda a, b: a - b),
-    "Unsqueeze": _unsqueezed,
+    "Transpose": _structure(lambda node, x: x.transpose(node.get("perm"))),
+    "Unsqueeze": _structure(_unsqueezed),
     "Where": _each(lambda condition, a, b: a if condition else b),
 }

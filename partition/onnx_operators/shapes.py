@@ -15,8 +15,6 @@ from .node import Node, Operator, as_tensor, axis_of, simple
 def _reshape(node: Node, x: Tensor, shape: list[Any]) -> Tensor:
     zero_is_kept = not node.get("allowzero", 0)
     target = [x.shape[i] if s == 0 and zero_is_kept else s for i, s in enumerate(shape)]
-    if 1 not in node.constants:
-        return x.reshape(target)
     if node.batch.learning:
         _learn(node, x, target)
     if "grown" in node.learnt:
@@ -29,10 +27,11 @@ def _reshape(node: Node, x: Tensor, shape: list[Any]) -> Tensor:
 def _learn(node: Node, x: Tensor, target: list[Any]) -> None:
     """Which of a constant shape's extents is the batch, or a multiple of it."""
     if not node.batch.is_tripled:
-        node.learnt["target"] = list(x.reshape(target).shape)
-        node.learnt["once"] = x
+        node.learnt.update(asked=target, target=list(x.reshape(target).shape), once=x)
         return
-    once = node.learnt.pop("once")
+    once, asked = node.learnt.pop("once"), node.learnt.pop("asked")
+    if asked != target:  # it is computed from the batch
+        return
     place = place_in(node.learnt["target"], once, x, node.batch.fixed)
     if place is not None and node.learnt["target"][place] % node.batch.fixed == 0:
         node.learnt["grown"] = place

@@ -131,6 +131,45 @@ CASES: dict[str, tuple[list[Any], dict[str, Any], tuple[int, ...], int]] = {
         (1, 4, 6),
         13,
     ),
+    "a bias that is reshaped": (
+        [
+            node("Reshape", "b", "s", to="a"),
+            node("Add", "x", "a"),
+        ],
+        {"b": np.array([0.25, -1.5, 3], np.float32), "s": ints(1, -1, 1, 1)},
+        (1, 3, 2, 2),
+        11,
+    ),
+    "pads in pairs": (
+        [
+            node("Shape", "x", to="n"),
+            node("Gather", "n", "last", to="width", name="pick"),
+            node("Sub", "eight", "width", to="missing"),
+            node("Unsqueeze", "missing", "axis", to="row"),
+            node("Concat", "row", "none", to="pair", axis=0, name="join"),
+            node(
+                "Concat", "none", "none", "none", "none", "none", "none", "pair", axis=0, to="all"
+            ),
+            node("Reshape", "all", "pairs", to="two", name="two"),
+            node("Transpose", "two", to="turned", perm=[1, 0]),
+            node("Slice", "turned", "from", "until", "axis", "back", to="reversed"),
+            node("Reshape", "reversed", "flat", to="pads", name="flat"),
+            node("Pad", "x", "pads"),
+        ],
+        {
+            "last": np.array(3),
+            "eight": np.array(8),
+            "axis": ints(0),
+            "none": ints(0),
+            "pairs": ints(4, 2),
+            "from": ints(-1),
+            "until": ints(-9),
+            "back": ints(-1),
+            "flat": ints(-1),
+        },
+        (1, 3, 4, 5),
+        13,
+    ),
     "a token before the others": (
         [node("Concat", "t", "x", axis=1)],
         {"t": np.ones((1, 1, 4), np.float32)},
