@@ -48,13 +48,17 @@ def _around_the_batch(once: Tensor, thrice: Tensor, fixed: int) -> tuple[int, li
         return None
     (place,) = changed
     extent = once.shape[place]
-    once, thrice = once.double(), thrice.double()
-    limit = _SAME * float(once.abs().max()) if once.numel() else 0.0
+    once, thrice = once.double().nan_to_num(), thrice.double().nan_to_num()  # masks hold infinity
+    finite = once[once.abs() < torch.finfo(torch.float32).max]
+    limit = _SAME * float(finite.abs().max()) if finite.numel() else 0.0
+    errors: dict[int, float] = {}
     for outer in (n for n in range(1, extent + 1) if extent % n == 0):
         split = thrice.reshape(*once.shape[:place], outer, 3, -1, *once.shape[place + 1 :])
         first = split.select(place + 1, 0).reshape(once.shape)
-        if bool(torch.all((first - once).abs() <= limit)):
-            rest = extent // outer // fixed
-            inner = [rest] * (rest > 1) + list(once.shape[place + 1 :])
-            return math.prod(once.shape[:place]) * outer, inner
-    return None
+        errors[outer] = float((first - once).abs().max()) if once.numel() else 0.0
+    outer = min(errors, key=errors.__getitem__)  # rows of one sample may be alike
+    if errors[outer] > limit:
+        return None
+    rest = extent // outer // fixed
+    inner = [rest] * (rest > 1) + list(once.shape[place + 1 :])
+    return math.prod(once.shape[:place]) * outer, inner

@@ -95,6 +95,37 @@ def test_a_file_becomes_a_bundle(free: bool, nets: dict[bool, Path], tmp_path: P
     assert len(manifest.boundaries) > 2
 
 
+class Words(torch.nn.Module):
+    """Tokens with a mask through torch's own attention, which puts the batch second."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedding = torch.nn.Embedding(100, 16)
+        layer = torch.nn.TransformerEncoderLayer(16, 2, 32, batch_first=True, norm_first=True)
+        self.encoder = torch.nn.TransformerEncoder(layer, 2, enable_nested_tensor=False)
+
+    def forward(self, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        found: torch.Tensor = self.encoder(self.embedding(ids), src_key_padding_mask=mask == 0)
+        return found
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("free", [False, True])
+def test_attention_with_masks(free: bool, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    ids = torch.ones(2 if free else 1, 7, dtype=torch.int64)
+    shapes = [{0: torch.export.Dim.DYNAMIC}] * 2 if free else None
+    path = tmp_path / "words.onnx"
+    torch.onnx.export(
+        Words().eval(), (ids, ids), path, input_names=["ids", "mask"], dynamic_shapes=shapes,
+        external_data=False, verbose=False,
+    )  # fmt: skip
+    spec = load_model(str(path))
+    manifest = compile_model(spec, tmp_path / "words.split", boundaries=3).manifest
+    assert [s.name for s in manifest.boundaries[0].tensors] == ["ids", "mask"]
+    assert manifest.max_relative_error < 1e-4
+
+
 def test_layers_have_the_nodes_names(tmp_path: Path) -> None:
     nodes = [
         node("Conv", "x", "w", name="/stem/conv.1/Conv", to="a", pads=[1, 1, 1, 1]),
