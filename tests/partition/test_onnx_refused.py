@@ -1,0 +1,130 @@
+"""ONNX files that cannot be read are refused in one line that names the node or the file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from command import Command
+from onnx import TensorProto, helper
+from onnx_graphs import WEIGHT, graph, node
+from splitpoint.partition.errors import ModelError
+from splitpoint.partition.models.find import load_model
+
+
+def test_weights_beside_the_file(tmp_path: Path) -> None:
+    path = Path(graph([node("Conv", "x", "w")], tmp_path / "m.onnx", weights={"w": WEIGHT}))
+    model = onnx.load_model(path)
+    onnx.save_model(model, path, save_as_external_data=True, location="w.bin", size_threshold=0)
+    load_model(str(path))
+    (tmp_path / "w.bin").write_bytes((tmp_path / "w.bin").read_bytes()[:100])
+    with pytest.raises(ModelError, match=r"'w' of .* lies in 'w.bin', which is cut off"):
+        load_model(str(path))
+    (tmp_path / "w.bin").unlink()
+    with pytest.raises(ModelError, match=r"'w.bin', which is not there"):
+        load_model(str(path))
+
+
+@pytest.mark.parametrize("location", ["../w.bin", "/etc/passwd", "link.bin"])
+def test_weights_outside_of_the_folder(location: str, tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    folder.mkdir()
+    (tmp_path / "w.bin").write_bytes(WEIGHT.tobytes())
+    (folder / "link.bin").symlink_to(tmp_path / "w.bin")
+    path = Path(graph([node("Conv", "x", "w")], folder / "m.onnx", weights={"w": WEIGHT}))
+    model = onnx.load_model(path)
+    weight = model.graph.initializer[0]
+    weight.ClearField("raw_data")
+    weight.data_location = TensorProto.EXTERNAL
+    weight.external_data.add(key="location", value=location)
+    path.write_bytes(model.SerializeToString())
+    with pytest.raises(ModelError, match="outside of its folder"):
+        load_model(str(path))
+
+
+def branch() -> Any:
+    made = helper.make_graph(
+        [helper.make_node("Identity", ["x"], ["b"])],
+        "b",
+        [],
+        [helper.make_tensor_value_info("b", TensorProto.FLOAT, None)],
+    )
+    return node("If", "c", name="choice", then_branch=made, else_branch=made)
+
+
+REFUSED: dict[str, tuple[list[Any], tuple[Any, ...], str]] = {
+    "control flow": ([branch()], (1, 4), r"'choice' branches or loops.*\(If\).*torch.where"),
+    "unknown": ([node("NonZero", "x", name="find")], (1, 4), "'find' is the operation NonZero"),
+    "quantised": (
+        [node("QuantizeLinear", "x", "w", name="q", to="a"), node("DequantizeLinear", "a", "w")],
+        (1, 4),
+        r"quantised already \(node 'q', QuantizeLinear\).*--int8",
+    ),
+    "free size": (
+        [node("Relu", "x")],
+        ("batch", 3, "height", 32),
+        r"its dimension 2 \(height\) has no size.*--input_shape 1,3,SIZE2,32",
+    ),
+    "no batch": ([node("Relu", "x")], (), "'x' of .* has no batch dimension"),
+    "mixed samples": (
+        [node("ReduceMean", "x", axes=[0], name="mean")],
+        (1, 4),
+        "works for a batch of 1 only: the output 'y' does not grow",
+    ),
+    "values decide": (
+        [node("Cast", "x", to="i"), node("Reshape", "x", "i", name="shape")],
+        (4,),
+        "'shape' .* takes a size of the values of a tensor",
+    ),
+}
+REFUSED["values decide"][0][0].attribute.add(name="to", type=onnx.AttributeProto.INT, i=7)
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_is_refused(case: str, tmp_path: Path, command: Command) -> None:
+    nodes, shape, words = REFUSED[case]
+    weights = {"w": np.float32(0.1), "c": np.array(True)}
+    path = graph(nodes, tmp_path / "m.onnx", shape, weights=weights)
+    with pytest.raises(ModelError, match=words) as caught:
+        load_model(path)
+    assert "\n" not in str(caught.value)
+    done = command("compile", path, "--out", tmp_path / "m.split")
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("kept", [0, 1, 100, 500, -1, -40])
+def test_truncated(kept: int, tmp_path: Path) -> None:
+    path = Path(graph([node("Conv", "x", "w")], tmp_path / "m.onnx", weights={"w": WEIGHT}))
+    whole = path.read_bytes()
+    path.write_bytes(whole[:kept])
+    with pytest.raises(ModelError, match=r"no ONNX model|no ONNX graph|no valid ONNX|no inputs"):
+        load_model(str(path))
+
+
+def test_no_onnx_file_at_all(tmp_path: Path) -> None:
+    path = tmp_path / "words.onnx"
+    path.write_text("these are words, and no graph\n" * 20)
+    with pytest.raises(ModelError, match="no ONNX"):
+        load_model(str(path))
+
+
+def test_a_difference_is_said_with_its_size(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from splitpoint.partition.onnx_operators.operators import OPERATORS
+
+    wrong = OPERATORS["Tanh"]
+    monkeypatch.setitem(OPERATORS, "Relu", wrong)
+    path = graph([node("Relu", "x")], tmp_path / "m.onnx")
+    with pytest.raises(ModelError, match=r"from onnxruntime by \d\.\de[-+]\d\d of the larg"):
+        load_model(path)
+
+
+def test_weights_come_with_the_file(tmp_path: Path) -> None:
+    path = graph([node("Relu", "x")], tmp_path / "m.onnx")
+    with pytest.raises(ModelError, match="carries its own weights"):
+        load_model(path, "w.safetensors")
