@@ -55,10 +55,10 @@ def _at_this_rate(monthly: dict[str, Any], energy: EnergyReading) -> Iterator[st
     sent = f"{significant(monthly['mb_per_hour'])} MB an hour"
     sent += f", {significant(monthly['gb_per_month'])} GB a month"
     if "price_per_month" in monthly:
-        sent += f" for {monthly['price_per_month']:.2f}"
-    yield f"{sent} (measured)"
+        sent += f", which costs {monthly['price_per_month']:.2f}"
+    yield f"{sent} (at this run's measured rate)"
     if monthly["server_hours_per_month"]:
-        yield f"{significant(monthly['server_hours_per_month'])} server hours a month (measured)"
+        yield f"{significant(monthly['server_hours_per_month'])} server hours a month (likewise)"
     if "watts" in monthly:
         drawn = f"{significant(monthly['watts'])} W"
         if "battery_hours" in monthly:
