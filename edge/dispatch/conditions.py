@@ -13,8 +13,8 @@ LEAST_FACTOR, MOST_FACTOR, AT_ONCE = 0.1, 50.0, 1.5
 # Work that takes so little tells of calls and clocks; what was known of the machine is forgotten.
 # On the device a call and a thread cost most of a millisecond, whatever the work is.
 TELLING_MS, DEVICE_TELLING_MS, FORGET = 0.2, 2.0, 0.02
-# A device that computes nothing shows nothing: it is taken for slow no longer than it takes this
-# share of each frame that is let go.
+# A device that computes nothing cannot show that it is fast again. With each frame that is let go
+# beside it, its factor loses this share of what it has above 1.
 HOPE = 0.1
 
 
