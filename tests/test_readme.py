@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 import typer
+from onnx_graphs import WEIGHT, graph, node
 from PIL import Image
 from processes import background, free_port, splitpoint
 from splitpoint.cli.app import app
@@ -148,6 +149,8 @@ def test_readme_and_guides(photos: Path, tmp_path: Path) -> None:
                 crop = photo.crop((left, 0, left + 250, 250)).convert("RGB")
                 crop.save(tmp_path / "typical" / f"{path.stem}{left}.png")
     write_video(tmp_path / "clip.mp4", 5, "mp4v")
+    layers = [node("Conv", "x", "w", to="conv"), node("Relu", "conv")]
+    graph(layers, tmp_path / "model.onnx", ("N", 3, 8, 8), weights={"w": WEIGHT})
     assert run_pages(SESSION, tmp_path) == {
         "compile", "inspect", "profile", "plan", "serve", "run", "emulate", "doctor", "certs",
     }  # fmt: skip
