@@ -43,3 +43,7 @@ class DeviceError(SplitpointError):
 
 class PlanError(SplitpointError):
     """The split or codec that was asked for does not exist, or no plan fits what was asked for."""
+
+
+class TaskError(SplitpointError):
+    """A task is malformed, or the model's outputs are not those that its head reads."""

@@ -1,0 +1,54 @@
+"""From maps of scores to a map of classes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+from splitpoint.codec import Array, TensorSpec
+
+MOST_CLASSES = 256  # of a map of bytes
+
+
+class SegmentHead:
+    """Answers with "classes", uint8 `[batch, height, width]`, as large as the map that it reads.
+
+    `class_map` turns `[batch, classes, height, width]` into it.
+    """
+
+    def __init__(
+        self, output: str, height: int, width: int, class_map: Callable[[Array], Array]
+    ) -> None:
+        self._output, self._class_map = output, class_map
+        self.specs: tuple[TensorSpec, ...] = (
+            TensorSpec(name="classes", dtype="uint8", shape=(1, height, width), batch_dim=0),
+        )
+
+    def answer(self, outputs: Mapping[str, Array]) -> dict[str, Array]:
+        """See `Head`."""
+        return {self.specs[0].name: self._class_map(outputs[self._output])}
+
+
+def largest(scores: Array) -> Array:
+    """The class that scores best in each pixel: the first of equal ones, 0 where none is a number.
+
+    Class by class, which is several times as fast as numpy's `argmax` over that dimension.
+    """
+    batch, classes, height, width = scores.shape
+    best = np.full((batch, height, width), -np.inf, scores.dtype)
+    found = np.zeros((batch, height, width), np.uint8)
+    for number in range(classes):
+        better = scores[:, number] > best
+        np.copyto(best, scores[:, number], where=better)
+        np.copyto(found, np.uint8(number), where=better)
+    return found
+
+
+def above_zero(logits: Array) -> Array:
+    """Class 1 where the only logit is above 0, which is a probability of one half."""
+    return (logits[:, 0] > 0).astype(np.uint8)
+
+
+def above_half(probabilities: Array) -> Array:
+    """Class 1 where the only probability is above one half."""
+    return (probabilities[:, 0] > 0.5).astype(np.uint8)
