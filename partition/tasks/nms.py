@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from splitpoint.codec import Array
 
-_BLOCK = 256  # boxes that are compared with each other at a time
+_BLOCK = 128  # boxes that are compared with each other at a time
 
 
 def iou(one: Array, other: Array) -> Array:
@@ -13,19 +13,19 @@ def iou(one: Array, other: Array) -> Array:
 
     0 where neither of the two has an area.
     """
-    one, other = one.astype(np.float64), other.astype(np.float64)  # an area may be too much for 32
-    upper_left = np.maximum(one[:, np.newaxis, :2], other[:, :2])
-    lower_right = np.minimum(one[:, np.newaxis, 2:], other[:, 2:])
-    sides = np.maximum(lower_right - upper_left, 0)
-    both = sides[..., 0] * sides[..., 1]
-    union = _areas(one)[:, np.newaxis] + _areas(other) - both
+    # An area may be too much for float32; and rows of one coordinate are several times as fast.
+    x0, y0, x1, y1 = one.T.astype(np.float64)[:, :, np.newaxis]
+    left, top, right, bottom = other.T.astype(np.float64)
+    both = np.minimum(x1, right)
+    both -= np.maximum(x0, left)
+    high = np.minimum(y1, bottom)
+    high -= np.maximum(y0, top)
+    both = np.maximum(both, 0, out=both)
+    both *= np.maximum(high, 0, out=high)
+    union = (x1 - x0) * (y1 - y0) + (right - left) * (bottom - top)
+    union -= both
     found: Array = np.divide(both, union, out=np.zeros_like(both), where=union > 0)
     return found
-
-
-def _areas(boxes: Array) -> Array:
-    areas: Array = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
-    return areas
 
 
 def best_apart(boxes: Array, classes: Array, max_iou: float, most: int) -> Array:

@@ -9,6 +9,8 @@ from splitpoint.codec import Array
 
 from .detections import Detections
 
+_SMALLEST = float(np.finfo(np.float32).tiny)
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Scored:
@@ -29,17 +31,20 @@ def best_class(scores: Array, min_score: float) -> Scored:
     A row that holds NaN is for none.
     """
     best = scores.max(axis=1)
-    rows = np.flatnonzero(_enough(best, min_score))
+    rows = _good(best, min_score)
     return Scored(rows, best[rows], scores[rows].argmax(axis=1))
 
 
 def every_class(scores: Array, min_score: float) -> Scored:
     """Each row of `[n, classes]` for every class in which it is good enough."""
-    rows, classes = np.nonzero(_enough(scores, min_score))
-    return Scored(rows, scores[rows, classes], classes)
+    flat = scores.ravel()
+    places = _good(flat, min_score)
+    rows, classes = np.divmod(places, scores.shape[1])
+    return Scored(rows, flat[places], classes)
 
 
-def _enough(scores: Array, min_score: float) -> Array:
-    """Where there is a score, which neither NaN nor infinity is; 0 marks rows without detection."""
-    found: Array = (scores >= min_score) & (scores > 0) & (scores < np.inf)
+def _good(scores: Array, min_score: float) -> Array:
+    """Where there is a score: not NaN, not infinity, and not 0, which ends an answer."""
+    places = np.flatnonzero(scores >= max(min_score, _SMALLEST))
+    found: Array = places[scores[places] < np.inf]
     return found

@@ -34,13 +34,12 @@ def largest(scores: Array) -> Array:
 
     Class by class, which is several times as fast as numpy's `argmax` over that dimension.
     """
-    batch, classes, height, width = scores.shape
-    best = np.full((batch, height, width), -np.inf, scores.dtype)
-    found = np.zeros((batch, height, width), np.uint8)
-    for number in range(classes):
-        better = scores[:, number] > best
-        np.copyto(best, scores[:, number], where=better)
-        np.copyto(found, np.uint8(number), where=better)
+    best = np.full_like(scores[:, 0], -np.inf)
+    found = np.zeros(best.shape, np.uint8)
+    for number in range(scores.shape[1]):
+        better = (scores[:, number] > best).view(np.uint8)
+        np.fmax(best, scores[:, number], out=best)
+        np.maximum(found, np.multiply(better, np.uint8(number), out=better), out=found)
     return found
 
 

@@ -56,7 +56,8 @@ def average_precision(
     Give a truth of the boxes that somebody would act on (`of_score`), and all that are found.
     Boxes without area take no part.
     """
-    true_classes = sorted({int(c) for one in truth for c in _solid(one).classes})
+    found, truth = [_solid(one) for one in found], [_solid(one) for one in truth]
+    true_classes = sorted({int(c) for one in truth for c in one.classes})
     rankings = [_Ranking.of(found, truth, c, min_iou) for c in true_classes]
 
     def measure(weights: Array) -> Array:
@@ -106,8 +107,7 @@ class _Ranking:
     ) -> _Ranking:
         scores, pictures, hits = [np.empty(0)], [np.empty(0, np.intp)], [np.empty(0, bool)]
         true = np.zeros(len(truth))
-        for picture, both in enumerate(zip(found, truth, strict=True)):
-            ours, own = (_solid(one) for one in both)
+        for picture, (ours, own) in enumerate(zip(found, truth, strict=True)):
             order = np.flatnonzero(ours.classes == number)
             order = order[np.argsort(-ours.scores[order], kind="stable")]
             own_boxes = own.boxes[own.classes == number]
@@ -116,6 +116,9 @@ class _Ranking:
             hits.append(_hits(iou(ours.boxes[order], own_boxes), min_iou))
             true[picture] = len(own_boxes)
         order = np.argsort(-np.concatenate(scores), kind="stable")
+        # What comes after the last hit changes nothing, and may be most of it.
+        last = np.concatenate(hits)[order].nonzero()[0].max(initial=-1)
+        order = order[: last + 1]
         return cls(np.concatenate(pictures)[order], np.concatenate(hits)[order], _and_average(true))
 
     def precision(self, weights: Array) -> Array:

@@ -38,7 +38,7 @@ spans = st.tuples(st.integers(0, 6), st.integers(0, 6)).map(sorted)
 a_box = st.tuples(spans, spans).map(lambda s: (s[0][0], s[1][0], s[0][1], s[1][1]))
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(
     st.lists(st.tuples(a_box, st.integers(0, 2)), max_size=40),
     st.sampled_from((0.0, 0.25, 0.5, 0.75, 1.0)),

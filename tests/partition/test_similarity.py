@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -78,24 +79,41 @@ def test_pictures_must_be_paired() -> None:
         mean_iou([], [np.zeros((2, 2), np.uint8)])
 
 
-boxes = st.lists(
-    st.tuples(st.integers(0, 4), st.sampled_from((0.2, 0.5, 0.9)), st.integers(0, 1)), max_size=5
-)
+places = st.lists(st.tuples(st.integers(0, 4), st.integers(0, 1)), max_size=5)
+
+
+def by_definition(found: list[Detections], truth: list[Detections]) -> float:
+    """Boxes of this file either are the same or do not overlap; no two scores are equal."""
+    values = []
+    for number in sorted({int(c) for one in truth for c in one.classes}):
+        left = [[box[0] for box, c in zip(one.boxes, one.classes, strict=True) if c == number]
+                for one in truth]  # fmt: skip
+        count, hits = sum(map(len, left)), []
+        ranked = [(score, picture, box[0]) for picture, one in enumerate(found)
+                  for box, score, c in zip(one.boxes, one.scores, one.classes, strict=True)
+                  if c == number]  # fmt: skip
+        for _, where, at in sorted(ranked, reverse=True):
+            hits.append(at in left[where])
+            if hits[-1]:
+                left[where].remove(at)
+        precisions = [sum(hits[: n + 1]) / (n + 1) for n in range(len(hits))]
+        values.append(sum(max(precisions[n:]) for n, hit in enumerate(hits) if hit) / count)
+    return sum(values) / len(values) if values else math.nan
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.lists(st.tuples(boxes, boxes), min_size=1, max_size=4))
-def test_a_picture_drawn_twice_counts_twice(pairs: list[tuple[list[Box], list[Box]]]) -> None:
-    """The bootstrap's weights are nothing but copies; scores that are equal have no order."""
-    found = [picture(*(s for s in one)) for one, _ in pairs]
-    truth = [picture(*other) for _, other in pairs]
-    once, twice = average_precision(found, truth), average_precision(found * 2, truth * 2)
-    assert math.isnan(once.value) == math.isnan(twice.value)
+@given(st.lists(st.tuples(places, places), min_size=1, max_size=4), st.integers(0, 99))
+def test_it_is_its_definition(pairs: list[tuple[list[Any], list[Any]]], seed: int) -> None:
+    scores = iter(np.random.default_rng(seed).permutation(100) / 100)
+    found = [picture(*((at, next(scores), c) for at, c in one)) for one, _ in pairs]
+    truth = [picture(*((at, 1.0, c) for at, c in other)) for _, other in pairs]
+    expected = pytest.approx(by_definition(found, truth), nan_ok=True)
+    once = average_precision(found, truth)
+    assert once.value == expected
+    # The bootstrap counts a picture twice where it is drawn twice.
+    assert average_precision(found * 2, truth * 2).value == expected
     if not math.isnan(once.value):
         assert 0 <= once.low <= once.value <= once.high <= 1
-        distinct = len({s for one, _ in pairs for _, s, _ in one}) == sum(len(o) for o, _ in pairs)
-        if distinct:
-            assert once.value == pytest.approx(twice.value)
 
 
 def test_interval_of_perfect_answers_does_not_promise_all() -> None:
@@ -109,12 +127,12 @@ def test_interval_covers() -> None:
     """Of experiments with a true value of 0.8, those whose interval holds it are most of all."""
     rng = np.random.default_rng(0)
     covered = 0
-    for _ in range(40):
+    for _ in range(30):
         lost = rng.random(60) < 0.2
         truth = [picture((0, 1, 0))] * 60
         found = average_precision([picture() if x else picture((0, 1, 0)) for x in lost], truth)
         covered += found.low <= 0.8 <= found.high
-    assert covered >= 35
+    assert covered >= 26
 
 
 # Maps
