@@ -6,7 +6,7 @@ May import: nothing of ours.
 from .base import Codec, Packed, Packing
 from .codec_set import NO_TABLES, CodecSet, CodecSource
 from .errors import CodecError, SpecError, SplitpointError
-from .registry import CODECS, codec_named, codec_of_tensor, codecs_for
+from .registry import CODECS, RAW, codec_named, codec_of_tensor, codecs_for
 from .spec import DTYPE_NUMBERS, DTYPES, Array, TensorSpec
 
 __all__ = [
@@ -14,6 +14,7 @@ __all__ = [
     "DTYPES",
     "DTYPE_NUMBERS",
     "NO_TABLES",
+    "RAW",
     "Array",
     "Codec",
     "CodecError",

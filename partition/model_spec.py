@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from .picture import PictureInput
+from .tasks.task import Task
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,9 +18,9 @@ class ModelSpec:
 
     `args` and `kwargs` hold tensors with the batch as dimension 0; one sample is enough.
     `picture` is set for models that take photos; they are captured from uint8 pixels on.
-    `classifies` says whether the first output holds one logit for each of `labels` (or of unnamed
-    classes). None leaves it to the model: one that takes photos and has no output but floats
-    `[batch, classes]` is a classifier.
+    `task` says what the outputs are, and `labels` names the classes. None leaves it to the model:
+    one that takes photos and has no output but floats `[batch, classes]` is a classifier, any
+    other one gives its outputs as they are.
     """
 
     source: str
@@ -27,7 +28,7 @@ class ModelSpec:
     args: tuple[Any, ...] = ()
     kwargs: Mapping[str, Any] = field(default_factory=dict)
     picture: PictureInput | None = None
-    classifies: bool | None = None
+    task: Task | None = None
     labels: Sequence[str] = ()
     weights: str = "as built"
     layer_prefix: str = ""
@@ -46,7 +47,7 @@ class ModelSpec:
         *,
         mean: Sequence[float],
         std: Sequence[float],
-        classifies: bool | None = None,
+        task: Task | None = None,
         labels: Sequence[str] = (),
         weights: str = "as built",
     ) -> ModelSpec:
@@ -61,7 +62,7 @@ class ModelSpec:
             module=FromPixels(Normalise(mean, std), model),
             args=(torch.randint(0, 256, shape, dtype=torch.uint8, generator=noise),),
             picture=picture,
-            classifies=classifies,
+            task=task,
             labels=labels,
             weights=weights,
             layer_prefix="model.",

@@ -24,6 +24,7 @@ from pathlib import Path
 
 import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
+from splitpoint.codec import Array
 
 from .errors import PictureError
 
@@ -71,6 +72,24 @@ def open_photo(file: bytes, name: str) -> Image.Image:
             f"{name} is no picture that can be decoded ({str(error)[:100]})",
             "give a whole JPEG, PNG or WebP file",
         ) from error
+
+
+def read_photo(path: Path) -> Image.Image:
+    """The photo in an image file; `PictureError` for a file that is none."""
+    try:
+        return open_photo(path.read_bytes(), str(path))
+    except OSError as error:
+        raise PictureError(f"cannot read {path}: {error.strerror or error}") from error
+
+
+def photo_of(rgb: Array) -> Image.Image:
+    """A decoded picture, RGB uint8 `[height, width, 3]`; `PictureError` for any other array."""
+    if rgb.ndim != 3 or rgb.shape[2] != 3 or rgb.dtype != np.uint8 or not rgb.size:
+        raise PictureError(
+            f"an array {rgb.dtype} {list(rgb.shape)} is no picture",
+            "give RGB uint8 [height, width, 3]",
+        )
+    return Image.fromarray(np.ascontiguousarray(rgb))
 
 
 def is_picture(path: Path) -> bool:

@@ -16,6 +16,7 @@ from typing import TypeVar
 from google.protobuf.message import DecodeError
 from splitpoint.codec import (
     DTYPE_NUMBERS,
+    RAW,
     Array,
     Codec,
     CodecError,
@@ -24,7 +25,6 @@ from splitpoint.codec import (
     Packing,
     SpecError,
     TensorSpec,
-    codec_named,
     codec_of_tensor,
 )
 from splitpoint.codec.fkt.video import KeyFrameNeeded
@@ -246,19 +246,20 @@ def build_reply(reply: pb.Reply) -> bytes:
     return pb.ServerMessage(reply=reply).SerializeToString()
 
 
-def decode_reply(reply: pb.Reply, specs: Sequence[TensorSpec], batch: int) -> dict[str, Array]:
+def decode_reply(
+    reply: pb.Reply, specs: Sequence[TensorSpec], batch: int, codec: Codec = RAW
+) -> dict[str, Array]:
     """The outputs of an OK reply to a frame of `batch` samples; `FrameError` for any misfit.
 
-    Outputs travel raw: they are small, and they are the answer.
+    They travel bit for bit: they are small, and they are the answer.
     """
-    raw = codec_named("raw")
-    if check_tensors(reply.outputs, specs, raw, batch) != batch:
+    if check_tensors(reply.outputs, specs, codec, batch) != batch:
         raise FrameError(pb.MISMATCH, "the worker answered another number of samples")
     if reply_crc32(reply) != reply.crc32:
         raise FrameError(pb.CORRUPT, "the reply's CRC-32 does not fit its content")
     try:
         return {
-            spec.name: raw.decode(tensor.payload, spec, batch)
+            spec.name: codec.decode(tensor.payload, spec, batch)
             for spec, tensor in zip(specs, reply.outputs, strict=True)
         }
     except CodecError as error:

@@ -14,7 +14,8 @@ from splitpoint.cloud.compute.runner import Runner
 from splitpoint.cloud.engine.engine import Engine
 from splitpoint.cloud.engine.request import Request
 from splitpoint.cloud.schedule.batch_times import BatchTimes
-from splitpoint.codec import Array, TensorSpec
+from splitpoint.codec import RAW, Array, TensorSpec
+from splitpoint.partition.bundle.answer_form import AnswerForm
 from splitpoint.partition.profile.cloud_times import CloudTimes
 from splitpoint.proto import splitpoint_pb2 as pb
 from splitpoint.proto.frames import FrameError
@@ -78,6 +79,8 @@ class SlowModel:
         ]
         self.chain = SlowChain(segments, ms)
         self.runner = Runner(self.chain, self.boundaries)
+        last = tuple(self.boundaries[-1])
+        self.form = AnswerForm(specs=last, codec=RAW, outputs={}, head=None)
         self.batch_times = BatchTimes([{1: ms, max_batch: ms}] * segments, max_batch)
         self.times = CloudTimes(segment_ms=(ms,) * segments)
         self.bundle = SimpleNamespace(manifest=SimpleNamespace(name="slow"))

@@ -9,6 +9,7 @@ from splitpoint.codec import TensorSpec
 from splitpoint.partition.bundle.bundle import Boundary, Manifest, Segment
 from splitpoint.partition.bundle.graph import Layer
 from splitpoint.partition.bundle.ladder import CodecLevel
+from splitpoint.partition.bundle.model_kind import CLASSIFY
 from splitpoint.partition.profile.profile import CodecTime, Profile, SegmentTime
 
 Ladders = Mapping[int, Sequence[CodecLevel]]  # by boundary
@@ -50,7 +51,7 @@ def manifest_of(segments: int, ladders: Ladders | None = None) -> Manifest:
         segments=(Segment(program="", onnx="", weights="", flops=200),) * segments,
         outputs={"output": f"t{segments}"},
         picture=None,
-        classifies=True,
+        task=CLASSIFY,
         labels_file=None,
         unsupported_ops=(),
         max_relative_error=0.0,

@@ -1,4 +1,7 @@
-"""`splitpoint run`."""
+"""`splitpoint run`.
+
+Longer than others: each option takes some lines.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +18,8 @@ from splitpoint.edge.errors import AgentError
 from splitpoint.edge.figures.run_costs import RunCosts, Tariff
 from splitpoint.edge.figures.run_energy import RunEnergy
 from splitpoint.edge.figures.run_stats import RunStats
+from splitpoint.edge.meaning import MIN_SCORE
+from splitpoint.edge.sinks.annotated import AnnotatedPictures
 from splitpoint.edge.sinks.sink import Sink
 from splitpoint.edge.sources.find import find_source
 from splitpoint.partition.energy.find import choose_meter
@@ -169,6 +174,13 @@ def run(
     save_outputs: Annotated[
         Path | None, typer.Option(help="Write every frame's outputs as DIR/ID-NAME.npy.")
     ] = None,
+    save_annotated: Annotated[
+        Path | None,
+        typer.Option(help="Write every photo as DIR/ID-NAME.jpg with what was found drawn on it."),
+    ] = None,
+    min_score: Annotated[
+        float, typer.Option(help="Detections below this score are not shown.", min=0, max=1)
+    ] = MIN_SCORE,
     metrics_port: Annotated[
         int | None,
         typer.Option(help="Serve Prometheus metrics here; 0: any free port.", min=0, max=65535),
@@ -234,8 +246,7 @@ def run(
         max_edge_mb=max_edge_mb,
         max_frame_bytes=math.inf if max_kb_per_frame is None else 1e3 * max_kb_per_frame,
     )
-    stats = RunStats()
-    costs = RunCosts(tariff)
+    stats, costs = RunStats(), RunCosts(tariff)
     spent = RunEnergy(_run_meter(energy, power, slowdown), lambda: stats.busy_ms)
     sinks: list[Sink] = [stats, costs]
     if save_outputs is not None:
@@ -245,12 +256,12 @@ def run(
         sinks.append(metrics)
     table = None
     if json_:
-        sinks.append(JsonLines(agent, emulated=slowdown > 1))
+        sinks.append(JsonLines(agent, emulated=slowdown > 1, min_score=min_score))
     elif sys.stdout.isatty() and err.is_terminal:
-        table = LiveTable(agent, spent)
+        table = LiveTable(agent, spent, min_score=min_score)
         sinks.append(table)
     else:
-        sinks.append(PlainLines(agent))
+        sinks.append(PlainLines(agent, min_score))
     session = RunSession(
         agent=agent,
         source=frames,
@@ -259,11 +270,18 @@ def run(
         table=table,
         metrics=metrics,
         in_flight=in_flight,
+        annotates=None if save_annotated is None else _annotates(save_annotated, min_score),
     )
     stopped = asyncio.run(session.run())
     print_summary(stats, costs, spent.reading, slowdown=slowdown, as_json=json_)
     if stats.frames and not stats.answers and not stopped:
         raise typer.Exit(1)
+
+
+def _annotates(folder: Path, min_score: float) -> Callable[[EdgeAgent], Sink]:
+    return lambda agent: AnnotatedPictures(
+        folder, agent.manifest.task.kind, agent.labels, min_score
+    )
 
 
 def _run_meter(energy: str, power: PowerModel, slowdown: float) -> EnergyMeter:

@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 from splitpoint.edge import EdgeAgent, Outcome, Result
 from splitpoint.edge.figures.run_energy import RunEnergy
+from splitpoint.edge.meaning import MIN_SCORE
 from splitpoint.partition.significant import significant
 
 from ..shell.output import err
@@ -31,10 +32,12 @@ class LiveTable:
         agent: EdgeAgent,
         energy: RunEnergy,
         *,
+        min_score: float = MIN_SCORE,
         console: Console = err,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._agent, self._energy, self._clock = agent, energy, clock
+        self._min_score = min_score
         self._outcomes = dict.fromkeys(Outcome, 0)
         self._times: deque[float] = deque(maxlen=WINDOW)
         self._ended: deque[float] = deque(maxlen=WINDOW)
@@ -51,9 +54,8 @@ class LiveTable:
         self._codec = result.codec
         if result.outputs:
             self._times.append(result.total_ms)
-        self._last.append(
-            f"{result.id}  {best_answer(self._agent, result)}  {result.total_ms:.1f} ms"
-        )
+        answer = best_answer(self._agent, result, self._min_score)
+        self._last.append(f"{result.id}  {answer}  {result.total_ms:.1f} ms")
 
     def switched(self, why: str) -> None:
         """Shows why the plan has changed."""

@@ -4,39 +4,39 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 import numpy as np
-from splitpoint.codec import Array
 from splitpoint.edge import EdgeAgent, Outcome, Result
+from splitpoint.edge.meaning import MIN_SCORE, areas_in, classes_in, things_in
+from splitpoint.edge.sources.source import Origin
+from splitpoint.partition.view import View
 from splitpoint.proto.printable import printable
 
 from ..shell.output import human_bytes, out, print_json, say
 
-_TOP = 5
-_NAMED = 3  # outputs that a line for people names
+_NAMED = 3  # things that a line for people names
 
 
 class JsonLines:
     """A sink that writes the JSON line of each frame to stdout."""
 
-    def __init__(self, agent: EdgeAgent, *, emulated: bool) -> None:
-        self._agent, self._emulated = agent, emulated
+    def __init__(self, agent: EdgeAgent, *, emulated: bool, min_score: float = MIN_SCORE) -> None:
+        self._agent, self._emulated, self._min_score = agent, emulated, min_score
 
     def add(self, result: Result) -> None:
         """One line, at once."""
         line: dict[str, Any] = {
             "id": result.id,
-            "source": result.metadata,
+            "source": str(result.metadata),
             "outcome": result.outcome.value,
             "split": result.boundary,
             "codec": result.codec,
             "bytes_up": result.bytes_up,
-            "top": top_classes(self._agent, result.outputs),
-            **outputs_of_no_classifier(self._agent, result.outputs),
+            **answer_json(self._agent, result, self._min_score),
             "stages_ms": result.stages_ms.to_json(),
             "total_ms": round(result.total_ms, 3),
         }
@@ -55,8 +55,8 @@ class JsonLines:
 class PlainLines:
     """A sink that writes a line for people: answers to stdout, all else to stderr."""
 
-    def __init__(self, agent: EdgeAgent) -> None:
-        self._agent = agent
+    def __init__(self, agent: EdgeAgent, min_score: float = MIN_SCORE) -> None:
+        self._agent, self._min_score = agent, min_score
 
     def add(self, result: Result) -> None:
         """One line."""
@@ -67,7 +67,7 @@ class PlainLines:
             f"{name} {ms:.1f}" for name, ms in result.stages_ms.to_json().items() if ms
         )
         out.print(
-            f"{result.id:>4}  {best_answer(self._agent, result)}  "
+            f"{result.id:>4}  {best_answer(self._agent, result, self._min_score)}  "
             f"{result.total_ms:.1f} ms ({stages})  {human_bytes(result.bytes_up)} up"
             + (f"  {why}" if (why := why_local(self._agent, result)) else ""),
             soft_wrap=True,
@@ -113,56 +113,55 @@ def why_local(agent: EdgeAgent, result: Result) -> str:
     return printable(result.why) if cut and result.outcome is Outcome.LOCAL else ""
 
 
-def best_answer(agent: EdgeAgent, result: Result) -> str:
-    """The frame's short name and its first class, or its outputs, or what became of it."""
+def best_answer(agent: EdgeAgent, result: Result, min_score: float = MIN_SCORE) -> str:
+    """The frame's short name and what it shows, or its outputs, or what became of it."""
     name = Path(str(result.metadata)).name
     if not result.outputs:
         return f"{name}  {result.outcome.value}: {result.why}"
-    if agent.manifest.classifies:
-        top = top_classes(agent, result.outputs)
-        if not top:
-            return f"{name}  no class: NaN or infinity among the outputs"
-        label = printable(top[0]["label"])  # of a file that the worker sent
-        return f"{name}  {label} {top[0]['score']:.3f}"
-    named = [
-        f"{printable(output)} {array.dtype} {list(array.shape)}"
-        for output, array in result.outputs.items()
+    # Labels are of a file that the worker sent.
+    return f"{name}  {printable(_in_words(agent, result, min_score))}"
+
+
+def _in_words(agent: EdgeAgent, result: Result, min_score: float) -> str:
+    task, labels, view = agent.manifest.task.kind, agent.labels, _view_of(result)
+    if task == "classify":
+        best = classes_in(result, labels, 1)
+        if not best:
+            return "no class: NaN or infinity among the outputs"
+        return f"{best[0].label} {best[0].score:.3f}"
+    if task == "detect":
+        things = Counter(thing.label for thing in things_in(result, labels, view, min_score))
+        words = [f"{count} {label}" for label, count in things.most_common()]
+        return _first(words) or "nothing found"
+    if task == "segment":
+        areas = areas_in(result, labels, view)
+        return _first([f"{area.label} {100 * area.share:.0f} %" for area in areas])
+    return _first([
+        f"{output} {array.dtype} {list(array.shape)}" for output, array in result.outputs.items()
+    ])  # fmt: skip
+
+
+def _first(words: list[str]) -> str:
+    more = f" and {len(words) - _NAMED} more" if len(words) > _NAMED else ""
+    return f"{', '.join(words[:_NAMED])}{more}"
+
+
+def answer_json(agent: EdgeAgent, result: Result, min_score: float = MIN_SCORE) -> dict[str, Any]:
+    """The keys of a frame's answer: `top`, which only a classifier fills, and those of its task."""
+    task, labels, view = agent.manifest.task.kind, agent.labels, _view_of(result)
+    if task == "classify":
+        return {"top": [each.to_json() for each in classes_in(result, labels)]}
+    if task == "detect":
+        things = things_in(result, labels, view, min_score)
+        return {"top": [], "detections": [thing.to_json() for thing in things]}
+    if task == "segment":
+        return {"top": [], "areas": [area.to_json() for area in areas_in(result, labels, view)]}
+    outputs = [
+        {"name": name, "shape": list(array.shape), "dtype": str(array.dtype)}
+        for name, array in result.outputs.items()
     ]
-    more = f" and {len(named) - _NAMED} more" if len(named) > _NAMED else ""
-    return f"{name}  {', '.join(named[:_NAMED])}{more}"
+    return {"top": [], "outputs": outputs}
 
 
-def top_classes(agent: EdgeAgent, outputs: Mapping[str, Array]) -> list[dict[str, Any]]:
-    """The first classes with label, index and softmax score; none for other kinds of models.
-
-    Nor where NaN or infinity among the outputs leaves no scores; `-inf` is a class that cannot be.
-    """
-    if not agent.manifest.classifies or not outputs:
-        return []
-    logits = next(iter(outputs.values()))[0].astype(np.float64)
-    finite = np.isfinite(logits)
-    if not (finite | np.isneginf(logits)).all() or not finite.any():
-        return []
-    scores = np.exp(logits - logits.max())
-    scores /= scores.sum()
-    labels = agent.labels
-    return [
-        {
-            "label": labels[i] if i < len(labels) else str(i),
-            "index": int(i),
-            "score": round(float(scores[i]), 6),
-        }
-        for i in np.argsort(-scores, kind="stable")[:_TOP]
-    ]
-
-
-def outputs_of_no_classifier(agent: EdgeAgent, outputs: Mapping[str, Array]) -> dict[str, Any]:
-    """What stands in the JSON beside an empty `top`: name, shape and dtype of each output."""
-    if agent.manifest.classifies:
-        return {}
-    return {
-        "outputs": [
-            {"name": name, "shape": list(array.shape), "dtype": str(array.dtype)}
-            for name, array in outputs.items()
-        ]
-    }
+def _view_of(result: Result) -> View | None:
+    return result.metadata.view if isinstance(result.metadata, Origin) else None

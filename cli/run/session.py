@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -30,7 +30,8 @@ REFRESH_S, ENERGY_S = 0.25, 5.0
 class RunSession:
     """Feeds an agent from a source and its results to the sinks.
 
-    The table and the metrics are also told what no result tells.
+    The table and the metrics are also told what no result tells. `annotates` makes a sink that
+    draws on photos, once the model is known.
     """
 
     agent: EdgeAgent
@@ -40,6 +41,7 @@ class RunSession:
     table: LiveTable | None
     metrics: MetricsSink | None
     in_flight: int
+    annotates: Callable[[EdgeAgent], Sink] | None = None
 
     async def run(self) -> bool:
         """Until the source ends or the user stops it: whether it was the user.
@@ -49,13 +51,18 @@ class RunSession:
         systemd = Systemd()
         with StopSignals("stopping: frames under way are finished (again: at once)") as stop:
             async with AsyncExitStack() as stack:
-                for sink in self.sinks:
+                sinks = list(self.sinks)
+                for sink in sinks:
                     stack.callback(sink.close)  # all of them, whichever fails
                 stack.push_async_callback(self.source.close)
                 with suppress(Stopped):
                     await stop.unless_requested(self.source.open())
                     await stop.unless_requested(stack.enter_async_context(self.agent))
-                    feed = InputFeed.of(self.agent.manifest)
+                    if self.annotates is not None:
+                        sinks.append(self.annotates(self.agent))
+                        stack.callback(sinks[-1].close)
+                    draws = self.annotates is not None
+                    feed = InputFeed.of(self.agent.manifest, keeps_pictures=draws)
                     self._say_plan()
                     self.agent.on_switch = self._switched
                     await stack.enter_async_context(self._followed(systemd))
@@ -64,7 +71,7 @@ class RunSession:
                     await stack.enter_async_context(aclosing(results))
                     systemd.ready()
                     async for result in results:
-                        for sink in self.sinks:
+                        for sink in sinks:
                             sink.add(result)
                 systemd.stopping()
             return stop.requested

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from splitpoint.codec import CodecSource
+from splitpoint.partition.bundle.answer_form import AnswerForm
 from splitpoint.partition.bundle.bundle import MANIFEST, Bundle
 from splitpoint.partition.profile.cloud_times import CloudTimes
 from splitpoint.proto.frames import Boundaries
@@ -33,6 +34,11 @@ class ServedModel:
     codecs: CodecSource
     manifest_bytes: int = 0
     measure_again: Callable[[Callable[[], None]], Timing | None] | None = None
+    form: AnswerForm = field(init=False)
+
+    def __post_init__(self) -> None:
+        """What answers look like follows from the bundle."""
+        self.form = AnswerForm.of(self.bundle.manifest)
 
     def file(self, sha256: str) -> Path | None:
         """The bundle's file with that digest; its manifest has that of the bundle."""

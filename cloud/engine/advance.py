@@ -97,7 +97,9 @@ def _outputs(batch: RunningBatch) -> tuple[list[RequestAnswer], bool]:
     requests, model, are_good = batch.aboard, batch.aboard[0].model, True
     try:
         outputs = model.runner.answers(batch.state, [request.samples for request in requests])
-        answers: list[RequestAnswer] = list(zip(requests, outputs, strict=True))
+        answers: list[RequestAnswer] = [
+            (request, model.form.made(own)) for request, own in zip(requests, outputs, strict=True)
+        ]
     except Exception as error:  # noqa: BLE001 - a device can fail here too
         answers = [(request, _why_failed(model, error)) for request in requests]
         are_good = False

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from splitpoint.codec import Array, SplitpointError, codec_named
+from splitpoint.codec import Array, SplitpointError
 from splitpoint.partition.profile.cloud_times import CloudTimes
 from splitpoint.proto import splitpoint_pb2 as pb
 from splitpoint.proto.frames import FrameError, encode_tensors
@@ -21,7 +21,6 @@ from .arrival import Arrival
 if TYPE_CHECKING:
     from .tracing import FrameTraces
 
-_RAW = codec_named("raw")
 _REASON_CHARACTERS = 500
 
 
@@ -91,11 +90,12 @@ class Answers:
             total_us=_since_us(arrival),
             batch=job.batch_computed,
         )
+        form = job.model.form
         reply = pb.Reply(
             id=arrival.frame_id,
             message_index=arrival.index,
             status=pb.OK,
-            outputs=encode_tensors(outputs, job.model.boundaries[-1], _RAW),
+            outputs=encode_tensors(outputs, form.specs, form.codec),
             times=times,
             load=self._load(arrival.model),
         )

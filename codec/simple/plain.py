@@ -8,6 +8,7 @@ import numpy as np
 
 from ..errors import CodecError
 from ..spec import Array, TensorSpec
+from .entropy import compress, compressed_bound, decompress_exactly
 
 
 def _exact(payload: bytes, expected_bytes: int, spec: TensorSpec) -> bytes:
@@ -39,6 +40,26 @@ class Raw:
 
     def max_payload_bytes(self, spec: TensorSpec, batch: int) -> int:  # noqa: D102
         return spec.nbytes_at(batch)
+
+
+@dataclass(frozen=True, slots=True)
+class Lossless:
+    """Every dtype, bit for bit, through zstd: for what is mostly zeros or long runs."""
+
+    name: str = "lossless"
+
+    def supports(self, spec: TensorSpec) -> bool:  # noqa: D102
+        return True
+
+    def encode(self, array: Array, spec: TensorSpec) -> bytes:  # noqa: D102
+        return compress(Raw().encode(array, spec))
+
+    def decode(self, payload: bytes, spec: TensorSpec, batch: int) -> Array:  # noqa: D102
+        plain = decompress_exactly(payload, spec.nbytes_at(batch))
+        return Raw().decode(plain, spec, batch)
+
+    def max_payload_bytes(self, spec: TensorSpec, batch: int) -> int:  # noqa: D102
+        return compressed_bound(spec.nbytes_at(batch))
 
 
 @dataclass(frozen=True, slots=True)

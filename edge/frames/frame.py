@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from splitpoint.codec import Array, SplitpointError
-from splitpoint.partition.bundle.bundle import Manifest
 from splitpoint.partition.plan.plan import Plan
 from splitpoint.proto.session.answer_times import Answer
 
@@ -122,8 +121,3 @@ class Frame:
             why=why,
             metadata=self.metadata,
         )
-
-
-def named_outputs(manifest: Manifest, values: Mapping[str, Array]) -> dict[str, Array]:
-    """The model's outputs by its own names."""
-    return {name: values[tensor] for name, tensor in manifest.outputs.items()}

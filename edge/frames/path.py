@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from splitpoint.codec import SplitpointError
+from splitpoint.partition.bundle.answer_form import AnswerForm
 from splitpoint.partition.bundle.bundle import Manifest
 from splitpoint.partition.plan.plan import Plan
 from splitpoint.proto.frames import build_frame, decode_reply
@@ -29,7 +30,7 @@ from ..link.frame_stream import FrameStream
 from ..link.workers import WorkerLink, Workers
 from ..result import Outcome, Result
 from .edge_half import EdgeHalf, EdgePart
-from .frame import Frame, named_outputs
+from .frame import Frame
 from .hedge import Race, UsualTime
 from .local_finish import LocalFinish
 from .only_this_frame import only_this_frame
@@ -70,7 +71,7 @@ class FramePath:
         present: PresentPlan,
         hedge: bool,
     ) -> None:
-        self._manifest, self._half, self._threads = manifest, half, threads
+        self._form, self._half, self._threads = AnswerForm.of(manifest), half, threads
         self._workers, self._local, self._present = workers, local, present
         self._hedge = hedge
         self._last = len(manifest.segments)
@@ -110,7 +111,7 @@ class FramePath:
             frame.computed()
         if not sends:
             self._saw_compute(frame, part)
-            outputs = named_outputs(self._manifest, part.values)
+            outputs = self._form.named(part.values)
             return frame.finished_here(part, outputs, 0.0, frame.plan.why)
         link = link or self._workers.current  # there is nothing else to wait for
         try:
@@ -219,7 +220,7 @@ class FramePath:
                 )
                 answer = await stream.ask(build, frame.left_ms, asked=against)
             queued_here_ms = 1e3 * (time.perf_counter() - asked) - answer.answer_ms
-            values = decode_reply(answer.reply, self._manifest.boundaries[-1].tensors, frame.batch)
+            values = decode_reply(answer.reply, self._form.specs, frame.batch, self._form.codec)
         except SplitpointError as error:
             if race is not None and race.won and race.hedged:
                 link.breaker.doubted()  # nobody else finds out that a worker is gone
@@ -238,7 +239,7 @@ class FramePath:
         return frame.answered(
             part,
             answer,
-            named_outputs(self._manifest, values),
+            self._form.named(values),
             round_trip_ms=stream.session.round_trip_ms,
             queued_here_ms=queued_here_ms,
             why=why,
@@ -287,7 +288,7 @@ class FramePath:
             return frame.failed(second)
         finally:
             observer.device_done(frame.id)
-        outputs = named_outputs(self._manifest, values)
+        outputs = self._form.named(values)
         return frame.finished_here(part, outputs, here_ms, f"finished on the device: {error}")
 
     def _saw_compute(self, frame: Frame, part: EdgePart) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 
 import numpy as np
 from splitpoint.codec import Array, TensorSpec
+from splitpoint.partition.bundle.answer_form import AnswerForm
 from splitpoint.partition.bundle.bundle import Manifest
 from splitpoint.partition.errors import SegmentError
 from splitpoint.partition.run.chain import SegmentChain, State
@@ -16,7 +17,7 @@ class Segments:
     """Those of a chain that are loaded, from the first on. `slowdown` plays a slower device."""
 
     def __init__(self, chain: SegmentChain, manifest: Manifest, slowdown: Slowdown) -> None:
-        self._chain, self._slowdown = chain, slowdown
+        self._chain, self._slowdown, self._form = chain, slowdown, AnswerForm.of(manifest)
         self._boundaries = [boundary.tensors for boundary in manifest.boundaries]
         self.loaded = 0
 
@@ -40,7 +41,8 @@ class Segments:
     ) -> dict[str, Array]:
         """The tensors of a boundary, from those of `start`; `begins` is called at each segment.
 
-        Raises `SegmentError` when the runtime fails.
+        At the last boundary these are the answer's: see `AnswerForm`. Raises `SegmentError` when
+        the runtime fails.
         """
         state = self._chain.place(values)
         for index in range(start, boundary):
@@ -48,7 +50,8 @@ class Segments:
             key = (self._chain.runtime, index)
             state.update(self._slowdown.stretch(key, self._step, index, state))
         names = [spec.name for spec in self._boundaries[boundary]]
-        return {name: self._chain.fetch(state[name]) for name in names}
+        found = {name: self._chain.fetch(state[name]) for name in names}
+        return self._form.made(found) if boundary == len(self._boundaries) - 1 else found
 
     def _step(self, index: int, state: State) -> State:
         try:

@@ -1,4 +1,4 @@
 """Where results go.
 
-May import: result.
+May import: errors, meaning, result, sources; codec, partition.
 """

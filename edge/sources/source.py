@@ -8,13 +8,33 @@ from pathlib import Path
 from typing import Protocol
 
 import numpy as np
+from PIL.Image import Image
 from splitpoint.codec import Array, TensorSpec
 from splitpoint.partition.bundle.bundle import Manifest
-from splitpoint.partition.bundle.input_files import read_input, suffixes_for
+from splitpoint.partition.bundle.input_files import ARRAY_SUFFIXES, read_input, suffixes_for
 from splitpoint.partition.errors import InputError, PictureError
+from splitpoint.partition.photo import photo_of, read_photo
 from splitpoint.partition.picture import PictureInput
+from splitpoint.partition.view import View
 
 from ..given import Given
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Origin:
+    """What a frame of a source was made of: the `metadata` of its result.
+
+    `view` is what the input shows of the photo, None for arrays. `picture`, RGB uint8
+    `[height, width, 3]`, is there where somebody draws on it.
+    """
+
+    name: str
+    view: View | None = None
+    picture: Array | None = None
+
+    def __str__(self) -> str:
+        """The file's path, or the source's name and the frame's number."""
+        return self.name
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,17 +42,22 @@ class InputFeed:
     """Makes frames of one sample for a model out of files and pictures.
 
     `specs` are its inputs, and `picture` how photos become the one of a model that takes them.
+    `keeps_pictures` leaves every photo at its frame until that has ended.
     """
 
     model: str
     specs: tuple[TensorSpec, ...]
     picture: PictureInput | None
+    keeps_pictures: bool = False
 
     @classmethod
-    def of(cls, manifest: Manifest) -> InputFeed:
+    def of(cls, manifest: Manifest, *, keeps_pictures: bool = False) -> InputFeed:
         """That of a model."""
         return cls(
-            model=manifest.name, specs=manifest.boundaries[0].tensors, picture=manifest.picture
+            model=manifest.name,
+            specs=manifest.boundaries[0].tensors,
+            picture=manifest.picture,
+            keeps_pictures=keeps_pictures,
         )
 
     @property
@@ -50,22 +75,33 @@ class InputFeed:
 
     def of_file(self, path: Path) -> Given:
         """A file; one that holds no input for the model becomes a frame that has failed."""
+        name = str(path)
         try:
-            inputs = read_input(path, self.specs, self.picture)
+            if self.picture is None or path.suffix.lower() in ARRAY_SUFFIXES:
+                inputs = read_input(path, self.specs, self.picture)
+                return Given(inputs=inputs, metadata=Origin(name=name))
+            return self._of_photo(read_photo(path), name)
         except (InputError, PictureError) as error:
-            return Given(error=error, metadata=str(path))
-        return Given(inputs=inputs, metadata=str(path))
+            return Given(error=error, metadata=Origin(name=name))
 
     def of_array(self, rgb: Array | None, name: str) -> Given:
         """RGB uint8 `[height, width, 3]` of any size; None is a frame that could not be decoded."""
-        if rgb is None:
-            error = PictureError(f"{name} cannot be decoded")
-            return Given(error=error, metadata=name)
         try:
-            pixels = self.need_pictures().pixels_of_array(rgb)
+            if rgb is None:
+                raise PictureError(f"{name} cannot be decoded")
+            return self._of_photo(photo_of(rgb), name)
         except PictureError as error:
-            return Given(error=error, metadata=name)
-        return Given(inputs={self.specs[0].name: pixels[np.newaxis]}, metadata=name)
+            return Given(error=error, metadata=Origin(name=name))
+
+    def _of_photo(self, photo: Image, name: str) -> Given:
+        picture = self.need_pictures()
+        origin = Origin(
+            name=name,
+            view=picture.view_of(*photo.size),
+            picture=np.asarray(photo) if self.keeps_pictures else None,
+        )
+        inputs = {self.specs[0].name: picture.pixels_of(photo)[np.newaxis]}
+        return Given(inputs=inputs, metadata=origin)
 
 
 class Source(Protocol):

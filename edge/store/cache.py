@@ -15,13 +15,8 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import ParamSpec, TypeVar
 
-from splitpoint.partition.bundle.bundle import (
-    MANIFEST,
-    MAX_MANIFEST_BYTES,
-    File,
-    Manifest,
-    file_sha256,
-)
+from splitpoint.partition.bundle.bundle import MANIFEST, MAX_MANIFEST_BYTES, Manifest
+from splitpoint.partition.bundle.bundle_file import File, file_sha256
 
 from ..errors import CacheError
 from .cache_size import cannot_write

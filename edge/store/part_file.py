@@ -9,7 +9,7 @@ import secrets
 from pathlib import Path
 from typing import BinaryIO
 
-from splitpoint.partition.bundle.bundle import File
+from splitpoint.partition.bundle.bundle_file import File
 
 from ..errors import CacheError
 

@@ -9,8 +9,9 @@ from dataclasses import replace
 from functools import partial
 
 import grpc
-from splitpoint.codec import Array, codec_named
+from splitpoint.codec import Array
 from splitpoint.codec.fkt.video import FktVideo, VideoStream
+from splitpoint.partition.bundle.answer_form import AnswerForm
 from splitpoint.partition.bundle.bundle import MANIFEST, Bundle
 from splitpoint.partition.bundle.codec_tables import codecs_of
 from splitpoint.partition.run.onnx_chain import OnnxChain
@@ -36,7 +37,6 @@ from .fake_call import DONE, FakeCall, FakeLink, FakeTransport, Status
 
 Script = Callable[[CheckedFrame], Awaitable["pb.Status | None"]]
 
-_RAW = codec_named("raw")
 _GONE: Status = (grpc.StatusCode.UNAVAILABLE, "the fake worker is not there")
 _OTHER = "the digest {} is not served here; give both ends the same bundle"
 
@@ -86,6 +86,7 @@ class FakeWorker:
         self._streaming: set[FakeCall] = set()
         self._draining = False
         self._boundaries = [boundary.tensors for boundary in manifest.boundaries]
+        self._form = AnswerForm.of(manifest)
         self._codecs = codecs_of(manifest, bundle.folder)
         self._chain = OnnxChain(bundle, threads=1)
 
@@ -193,7 +194,7 @@ class FakeWorker:
         for index in range(frame.boundary, len(self._chain)):
             self._chain.load(index)
             state.update(self._chain.step(index, state))
-        return encode_tensors(state, self._boundaries[-1], _RAW)
+        return encode_tensors(self._form.made(state), self._form.specs, self._form.codec)
 
 
 class _Stream:

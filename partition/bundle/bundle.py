@@ -28,14 +28,17 @@ from splitpoint.codec import SplitpointError
 
 from ..errors import BundleError
 from ..picture import PictureInput
+from ..tasks.head import Head
+from ..tasks.task import Task
 from .boundary import Boundary as Boundary
+from .bundle_file import COMPILE_AGAIN, File, verify_file
 from .graph import Layer
-from .model_kind import holds_classes
+from .model_kind import CLASSIFY, RAW_TASK, holds_classes
 
-SCHEMA = 2
+SCHEMA = 3
+OLDER_SCHEMAS = (2,)  # without tasks: they say only whether a model is a classifier
 MANIFEST, DIGEST = "manifest.json", "manifest.sha256"
 MAX_MANIFEST_BYTES = 64 << 20
-COMPILE_AGAIN = "compile it again with `splitpoint compile`"
 
 _PATH = re.compile(r"(?:[A-Za-z0-9_][A-Za-z0-9_.-]*/)*[A-Za-z0-9_][A-Za-z0-9_.-]*")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -56,14 +59,6 @@ class Segment:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class File:
-    """What a file of the bundle must be."""
-
-    sha256: str
-    nbytes: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Manifest:
     """Everything that a bundle says about its model."""
 
@@ -75,7 +70,7 @@ class Manifest:
     segments: tuple[Segment, ...]
     outputs: Mapping[str, str]  # the user's name -> tensor of the last boundary
     picture: PictureInput | None
-    classifies: bool
+    task: Task
     labels_file: str | None
     unsupported_ops: tuple[str, ...]
     max_relative_error: float  # of the segments against the whole, seen when compiling
@@ -100,7 +95,7 @@ class Manifest:
             ],
             "outputs": dict(self.outputs),
             "picture": self.picture and self.picture.to_json(),
-            "classifies": self.classifies,
+            "task": self.task.to_json(),
             "labels_file": self.labels_file,
             "unsupported_ops": list(self.unsupported_ops),
             "max_relative_error": self.max_relative_error,
@@ -123,7 +118,7 @@ class Manifest:
             schema = record["schema"]
         except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise BundleError(f"{where} is no manifest ({error})", COMPILE_AGAIN) from error
-        if schema != SCHEMA:
+        if schema != SCHEMA and schema not in OLDER_SCHEMAS:
             raise BundleError(
                 f"{where} has bundle schema {schema!r}, this splitpoint reads {SCHEMA}",
                 f"{COMPILE_AGAIN}, or install the splitpoint that wrote it",
@@ -139,7 +134,7 @@ class Manifest:
             ) from error
         # Any model of photos was once taken for a classifier, and a worker may say anything.
         classes = holds_classes(manifest.outputs, manifest.boundaries[-1].tensors)
-        return replace(manifest, classifies=manifest.classifies and classes)
+        return manifest if classes or not manifest.classifies else replace(manifest, task=RAW_TASK)
 
     @classmethod
     def _from_record(cls, record: Mapping[str, Any]) -> Manifest:
@@ -162,7 +157,7 @@ class Manifest:
             ),
             outputs={str(name): str(tensor) for name, tensor in record["outputs"].items()},
             picture=None if picture is None else PictureInput.from_json(picture),
-            classifies=bool(record["classifies"]),
+            task=_task_of(record),
             labels_file=record["labels_file"],
             unsupported_ops=tuple(record["unsupported_ops"]),
             max_relative_error=float(record["max_relative_error"]),
@@ -194,6 +189,18 @@ class Manifest:
         last = {spec.name for spec in self.boundaries[-1].tensors}
         if not last or not set(self.outputs.values()) <= last:
             raise BundleError("an output is no tensor of the last boundary", COMPILE_AGAIN)
+        self.open_head()
+
+    @property
+    def classifies(self) -> bool:
+        """Whether the first output holds one logit for each class."""
+        return self.task.kind == "classify"
+
+    def open_head(self) -> Head | None:
+        """What makes answers of the outputs; `TaskError` where it does not fit them."""
+        tensors = {spec.name: spec for spec in self.boundaries[-1].tensors}
+        size = None if self.picture is None else (self.picture.height_px, self.picture.width_px)
+        return self.task.open({name: tensors[t] for name, t in self.outputs.items()}, size)
 
     @property
     def has_int8(self) -> bool:
@@ -204,6 +211,12 @@ class Manifest:
     def digest(self) -> str:
         """SHA-256 of the manifest, which holds that of every file."""
         return hashlib.sha256(self.to_bytes()).hexdigest()
+
+
+def _task_of(record: Mapping[str, Any]) -> Task:
+    if record["schema"] in OLDER_SCHEMAS:
+        return CLASSIFY if record["classifies"] else RAW_TASK
+    return Task.from_json(record["task"])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -249,35 +262,6 @@ def open_bundle(folder: Path, *, verify_files: bool = True) -> Bundle:
         for path, file in manifest.files.items():
             verify_file(folder / path, file)
     return Bundle(folder=folder, manifest=manifest, digest=digest)
-
-
-def verify_file(path: Path, file: File) -> None:
-    """Raises `BundleError` unless `path` holds exactly that file."""
-    try:
-        size = path.stat().st_size
-        with path.open("rb") as stream:
-            sha256 = file_sha256(stream) if size == file.nbytes else ""
-    except OSError as error:
-        raise BundleError(
-            f"the bundle's file {path} cannot be read ({error.strerror})", COMPILE_AGAIN
-        ) from error
-    if sha256 != file.sha256:
-        why = f"{size} bytes, not {file.nbytes}" if size != file.nbytes else "another digest"
-        raise BundleError(f"the bundle's file {path} is damaged ({why})", COMPILE_AGAIN)
-
-
-def file_sha256(stream: Any) -> str:
-    """SHA-256 of a binary stream from its present position on."""
-    sha256 = hashlib.sha256()
-    while chunk := stream.read(1 << 20):
-        sha256.update(chunk)
-    return sha256.hexdigest()
-
-
-def describe_file(path: Path) -> File:
-    """The record of a file that was just written."""
-    with path.open("rb") as stream:
-        return File(sha256=file_sha256(stream), nbytes=path.stat().st_size)
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> Bundle:

@@ -1,4 +1,4 @@
-"""Whether a model's answer is a class: what its outputs say, and what its user says."""
+"""What a model's answer is: what its outputs say, and what its user says."""
 
 from __future__ import annotations
 
@@ -7,6 +7,9 @@ from collections.abc import Mapping, Sequence
 from splitpoint.codec import TensorSpec
 
 from ..errors import CaptureError
+from ..tasks.task import Task
+
+CLASSIFY, RAW_TASK = Task(kind="classify"), Task(kind="raw")
 
 
 def holds_classes(outputs: Mapping[str, str], tensors: Sequence[TensorSpec]) -> bool:
@@ -24,26 +27,26 @@ def holds_classes(outputs: Mapping[str, str], tensors: Sequence[TensorSpec]) -> 
     )
 
 
-def is_classifier(
-    said: bool | None,
+def task_of(
+    said: Task | None,
     outputs: Mapping[str, str],
     tensors: Sequence[TensorSpec],
     *,
     takes_photos: bool,
-) -> bool:
-    """What the user `said`, and else: a model of photos whose only output can be logits is one.
+) -> Task:
+    """What the user `said`; else a model of photos whose only output can be logits is a classifier.
 
     Raises `CaptureError` where the user says so of a model whose first output cannot be logits.
     """
     possible = holds_classes(outputs, tensors)
     if said is None:
-        return takes_photos and possible and len(outputs) == 1
-    if said and not possible:
+        return CLASSIFY if takes_photos and possible and len(outputs) == 1 else RAW_TASK
+    if said.kind == CLASSIFY.kind and not possible:
         shapes = {spec.name: list(spec.shape_without_batch) for spec in tensors}
         raise CaptureError(
             "a classifier's first output is [batch, classes], and this model gives "
             + ", ".join(f"{name!r} [batch, {_text(shapes[t])}]" for name, t in outputs.items()),
-            "leave `classifies` out of its ModelSpec, or return the logits first",
+            "leave the task out, or return the logits first",
         )
     return said
 

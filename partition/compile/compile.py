@@ -15,18 +15,10 @@ import onnx
 import torch
 from torch.fx import Node
 
-from ..bundle.bundle import (
-    MANIFEST,
-    Boundary,
-    Bundle,
-    File,
-    Manifest,
-    Segment,
-    describe_file,
-    write_manifest,
-)
+from ..bundle.bundle import MANIFEST, Boundary, Bundle, Manifest, Segment, write_manifest
+from ..bundle.bundle_file import File, describe_file
 from ..bundle.graph import Cut
-from ..bundle.model_kind import is_classifier
+from ..bundle.model_kind import RAW_TASK, task_of
 from ..calibrate.calibrate import calibrate
 from ..calibrate.inputs import Calibration, calibration_inputs
 from ..calibrate.int8_segments import quantise_bundle
@@ -92,13 +84,18 @@ def _compile(
     steps = _Steps(progress)
     steps("capture the graph")
     model = capture(spec.module, spec.args, spec.kwargs, name_prefix=spec.layer_prefix)
-    classifies = is_classifier(
-        spec.classifies,
+    tensors = {spec.name: spec for spec in model.graph.cuts[-1].tensors}
+    task = task_of(
+        spec.task,
         model.output_names,
-        model.graph.cuts[-1].tensors,
+        tuple(tensors.values()),
         takes_photos=spec.picture is not None,
     )
-    spec = replace(spec, classifies=classifies)
+    task.open(
+        {name: tensors[tensor] for name, tensor in model.output_names.items()},
+        None if spec.picture is None else (spec.picture.height_px, spec.picture.width_px),
+    )
+    spec = replace(spec, task=task)
     steps("choose boundaries")
     chosen = separable_cuts(model, spec, boundaries, after)
     cuts = [model.graph.cuts[i] for i in chosen]
@@ -266,7 +263,7 @@ def _manifest(
         ),
         outputs=model.output_names,
         picture=spec.picture,
-        classifies=bool(spec.classifies),
+        task=spec.task or RAW_TASK,
         labels_file="labels.txt" if spec.labels else None,
         unsupported_ops=model.graph.unsupported_ops,
         max_relative_error=0.0,

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from ..bundle.model_kind import CLASSIFY, RAW_TASK
 from ..errors import ModelError
 from ..model_spec import ModelSpec
 from ..picture import PictureInput
@@ -97,6 +98,7 @@ def torchvision_model(source: str, weights: str) -> ModelSpec:
         width_px=crop[0],
         interpolation="bilinear" if interpolation is None else str(interpolation.value),
     )
+    classifies = "categories" in entry.meta and hasattr(transforms, "crop_size")
     model = _built(torchvision, name, entry if weights == "default" else None)
     if weights == "none":
         _randomise_zero_heads(model)
@@ -108,7 +110,7 @@ def torchvision_model(source: str, weights: str) -> ModelSpec:
         picture,
         mean=tuple(getattr(transforms, "mean", IMAGENET_MEAN)),
         std=tuple(getattr(transforms, "std", IMAGENET_STD)),
-        classifies="categories" in entry.meta and hasattr(transforms, "crop_size"),
+        task=CLASSIFY if classifies else RAW_TASK,
         labels=tuple(entry.meta.get("categories", ())),
         weights=weights,
     )

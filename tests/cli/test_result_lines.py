@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 from splitpoint.cli.run.result_lines import JsonLines, PlainLines
 from splitpoint.edge import Outcome, Result
+from splitpoint.partition.bundle.model_kind import CLASSIFY
 
-MANIFEST = SimpleNamespace(classifies=True, segments=("one", "two", "three"))
+MANIFEST = SimpleNamespace(task=CLASSIFY, segments=("one", "two", "three"))
 AGENT = SimpleNamespace(manifest=MANIFEST, labels=("ant", "bee", "cat"))
 NAN, INF = float("nan"), float("inf")
 

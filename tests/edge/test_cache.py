@@ -16,7 +16,7 @@ from splitpoint.edge.store import cache_size as cache_size_module
 from splitpoint.edge.store.cache import BundleCache
 from splitpoint.edge.store.cache_size import CacheUse, shrink
 from splitpoint.edge.store.part_file import PartFile
-from splitpoint.partition.bundle.bundle import File
+from splitpoint.partition.bundle.bundle_file import File
 
 DATA = bytes(range(256)) * 64
 FILE = File(sha256=hashlib.sha256(DATA).hexdigest(), nbytes=len(DATA))

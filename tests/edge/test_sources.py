@@ -49,7 +49,7 @@ async def all_of(source: Source, feed: InputFeed = FEED) -> list[Given]:
 
 
 async def take(frames: AsyncGenerator[Given, None], count: int) -> list[str]:
-    return [(await asyncio.wait_for(anext(frames), 10)).metadata for _ in range(count)]
+    return [str((await asyncio.wait_for(anext(frames), 10)).metadata) for _ in range(count)]
 
 
 def test_arrays_are_treated_as_files_are(tmp_path: Path) -> None:
@@ -62,7 +62,7 @@ def test_arrays_are_treated_as_files_are(tmp_path: Path) -> None:
     for bad in (rgb[..., 0], rgb.astype(np.float32), rgb[:0], None):
         given = FEED.of_array(bad, "camera#7")
         assert isinstance(given.error, PictureError)
-        assert given.metadata == "camera#7"
+        assert str(given.metadata) == "camera#7"
 
 
 def test_files_are_upright_and_grey_of_16_bits_is_grey(tmp_path: Path) -> None:
@@ -103,7 +103,7 @@ async def test_arrays_as_sources(tmp_path: Path) -> None:
     names = [str(folder / name) for name in ("0.npz", "1.npz", "2.npz", "3.npy", "4.npz")]
 
     def check(found: list[Given], names: list[str]) -> None:
-        assert [given.metadata for given in found] == names
+        assert [str(given.metadata) for given in found] == names
         for value, given in enumerate(found[:3]):
             assert given.error is None
             assert given.inputs.keys() == {"ids", "mask"}
@@ -134,7 +134,7 @@ async def test_a_folder_gives_what_the_model_takes(tmp_path: Path) -> None:
     np.save(tmp_path / "0-logits.npy", np.ones(3))  # such as --save-outputs writes
     source = find_source(str(tmp_path))
     assert [path.name for path in source.examples] == ["a.png"]
-    assert [given.metadata for given in await all_of(source)] == [str(tmp_path / "a.png")]
+    assert [str(given.metadata) for given in await all_of(source)] == [str(tmp_path / "a.png")]
     (tmp_path / "0-logits.npy").unlink()
     with pytest.raises(SourceError, match=r"holds nothing that text takes: .* \.npy \.npz"):
         await all_of(find_source(str(tmp_path)), TEXT)
@@ -176,7 +176,7 @@ async def test_files_in_order_and_again(tmp_path: Path) -> None:
     assert not source.live
     assert [path.name for path in source.examples] == ["a.jpg", "b.png", "c.jpg"]
     found = await all_of(source)
-    names = [Path(given.metadata).name for given in found]
+    names = [Path(str(given.metadata)).name for given in found]
     assert names == 2 * ["a.jpg", "b.png", "c.jpg", "d.avi#0", "d.avi#1", "d.avi#2"]
     assert [given.error is None for given in found[:6]] == [True, True, False, True, True, True]
 
@@ -284,7 +284,7 @@ async def test_a_watched_folder_loses_nothing(
         await asyncio.sleep(0.5)
         folder.mkdir()
         save(folder / "again.png")
-        assert (await asyncio.wait_for(coming, 10)).metadata == str(folder / "again.png")
+        assert str((await asyncio.wait_for(coming, 10)).metadata) == str(folder / "again.png")
     assert len(caplog.records) == 1
     assert "cannot look into" in caplog.text
 

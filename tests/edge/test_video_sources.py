@@ -84,7 +84,7 @@ async def test_a_broken_frame_is_a_failed_one_and_the_video_goes_on(
     assert [r.outcome.value for r in results] == [
         "failed" if i in (2, 7) else "local" for i in range(12)
     ]
-    assert [r.metadata for r in results] == [f"{video}#{i}" for i in range(12)]
+    assert [str(r.metadata) for r in results] == [f"{video}#{i}" for i in range(12)]
     assert "v.avi#7 cannot be decoded" in str(results[7].error)
     assert sum(agent.outcomes.values()) == 12
 
@@ -92,7 +92,7 @@ async def test_a_broken_frame_is_a_failed_one_and_the_video_goes_on(
 async def test_a_video_that_is_left_is_closed(tmp_path: Path) -> None:
     video = write_video(tmp_path / "v.avi", 12)
     async with aclosing(video_frames(video, FEED)) as frames:
-        assert (await anext(frames)).metadata == f"{video}#0"
+        assert str((await anext(frames)).metadata) == f"{video}#0"
     for thread in threading.enumerate():
         if thread.name == "splitpoint-video":
             thread.join(PATIENCE_S)
@@ -151,7 +151,7 @@ async def test_sizes_may_change_and_frames_may_break() -> None:
     opener, captures = fake([PICTURE, None, None, WIDE, PICTURE])
     found = await some(LiveSource("camera 0", opener), 5)
     assert [given.error is None for given in found] == [True, False, False, True, True]
-    assert [given.metadata for given in found] == [f"camera 0#{i}" for i in range(5)]
+    assert [str(given.metadata) for given in found] == [f"camera 0#{i}" for i in range(5)]
     assert all(given.inputs["pixels"].shape == (1, 24, 24, 3) for given in found if not given.error)
     assert captures[0].closed
 
@@ -163,13 +163,13 @@ async def test_frames_that_gathered_while_nobody_read_are_left_behind() -> None:
     found = await some(LiveSource("camera 0", opener, clock=lambda: next(times_s)), 2)
     assert len(captures) == 2
     assert captures[0].closed
-    assert [given.metadata for given in found] == ["camera 0#0", "camera 0#1"]
+    assert [str(given.metadata) for given in found] == ["camera 0#0", "camera 0#1"]
 
 
 async def test_a_lost_camera_comes_back(caplog: pytest.LogCaptureFixture) -> None:
     opener, captures = fake([PICTURE, PICTURE], [PICTURE] * 9, refusals=3)
     found = await some(LiveSource("camera 0", opener, first_pause_s=0.01), 4)
-    assert [given.metadata for given in found] == [f"camera 0#{i}" for i in range(4)]
+    assert [str(given.metadata) for given in found] == [f"camera 0#{i}" for i in range(4)]
     assert [capture.closed for capture in captures] == [True, True]
     said = [record.getMessage() for record in caplog.records]
     assert said[0] == "camera 0 is lost; opening it again"
@@ -244,7 +244,7 @@ async def test_mjpeg_over_http_breaks_off_and_comes_back(
     assert all(given.error is None for given in found)
     assert found[0].inputs["pixels"].mean() < 10
     assert found[-1].inputs["pixels"].mean() > 90
-    assert "secret" not in caplog.text + "".join(given.metadata for given in found)
+    assert "secret" not in caplog.text + "".join(str(given.metadata) for given in found)
     assert "is back after" in caplog.text
 
 
@@ -277,7 +277,7 @@ async def test_rtsp_breaks_off_and_comes_back(caplog: pytest.LogCaptureFixture) 
     greys = [float(given.inputs["pixels"].mean()) for given in found]
     assert greys == pytest.approx([8 * (i % 30) for i in range(40)], abs=2)
     assert "is back after" in caplog.text
-    assert "secret" not in caplog.text + "".join(given.metadata for given in found)
+    assert "secret" not in caplog.text + "".join(str(given.metadata) for given in found)
 
 
 def test_a_stream_that_does_not_answer() -> None:
@@ -294,7 +294,7 @@ async def test_frames_and_warnings_of_a_camera_tell_no_password(
     source = find_source("rtsp://admin:p/secret@cam/s")
     assert isinstance(source, LiveSource)
     found = await some(source, 3)
-    assert [given.metadata for given in found] == [f"rtsp://cam/s#{i}" for i in range(3)]
+    assert [str(given.metadata) for given in found] == [f"rtsp://cam/s#{i}" for i in range(3)]
     assert "secret" not in caplog.text + "".join(str(given.error) for given in found)
 
 

@@ -16,6 +16,7 @@ from command import Command
 from split_tables import manifest_of
 from splitpoint.codec import SplitpointError, TensorSpec
 from splitpoint.partition.bundle.bundle import Boundary, Bundle, Manifest
+from splitpoint.partition.bundle.model_kind import CLASSIFY, RAW_TASK
 from splitpoint.partition.calibrate.calibrate import MAX_INPUTS, MIN_INPUTS
 from splitpoint.partition.calibrate.inputs import (
     Calibration,
@@ -50,7 +51,7 @@ def arrays_manifest(*specs: TensorSpec, classes: int = 0) -> Manifest:
         made.boundaries[1],
         Boundary(id=2, after=None, tensors=(output,)),
     )
-    return replace(made, boundaries=boundaries, classifies=bool(classes))
+    return replace(made, boundaries=boundaries, task=CLASSIFY if classes else RAW_TASK)
 
 
 ONE, TWO = arrays_manifest(X), arrays_manifest(X, IDS)

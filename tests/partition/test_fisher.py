@@ -11,6 +11,7 @@ import torch
 from split_tables import manifest_of
 from splitpoint.codec import TensorSpec
 from splitpoint.partition.bundle.bundle import Boundary, Manifest
+from splitpoint.partition.bundle.model_kind import CLASSIFY, RAW_TASK
 from splitpoint.partition.calibrate.fisher import gradients
 
 State = Mapping[str, torch.Tensor]
@@ -48,7 +49,7 @@ def manifest(
     made = manifest_of(len(boundaries) - 1)
     return replace(
         made,
-        classifies=classifies,
+        task=CLASSIFY if classifies else RAW_TASK,
         outputs={name: name for name in boundaries[-1]},
         boundaries=tuple(
             Boundary(

@@ -8,7 +8,8 @@ from dataclasses import replace
 
 import pytest
 from split_tables import level, manifest_of
-from splitpoint.partition.bundle.bundle import File, Manifest, Segment
+from splitpoint.partition.bundle.bundle import Manifest, Segment
+from splitpoint.partition.bundle.bundle_file import File
 from splitpoint.partition.bundle.ladder import CodecLevel, inputs_needed, wilson
 from splitpoint.partition.errors import BundleError
 

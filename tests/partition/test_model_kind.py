@@ -13,18 +13,19 @@ from splitpoint.cli.run.result_lines import JsonLines, OutputFiles, best_answer
 from splitpoint.codec import TensorSpec
 from splitpoint.edge import EdgeAgent
 from splitpoint.partition.bundle.bundle import Bundle, Manifest
-from splitpoint.partition.bundle.model_kind import is_classifier
+from splitpoint.partition.bundle.model_kind import CLASSIFY, RAW_TASK, task_of
 from splitpoint.partition.compile.compile import compile_model
 from splitpoint.partition.errors import CaptureError
 from splitpoint.partition.model_spec import ModelSpec
 from splitpoint.partition.models.find import load_model
 from splitpoint.partition.picture import PictureInput
+from splitpoint.partition.tasks.task import Task
 
 
-def of_photos(module: torch.nn.Module, **said: bool) -> ModelSpec:
+def of_photos(module: torch.nn.Module, task: Task | None = None) -> ModelSpec:
     picture = PictureInput(resize_px=16, height_px=16, width_px=16)
     return ModelSpec.of_picture_model(
-        "made up", module, picture, mean=(0.5,) * 3, std=(0.5,) * 3, **said
+        "made up", module, picture, mean=(0.5,) * 3, std=(0.5,) * 3, task=task
     )
 
 
@@ -61,7 +62,7 @@ def test_a_factory_of_a_plain_module(tmp_path: Path, monkeypatch: pytest.MonkeyP
         "import torch\ndef model():\n    return torch.nn.Conv2d(3, 2, 1)\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
-    assert load_model("plain_seg:model").classifies is None
+    assert load_model("plain_seg:model").task is None
 
 
 def tensor(name: str, *shape: int, dtype: str = "float32", batch_dim: int = 0) -> TensorSpec:
@@ -72,34 +73,43 @@ LOGITS, MAP = tensor("y", 1, 4), tensor("y", 1, 4, 8, 8)
 
 
 @pytest.mark.parametrize(
-    ("tensors", "said", "is_one"),
+    ("tensors", "said", "found"),
     [
-        ([LOGITS], None, True),
-        ([LOGITS], False, False),  # an embedding, say
-        ([tensor("y", 1, 1)], None, False),
-        ([tensor("y", 2, 4)], None, False),  # two rows a sample
-        ([tensor("y", 4, 1, batch_dim=1)], None, False),
-        ([tensor("y", 1, 4, dtype="int64")], None, False),
-        ([MAP], None, False),
-        ([LOGITS, tensor("aux", 1, 4)], None, False),
-        ([LOGITS, tensor("aux", 1, 4)], True, True),
+        ([LOGITS], None, CLASSIFY),
+        ([LOGITS], RAW_TASK, RAW_TASK),  # an embedding, say
+        ([tensor("y", 1, 1)], None, RAW_TASK),
+        ([tensor("y", 2, 4)], None, RAW_TASK),  # two rows a sample
+        ([tensor("y", 4, 1, batch_dim=1)], None, RAW_TASK),
+        ([tensor("y", 1, 4, dtype="int64")], None, RAW_TASK),
+        ([MAP], None, RAW_TASK),
+        ([LOGITS, tensor("aux", 1, 4)], None, RAW_TASK),
+        ([LOGITS, tensor("aux", 1, 4)], CLASSIFY, CLASSIFY),
     ],
 )
-def test_kind(tensors: list[TensorSpec], said: bool | None, is_one: bool) -> None:
+def test_kind(tensors: list[TensorSpec], said: Task | None, found: Task) -> None:
     outputs = {f"o{i}": spec.name for i, spec in enumerate(tensors)}
-    assert is_classifier(said, outputs, tensors, takes_photos=True) is is_one
+    assert task_of(said, outputs, tensors, takes_photos=True) == found
 
 
 def test_a_model_of_tensors_is_no_classifier_unless_it_is_said() -> None:
-    assert not is_classifier(None, {"o": "y"}, [LOGITS], takes_photos=False)
-    assert is_classifier(True, {"o": "y"}, [LOGITS], takes_photos=False)
+    assert task_of(None, {"o": "y"}, [LOGITS], takes_photos=False) == RAW_TASK
+    assert task_of(CLASSIFY, {"o": "y"}, [LOGITS], takes_photos=False) == CLASSIFY
 
 
 def test_a_map_is_no_logits_whatever_is_said(tmp_path: Path) -> None:
-    with pytest.raises(CaptureError, match=r"'output' \[batch, 6, 16, 16\].*classifies"):
-        compile_model(of_photos(backbone(), classifies=True), tmp_path / "m.split")
+    with pytest.raises(CaptureError, match=r"'output' \[batch, 6, 16, 16\]"):
+        compile_model(of_photos(backbone(), CLASSIFY), tmp_path / "m.split")
 
 
 def test_a_bundle_that_says_classifier_of_a_map_is_read_as_none(segmenting: Bundle) -> None:
-    record = json.loads(segmenting.manifest.to_bytes()) | {"classifies": True}
-    assert not Manifest.from_bytes(json.dumps(record).encode(), "here").classifies
+    record = json.loads(segmenting.manifest.to_bytes())
+    for said in ({"task": CLASSIFY.to_json()}, {"schema": 2, "classifies": True}):
+        assert not Manifest.from_bytes(json.dumps(record | said).encode(), "here").classifies
+
+
+def test_older_bundles_say_whether_they_are_classifiers(small_bundle: Bundle) -> None:
+    record = json.loads(small_bundle.manifest.to_bytes())
+    del record["task"]
+    for says in (True, False):
+        older = json.dumps(record | {"schema": 2, "classifies": says}).encode()
+        assert Manifest.from_bytes(older, "here").classifies is says

@@ -175,8 +175,8 @@ def test_a_larger_resize_means_what_it_did() -> None:
 
 
 def test_geometry_that_is_refused() -> None:
-    for sides in ((0, 1, 1), (10, 0, 10), (10, 20, 20), (20_000, 10, 10), (10, 10, 20_000)):
-        with pytest.raises(PictureError, match="resize_px is the photo's shorter side"):
+    for sides in ((-1, 1, 1), (10, 0, 10), (10, 20, 20), (20_000, 10, 10), (10, 10, 20_000)):
+        with pytest.raises(PictureError, match=r"resize_px is|give sides"):
             input_of(*sides)
     with pytest.raises(PictureError, match="use bilinear or bicubic"):
         input_of(10, 10, 10, "lanczos")

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import save_file, save_model
+from splitpoint.partition.bundle.model_kind import RAW_TASK
 from splitpoint.partition.errors import ModelError
 from splitpoint.partition.model_spec import ModelSpec
 from splitpoint.partition.models.find import load_model
@@ -22,6 +23,7 @@ FACTORY = """
 import torch
 from splitpoint.partition.model_spec import ModelSpec
 from splitpoint.partition.picture import PictureInput
+from splitpoint.partition.bundle.model_kind import RAW_TASK
 
 def plain():
     return torch.nn.Sequential(torch.nn.Conv2d(3, 2, 1), torch.nn.BatchNorm2d(2))
@@ -170,7 +172,7 @@ def test_random_weights_of_a_segmentation_model_download_nothing(
     spec = load_model(f"torchvision:{name}", "none")
     assert isinstance(spec, ModelSpec)
     assert isinstance(spec.picture, PictureInput)
-    assert spec.classifies is False
+    assert spec.task == RAW_TASK
 
 
 class Counting(torch.nn.Module):
