@@ -11,6 +11,7 @@ import pytest
 import typer
 from command import Command
 from splitpoint.cli.app import app
+from splitpoint.cli.shell.finite import NotFiniteError
 
 COMMANDS: dict[str, Any] = typer.main.get_command(app).commands  # type: ignore[attr-defined]
 
@@ -34,12 +35,17 @@ def test_there_are_such_options() -> None:
 
 
 @pytest.mark.parametrize(("name", "option"), OPTIONS)
-def test_what_is_no_number_to_reckon_with(command: Command, name: str, option: str) -> None:
+def test_what_is_no_number_to_reckon_with(name: str, option: str) -> None:
     for text in ("nan", "inf", "-inf", "1e999"):
-        done = command(name, f"{option}={text}")
-        assert done.stdout == ""
-        assert done.stderr == f"error: {option} {text}: give a finite number\n"
-        assert done.returncode == 1
+        with pytest.raises(NotFiniteError) as caught:
+            COMMANDS[name].make_context(name, [f"{option}={text}"])
+        assert str(caught.value) == f"{option} {text}: give a finite number"
+
+
+def test_it_is_one_line(command: Command) -> None:
+    done = command("emulate", "--server", "a:1", "--jitter-ms", "inf")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == "error: --jitter-ms inf: give a finite number\n"
 
 
 def test_other_text_and_what_is_out_of_range_is_wrong_usage(command: Command) -> None:
