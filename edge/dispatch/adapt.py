@@ -71,8 +71,8 @@ class Adapter(Observer):
 
     @property
     def uplink_mbps(self) -> float | None:
-        """The rate that decisions are made for."""
-        return self._dispatcher.uplink.level / 125e3
+        """The rate that decisions are made for; 0 while nothing comes through."""
+        return self._uplink_mbps(time.perf_counter())
 
     def finish_ms(self) -> dict[int, float]:
         """What the device is predicted to take from each boundary to the end."""
@@ -111,7 +111,7 @@ class Adapter(Observer):
             self._look_at_link(now_s)
         plan = None if arm is None else self.plans[arm]
         self._regime.took(now_s, _words(plan))
-        line = self._regime.change(now_s, dispatcher.uplink.level / 125e3)
+        line = self._regime.change(now_s, self._uplink_mbps(now_s))
         if line is not None:
             self._said(line)
         if arm is None:
@@ -216,6 +216,10 @@ class Adapter(Observer):
         if number is not None:
             self._dispatcher.answered(time.perf_counter(), number, frame.had_ms / 1e3)
             self.load_told(stream.session.load)
+
+    def _uplink_mbps(self, now_s: float) -> float:
+        link = self._workers.current
+        return 0.0 if link.away else self._dispatcher.rate(now_s) / 125e3
 
     def _index_of(self, plan: Plan, codec: str) -> int | None:
         return self._places.get((plan.boundary, codec, plan.runtime))

@@ -30,6 +30,8 @@ LOOKS_S = (30e-3, 2e-3)
 NEWEST_GAP, PAUSE = 0.1, 4.0  # weight of the latest gap between two frames; usual gaps
 # Arms whose expected latency is within this share of the least are as good: see `choose_waiting`.
 EQUAL, SURE = 0.015, 0.9
+# A link is dead that has been silent for so long, and for so many times what its rate explains.
+DEAD_S, DEAD_TIMES = 2.0, 4.0
 
 
 class Dispatcher:
@@ -142,6 +144,12 @@ class Dispatcher:
     def rest_s(self, arm: int) -> float:
         """What finishing takes from the arm's boundary."""
         return float(self.arms.rest_s[arm]) * self.conditions.edge_factor
+
+    def rate(self, now_s: float) -> float:
+        """Bytes a second that the link carries; 0 where it has let nothing through for long."""
+        ahead = self._ahead(now_s)
+        explained_s = DEAD_TIMES * ahead.first_nbytes / self.uplink.level
+        return 0.0 if ahead.overdue_s > max(DEAD_S, explained_s) else self.uplink.level
 
     # What it makes of that -------------------------------------------------------------------
 

@@ -73,6 +73,11 @@ class WorkerLink:
         return stream is not None and stream.session.broken is not None
 
     @property
+    def away(self) -> bool:
+        """Whether nothing is heard from there: its stream broke, or it does not even echo."""
+        return self.lost or self.breaker.is_open
+
+    @property
     def wait_ms(self) -> float | None:
         """What a frame there waits beyond computing: round trip and queue; None if not known.
 

@@ -44,6 +44,25 @@ def fast_seen(dispatcher: Dispatcher, mbps: float, now_s: float = 0.0) -> None:
         dispatcher.uplink.sent(now_s - 3 + 0.1 * step, 1e4, 1e4 / (125e3 * mbps))
 
 
+def test_a_link_that_answers_nothing_for_seconds_has_no_rate() -> None:
+    dispatcher = dispatcher_of(8, 10.0)
+    fast_seen(dispatcher, 10.0)
+    assert dispatcher.rate(0.0) == pytest.approx(125e4)
+    dispatcher.in_hand.send_probe(0.0, -1, 1e4)  # which takes 8 ms
+    assert dispatcher.rate(1.0) == pytest.approx(125e4)  # late, but that happens
+    assert dispatcher.rate(2.5) == 0
+    dispatcher.answered(2.6, -1, 0.0)
+    assert dispatcher.rate(2.6) > 0
+
+
+def test_a_slow_link_is_not_dead_for_a_large_frame() -> None:
+    dispatcher = dispatcher_of(8, 0.1)
+    fast_seen(dispatcher, 0.1)
+    dispatcher.in_hand.send_probe(0.0, -1, 125e2)  # which takes a second
+    assert dispatcher.rate(3.5) > 0
+    assert dispatcher.rate(4.5) == 0
+
+
 def test_arms_are_few_and_none_beats_another() -> None:
     arms = dispatcher_of(8, 1.0).arms
     assert 3 <= len(arms) <= MOST_ARMS
