@@ -175,7 +175,8 @@ def row(cell: Cell, found: Found) -> list[str]:
     return [
         f"x{cell.slowdown}", str(cell.fps), f"{1e3 * cell.budget_s:.0f}", cell.link,
         f"{found.dispatch:.1f} %", found.best, f"{found.fixed[found.best]:.1f} %",
-        f"{found.fixed['local']:.1f} %", f"{found.fixed['best jpeg']:.1f} %", f"{found.bound:.1f} %",
+        f"{found.fixed['local']:.1f} %", f"{found.fixed['best jpeg']:.1f} %",
+        f"{found.bound:.1f} %",
         ", ".join(f"{n} {name}" for name, n in ways),
     ]  # fmt: skip
 

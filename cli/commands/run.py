@@ -86,8 +86,8 @@ def run(
     objective: Annotated[
         str,
         typer.Option(
-            help="What auto aims at: latency, energy (beyond idle), bytes, throughput, server-cost, "
-            "or a mix."
+            help="What auto aims at: latency, energy (beyond idle), bytes, throughput, "
+            "server-cost, or a mix."
         ),
     ] = "latency",
     max_accuracy_drop: MaxAccuracyDrop = None,
@@ -149,7 +149,8 @@ def run(
     budget_ms: Annotated[
         float,
         typer.Option(
-            help="Time for a frame, as --deadline-ms of `plan`; near its end the device finishes it.",
+            help="Time for a frame, like --deadline-ms of `plan`; near its end the device "
+            "finishes it.",
             min=1,
         ),
     ] = AgentOptions.budget_ms,

@@ -45,8 +45,8 @@ class Dispatcher:
     """Chooses among `arms` for frames that are wanted within `budget_s`.
 
     `rate` is the uplink's in bytes/s at first. Where it does not matter how soon a frame is there,
-    `patience_s` is how long those may take that are waited for. `usable` says which arms may be taken now, `[n]`,
-    and `can_finish` whether the device may finish what the cloud does not answer.
+    `patience_s` is how long those may take that are waited for. `usable` says which arms may be
+    taken now, `[n]`, and `can_finish` whether the device may finish what the cloud does not answer.
     """
 
     def __init__(

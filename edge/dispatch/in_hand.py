@@ -102,9 +102,7 @@ class InHand:
         frame = FrameInHand(PROBE, now_s, now_s, nbytes, sent_s=now_s, ended=True)
         self._frames[key] = self._sent[key] = frame
 
-    def answered(
-        self, key: int, left_s: float, round_trip_s: float
-    ) -> tuple[float, float] | None:
+    def answered(self, key: int, left_s: float, round_trip_s: float) -> tuple[float, float] | None:
         """The frame had left by `left_s`. Its bytes, and in which time they have left.
 
         That is 0 where it was no later than an empty message is. None where nobody can tell: it was

@@ -3,51 +3,13 @@
 from __future__ import annotations
 
 import math
-from typing import Any, cast
 
 import numpy as np
 import pytest
-from measured_table import SEGMENTS_MS, all_allowed, measured_table
-from split_tables import manifest_of
-from splitpoint.edge.dispatch.arms import MOST_ARMS, Arms
-from splitpoint.edge.dispatch.auto_plan import AutoPlan
-from splitpoint.edge.dispatch.conditions import Conditions
+from dispatchers import ROUND_TRIP_MS, dispatcher_of, fast_seen, way
+from measured_table import measured_table
+from splitpoint.edge.dispatch.arms import MOST_ARMS
 from splitpoint.edge.dispatch.dispatcher import Dispatcher
-from splitpoint.edge.dispatch.first_plan import FirstPlan
-from splitpoint.partition.plan.link import parse_link
-from splitpoint.partition.plan.objective import Objective
-
-ROUND_TRIP_MS = 20.0
-
-
-def dispatcher_of(
-    slowdown: float,
-    mbps: float,
-    budget_s: float = 0.3,
-    prices: np.ndarray | None = None,
-    allowed: np.ndarray | None = None,
-) -> Dispatcher:
-    table = measured_table(slowdown)
-    arms = Arms.of(
-        table,
-        all_allowed(table) if allowed is None else allowed,
-        np.zeros(len(table)) if prices is None else prices,
-    )
-    return Dispatcher(arms, budget_s, Conditions(ROUND_TRIP_MS), 125e3 * mbps)
-
-
-def names(dispatcher: Dispatcher) -> list[str]:
-    table = measured_table()
-    return [f"{table.boundary[i]}:{table.codec[i]}" for i in dispatcher.arms.index]
-
-
-def way(dispatcher: Dispatcher, arm: int | None) -> str:
-    return "let go" if arm is None else names(dispatcher)[arm]
-
-
-def fast_seen(dispatcher: Dispatcher, mbps: float, now_s: float = 0.0) -> None:
-    for step in range(30):
-        dispatcher.uplink.sent(now_s - 3 + 0.1 * step, 1e4, 1e4 / (125e3 * mbps))
 
 
 def test_a_link_that_answers_nothing_for_seconds_has_no_rate() -> None:
@@ -209,41 +171,6 @@ def test_a_frame_of_many_samples_takes_so_many_times_as_long() -> None:
     assert files.in_hand.device_free_s(0.0) == pytest.approx(4 * alone_s)
 
 
-def frame_of(samples: int, **conditions: float) -> Dispatcher:
-    """A frame of so many samples, number 1, was computed to be sent as JPEG, and is not yet."""
-    some = dispatcher_of(8, 50.0)
-    fast_seen(some, 50.0)
-    for name, factor in conditions.items():
-        setattr(some.conditions, name, factor)
-    some.usable = some.arms.nbytes == some.arms.nbytes.max()
-    some.choose_waiting(0.0, 1, samples=samples)
-    some.in_hand.computed(0.0, 1)
-    return some
-
-
-def test_a_batch_takes_longer_at_the_worker() -> None:
-    """Seven segments of 1 ms: 56 ms for a sample of a worker that is eight times slower."""
-    assert frame_of(1, server_factor=8.0).worth_sending(0.0, 1)
-    assert frame_of(4, server_factor=8.0).worth_sending(0.0, 1)
-    assert not frame_of(6, server_factor=8.0).worth_sending(0.0, 1)
-
-
-def test_a_batch_takes_longer_to_encode() -> None:
-    """3.3 ms a sample."""
-    assert frame_of(16).worth_sending(0.0, 1)
-    assert not frame_of(16, edge_factor=6.0).worth_sending(0.0, 1)
-    assert frame_of(1, edge_factor=6.0).worth_sending(0.0, 1)
-
-
-def test_a_batch_takes_longer_to_finish() -> None:
-    for samples in (1, 3):
-        some = frame_of(samples)
-        some.finish_begins(0.0, 1)
-        arm = int(some.arms.nbytes.argmax())
-        took_s = some.in_hand.device_free_s(0.0)
-        assert took_s == pytest.approx(samples * float(some.arms.rest_s[arm]))
-
-
 def test_the_fastest_transfers_count() -> None:
     some = dispatcher_of(8, 1.0)
     some.in_hand.send_probe(10.0, -1, 8e3)
@@ -258,47 +185,6 @@ def test_a_worker_that_claims_to_have_had_a_frame_before_it_was_sent_tells_nothi
     some.answered(10.1, -1, 0.1)
     assert some.uplink.seen_s < 0
     assert some.in_hand.link_is_idle
-
-
-def upload_is_dear(patience_s: float | None) -> Dispatcher:
-    """All on the device sends nothing, and takes 80 ms; its JPEG is there sooner."""
-    table = measured_table(8)
-    arms = Arms.of(table, all_allowed(table), table.nbytes * table.sends)
-    some = Dispatcher(arms, 0.3, Conditions(ROUND_TRIP_MS), 125e4, patience_s=patience_s)
-    fast_seen(some, 10.0)
-    return some
-
-
-def test_who_can_wait_sends_nothing_for_a_queue_of_frames() -> None:
-    """Twenty of them at once keep the device busy for 1.6 s."""
-    soon, patient = upload_is_dear(None), upload_is_dear(10.0)
-    ways = [way(patient, patient.choose_waiting(0.0, number)) for number in range(20)]
-    assert set(ways) == {"7:none"}
-    assert len({way(soon, soon.choose_waiting(0.0, number)) for number in range(20)}) > 1
-
-
-def test_what_a_live_frame_costs_counts_for_more_than_how_soon_it_is_there() -> None:
-    taken = set()
-    patient = upload_is_dear(10.0)
-    for number in range(50):
-        now_s = 0.25 * number
-        arm = patient.choose(now_s, number)
-        taken.add(way(patient, arm))
-        patient.in_hand.computed(now_s + 0.08, number)
-        patient.in_hand.end(number)
-    assert taken == {"7:none"}
-
-
-def test_the_first_plan_lets_frames_take_their_time_unless_latency_is_an_aim() -> None:
-    """A device that takes a third of a second, and six frames that are taken in at once."""
-    table, link = measured_table(32), parse_link("50mbps,20ms")
-    for aim, most in (("bytes", 0.0), ("latency", math.inf)):
-        auto = AutoPlan(objective=Objective.parse(aim))
-        plan = FirstPlan(link, table, cast(Any, None))
-        some = plan.dispatcher(manifest_of(len(SEGMENTS_MS)), auto, 10_000.0)
-        arms = [some.choose_waiting(0.0, number) for number in range(6)]
-        assert some.arms.nbytes[arms].max() <= most
-    assert some.arms.nbytes[arms].max() > 0
 
 
 def test_what_was_overtaken_is_not_under_way() -> None:

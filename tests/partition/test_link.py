@@ -101,7 +101,7 @@ def test_trace_that_is_no_text(tmp_path: Path) -> None:
     with pytest.raises(LinkError, match="is no link trace"):
         parse_link(str(path))
     (tmp_path / "folder.csv").mkdir()
-    with pytest.raises(LinkError, match="cannot read the trace .*: give a CSV"):
+    with pytest.raises(LinkError, match=r"cannot read the trace .*: give a CSV"):
         parse_link(str(tmp_path / "folder.csv"))
 
 

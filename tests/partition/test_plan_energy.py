@@ -102,9 +102,7 @@ def test_above_idle_is_unknown_where_idling_is_and_never_less_than_nothing() -> 
     unknown = profile_of([10, 20], codecs, mj=[40, 80], energy_kind="measured", busy_w=4.0)
     table = table_of([unknown], profile_of([1, 2])).above_idle()
     assert np.isnan((table.energy_mj + table.wait_w)[table.sends > 0]).all()
-    odd = profile_of(
-        [10, 20], codecs, mj=[4, 8], energy_kind="measured", busy_w=4.0, idle_w=2.0
-    )
+    odd = profile_of([10, 20], codecs, mj=[4, 8], energy_kind="measured", busy_w=4.0, idle_w=2.0)
     assert (table_of([odd], profile_of([1, 2])).above_idle().energy_mj >= 0).all()
 
 
