@@ -18,7 +18,8 @@ from .commands.plan import plan
 from .commands.profile import profile
 from .commands.run import run
 from .commands.serve import serve
-from .shell.help_text import SETTINGS, HelpfulCommand, HelpfulGroup
+from .shell.finite import FiniteCommand
+from .shell.help_text import SETTINGS, HelpfulGroup
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -29,9 +30,9 @@ app = typer.Typer(
     cls=HelpfulGroup,
     help="Split inference: the early layers on the device, the rest on a GPU server.",
 )
-app.command("compile", cls=HelpfulCommand)(compile_)
+app.command("compile", cls=FiniteCommand)(compile_)
 for command in (inspect, profile, plan, serve, run, certs, emulate, demo, doctor):
-    app.command(cls=HelpfulCommand)(command)
+    app.command(cls=FiniteCommand)(command)
 
 
 def _version(wanted: bool) -> None:

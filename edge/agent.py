@@ -163,7 +163,10 @@ class EdgeAgent:
 
     @property
     def uplink_mbps(self) -> float | None:
-        """The uplink's rate that decisions are made for; None where nothing adapts to it."""
+        """The uplink's rate that decisions are made for; None where nothing adapts to it.
+
+        0 while nothing comes through.
+        """
         return self.session.present.observer.uplink_mbps
 
     def _switched(self, why: str) -> None:

@@ -67,7 +67,7 @@ class MetricsSink:
         boundary.set_function(lambda: agent.plan.boundary)
         uplink = Gauge(
             "splitpoint_uplink_mbps",
-            "The uplink as it is reckoned with (a low percentile), Mbit/s; NaN if not known.",
+            "The uplink as it is reckoned with, Mbit/s; 0 if dead, NaN if not known.",
             registry=self._registry,
         )
         uplink.set_function(

@@ -102,7 +102,10 @@ def plan(
         typer.Option(help="Only this codec; repeatable.", rich_help_panel=_LIMITS),
     ] = None,
     deadline_ms: Annotated[
-        float | None, typer.Option(help="For the 95th percentile.", rich_help_panel=_LIMITS)
+        float | None,
+        typer.Option(
+            help="For the 95th percentile; in `run` it is --budget-ms.", rich_help_panel=_LIMITS
+        ),
     ] = None,
     max_accuracy_drop: MaxAccuracyDrop = None,
     max_edge_mb: Annotated[
@@ -113,7 +116,10 @@ def plan(
     ] = None,
     min_fps: Annotated[
         float | None,
-        typer.Option(help="Rate of a stream whose stages overlap.", rich_help_panel=_LIMITS),
+        typer.Option(
+            help="Rate of a stream whose stages overlap; `run` goes by its source's.",
+            rich_help_panel=_LIMITS,
+        ),
     ] = None,
     must_run_on_edge: MustRunOnEdge = None,
     must_not_upload_input: Annotated[

@@ -91,7 +91,8 @@ def run(
     objective: Annotated[
         str,
         typer.Option(
-            help="What auto aims at: latency, energy, bytes, throughput, server-cost, or a mix."
+            help="What auto aims at: latency, energy (beyond idle), bytes, throughput, "
+            "server-cost, or a mix."
         ),
     ] = "latency",
     max_accuracy_drop: MaxAccuracyDrop = None,
@@ -151,7 +152,12 @@ def run(
         float, typer.Option(help="Stretch edge compute to play a slower device (emulated).", min=1)
     ] = AgentOptions.slowdown,
     budget_ms: Annotated[
-        float, typer.Option(help="Time for a frame; near its end the device finishes it.", min=1)
+        float,
+        typer.Option(
+            help="Time for a frame, like --deadline-ms of `plan`; near its end the device "
+            "finishes it.",
+            min=1,
+        ),
     ] = AgentOptions.budget_ms,
     finish_locally: Annotated[
         bool,

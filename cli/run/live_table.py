@@ -12,9 +12,9 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 from splitpoint.edge import EdgeAgent, Outcome, Result
+from splitpoint.edge.dispatch.regime import uplink_words
 from splitpoint.edge.figures.run_energy import RunEnergy
 from splitpoint.edge.meaning import MIN_SCORE
-from splitpoint.partition.significant import significant
 
 from ..shell.output import err
 from .energy_words import energy_words
@@ -80,7 +80,7 @@ class LiveTable:
             "outcomes": ", ".join(f"{n} {o.value}" for o, n in self._outcomes.items() if n),
             "split": f"boundary {boundary.id} after {boundary.after or 'the input'}",
             "codec": self._codec or agent.plan.codec,
-            "uplink": "" if uplink is None else f"{significant(uplink)} Mbit/s",
+            "uplink": "" if uplink is None else uplink_words(uplink),
             "latency": self._latency(),
             "energy": energy_words(reading),
             "switched": self._switch,

@@ -1,4 +1,4 @@
-"""One line a result: JSON for scripts, or words; and the files with its outputs."""
+"""A line a result: JSON for scripts, or words; and the files with its outputs."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from splitpoint.partition.view import View
 from splitpoint.proto.printable import printable
 
 from ..shell.output import human_bytes, out, print_json, say
+from .lost_frames import LostFrames
 
 _NAMED = 3  # things that a line for people names
 
@@ -53,15 +54,18 @@ class JsonLines:
 
 
 class PlainLines:
-    """A sink that writes a line for people: answers to stdout, all else to stderr."""
+    """A sink that writes a line for people: answers to stdout, all else to stderr.
+
+    Of the frames that have no answer it writes as `LostFrames` does.
+    """
 
     def __init__(self, agent: EdgeAgent, min_score: float = MIN_SCORE) -> None:
-        self._agent, self._min_score = agent, min_score
+        self._agent, self._min_score, self._lost = agent, min_score, LostFrames(say)
 
     def add(self, result: Result) -> None:
         """One line."""
         if result.error is not None:
-            say(f"{result.id} {result.metadata}: {result.outcome.value}: {result.error}")
+            self._lost.add(result)
             return
         stages = "  ".join(
             f"{name} {ms:.1f}" for name, ms in result.stages_ms.to_json().items() if ms
@@ -75,7 +79,8 @@ class PlainLines:
         )
 
     def close(self) -> None:
-        """Each line is written already."""
+        """Says how many frames it has not named."""
+        self._lost.close()
 
 
 class OutputFiles:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import inspect
+import math
 import sys
 import types
 from collections.abc import Callable, Mapping
@@ -17,6 +18,8 @@ if sys.version_info >= (3, 11):
     import tomllib
 else:
     import tomli as tomllib
+
+from .finite import FINITE
 
 
 class ConfigError(SplitpointError):
@@ -98,6 +101,8 @@ def _checked(path: Path, key: str, value: Any, kind: type, bounds: Bounds) -> An
         return ",".join(value)
     if not isinstance(value, accepted) or (isinstance(value, bool) and kind is not bool):
         raise ConfigError(f"{path}: {key} = {_toml(value)}", f"give {words}")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ConfigError(f"{path}: {key} = {value}", FINITE)
     least, most = bounds
     if isinstance(value, (int, float)):
         if least is not None and not value >= least:

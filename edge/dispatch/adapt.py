@@ -6,7 +6,6 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Mapping
-from weakref import WeakKeyDictionary
 
 import numpy as np
 from splitpoint.codec import SplitpointError
@@ -15,6 +14,7 @@ from splitpoint.partition.plan.plan import NO_CODEC, Plan, name_of
 from splitpoint.proto import splitpoint_pb2 as pb
 from splitpoint.proto.session.answer_times import Answer
 from splitpoint.proto.session.edge_events import Returned
+from splitpoint.proto.session.edge_session import EdgeSession
 from splitpoint.proto.tasks import cancel_and_wait
 
 from ..link.frame_stream import FrameStream
@@ -56,8 +56,9 @@ class Adapter(Observer):
         self._boundary, self._sends = table.boundary[arms.index], arms.nbytes > 0
         self._ready = np.zeros(len(arms), bool)
         self._let_go: set[int] = set()
-        # By stream, and there by the number that a frame has on it.
-        self._sent: WeakKeyDictionary[FrameStream, dict[int, int]] = WeakKeyDictionary()
+        # By a stream's session, and there by the number that a frame has on it. A session holds no
+        # connection: it may be kept until it is known that what was under way on it is no more.
+        self._sent: dict[EdgeSession, dict[int, int]] = {}
         self._places = {
             key: index
             for index, key in enumerate(
@@ -71,8 +72,8 @@ class Adapter(Observer):
 
     @property
     def uplink_mbps(self) -> float | None:
-        """The rate that decisions are made for."""
-        return self._dispatcher.uplink.level / 125e3
+        """The rate that decisions are made for; 0 while nothing comes through."""
+        return self._uplink_mbps(time.perf_counter())
 
     def finish_ms(self) -> dict[int, float]:
         """What the device is predicted to take from each boundary to the end."""
@@ -111,7 +112,7 @@ class Adapter(Observer):
             self._look_at_link(now_s)
         plan = None if arm is None else self.plans[arm]
         self._regime.took(now_s, _words(plan))
-        line = self._regime.change(now_s, dispatcher.uplink.level / 125e3)
+        line = self._regime.change(now_s, self._uplink_mbps(now_s))
         if line is not None:
             self._said(line)
         if arm is None:
@@ -147,14 +148,14 @@ class Adapter(Observer):
 
     def frame_sent(self, number: int, nbytes: int, stream: FrameStream, id: int) -> None:
         """A frame's bytes go out on a stream, where it has another number."""
-        self._sent.setdefault(stream, {})[id] = number
+        self._sent.setdefault(stream.session, {})[id] = number
         self._dispatcher.in_hand.send(time.perf_counter(), number, nbytes)
 
     def frame_answered(
         self, number: int, plan: Plan, codec: str, answer: Answer, stream: FrameStream, batch: int
     ) -> None:
         """A worker answered a frame, whose codec may be coarser than the plan's."""
-        self._sent.get(stream, {}).pop(answer.reply.id, None)
+        self._sent.get(stream.session, {}).pop(answer.reply.id, None)
         now_s, conditions = time.perf_counter(), self._dispatcher.conditions
         known_ms = conditions.round_trip_ms
         if stream is not self._stream:  # to another worker, or on another way: what it measured
@@ -182,7 +183,7 @@ class Adapter(Observer):
     def new_stream(self, stream: FrameStream) -> None:
         """What was under way on streams that are lost is no more."""
         stream.on_returned = self._returned
-        for other in [known for known in self._sent if known.session.broken is not None]:
+        for other in [known for known in self._sent if known.broken is not None]:
             for number in self._sent.pop(other).values():
                 self._dispatcher.in_hand.forget(number)
 
@@ -210,12 +211,21 @@ class Adapter(Observer):
     def _returned(self, stream: FrameStream, frame: Returned) -> None:
         """A frame that was sent is with the worker no longer, and was not answered.
 
-        How long it had it is no time of the link, or a busy worker would look like a slow link.
+        How long it had it is no time of the link, or a busy worker would look like a slow link. One
+        that was given up for lost tells nothing, and makes no old load a new one.
         """
-        number = self._sent.get(stream, {}).pop(frame.id, None)
-        if number is not None:
+        number = self._sent.get(stream.session, {}).pop(frame.id, None)
+        if number is None:
+            return
+        if frame.told:
             self._dispatcher.answered(time.perf_counter(), number, frame.had_ms / 1e3)
             self.load_told(stream.session.load)
+        else:
+            self._dispatcher.in_hand.forget(number)
+
+    def _uplink_mbps(self, now_s: float) -> float:
+        link = self._workers.current
+        return 0.0 if link.away else self._dispatcher.rate(now_s) / 125e3
 
     def _index_of(self, plan: Plan, codec: str) -> int | None:
         return self._places.get((plan.boundary, codec, plan.runtime))

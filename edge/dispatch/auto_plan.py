@@ -150,8 +150,11 @@ def cloud_times(info: pb.ModelInfo) -> CloudTimes:
 def candidates(
     bundle: Bundle, auto: AutoPlan, profiles: Sequence[Profile], cloud: CloudTimes, codec: str
 ) -> CostTable:
-    """What every split would cost; `codec` "auto" leaves the choice of the codec open."""
-    return cost_table(
+    """What every split would cost; `codec` "auto" leaves the choice of the codec open.
+
+    Energy is what frames add: an agent's device is on all the time.
+    """
+    table = cost_table(
         bundle.manifest,
         profiles,
         cloud,
@@ -159,6 +162,7 @@ def candidates(
         power=auto.power,
         codecs=None if codec == "auto" else frozenset((codec,)),
     )
+    return table.above_idle()
 
 
 def plan_now(bundle: Bundle, auto: AutoPlan, table: CostTable, load: pb.Load, link: Link) -> Report:

@@ -16,7 +16,14 @@ from .arms import Arms
 from .conditions import Conditions
 from .continuation import Continuation, Prices
 from .in_hand import FrameInHand, InHand
-from .lookahead import LOSS_WEIGHT, NEVER_BELOW, PRICE_WEIGHT, Lookahead
+from .lookahead import (
+    LATENCY_WEIGHT,
+    LOSS_WEIGHT,
+    NEVER_BELOW,
+    PATIENT_WEIGHT,
+    PRICE_WEIGHT,
+    Lookahead,
+)
 from .uplink import Ahead, Scenarios, Uplink
 from .work import Pending, Work, likely
 
@@ -30,17 +37,30 @@ LOOKS_S = (30e-3, 2e-3)
 NEWEST_GAP, PAUSE = 0.1, 4.0  # weight of the latest gap between two frames; usual gaps
 # Arms whose expected latency is within this share of the least are as good: see `choose_waiting`.
 EQUAL, SURE = 0.015, 0.9
+# A link is dead that has been silent for so long, and for so many times what its rate explains.
+DEAD_S, DEAD_TIMES = 2.0, 4.0
 
 
 class Dispatcher:
     """Chooses among `arms` for frames that are wanted within `budget_s`.
 
-    `rate` is the uplink's in bytes/s at first; `usable` says which arms may be taken now, `[n]`,
-    and `can_finish` whether the device may finish what the cloud does not answer.
+    `rate` is the uplink's in bytes/s at first. Where it does not matter how soon a frame is there,
+    `patience_s` is how long those may take that are waited for. `usable` says which arms may be
+    taken now, `[n]`, and `can_finish` whether the device may finish what the cloud does not answer.
     """
 
-    def __init__(self, arms: Arms, budget_s: float, conditions: Conditions, rate: float) -> None:
+    def __init__(
+        self,
+        arms: Arms,
+        budget_s: float,
+        conditions: Conditions,
+        rate: float,
+        *,
+        patience_s: float | None = None,
+    ) -> None:
         self.arms, self._budget_s = arms, budget_s
+        self._patience_s = patience_s or budget_s
+        self._hurry = LATENCY_WEIGHT if patience_s is None else PATIENT_WEIGHT
         self.conditions, self.uplink, self.in_hand = conditions, Uplink(rate), InHand()
         self.usable = np.ones(len(arms), bool)
         self.can_finish = True
@@ -69,7 +89,7 @@ class Dispatcher:
             if self.in_hand.device_is_idle:
                 self.conditions.device_idles()
             return None
-        return self._begin(now_s, key, int(chosen[best]), samples)
+        return self._begin(now_s, key, int(chosen[best]), samples, self._budget_s)
 
     def choose_waiting(self, now_s: float, key: int, samples: int = 1) -> int:
         """The arm of a frame of so many samples that is waited for, behind what is in hand.
@@ -79,7 +99,7 @@ class Dispatcher:
         """
         chosen = np.flatnonzero(self.usable)
         work, link = self._work(now_s, chosen, samples), self._link(now_s)
-        lookahead = Lookahead(work, now_s, self._budget_s, link)
+        lookahead = Lookahead(work, now_s, self._patience_s, link)
         found = lookahead.ways(self.in_hand.device_free_s(now_s), self._pending(now_s))
         score = found.latency_s
         if self.arms.price.any():
@@ -87,7 +107,7 @@ class Dispatcher:
             score = np.where(sure, self.arms.price[chosen] + 1e-6 * score, np.inf)
         equal = np.flatnonzero(score <= (1 + EQUAL) * score.min())
         best = equal[np.lexsort((score[equal], self.arms.loss[chosen[equal]]))[0]]
-        return self._begin(now_s, key, int(chosen[best]), samples)
+        return self._begin(now_s, key, int(chosen[best]), samples, self._patience_s)
 
     def worth_sending(self, now_s: float, key: int) -> bool:
         """Whether a frame that is ready for the link may still be answered in time."""
@@ -103,7 +123,8 @@ class Dispatcher:
         frame = self.in_hand.get(key)
         if frame is None or frame.ended or frame.finishing or not self.can_finish:
             return False
-        rest_s, free_s = self.rest_s(frame.arm), self.in_hand.device_free_s(now_s)
+        rest_s = self.rest_s(frame.arm, frame.samples)
+        free_s = self.in_hand.device_free_s(now_s)
         if free_s + rest_s > frame.deadline_s:
             return False
         spread = self.conditions.edge_spread
@@ -130,18 +151,24 @@ class Dispatcher:
         frame = self.in_hand.get(key)
         if frame is not None:
             frame.finishing = True
-            self.in_hand.compute(now_s, key, self.rest_s(frame.arm))
+            self.in_hand.compute(now_s, key, self.rest_s(frame.arm, frame.samples))
 
     def answered(self, now_s: float, key: int, server_s: float) -> None:
         """The worker answered a frame, wanted or not, and had it for `server_s`."""
-        left_s = now_s - self.conditions.round_trip_ms / 1e3 - server_s
-        seen = self.in_hand.answered(key, left_s)
+        round_trip_s = self.conditions.round_trip_ms / 1e3
+        seen = self.in_hand.answered(key, now_s - round_trip_s - server_s, round_trip_s)
         if seen is not None:
             self.uplink.sent(now_s, *seen)
 
-    def rest_s(self, arm: int) -> float:
-        """What finishing takes from the arm's boundary."""
-        return float(self.arms.rest_s[arm]) * self.conditions.edge_factor
+    def rest_s(self, arm: int, samples: int = 1) -> float:
+        """What finishing so many samples takes from the arm's boundary."""
+        return float(self.arms.rest_s[arm]) * self.conditions.edge_factor * samples
+
+    def rate(self, now_s: float) -> float:
+        """Bytes a second that the link carries; 0 where it has let nothing through for long."""
+        ahead = self._ahead(now_s)
+        explained_s = DEAD_TIMES * ahead.first_nbytes / self.uplink.level
+        return 0.0 if ahead.overdue_s > max(DEAD_S, explained_s) else self.uplink.level
 
     # What it makes of that -------------------------------------------------------------------
 
@@ -153,28 +180,35 @@ class Dispatcher:
             self.interval_s = gap_s if known_s is None else known_s + NEWEST_GAP * (gap_s - known_s)
         self._taken_s = now_s
 
-    def _begin(self, now_s: float, key: int, arm: int, samples: int = 1) -> int:
+    def _begin(self, now_s: float, key: int, arm: int, samples: int, within_s: float) -> int:
         arms, factor = self.arms, self.conditions.edge_factor * samples
         nbytes = float(arms.nbytes[arm]) * samples
-        frame = FrameInHand(arm, now_s + self._budget_s, now_s, nbytes)
+        frame = FrameInHand(arm, now_s + within_s, now_s, nbytes, samples)
         self.in_hand.begin(now_s, key, frame, float(arms.edge_s[arm]) * factor)
         return arm
 
     def _ahead(self, now_s: float) -> Ahead:
-        conditions, first = self.conditions, self.in_hand.first_arm
-        after_s = conditions.round_trip_ms / 1e3
-        if first >= 0:
-            after_s = float(self._after_s(now_s)[first])
+        first, after_s = self.in_hand.first, self.conditions.round_trip_ms / 1e3
+        if first is not None:
+            after_s = self._answer_s(now_s, first)
         return self.in_hand.ahead(now_s, after_s)
 
     def _link(self, now_s: float) -> Scenarios:
         return self.uplink.scenarios(now_s, self._ahead(now_s))
 
-    def _after_s(self, now_s: float) -> Floats:
+    def _after_s(self, now_s: float, samples: int = 1) -> Floats:
         """From the leaving of a frame's bytes to its answer, `[n]`."""
         conditions = self.conditions
         away_s = (conditions.round_trip_ms + OWN_MS + conditions.queue_ms(now_s)) / 1e3
-        return np.asarray(self.arms.server_s * conditions.server_factor + away_s)
+        return np.asarray(self.arms.server_s * (conditions.server_factor * samples) + away_s)
+
+    def _answer_s(self, now_s: float, frame: FrameInHand) -> float:
+        """The same for a frame that has its arm."""
+        return float(self._after_s(now_s, frame.samples)[frame.arm])
+
+    def _encode_s(self, frame: FrameInHand) -> float:
+        arms, factor = self.arms, self.conditions.edge_factor * frame.samples
+        return float(arms.encode_s[frame.arm]) * factor
 
     def _work(self, now_s: float, chosen: npt.NDArray[np.int64], samples: int = 1) -> Work:
         arms, factor = self.arms, self.conditions.edge_factor * samples
@@ -182,10 +216,11 @@ class Dispatcher:
             edge_s=arms.edge_s[chosen] * factor,
             encode_s=arms.encode_s[chosen] * factor,
             nbytes=arms.nbytes[chosen] * samples,
-            after_s=self._after_s(now_s)[chosen],
+            after_s=self._after_s(now_s, samples)[chosen],
             extra=PRICE_WEIGHT * arms.price[chosen] + LOSS_WEIGHT * arms.loss[chosen],
             sends=arms.nbytes[chosen] > 0,
             spread=self.conditions.edge_spread,
+            hurry=self._hurry,
         )
 
     def _pending(self, now_s: float) -> list[Pending]:
@@ -193,21 +228,18 @@ class Dispatcher:
         waiting = self.in_hand.waiting
         if not waiting:
             return []
-        after_s, factor = self._after_s(now_s), self.conditions.edge_factor
         found, encoder_s = [], 0.0
         for frame in waiting:
-            encode_s = float(self.arms.encode_s[frame.arm]) * factor
-            encoder_s = max(frame.computed_s, encoder_s) + encode_s
-            leaves_s = frame.deadline_s - float(after_s[frame.arm])
+            encoder_s = max(frame.computed_s, encoder_s) + self._encode_s(frame)
+            leaves_s = frame.deadline_s - self._answer_s(now_s, frame)
             found.append(Pending(frame.computed_s, max(encoder_s, now_s), frame.nbytes, leaves_s))
         return found
 
     def _chance(self, now_s: float, key: int, frame: FrameInHand) -> float:
         """That the cloud answers the frame in time."""
-        link, after_s = self._link(now_s), float(self._after_s(now_s)[frame.arm])
+        link, after_s = self._link(now_s), self._answer_s(now_s, frame)
         if frame.sent_s is None:
-            encode_s = float(self.arms.encode_s[frame.arm]) * self.conditions.edge_factor
-            ready_s = max(frame.computed_s + encode_s, now_s)
+            ready_s = max(frame.computed_s + self._encode_s(frame), now_s)
             left_s = np.maximum(link.free_s, ready_s) + frame.nbytes / link.rate
         else:
             left_s = link.free_s - self.in_hand.behind(key) / link.rate

@@ -63,11 +63,15 @@ class FirstPlan:
         price = np.zeros(len(table))
         if set(auto.objective.weights) != {"latency"}:
             price = auto.objective.scores(metrics)
-        within_ms = min(budget_ms, auto.constraints.deadline_ms or budget_ms)
+        budget_ms = within_ms = min(budget_ms, auto.constraints.deadline_ms or budget_ms)
         least_ms = float(metrics.latency_ms[allowed].min())
         within_ms = min(within_ms, max(SOON_MS, SLOW * least_ms))
         return Dispatcher(
-            Arms.of(table, allowed, price), within_ms / 1e3, Conditions(link.round_trip_ms), rate
+            Arms.of(table, allowed, price),
+            within_ms / 1e3,
+            Conditions(link.round_trip_ms),
+            rate,
+            patience_s=None if "latency" in auto.objective.weights else budget_ms / 1e3,
         )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from .uplink import Ahead
@@ -13,13 +14,14 @@ PROBE = -1  # in place of an arm
 class FrameInHand:
     """`computed_s` is when it is, or is expected to be, computed; `nbytes` is 0 for none to send.
 
-    One that has `ended` may have bytes under way still.
+    It has so many `samples`. One that has `ended` may have bytes under way still.
     """
 
     arm: int
     deadline_s: float
     computed_s: float
     nbytes: float
+    samples: int = 1
     sent_s: float | None = None
     ended: bool = False
     finishing: bool = False
@@ -33,7 +35,7 @@ class InHand:
         self._sent: dict[int, FrameInHand] = {}  # not answered, in the order of sending
         self._device_s: dict[int, float] = {}  # what the device has to do, in that order
         self._since_s = 0.0  # when it began with the first of them
-        self._left_s = 0.0  # when the latest answered frame had left
+        self._left_s = -math.inf  # when the latest answered frame had left
 
     @property
     def link_is_idle(self) -> bool:
@@ -97,13 +99,14 @@ class InHand:
 
     def send_probe(self, now_s: float, key: int, nbytes: float) -> None:
         """A message that the worker echoes."""
-        frame = FrameInHand(PROBE, now_s, now_s, nbytes, now_s, ended=True)
+        frame = FrameInHand(PROBE, now_s, now_s, nbytes, sent_s=now_s, ended=True)
         self._frames[key] = self._sent[key] = frame
 
-    def answered(self, key: int, left_s: float) -> tuple[float, float] | None:
+    def answered(self, key: int, left_s: float, round_trip_s: float) -> tuple[float, float] | None:
         """The frame had left by `left_s`. Its bytes, and in which time they have left.
 
-        None where nobody can tell: it was overtaken by a later one.
+        That is 0 where it was no later than an empty message is. None where nobody can tell: it was
+        overtaken by a later one, or the worker claims to have had it before it was sent.
         """
         frame = self._sent.get(key)
         if frame is None or frame.sent_s is None:
@@ -112,9 +115,12 @@ class InHand:
         for other in [k for k, f in self._sent.items() if f.ended and f.sent_s <= frame.sent_s]:  # type: ignore[operator]
             self.forget(other)
         self._sent.pop(key, None)
+        overtaken = left_s <= self._left_s
         took_s = left_s - max(frame.sent_s, self._left_s)
         self._left_s = max(left_s, self._left_s)
-        return None if took_s <= 0 else (frame.nbytes, took_s)
+        if overtaken or left_s + round_trip_s <= frame.sent_s:
+            return None
+        return frame.nbytes, max(took_s, 0.0)
 
     def end(self, key: int) -> None:
         """It has its outcome; what it has sent may be under way still."""
@@ -144,9 +150,10 @@ class InHand:
         )
 
     @property
-    def first_arm(self) -> int:
-        """That of the oldest frame under way."""
-        return next((frame.arm for frame in self._sent.values()), PROBE)
+    def first(self) -> FrameInHand | None:
+        """The oldest frame under way, unless it is a probe."""
+        first = next(iter(self._sent.values()), None)
+        return None if first is None or first.arm == PROBE else first
 
     def behind(self, key: int) -> float:
         """Bytes that were sent after the frame's."""

@@ -21,6 +21,7 @@ from .work import Pending, Work, likely
 NEVER_BELOW = 0.03
 # Of equals, the one that is sooner, or costs less, or loses less: a share of a frame in time.
 LATENCY_WEIGHT, PRICE_WEIGHT, LOSS_WEIGHT = 0.2, 0.2, 0.01
+PATIENT_WEIGHT = 0.01  # of latency, where the user aims at something else
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +97,7 @@ class Lookahead:
             now_s, now_s, ways.device_s, ways.encoder_s, ways.link_s, self._link
         )
         value += ways.others
-        own = ways.in_time - LATENCY_WEIGHT / self._budget_s * ways.latency_s
+        own = ways.in_time - self._work.hurry / self._budget_s * ways.latency_s
         own -= self._work.extra
         own[ways.in_time < NEVER_BELOW] = -1.0
         value[:count] += own

@@ -21,7 +21,10 @@ class Observer:
 
     @property
     def uplink_mbps(self) -> float | None:
-        """The rate that decisions are made for; None where nothing is known of the link."""
+        """The rate that decisions are made for; None where nothing is known of the link.
+
+        0 while nothing comes through.
+        """
         return None
 
     def finish_ms(self) -> dict[int, float]:

@@ -82,8 +82,10 @@ class Uplink:
 
     def sent(self, now_s: float, nbytes: float, took_s: float) -> None:
         """`nbytes` took so long to leave, waiting for earlier ones and delay left out."""
-        took_s = max(took_s, SHORTEST_S)
-        rate = nbytes / took_s
+        rate = nbytes / max(took_s, SHORTEST_S)
+        if took_s < SHORTEST_S:  # it has at least that rate, which may say nothing
+            rate = max(rate, self.level)
+        took_s = nbytes / rate
         weight = math.sqrt(min(max(took_s, 2e-3), LONG_S) / LONG_S)
         if self._recent:
             self._ratios.append((now_s, rate / self.level, rate, weight, math.log(self.level)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import random
 import time
 
@@ -23,6 +24,9 @@ FIRST_PAUSE_S, LONGEST_PAUSE_S, TRIAL_S = 0.1, 0.5, 0.5
 # Who has been away for so long may be found a little later: radios cost energy.
 PATIENCE_S, PATIENT_PAUSE_S = 300.0, 5.0
 REFUSED_PAUSE_S = 1.0  # who refuses this device, rarely changes its mind
+# Who echoes and leaves frames unanswered is not to be preferred to others for so long: twice that
+# after each time.
+SHUNNED_S, LONGEST_SHUNNED_S = 10.0, 600.0
 
 
 class Breaker:
@@ -42,6 +46,7 @@ class Breaker:
         self._trial_at: float | None = None  # while it is on trial: when a frame may go next
         self._refusal = ""
         self._closed = False
+        self._shunned_until_s, self._shunning = -math.inf, Backoff(SHUNNED_S, LONGEST_SHUNNED_S)
 
     def allows(self) -> bool:
         """Whether this frame may wait for the cloud."""
@@ -59,11 +64,15 @@ class Breaker:
         """The worker has answered a frame, or refused one."""
         self._failures, self._trial_at, self._refusal = 0, None, ""
         self._pauses.reset()
+        self._shunning.reset()
+        self._shunned_until_s = -math.inf
 
     def failed(self) -> None:
         """A frame was lost with its stream, or no answer came in time."""
         self._failures += 1
         if self._failures >= FAILURES or self._trial_at is not None:
+            if not self.is_open:
+                self._shunned_until_s = time.perf_counter() + self._shunning.next_s()
             self.open()
         else:
             self.doubted()
@@ -90,6 +99,11 @@ class Breaker:
     def is_open(self) -> bool:
         """Whether no frame may wait now."""
         return self._probing is not None and not self._probing.done()
+
+    @property
+    def shunned(self) -> bool:
+        """Whether it has lately left frames unanswered, and none was answered since."""
+        return time.perf_counter() < self._shunned_until_s
 
     async def _still_there(self) -> None:
         """A link may be dead without a word: one lost frame, and no echo either, is enough."""

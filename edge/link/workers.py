@@ -73,15 +73,21 @@ class WorkerLink:
         return stream is not None and stream.session.broken is not None
 
     @property
+    def away(self) -> bool:
+        """Whether nothing is heard from there: its stream broke, or it does not even echo."""
+        return self.lost or self.breaker.is_open
+
+    @property
     def wait_ms(self) -> float | None:
         """What a frame there waits beyond computing: round trip and queue; None if not known.
 
-        A worker that has just refused a frame has no room for this device, whatever its queue.
+        A worker that has just refused a frame has no room for this device, whatever its queue; one
+        that leaves frames unanswered is of no use, however near it is.
         """
         stream = self.connection.stream
         if stream is None or stream.session.broken is not None:
             return None
-        if time.perf_counter() - stream.session.refused_s < REFUSED_S:
+        if self.breaker.shunned or time.perf_counter() - stream.session.refused_s < REFUSED_S:
             return math.inf
         return stream.session.round_trip_ms + stream.session.load.queue_ms
 
@@ -209,11 +215,15 @@ class Workers:
                 and soon < SOONER * now
                 and now - soon > LEAST_GAIN_MS
             ):
-                later = (
-                    "refuses frames" if now == math.inf else f"answers {now - soon:.0f} ms later"
-                )
-                self.move_to(best, f"which {later}")
+                self.move_to(best, f"which {self._why_not(now - soon)}")
             await asyncio.sleep(WATCH_S)
+
+    def _why_not(self, later_ms: float) -> str:
+        """What the worker in use does, so that another is better."""
+        if later_ms < math.inf:
+            return f"answers {later_ms:.0f} ms later"
+        unanswered = self.current.breaker.shunned
+        return "leaves frames unanswered" if unanswered else "refuses frames"
 
 
 def _wait_ms(link: WorkerLink) -> float:

@@ -65,12 +65,10 @@ class SimFrame:
     arm: int = -1
     took_s: float = 0.0  # on the device, before anything was sent
     nbytes: float = 0.0
-    sent_s: float = math.nan
     left_s: float = math.inf
     is_computed: bool = False  # as far as its arm has the device do it
     finishing: bool = False
     done: bool = False
-    in_time: bool = False
     holds_credit: bool = False
 
     @property

@@ -119,7 +119,6 @@ class World:
         frame.done = True
         if in_time and self.now_s <= frame.deadline_s + 1e-9:
             self.tally.in_time += 1
-            frame.in_time = True
             self.tally.latency_s.append(self.now_s - frame.taken_s)
         if frame in self._for_credit:
             self._for_credit.remove(frame)
@@ -197,7 +196,6 @@ class World:
             self._send(frame)
 
     def _send(self, frame: SimFrame) -> None:
-        frame.sent_s = self.now_s
         self.tally.nbytes += frame.nbytes
         frame.left_s = self._link_free_s = self._capacity.finish_s(
             max(self.now_s, self._link_free_s), frame.nbytes

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -89,6 +89,18 @@ class CostTable:
         computing keeps all of them busy, encoding makes it later by its share of them.
         """
         return np.maximum(np.maximum(self.edge_ms, self.encode_ms), self.cores_ms)
+
+    def above_idle(self) -> CostTable:
+        """The same with the energy that frames add to what an idle device draws.
+
+        That is what can be saved where the device is on all the time, whichever way frames take.
+        """
+        idle_w = float(np.nan_to_num(self.wait_w).max())
+        # A short measurement may say that computing takes less than nothing.
+        own_mj = self.energy_mj - idle_w * (self.edge_ms + self.encode_ms)
+        return replace(
+            self, energy_mj=np.maximum(own_mj, 0.0), wait_w=np.maximum(self.wait_w - idle_w, 0.0)
+        )
 
     def metrics(
         self,

@@ -22,6 +22,7 @@ _RATE_AND_TIME = re.compile(
 DEFAULT_ROUND_TRIP_MS = 50.0
 MOST_MBPS, MOST_ROUND_TRIP_MS = 1e7, 1e7
 TRACE_STARTS = 200
+_TRACE = "give a CSV with the header seconds,uplink_mbps and both numbers in each row"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,29 +122,31 @@ def read_trace(path: Path, round_trip_ms: float = DEFAULT_ROUND_TRIP_MS) -> Link
             rows = list(csv.DictReader(stream))
         steps = [(float(row["seconds"]), float(row["uplink_mbps"])) for row in rows]
     except OSError as error:
-        raise LinkError(f"cannot read the trace {path} ({error.strerror})") from error
+        raise LinkError(f"cannot read the trace {path} ({error.strerror})", _TRACE) from error
     except (KeyError, TypeError, ValueError, csv.Error) as error:
-        raise LinkError(
-            f"{path} is no link trace ({error})", "give a CSV with seconds,uplink_mbps in each row"
-        ) from error
+        raise LinkError(f"{path} is no link trace ({error})", _TRACE) from error
     if len(steps) < 2:
-        raise LinkError(f"the trace {path} has fewer than two steps")
-    for (before, _), (at, rate) in pairwise(steps):
-        if not (at > before and math.isfinite(at)):
-            raise LinkError(f"the trace {path} does not go on at {at} s", "sort it by time")
+        raise LinkError(f"the trace {path} has fewer than two steps", "give a longer one")
+    for at, rate in steps:
         if not (math.isfinite(rate) and rate >= 0):
-            raise LinkError(f"the trace {path} has a rate of {rate} Mbit/s at {at} s")
-    if not (math.isfinite(steps[0][0]) and 0 <= steps[0][1] < math.inf):
-        raise LinkError(f"the trace {path} has a rate of {steps[0][1]} Mbit/s at the start")
+            raise LinkError(
+                f"the trace {path} has a rate of {rate} Mbit/s at {at} s",
+                "give 0 or more in each row",
+            )
+    for (before, _), (at, _) in pairwise(steps):
+        if not (at > before and math.isfinite(at) and math.isfinite(before)):
+            raise LinkError(f"the trace {path} does not go on at {at} s", "sort it by time")
     start = steps[0][0]
     steps = [(at - start, rate) for at, rate in steps]
     widths = [b[0] - a[0] for a, b in pairwise(steps)]
     widths.append(widths[-1])
     mean = sum(w * rate for w, (_, rate) in zip(widths, steps, strict=True)) / sum(widths)
     if mean <= 0:
-        raise LinkError(f"the trace {path} carries nothing at all")
+        raise LinkError(f"the trace {path} carries nothing at all", "give a rate above 0 somewhere")
     if not mean < MOST_MBPS:
-        raise LinkError(f"the trace {path} has rates that no link has")
+        raise LinkError(
+            f"the trace {path} has rates that no link has", f"give less than {MOST_MBPS:g} Mbit/s"
+        )
     return Link(
         name=path.stem,
         uplink_mbps=mean,
@@ -161,7 +164,7 @@ def link_from_probe(name: str, probes: Sequence[tuple[int, float]]) -> Link:
     """
     empty = [ms for nbytes, ms in probes if nbytes == 0]
     if not empty or len(empty) == len(probes):
-        raise LinkError("a link is probed with and without bytes")
+        raise LinkError("a link is probed with and without bytes", "give probes of both kinds")
     round_trip_ms = float(np.median(empty))
     largest = max(nbytes for nbytes, _ in probes)
     rates = [

@@ -101,7 +101,7 @@ def make_plan(
 
     A frame waits `queue_ms` at the worker, which is `server_factor` times slower than its profile.
     Raises `PlanError` when no candidate keeps to the constraints, saying which of them binds and
-    what comes nearest.
+    what it would have to be.
     """
     if not (0 <= queue_ms < math.inf and 0 < server_factor < math.inf):
         raise PlanError(
@@ -124,7 +124,7 @@ def make_plan(
     scores = objective.scores(metrics)
     feasible = sum(excess.values(), np.zeros(len(table))) == 0
     if not feasible.any():
-        raise infeasible(table, metrics, excess, scores)
+        raise infeasible(table, metrics, p95_ms, excess)
     order = np.lexsort((scores, ~feasible))
     stages = _stages(table, metrics, link.round_trip_ms, queue_ms)
     reasons = Reasons(table, metrics, stages, excess, int(order[0]))

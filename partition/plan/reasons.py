@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 import numpy as np
@@ -18,6 +19,11 @@ _WHY_NOT = {
     "--max-kb-per-frame": "it sends too much",
     "--must-run-on-edge": "a layer that must run on the device would not",
     "--must-not-upload-input": "it uploads the input",
+}
+# What says how far a candidate is from a limit, where that is not known.
+_FOUND_OUT = {
+    "--max-accuracy-drop": "compile with --calibrate DIR, which sees how many answers change",
+    "--max-edge-mb": "measure again with `splitpoint profile`, which sees what segments take",
 }
 
 
@@ -87,24 +93,47 @@ class Reasons:
 
 
 def infeasible(
-    table: CostTable, metrics: Metrics, excess: Mapping[str, Floats], scores: Floats
+    table: CostTable, metrics: Metrics, p95_ms: Floats, excess: Mapping[str, Floats]
 ) -> PlanError:
-    """Which constraint binds, and the candidate that comes nearest to keeping all."""
+    """Which constraint binds, and what it would have to be for the candidate that comes nearest.
+
+    That is none which does what must not be: a limit has a next value, a layer that must stay none.
+    """
     binding = []
     for flag in excess:
         others = sum((e for f, e in excess.items() if f != flag), np.zeros(len(table)))
         if (others == 0).any():
             binding.append(flag)
-    worst = np.max(list(excess.values()), 0)
-    nearest = int(np.lexsort((scores, worst))[0])
-    misses = [f"{flag} by {100 * e[nearest]:.0f} %" for flag, e in excess.items() if e[nearest] > 0]
     what = (
         f"no plan keeps to {' or to '.join(binding)}"
         if binding
         else f"no plan keeps to {' and '.join(f for f, e in excess.items() if e.any())} together"
     )
-    return PlanError(
-        what,
-        f"nearest is {name_of(int(table.boundary[nearest]), table.codec[nearest])} "
-        f"({metrics.latency_ms[nearest]:.0f} ms), which misses {', '.join(misses)}",
-    )
+    enough = {
+        "--deadline-ms": p95_ms,
+        "--min-fps": 1e3 / metrics.bottleneck_ms,
+        "--max-accuracy-drop": 100 * table.drop_bound,
+        "--max-edge-mb": table.edge_mb,
+        "--max-kb-per-frame": table.nbytes / 1e3,
+    }
+    helps = np.ones(len(table), bool)
+    for flag, over in excess.items():
+        helps &= (over == 0) | np.isfinite(enough.get(flag, np.full(len(table), np.nan)))
+    if not helps.any():
+        unknown = [_FOUND_OUT[f] for f, e in excess.items() if e.all() and f in _FOUND_OUT]
+        return PlanError(what, ", ".join(unknown) or "leave one of them out")
+    worst = np.where(helps, np.max(list(excess.values()), 0), np.inf)
+    nearest = int(np.lexsort((metrics.latency_ms, worst))[0])
+    limits = [
+        f"{flag} {_limit(float(enough[flag][nearest]), least=flag == '--min-fps')}"
+        for flag, over in excess.items()
+        if over[nearest] > 0
+    ]
+    name = name_of(int(table.boundary[nearest]), table.codec[nearest])
+    return PlanError(what, f"{name} would do with {' and '.join(limits)}")
+
+
+def _limit(value: float, *, least: bool) -> str:
+    """A limit of three digits that the value keeps to; `least` where it is a lower one."""
+    unit = 10.0 ** (math.floor(math.log10(value)) - 2)
+    return f"{(math.floor if least else math.ceil)(value / unit) * unit:.10g}"

@@ -37,11 +37,13 @@ class Returned(NamedTuple):
     """The worker is rid of a frame without an answer that counts, or is taken to be.
 
     It refused it, its reply was damaged, or nobody waited for it any more. It had it for `had_ms`,
-    as it says: at most what has passed since it was sent, and all of that where it said nothing.
+    as it says: at most what has passed since it was sent, and all of that where it said nothing:
+    then it is not `told`.
     """
 
     id: int
     had_ms: float
+    told: bool = True
 
 
 class Reopen(NamedTuple):

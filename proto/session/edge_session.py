@@ -184,7 +184,7 @@ class EdgeSession:
                 self.events.append(Failed(frame.id, error))
             elif frame.stage is Stage.UNWANTED:
                 self._forget(frame)
-                self.events.append(Returned(frame.id, 1e3 * (now_s - frame.sent_s)))
+                self.events.append(Returned(frame.id, 1e3 * (now_s - frame.sent_s), False))
             else:
                 self.expire(frame.id, now_s)
         self.due_s = self._under_way.due_s
@@ -217,11 +217,11 @@ class EdgeSession:
         passed_ms = 1e3 * (self.heard_s - frame.sent_s)
         had_ms = min(reply.times.total_us / 1e3, passed_ms) if whole else passed_ms
         if frame.stage is Stage.UNWANTED:
-            self.events.append(Returned(frame.id, had_ms))
+            self.events.append(Returned(frame.id, had_ms, whole))
             return
         if not whole or (reply.status == pb.OK and reply.id != frame.id):
             error = FrameCorruptError("the reply was damaged on the way")
-            self.events += Failed(frame.id, error), Returned(frame.id, passed_ms)
+            self.events += Failed(frame.id, error), Returned(frame.id, passed_ms, False)
         elif reply.status != pb.OK:
             refusal = error_of_reply(reply.status, reply.reason)
             self.events += Failed(frame.id, refusal), Returned(frame.id, had_ms)

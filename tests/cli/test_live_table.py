@@ -71,6 +71,8 @@ async def test_rows(agent: EdgeAgent, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "outcomes 10 local, 1 expired" in shown
     assert "codec q8" in shown
     assert "uplink 0.8 Mbit/s" in shown
+    monkeypatch.setattr(EdgeAgent, "uplink_mbps", 0.0)
+    assert "uplink dead (nothing comes through)" in words(table)
     assert "p50 55.0 ms, p95 95.5 ms, p99 99.1 ms (last 10)" in shown
     assert "energy 2.5 J, idle time included (modelled, pi5)" in shown
     assert "switched uplink 0.8 Mbit/s (p20): boundary 2 -> 4" in shown

@@ -46,10 +46,9 @@ def test_unknown_devices_list_the_known_ones(plan: Plan, option: str) -> None:
         (["--must-run-on-edge", "fc9"], "has no layer 'fc9'"),
         (["--must-run-on-edge", "CONV"], "did you mean conv1, conv2, conv3"),
         (["--deadline-ms", "0"], "--deadline-ms 0 is no limit"),
-        (["--deadline-ms", "nan"], "--deadline-ms"),
+        (["--deadline-ms", "nan"], "--deadline-ms nan: give a finite number"),
         (["--max-accuracy-drop", "200"], "--max-accuracy-drop 200 is none: give 0 to 100 (%)"),
         (["--max-accuracy-drop", "-1"], "--max-accuracy-drop -1 is none: give 0 to 100 (%)"),
-        (["--max-accuracy-drop", "nan"], "--max-accuracy-drop nan is none: give 0 to 100 (%)"),
         (["--min-fps", "-1"], "--min-fps -1 is no limit"),
         (["--deadline-ms", "1"], "no plan keeps to --deadline-ms"),
         (["--max-edge-mb", "80", "--max-kb-per-frame", "0.1"], "--max-edge-mb or to --max-kb"),
@@ -61,9 +60,21 @@ def test_options(plan: Plan, options: list[str], words: str) -> None:
     assert words in error(plan, *options)
 
 
-def test_the_nearest_plan_is_named(plan: Plan) -> None:
+def test_a_limit_that_would_do_is_named(plan: Plan) -> None:
     words = error(plan, "--deadline-ms", "20")
-    assert "nearest is the input as jpeg (36 ms), which misses --deadline-ms by 82 %" in words
+    assert words == (
+        "error: no plan keeps to --deadline-ms: the input as jpeg would do with --deadline-ms 36.5"
+    )
+    assert plan("--deadline-ms", "36.5")[0] == 0
+    assert plan("--deadline-ms", "36.4")[0] == 1
+
+
+def test_what_must_not_be_is_not_proposed(plan: Plan) -> None:
+    """The input as JPEG comes nearest to the deadline, but it must not be sent."""
+    words = error(plan, "--deadline-ms", "20", "--must-not-upload-input")
+    assert "input as" not in words
+    limit = words.rpartition(" ")[2]
+    assert plan("--deadline-ms", limit, "--must-not-upload-input")[0] == 0
 
 
 @pytest.mark.parametrize(

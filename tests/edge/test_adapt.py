@@ -12,6 +12,7 @@ import pytest
 from patience import until
 from splitpoint.edge import EdgeAgent, FakeWorker, Given, Outcome, Result
 from splitpoint.edge.dispatch.auto_plan import AutoPlan
+from splitpoint.edge.dispatch.regime import FEWEST
 from splitpoint.partition.plan.link import parse_link
 from splitpoint.partition.plan.plan import NO_CODEC, Plan
 
@@ -66,6 +67,9 @@ async def test_frames_follow_the_link_there_and_back(
         await infer_until(agent, lambda r: r.bytes_up == first.bytes_up, pixels)
         assert agent.uplink_mbps is not None
         assert agent.outcomes[Outcome.FAILED] == agent.outcomes[Outcome.EXPIRED] == 0
+        for _ in range(FEWEST):
+            await agent.infer({"pixels": pixels[:1]})
+    assert lines
     assert all(line.startswith("uplink ") for line in lines)
 
 
@@ -128,8 +132,10 @@ async def test_a_worker_that_dies_leaves_all_to_the_device_and_is_used_again(
         for _ in range(3):
             result = await agent.infer({"pixels": pixels[:1]})
             assert result.outcome is Outcome.LOCAL, result.why
+        assert agent.uplink_mbps == 0
         worker.mend()
         await infer_until(agent, lambda result: result.outcome is Outcome.ANSWERED, pixels)
+        assert agent.uplink_mbps
 
 
 async def test_a_stream_that_breaks_while_all_runs_here_is_opened_again(

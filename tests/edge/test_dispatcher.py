@@ -6,42 +6,29 @@ import math
 
 import numpy as np
 import pytest
-from measured_table import all_allowed, measured_table
-from splitpoint.edge.dispatch.arms import MOST_ARMS, Arms
-from splitpoint.edge.dispatch.conditions import Conditions
+from dispatchers import ROUND_TRIP_MS, dispatcher_of, fast_seen, way
+from measured_table import measured_table
+from splitpoint.edge.dispatch.arms import MOST_ARMS
 from splitpoint.edge.dispatch.dispatcher import Dispatcher
 
-ROUND_TRIP_MS = 20.0
+
+def test_a_link_that_answers_nothing_for_seconds_has_no_rate() -> None:
+    dispatcher = dispatcher_of(8, 10.0)
+    fast_seen(dispatcher, 10.0)
+    assert dispatcher.rate(0.0) == pytest.approx(125e4)
+    dispatcher.in_hand.send_probe(0.0, -1, 1e4)  # which takes 8 ms
+    assert dispatcher.rate(1.0) == pytest.approx(125e4)  # late, but that happens
+    assert dispatcher.rate(2.5) == 0
+    dispatcher.answered(2.6, -1, 0.0)
+    assert dispatcher.rate(2.6) > 0
 
 
-def dispatcher_of(
-    slowdown: float,
-    mbps: float,
-    budget_s: float = 0.3,
-    prices: np.ndarray | None = None,
-    allowed: np.ndarray | None = None,
-) -> Dispatcher:
-    table = measured_table(slowdown)
-    arms = Arms.of(
-        table,
-        all_allowed(table) if allowed is None else allowed,
-        np.zeros(len(table)) if prices is None else prices,
-    )
-    return Dispatcher(arms, budget_s, Conditions(ROUND_TRIP_MS), 125e3 * mbps)
-
-
-def names(dispatcher: Dispatcher) -> list[str]:
-    table = measured_table()
-    return [f"{table.boundary[i]}:{table.codec[i]}" for i in dispatcher.arms.index]
-
-
-def way(dispatcher: Dispatcher, arm: int | None) -> str:
-    return "let go" if arm is None else names(dispatcher)[arm]
-
-
-def fast_seen(dispatcher: Dispatcher, mbps: float, now_s: float = 0.0) -> None:
-    for step in range(30):
-        dispatcher.uplink.sent(now_s - 3 + 0.1 * step, 1e4, 1e4 / (125e3 * mbps))
+def test_a_slow_link_is_not_dead_for_a_large_frame() -> None:
+    dispatcher = dispatcher_of(8, 0.1)
+    fast_seen(dispatcher, 0.1)
+    dispatcher.in_hand.send_probe(0.0, -1, 125e2)  # which takes a second
+    assert dispatcher.rate(3.5) > 0
+    assert dispatcher.rate(4.5) == 0
 
 
 def test_arms_are_few_and_none_beats_another() -> None:
@@ -182,6 +169,22 @@ def test_a_frame_of_many_samples_takes_so_many_times_as_long() -> None:
     assert way(files, files.choose_waiting(0.0, 1, samples=4)) == "7:none"
     alone_s = float(files.arms.edge_s[files.arms.nbytes == 0][0])
     assert files.in_hand.device_free_s(0.0) == pytest.approx(4 * alone_s)
+
+
+def test_the_fastest_transfers_count() -> None:
+    some = dispatcher_of(8, 1.0)
+    some.in_hand.send_probe(10.0, -1, 8e3)
+    some.answered(10.0 + 0.9e-3 * ROUND_TRIP_MS, -1, 0.0)  # sooner than an empty message
+    assert some.uplink.seen_s > 10
+    assert some.uplink.level > 125e3
+
+
+def test_a_worker_that_claims_to_have_had_a_frame_before_it_was_sent_tells_nothing() -> None:
+    some = dispatcher_of(8, 1.0)
+    some.in_hand.send_probe(10.0, -1, 8e3)
+    some.answered(10.1, -1, 0.1)
+    assert some.uplink.seen_s < 0
+    assert some.in_hand.link_is_idle
 
 
 def test_what_was_overtaken_is_not_under_way() -> None:

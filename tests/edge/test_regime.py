@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from splitpoint.edge.dispatch.regime import FEWEST, HOLD_S, Regime
+from splitpoint.edge.dispatch.regime import FEWEST, HOLD_S, MOST, Regime
 
 
 def lines_of(ways: list[str], every_s: float = 0.1, regime: Regime | None = None) -> list[str]:
@@ -34,5 +34,22 @@ def test_few_frames_and_small_changes_are_not_worth_a_line() -> None:
 
 
 def test_a_mix_that_flutters_is_held() -> None:
-    ways = (["here"] * 5 + ["the input as jpeg"] * 5) * 30
-    assert len(lines_of(ways)) <= 1 + 30 * 10 * 0.1 / HOLD_S
+    """Each block fills the window: without the hold it would have a line of its own."""
+    blocks, every_s = 24, 0.02
+    assert MOST * every_s < HOLD_S / 2
+    ways = (["here"] * MOST + ["the input as jpeg"] * MOST) * (blocks // 2)
+    lines = lines_of(ways, every_s)
+    assert 3 <= len(lines) <= 1 + every_s * len(ways) / HOLD_S < blocks / 2
+
+
+def test_that_nothing_comes_through_is_said_though_the_mix_is_the_same() -> None:
+    regime, lines = Regime(), []
+    for number in range(600):
+        regime.took(0.1 * number, "here")
+        line = regime.change(0.1 * number, 0.0 if 200 <= number < 400 else 2.9)
+        lines += [line] if line else []
+    assert lines == [
+        "uplink 2.9 Mbit/s: 100 % here",
+        "uplink dead (nothing comes through): 100 % here",
+        "uplink 2.9 Mbit/s: 100 % here",
+    ]

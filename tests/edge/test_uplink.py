@@ -34,6 +34,18 @@ def test_a_steady_link_is_known_well() -> None:
     assert chance(link, 10_000, 10.05) < 0.2
 
 
+def test_what_took_no_time_shows_at_least_a_rate() -> None:
+    for took_s in (0.0, 0.0004):
+        uplink = seen([1e5] * 40)
+        for step in range(20):
+            uplink.sent(10.0 + 0.1 * step, 10_000, took_s)
+        assert uplink.level >= 1e7  # it was gone within a millisecond
+        assert uplink.mean > 1e6
+    fast = seen([1e8] * 40)
+    fast.sent(10.1, 100, 0.0)  # so was that, and it says nothing
+    assert fast.level == pytest.approx(1e8)
+
+
 def test_stalls_are_not_forgotten_within_seconds() -> None:
     """Nine fast seconds after one that stood still: the next may stand still again."""
     stalls = ([1e5] * 9 + [2e3]) * 8 + [1e5] * 9

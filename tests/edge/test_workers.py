@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import torch
 from fake_faults import connect_to
 from patience import PATIENCE_S, until
 from splitpoint.edge import AgentError, EdgeAgent, FakeWorker, Outcome, Result
+from splitpoint.edge.link import breaker as breaker_module
 from splitpoint.edge.link import workers as workers_module
 from splitpoint.edge.link.breaker import FAILURES
 from splitpoint.edge.link.workers import WorkerLink, parse_servers
@@ -243,6 +245,35 @@ async def test_frames_move_to_a_worker_that_answers_much_sooner(
         assert in_use(agent) == near.address  # the nearest described the bundle first
         agent.session.workers.move_to(link_to(agent, far))
         await agent.session.workers.current.connection.live()
+        await until(lambda: in_use(agent) == near.address)
+        assert (await agent.infer({"pixels": pixels})).outcome is Outcome.ANSWERED
+
+
+async def test_a_near_worker_that_answers_nothing_is_tried_ever_more_rarely(
+    two: Two, pixels: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It echoes, and so looks like the nearest again and again."""
+    monkeypatch.setattr(workers_module, "WATCH_S", 0.05)
+    monkeypatch.setattr(breaker_module, "SHUNNED_S", 0.5)
+    near, far = two
+    far.link.round_trip_ms = 50.0
+
+    async def silent(frame: CheckedFrame) -> pb.Status:
+        await asyncio.sleep(PATIENCE_S)
+        return pb.OK
+
+    async with agent_of(two, tmp_path, budget_ms=150.0) as agent:
+        await agent.settled()
+        assert in_use(agent) == near.address
+        near.script = silent
+        end_s, moved = time.perf_counter() + 1.5, 0
+        while time.perf_counter() < end_s:
+            before = in_use(agent)
+            await agent.infer({"pixels": pixels})
+            moved += (before, in_use(agent)) == (near.address, far.address)
+        assert in_use(agent) == far.address
+        assert 1 <= moved <= 3  # at once, and half a second later
+        near.script = answers
         await until(lambda: in_use(agent) == near.address)
         assert (await agent.infer({"pixels": pixels})).outcome is Outcome.ANSWERED
 

@@ -34,8 +34,9 @@ def test_names_and_figures() -> None:
     ],
 )
 def test_what_is_no_link(text: str) -> None:
-    with pytest.raises(LinkError):
+    with pytest.raises(LinkError) as caught:
         parse_link(text)
+    assert caught.value.remedy
 
 
 def trace(tmp_path: Path, text: str) -> Path:
@@ -76,6 +77,7 @@ def test_damaged_trace(tmp_path: Path, text: str) -> None:
     with pytest.raises(LinkError) as caught:
         parse_link(str(trace(tmp_path, text)))
     assert "trace" in str(caught.value)
+    assert caught.value.remedy
 
 
 @pytest.mark.parametrize(
@@ -88,8 +90,9 @@ def test_damaged_trace(tmp_path: Path, text: str) -> None:
     ],
 )
 def test_trace_of_what_no_link_has(tmp_path: Path, text: str) -> None:
-    with pytest.raises(LinkError, match="trace"):
+    with pytest.raises(LinkError, match="trace") as caught:
         parse_link(str(trace(tmp_path, text)))
+    assert caught.value.remedy
 
 
 def test_trace_that_is_no_text(tmp_path: Path) -> None:
@@ -98,7 +101,7 @@ def test_trace_that_is_no_text(tmp_path: Path) -> None:
     with pytest.raises(LinkError, match="is no link trace"):
         parse_link(str(path))
     (tmp_path / "folder.csv").mkdir()
-    with pytest.raises(LinkError, match="cannot read the trace"):
+    with pytest.raises(LinkError, match=r"cannot read the trace .*: give a CSV"):
         parse_link(str(tmp_path / "folder.csv"))
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
-from plans import EDGE, MBPS, WORKER, link_of, one, plan_of
+from plans import EDGE, MBPS, WORKER, link_of, one, plan_of, table_of
 from split_tables import (
     codec_time,
     profile_of,
@@ -77,6 +78,32 @@ def test_a_power_model_stands_in_for_a_meter() -> None:
     assert one(report, 2, "none").energy_mj == pytest.approx(4 * 30)
     assert one(report, 1, "q8").energy_mj == pytest.approx(4 * 13 + 1 * (1 + 20.5 + 2))
     assert report.chosen.boundary == 1  # 75.5 mJ; all on the device it would be 120
+
+
+def test_above_idle_is_what_a_run_can_save() -> None:
+    """A run is on from its first frame to its last: its idle watts are spent whatever is chosen."""
+    edge = profile_of(
+        [10, 20, 40], [codec_time(0, "jpeg", 900, encode_ms=3), codec_time(1, "q8", 500)]
+    )
+    table = table_of([edge], profile_of([30, 30, 30]), power=POWER)
+    conditions = {"round_trip_ms": 50.0, "queue_ms": 5.0, "server_factor": 1.0}
+    every_ms, upload_ms = 100.0, table.nbytes / 100
+    busy_ms = table.edge_ms + table.encode_ms
+    spent = [POWER.mj(float(ms), every_ms - float(ms)) for ms in busy_ms]
+    added = table.above_idle().metrics(upload_ms, **conditions).energy_mj
+    assert added + POWER.idle_w * every_ms == pytest.approx(np.array(spent))
+    # A frame alone is charged with the watts while it is away: that would be another choice.
+    alone = table.metrics(upload_ms, **conditions).energy_mj
+    assert added.argmin() != alone.argmin()
+
+
+def test_above_idle_is_unknown_where_idling_is_and_never_less_than_nothing() -> None:
+    codecs = [codec_time(0, "raw", 900)]
+    unknown = profile_of([10, 20], codecs, mj=[40, 80], energy_kind="measured", busy_w=4.0)
+    table = table_of([unknown], profile_of([1, 2])).above_idle()
+    assert np.isnan((table.energy_mj + table.wait_w)[table.sends > 0]).all()
+    odd = profile_of([10, 20], codecs, mj=[4, 8], energy_kind="measured", busy_w=4.0, idle_w=2.0)
+    assert (table_of([odd], profile_of([1, 2])).above_idle().energy_mj >= 0).all()
 
 
 def test_a_power_model_does_not_replace_measurements() -> None:

@@ -227,6 +227,7 @@ def test_a_credit_that_does_not_come_back_is_lost_after_a_while(edge: Edge) -> N
     granted, *lost = edge.events()
     assert granted == Granted(waits)
     assert [type(event) for event in lost] == [Returned] * 2  # whoever counts them stops
+    assert not any(event.told for event in lost)
     edge.reply(id=1, message_index=2)  # at last, and nothing comes of it
     assert edge.events() == []
 
