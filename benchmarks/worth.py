@@ -289,8 +289,8 @@ def shares(tally: Tally, names: list[str]) -> dict[str, float]:
     for way, count in tally.used.items():
         name = names[way] if isinstance(way, int) else ""
         boundary, _, _ = name.rpartition(":")
-        kind = KINDS[3] if not name else KINDS[0] if name == "local" else KINDS[1 if boundary else 2]
-        found[kind] += count / total
+        at = 3 if not name else 0 if name == "local" else 1 if boundary else 2
+        found[KINDS[at]] += count / total
     return found
 
 

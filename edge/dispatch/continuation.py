@@ -29,6 +29,9 @@ SURE = 9.0  # deviations from the mean, beyond which nothing is left to chance
 # no arm brings a frame in time, nothing is delayed.
 LEAST_PRICE = 0.1  # of the best arm's chance, for each interval of backlog
 STANDING, STANDING_PRICE = 0.3, 0.5  # of the budget; frames for each interval beyond that
+# Where several arms share the link, a frame's bytes wait for those of others: an arm can be gone on
+# with where it is in time behind another frame of its own size.
+QUEUED = 2.0
 PRICES = np.concatenate([[0.0], np.geomspace(0.02, 1.5, 16)])  # of an interval of a resource
 
 
@@ -48,7 +51,7 @@ class Prices:
         """The dual values of filling both with frames for ever, one every `interval_s`."""
         own_s = work.edge_s + work.encode_s + work.after_s
         left_s = work.nbytes / link.rate[:, np.newaxis]
-        on_time = own_s + left_s <= budget_s  # [s, n]
+        on_time = own_s + QUEUED * left_s <= budget_s  # [s, n]
         in_time = np.where(work.sends, link.weight @ on_time, work.edge_s <= budget_s)
         prices = PRICES / interval_s
         gain = (
@@ -91,24 +94,38 @@ class Continuation:
         encoder_s: Floats,
         link_s: Floats,
         link: Scenarios,
+        waits_s: Floats | None = None,
     ) -> Floats:
         """Frames in time after the one that came at `taken_s`, `[a]`.
 
         The device is free at `device_s` `[a]`, its encoder at `encoder_s` `[a]`, the link at
-        `link_s` `[s, a]`.
+        `link_s` `[s, a]`, of which it waits `waits_s` beyond `end_s` for what is not ready.
         """
-        steps = range(1, STEPS + 2)
-        *times, end_s = [max(taken_s + step * self._interval_s, now_s) for step in steps]
+        steps = range(1, STEPS + 1)
+        times = [max(taken_s + step * self._interval_s, now_s) for step in steps]
+        end_s = self.end_s(now_s, taken_s)
+        has_s = link_s if waits_s is None else link_s - waits_s
         found = np.full(len(device_s), -np.inf)
         if self._here:
             known = {free_s: self._at_home(times, end_s, free_s) for free_s in device_s.tolist()}
-            stays_s = link.weight @ self._backlog_s(link_s - end_s)
+            stays_s = self._of_bytes(link) @ self._backlog_s(has_s - end_s)
             found = np.array([known[free_s] for free_s in device_s.tolist()])
             found -= self._prices.link * stays_s
         if len(self._nbytes):
-            away = self._all_away(times, end_s, device_s, encoder_s, link_s, link)
+            away = self._all_away(times, end_s, device_s, encoder_s, (link_s, has_s), link)
             np.maximum(found, away, out=found)
         return found
+
+    def end_s(self, now_s: float, taken_s: float) -> float:
+        """To when frames are followed, after the one that came at `taken_s`."""
+        return max(taken_s + (STEPS + 1) * self._interval_s, now_s)
+
+    def _of_bytes(self, link: Scenarios) -> Floats:
+        """Weights under which seconds of the link become those of its mean, `[s]`.
+
+        The prices are those of a link of that rate, which does not stay as slow or fast for ever.
+        """
+        return np.asarray(link.weight * link.rate / link.mean)
 
     def _backlog_s(self, left_s: Floats) -> Floats:
         """At most two budgets of it count. Changes `left_s`."""
@@ -148,10 +165,14 @@ class Continuation:
         end_s: float,
         device_s: Floats,
         encoder_s: Floats,
-        link_s: Floats,
+        links_s: tuple[Floats, Floats],
         link: Scenarios,
     ) -> Floats:
-        """With arms that send, `[a]`. Arrays are `[b * a]` or `[s, b * a]`, and used again."""
+        """With arms that send, `[a]`. Arrays are `[b * a]` or `[s, b * a]`, and used again.
+
+        The link is followed twice: as it is, and as if all were ready by the end. What it waits for
+        the device beyond that is no backlog of the link's: the device's has its price already.
+        """
         bases, arms, weight = len(self._nbytes), len(device_s), link.weight
         edge_s, encode_s, extra, slack_s = self._away.repeat(arms, axis=1)
         takes_s = (self._nbytes / link.rate[:, np.newaxis]).repeat(arms, axis=1)
@@ -160,7 +181,10 @@ class Continuation:
         device[self._idle] = -np.inf  # without computing, nothing waits for the device
         encoder += encoder_s
         device, encoder, value = device.reshape(-1), encoder.reshape(-1), value.reshape(-1)
-        busy = link_s[:, np.newaxis].repeat(bases, axis=1).reshape(len(weight), -1)
+        busy, has = (
+            link_s[:, np.newaxis].repeat(bases, axis=1).reshape(len(weight), -1)
+            for link_s in links_s
+        )
         left, hits = np.empty_like(busy), np.empty_like(busy)
         for at_s in times:
             computed = np.maximum(device, at_s)
@@ -178,10 +202,13 @@ class Continuation:
             np.copyto(device, computed, where=go)
             np.copyto(encoder, ready, where=go)
             np.copyto(busy, left, where=go)
+            np.maximum(has, np.minimum(ready, end_s), out=left)
+            left += takes_s
+            np.copyto(has, left, where=go)
         device -= end_s
         queue_s = self._backlog_s(device)
         value -= self._prices.device * queue_s
         value -= self._standing * np.maximum(queue_s - self._usual_s, 0.0)
-        busy -= end_s
-        value -= self._prices.link * (weight @ self._backlog_s(busy))
+        has -= end_s
+        value -= self._prices.link * (self._of_bytes(link) @ self._backlog_s(has))
         return np.asarray(value.reshape(bases, arms).max(0))

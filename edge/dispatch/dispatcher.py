@@ -27,7 +27,8 @@ from .lookahead import (
 from .uplink import Ahead, Scenarios, Uplink
 from .work import Pending, Work, likely
 
-REPRICE_S = 1.0
+# Prices are those of frames for ever: they hold for a while, as long as frames come as often.
+REPRICE_S, ANOTHER_PACE = 1.0, 0.2
 # A finish is begun where it brings this share of a frame, beyond what it takes from others. What
 # the device begins to finish it has in time in so many of a hundred cases.
 LEAST_GAIN, FINISHES = 0.03, 0.97
@@ -69,6 +70,7 @@ class Dispatcher:
         self._continuation: Continuation | None = None
         self._prices = Prices(np.empty(0, np.int64))
         self._priced_s, self._priced = -math.inf, np.empty(0, np.int64)
+        self._priced_interval_s = 0.0
 
     # What is decided -----------------------------------------------------------------------
 
@@ -78,8 +80,8 @@ class Dispatcher:
         chosen = np.flatnonzero(self.usable)
         work, link = self._work(now_s, chosen, samples), self._link(now_s)
         interval_s = self.interval_s or self._budget_s
-        if now_s - self._priced_s >= REPRICE_S or not np.array_equal(chosen, self._priced):
-            self._priced_s, self._priced = now_s, chosen
+        if self._prices_are_old(now_s, chosen, interval_s):
+            self._priced_s, self._priced, self._priced_interval_s = now_s, chosen, interval_s
             self._prices = Prices.of(work, interval_s, self._budget_s, link)
         self._continuation = Continuation(work, interval_s, self._budget_s, self._prices)
         lookahead = Lookahead(work, now_s, self._budget_s, link)
@@ -179,6 +181,17 @@ class Dispatcher:
                 gap_s = min(gap_s, max(PAUSE * known_s, self._budget_s))
             self.interval_s = gap_s if known_s is None else known_s + NEWEST_GAP * (gap_s - known_s)
         self._taken_s = now_s
+
+    def _prices_are_old(
+        self, now_s: float, chosen: npt.NDArray[np.int64], interval_s: float
+    ) -> bool:
+        """Whether time, the arms, or how often frames come have changed them."""
+        off = abs(interval_s / self._priced_interval_s - 1) if self._priced_interval_s else 1.0
+        return (
+            now_s - self._priced_s >= REPRICE_S
+            or off > ANOTHER_PACE
+            or not np.array_equal(chosen, self._priced)
+        )
 
     def _begin(self, now_s: float, key: int, arm: int, samples: int, within_s: float) -> int:
         arms, factor = self.arms, self.conditions.edge_factor * samples

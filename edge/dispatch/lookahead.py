@@ -29,7 +29,8 @@ class Ways:
     """What becomes of a frame by each arm: `in_time`, a chance, and `latency_s`, `[n]`.
 
     `others` are the frames before it that are in time, and `device_s`, `encoder_s` `[n + 1]` and
-    `link_s` `[s, n + 1]` say when each is free; the last is that of letting the frame go.
+    `link_s` `[s, n + 1]` say when each is free; the last is that of letting the frame go. The frame
+    is for the link at `ready_s` `[n + 1]`, and the link for it at `before_s` `[s, n + 1]`.
     `latency_s` is at most the budget.
     """
 
@@ -39,6 +40,13 @@ class Ways:
     device_s: Floats
     encoder_s: Floats
     link_s: Floats
+    ready_s: Floats
+    before_s: Floats
+
+    def waits_s(self, end_s: float) -> Floats:
+        """For how long the link waits, beyond `end_s`, until the frame is ready, `[s, n + 1]`."""
+        waits_s = self.ready_s - np.maximum(self.before_s, end_s)
+        return np.maximum(waits_s, 0.0, out=waits_s)
 
 
 class Lookahead:
@@ -69,6 +77,7 @@ class Lookahead:
         others = np.zeros(count + 1)
         for frame in pending:
             self._let_by(frame, frame.ready_s <= ready_s, link_s, others)
+        before_s = link_s.copy()
         left_s = np.maximum(link_s[:, :count], ready_s[:count])
         left_s += work.nbytes / rate
         end_s = np.where(work.sends, left_s + work.after_s, computed_s)
@@ -88,13 +97,16 @@ class Lookahead:
         busy_s = max((frame.ready_s for frame in pending), default=now_s)
         encoding_s = np.full(count + 1, busy_s)
         np.maximum(ready_s[:count], busy_s, out=encoding_s[:count], where=work.sends)
-        return Ways(in_time, latency_s, others, device_s, encoding_s, link_s)
+        stays = np.append(work.sends, False)  # what is not sent makes no link wait
+        ready_s = np.where(stays, ready_s, -np.inf)
+        return Ways(in_time, latency_s, others, device_s, encoding_s, link_s, ready_s, before_s)
 
     def value(self, ways: Ways, continuation: Continuation) -> Floats:
         """Frames in time by each arm and, last, by letting the frame go, `[n + 1]`."""
         now_s, count = self._now_s, len(ways.in_time)
+        waits_s = ways.waits_s(continuation.end_s(now_s, now_s))
         value = continuation.worth(
-            now_s, now_s, ways.device_s, ways.encoder_s, ways.link_s, self._link
+            now_s, now_s, ways.device_s, ways.encoder_s, ways.link_s, self._link, waits_s
         )
         value += ways.others
         own = ways.in_time - self._work.hurry / self._budget_s * ways.latency_s
