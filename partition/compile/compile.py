@@ -26,7 +26,7 @@ from ..bundle.bundle import (
     write_manifest,
 )
 from ..bundle.graph import Cut
-from ..bundle.model_kind import is_classifier
+from ..bundle.model_kind import check_labels, is_classifier
 from ..calibrate.calibrate import calibrate
 from ..calibrate.inputs import Calibration, calibration_inputs
 from ..calibrate.int8_segments import quantise_bundle
@@ -91,13 +91,21 @@ def _compile(
     """See `compile_model`; the module is in eval mode."""
     steps = _Steps(progress)
     steps("capture the graph")
-    model = capture(spec.module, spec.args, spec.kwargs, name_prefix=spec.layer_prefix)
+    model = capture(
+        spec.module,
+        spec.args,
+        spec.kwargs,
+        name_prefix=spec.layer_prefix,
+        one_sample=spec.one_sample,
+    )
     classifies = is_classifier(
         spec.classifies,
         model.output_names,
         model.graph.cuts[-1].tensors,
         takes_photos=spec.picture is not None,
     )
+    if classifies:
+        check_labels(spec.labels, model.output_names, model.graph.cuts[-1].tensors)
     spec = replace(spec, classifies=classifies)
     steps("choose boundaries")
     chosen = separable_cuts(model, spec, boundaries, after)

@@ -40,7 +40,8 @@ def _gather_nd(node: Node, x: Tensor, index: Tensor) -> Tensor:
 def _scatter_elements(node: Node, x: Tensor, index: Tensor, updates: Tensor) -> Tensor:
     if node.get("reduction", "none") != "none":
         raise node.cannot("adds up what it puts in the same place")
-    return x.scatter(axis_of(node, x, 0), index, updates)
+    axis = axis_of(node, x, 0)
+    return x.scatter(axis, torch.where(index < 0, index + x.shape[axis], index), updates)
 
 
 def _scatter_nd(node: Node, x: Tensor, index: Tensor, updates: Tensor) -> Tensor:
