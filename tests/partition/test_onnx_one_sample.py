@@ -63,7 +63,9 @@ async def test_frames_of_one_sample_are_answered_and_others_refused(
         (model,) = worker.models.values()
         assert model.batch_times.max_batch == 1
         for split in range(len(bundle.manifest.boundaries)):
-            async with EdgeAgent(worker.address, split=str(split), cache=tmp_path) as agent:
+            async with EdgeAgent(
+                worker.address, split=str(split), codec="raw", cache=tmp_path
+            ) as agent:
                 frames = [await agent.infer({"x": sample}) for _ in range(2)]
                 with pytest.raises(SpecError, match=r"\[2, 3, 6, 6\].* one sample at a time"):
                     await agent.infer({"x": np.concatenate([sample, sample])})

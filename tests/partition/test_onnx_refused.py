@@ -64,7 +64,7 @@ REFUSED: dict[str, tuple[list[Any], tuple[Any, ...], str]] = {
     "sizes of values": (
         [node("NonZero", "x", name="find", to="i"), node("Cast", "i")],
         (1, 4),
-        r"'find' \(NonZero\) makes sizes of the values.*without NMS",
+        r"'find' \(NonZero\) makes sizes of tensors' values.*without NMS",
     ),
     "weights in 8 bits": (
         [node("DequantizeLinear", "bytes", "w", name="dq", to="a"), node("Add", "x", "a")],
