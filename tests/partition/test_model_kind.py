@@ -13,7 +13,7 @@ from splitpoint.cli.run.result_lines import JsonLines, OutputFiles, best_answer
 from splitpoint.codec import TensorSpec
 from splitpoint.edge import EdgeAgent
 from splitpoint.partition.bundle.bundle import Bundle, Manifest
-from splitpoint.partition.bundle.model_kind import is_classifier
+from splitpoint.partition.bundle.model_kind import check_labels, is_classifier
 from splitpoint.partition.compile.compile import compile_model
 from splitpoint.partition.errors import CaptureError
 from splitpoint.partition.model_spec import ModelSpec
@@ -103,3 +103,10 @@ def test_a_map_is_no_logits_whatever_is_said(tmp_path: Path) -> None:
 def test_a_bundle_that_says_classifier_of_a_map_is_read_as_none(segmenting: Bundle) -> None:
     record = json.loads(segmenting.manifest.to_bytes()) | {"classifies": True}
     assert not Manifest.from_bytes(json.dumps(record).encode(), "here").classifies
+
+
+def test_a_label_for_each_class() -> None:
+    check_labels((), {"o": "y"}, [LOGITS])
+    check_labels("abcd", {"o": "y"}, [LOGITS])
+    with pytest.raises(CaptureError, match="tells 4 classes, and 2 labels came"):
+        check_labels(("cat", "dog"), {"o": "y"}, [LOGITS])

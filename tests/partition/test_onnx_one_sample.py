@@ -12,6 +12,7 @@ from onnx_graphs import WEIGHT, graph, ints, node, onnxruntime_answers
 from splitpoint.codec import SpecError
 from splitpoint.edge import EdgeAgent, Outcome
 from splitpoint.partition.bundle.bundle import Bundle, open_bundle
+from splitpoint.partition.capture.capture import capture
 from splitpoint.partition.compile.compile import compile_model
 from splitpoint.partition.errors import PlanError
 from splitpoint.partition.models.find import load_model
@@ -46,10 +47,18 @@ def test_the_bundle_says_so(bundle: Bundle, command: Command) -> None:
     assert '"one_sample": true' in command("inspect", bundle.folder, "--json").stdout
 
 
-def test_compile_says_why(tmp_path: Path, command: Command) -> None:
+def test_compile_says_why_and_calibrates(tmp_path: Path, command: Command) -> None:
     path = graph(MIXES, tmp_path / "m.onnx", (1, 3, 6, 6), weights={"w": WEIGHT})
-    done = command("compile", path, "--out", tmp_path / "m.split")
+    (tmp_path / "typical").mkdir()
+    for number in range(8):
+        values = np.random.default_rng(number).standard_normal((3, 6, 6)).astype(np.float32)
+        np.save(tmp_path / "typical" / f"{number:02}.npy", values)
+    done = command(
+        "compile", path, "--out", tmp_path / "m.split", "--calibrate", tmp_path / "typical",
+        "--int8", "--boundaries", 3,
+    )  # fmt: skip
     assert done.returncode == 0, done.stderr
+    assert open_bundle(tmp_path / "m.split").manifest.boundaries[1].ladder
     (line,) = [line for line in done.stderr.splitlines() if "one sample at a time" in line]
     assert "the output 'y' mixes the samples of a batch" in line
     assert "dynamic_axes" in line
@@ -81,20 +90,6 @@ def test_a_profile_has_no_batches(bundle: Bundle, command: Command) -> None:
     assert PlanError.__name__ not in done.stderr
 
 
-def test_calibrated(tmp_path: Path, command: Command) -> None:
-    path = graph(MIXES, tmp_path / "m.onnx", (1, 3, 6, 6), weights={"w": WEIGHT})
-    (tmp_path / "typical").mkdir()
-    for number in range(12):
-        values = np.random.default_rng(number).standard_normal((3, 6, 6)).astype(np.float32)
-        np.save(tmp_path / "typical" / f"{number:02}.npy", values)
-    done = command(
-        "compile", path, "--out", tmp_path / "m.split", "--calibrate", tmp_path / "typical",
-        "--int8", "--boundaries", 3,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    assert open_bundle(tmp_path / "m.split").manifest.boundaries[1].ladder
-
-
 def test_states_beside_the_samples(tmp_path: Path) -> None:
     """A step of a recurrent net: nothing is dimension 0 of all inputs."""
     draw = np.random.default_rng(0)
@@ -122,6 +117,5 @@ def test_a_graph_without_any_batch(tmp_path: Path) -> None:
     """Ten frames of sound, each compared with all."""
     nodes = [node("Transpose", "x", perm=[1, 0], to="t"), node("MatMul", "x", "t")]
     spec = load_model(graph(nodes, tmp_path / "m.onnx", (10, 4)))
-    manifest = compile_model(spec, tmp_path / "m.split").manifest
-    assert [s.shape for s in manifest.boundaries[-1].tensors] == [(10, 10)]
-    assert manifest.boundaries[0].one_sample
+    model = capture(spec.module, spec.args, spec.kwargs, one_sample=spec.one_sample)
+    assert [s.shape for s in model.graph.cuts[-1].tensors] == [(10, 10)]

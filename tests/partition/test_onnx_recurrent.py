@@ -67,7 +67,7 @@ def test_forms(kind: str, form: dict[str, Any], tmp_path: Path) -> None:
     assert spec.module(x=torch.randn(3, STEPS, INPUTS))["y"].shape[0] == 3
 
 
-@pytest.mark.parametrize("kind", GATES)
+@pytest.mark.parametrize("kind", ["LSTM", pytest.param("GRU", marks=pytest.mark.slow)])
 def test_in_a_bundle(kind: str, tmp_path: Path) -> None:
     path = recurrent(
         kind, tmp_path / "m.onnx", states="hc", direction="bidirectional", linear_before_reset=1
