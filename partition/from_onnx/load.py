@@ -10,7 +10,7 @@ from ..errors import ModelError
 from ..model_spec import ModelSpec
 from ..picture import PictureInput
 from .fit import FittedGraph, fitted
-from .graph_input import inputs_of
+from .graph_input import declared, inputs_of
 from .known_export import KnownExport, known_export
 from .model_file import read_onnx
 from .picture_graph import PictureGraph, picture_graph
@@ -84,6 +84,9 @@ def _of_pictures(
 
 
 def _fitted(model: Any, path: Path, graph: PictureGraph, options: PictureOptions) -> FittedGraph:
+    fit = _one_of_many(model, path)
+    if fit is not None:
+        return fit
     inputs = inputs_of(model, path)
     try:
         fit = fitted(model, inputs, path)
@@ -101,6 +104,24 @@ def _fitted(model: Any, path: Path, graph: PictureGraph, options: PictureOptions
             f"export it with a batch of 1, or a free one: {_FREE}",
         )
     return fit
+
+
+def _one_of_many(model: Any, path: Path) -> FittedGraph | None:
+    """A graph that was written for a batch of several pictures, as one of a free batch.
+
+    None where that is not how it can be taken. So many at once would only take time and memory.
+    """
+    (batch, *_) = declared(model)[0].type.tensor_type.shape.dim
+    many = batch.dim_value
+    if many < 2:
+        return None
+    batch.dim_value = 1
+    try:
+        fit = fitted(model, inputs_of(model, path), path)
+    except ModelError:
+        fit = None
+    batch.dim_value = many
+    return None if fit is None or fit.one_sample else fit
 
 
 def _alone(fit: FittedGraph, path: Path) -> tuple[str, ...]:
