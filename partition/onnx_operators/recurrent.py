@@ -119,7 +119,7 @@ def _answer(node: Node, y: Tensor, recurrent: Tensor) -> Tensor:
     y = y.flip(0) if node.get("direction", "forward") == "reverse" else y
     if directions == 1:
         return y.unsqueeze(1)
-    return y.unflatten(2, (directions, hidden)).transpose(1, 2)
+    return y.reshape(*y.shape[:2], directions, hidden).transpose(1, 2)
 
 
 RECURRENT: dict[str, Operator] = {
