@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from .picture import PictureInput
+from .tasks.task import Task
 
 CHANNEL_ORDERS = ("rgb", "bgr")
 
@@ -22,7 +23,8 @@ class ModelSpec:
     `picture` is set for models that take photos; they are captured from uint8 pixels on.
     `classifies` says whether the first output holds one logit for each of `labels` (or of unnamed
     classes). None leaves it to the model: one that takes photos and has no output but floats
-    `[batch, classes]` is a classifier. `remarks` are what its user should know, a line each.
+    `[batch, classes]` is a classifier. `task` is what its file says that it is for, None where it
+    says nothing. `remarks` are what its user should know, a line each.
     """
 
     source: str
@@ -31,6 +33,7 @@ class ModelSpec:
     kwargs: Mapping[str, Any] = field(default_factory=dict)
     picture: PictureInput | None = None
     classifies: bool | None = None
+    task: Task | None = None
     labels: Sequence[str] = ()
     weights: str = "as built"
     layer_prefix: str = ""

@@ -25,12 +25,13 @@ TOLERANCE = 1e-4
 class FittedGraph:
     """A module, and inputs of the fixed batch that it was compared on, by the graph's names.
 
-    `one_sample` says why the graph takes its inputs in just these shapes; "" where it takes any
-    number of samples.
+    `answer` are the outputs for the first of them. `one_sample` says why the graph takes its inputs
+    in just these shapes; "" where it takes any number of samples.
     """
 
     module: OnnxModule
     samples: list[dict[str, Array]]
+    answer: dict[str, Array]
     one_sample: str
 
 
@@ -52,7 +53,12 @@ def fitted(model: Any, inputs: Sequence[GraphInput], path: Path) -> FittedGraph:
         if why:  # anew: what the first one has learnt is about batches
             module = OnnxModule(model, batch)
             _compare_all(module, samples, answers, path)
-    return FittedGraph(module=module, samples=samples[:1] if why else samples, one_sample=why)
+    return FittedGraph(
+        module=module,
+        samples=samples[:1] if why else samples,
+        answer=answers[0],
+        one_sample=why,
+    )
 
 
 def _run(module: OnnxModule, samples: Sequence[Mapping[str, Array]]) -> dict[str, Array]:

@@ -8,13 +8,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from onnx_graphs import WEIGHT, graph, node, onnxruntime_answers
+from onnx_graphs import WEIGHT, graph, ints, node, onnxruntime_answers
 from splitpoint.partition.capture.capture import capture
 from splitpoint.partition.compile.compile import compile_model
 from splitpoint.partition.errors import ModelError
 from splitpoint.partition.from_onnx.known_export import KnownExport, known_export
 from splitpoint.partition.from_onnx.load import onnx_model
 from splitpoint.partition.from_onnx.picture_options import PictureOptions
+from splitpoint.partition.tasks.task import Task
 
 CONV = [node("Conv", "x", "w", to="a"), node("Relu", "a")]
 LAST = [  # channels last, as TensorFlow's are
@@ -120,17 +121,60 @@ SAID = {
     "author": "Ultralytics",
     "task": "detect",
     "stride": "32",
-    "imgsz": "[12, 16]",
+    "imgsz": "[32, 64]",
     "names": "{0: 'person', 1: 'traffic light'}",
 }
 
 
+def yolo(path: Path, classes: int, **said: str) -> Path:
+    """A detector of as many cells as the picture has in steps of 8, 16 and 32."""
+    weights = {"w": np.ones((4 + classes, 3, 1, 1), np.float32), "flat": ints(0, 0, -1)}
+    nodes = [node("Conv", "x", "w", to="a")]
+    for step in (8, 16, 32):
+        pool = {"kernel_shape": [step, step], "strides": [step, step]}
+        nodes.append(node("MaxPool", "a", to=f"p{step}", name=f"pool{step}", **pool))
+        nodes.append(node("Reshape", f"p{step}", "flat", to=f"q{step}", name=f"flat{step}"))
+    nodes.append(node("Concat", "q8", "q16", "q32", axis=2))
+    shape = ("batch", 3, "height", "width")
+    return Path(graph(nodes, path, shape, weights=weights, metadata=SAID | said))
+
+
 def test_a_file_that_says_what_it_is(tmp_path: Path) -> None:
-    path = made(CONV, tmp_path / "m.onnx", ("batch", 3, "height", "width"), metadata=SAID)
-    spec = onnx_model(path, "default")
+    spec = onnx_model(yolo(tmp_path / "m.onnx", 2), "default")
     assert spec.picture is not None
-    assert (spec.picture.height_px, spec.picture.width_px) == (12, 16)
+    assert (spec.picture.height_px, spec.picture.width_px) == (32, 64)
     assert spec.labels == ("person", "traffic light")
+    assert spec.task == Task.of_head("yolo")
+
+
+def test_labels_that_are_not_those_of_the_classes(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="names 2 classes, and its output holds 3"):
+        onnx_model(yolo(tmp_path / "m.onnx", 3), "default")
+
+
+@pytest.mark.parametrize(
+    ("task", "head", "shape"),
+    [
+        ("detect", "boxes", (1, 300, 6)),
+        ("detect", "yolo", (1, 6, 84)),
+        ("detect", None, (1, 6, 8, 8)),
+        ("segment", None, (1, 6, 84)),
+        ("classify", "", (1, 2)),
+    ],
+)
+def test_the_head_is_the_one_that_reads_the_outputs(
+    task: str, head: str | None, shape: tuple[int, ...]
+) -> None:
+    known = KnownExport(task=task, labels=("a", "b"), size_px=None)
+    found = known.task_for({"y": np.zeros(shape, np.float32)}, (64, 64), Path("m.onnx"))
+    assert (found and found.head) == head
+
+
+def test_of_yolov5_the_names_alone_are_known() -> None:
+    found = known_export(Said(stride="32", names="{0: 'person'}"))
+    assert found is not None
+    task = found.task_for({"y": np.zeros((1, 252, 6), np.float32)}, (64, 64), Path("m.onnx"))
+    assert task == Task.of_head("yolov5")
 
 
 class Said:
