@@ -61,8 +61,8 @@ def _input(value: Any, path: Path) -> GraphInput:
     shown, dtype = shape_shown(value), dtype_of(value, path)
     if not shown:
         raise ModelError(
-            f"the input {value.name!r} of {path} has no dimensions",
-            "export it with the batch as dimension 0 of every input",
+            f"the input {value.name!r} of {path} has no dimensions, as a single number",
+            "export the model with that number as a constant, or with dimensions",
         )
     for place, size in enumerate(shown):
         if place > 0 and not isinstance(size, int):
