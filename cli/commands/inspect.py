@@ -83,7 +83,7 @@ def boundary_table(manifest: Manifest) -> Table:
     done = 0
     for boundary in manifest.boundaries:
         shapes = ", ".join(
-            f"{spec.dtype} {'x'.join(map(str, spec.shape_without_batch))}"
+            f"{spec.dtype} {'x'.join(map(str, spec.shape_without_batch)) or '1'}"
             for spec in boundary.tensors
         )
         last = boundary.id == len(manifest.segments)

@@ -15,6 +15,7 @@ from splitpoint.partition.errors import ModelError
 from splitpoint.partition.from_onnx.known_export import KnownExport, known_export
 from splitpoint.partition.from_onnx.load import onnx_model
 from splitpoint.partition.from_onnx.picture_options import PictureOptions
+from splitpoint.partition.models.find import load_model
 from splitpoint.partition.tasks.task import Task
 
 CONV = [node("Conv", "x", "w", to="a"), node("Relu", "a")]
@@ -115,6 +116,11 @@ def test_what_is_refused(case: str, tmp_path: Path) -> None:
 def test_options_that_cannot_be(options: dict[str, Any], words: str) -> None:
     with pytest.raises(ModelError, match=words):
         PictureOptions(**options)
+
+
+def test_other_models_know_their_pictures() -> None:
+    with pytest.raises(ModelError, match="brings its pictures' size"):
+        load_model("torchvision:resnet18", "none", PictureOptions())
 
 
 SAID = {
