@@ -3,6 +3,9 @@
 A `TensorSpec` is the contract between edge and cloud. Its shape is written for one sample; the
 dimension `batch_dim` is multiplied by the batch size. That dimension is usually the first with
 extent 1, but not always: Swin's windows cross a cut as `[64*batch, 49, 96]`.
+
+Some models take one sample at a time, whose tensors have no dimension that grows. They are
+`one_sample`: no other shape is theirs, and `batch_dim` says nothing.
 """
 
 from __future__ import annotations
@@ -47,6 +50,7 @@ class TensorSpec:
     dtype: str
     shape: tuple[int, ...]
     batch_dim: int
+    one_sample: bool = False
 
     def __post_init__(self) -> None:
         if self.dtype not in DTYPES:
@@ -86,6 +90,13 @@ class TensorSpec:
     def batch_of(self, shape: Sequence[int]) -> int:
         """The batch size that gives this full shape; `SpecError` when no batch size does."""
         factor = self.shape[self.batch_dim]
+        if self.one_sample:
+            if tuple(shape) == self.shape:
+                return 1
+            raise SpecError(
+                f"tensor {self.name!r} has shape {_shown(shape)}, expected {_shown(self.shape)}: "
+                "the model takes one sample at a time"
+            )
         if len(shape) == len(self.shape):
             batch = shape[self.batch_dim] // factor
             if batch >= 1 and tuple(shape) == self.shape_at(batch):
@@ -110,6 +121,7 @@ class TensorSpec:
             "dtype": self.dtype,
             "shape": list(self.shape),
             "batch_dim": self.batch_dim,
+            **({"one_sample": True} if self.one_sample else {}),
         }
 
     @classmethod
@@ -119,17 +131,21 @@ class TensorSpec:
             name, dtype, shape, batch_dim = (
                 data[key] for key in ("name", "dtype", "shape", "batch_dim")
             )
-        except (KeyError, TypeError) as error:
+            one_sample = data.get("one_sample", False)
+        except (KeyError, TypeError, AttributeError) as error:
             raise SpecError(f"a tensor specification lacks {error}") from error
         if (
             not isinstance(name, str)
             or not isinstance(dtype, str)
             or type(batch_dim) is not int  # a bool is an int to isinstance
+            or not isinstance(one_sample, bool)
             or not isinstance(shape, list)
             or not all(type(extent) is int for extent in shape)
         ):
             raise SpecError(f"tensor specification {name!r} has a field of the wrong type")
-        return cls(name=name, dtype=dtype, shape=tuple(shape), batch_dim=batch_dim)
+        return cls(
+            name=name, dtype=dtype, shape=tuple(shape), batch_dim=batch_dim, one_sample=one_sample
+        )
 
 
 def _shown(shape: Sequence[int]) -> str:

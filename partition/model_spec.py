@@ -11,16 +11,20 @@ import torch
 from .picture import PictureInput
 from .tasks.task import Task
 
+CHANNEL_ORDERS = ("rgb", "bgr")
+
 
 @dataclass(frozen=True, kw_only=True)
 class ModelSpec:
     """A torch module with example inputs.
 
-    `args` and `kwargs` hold tensors with the batch as dimension 0; one sample is enough.
+    `args` and `kwargs` hold tensors with the batch as dimension 0; one sample is enough. A module
+    that cannot take a batch is marked as `one_sample`: its example is a single one, of any shapes.
     `picture` is set for models that take photos; they are captured from uint8 pixels on.
     `task` says what the outputs are, and `labels` names the classes. None leaves it to the model:
     one that takes photos and has no output but floats `[batch, classes]` is a classifier, any
-    other one gives its outputs as they are.
+    other one gives its outputs as they are. `remarks` are what the
+    model's user should know, a line each.
     """
 
     source: str
@@ -32,6 +36,8 @@ class ModelSpec:
     labels: Sequence[str] = ()
     weights: str = "as built"
     layer_prefix: str = ""
+    one_sample: bool = False
+    remarks: Sequence[str] = ()
 
     @property
     def users_module(self) -> torch.nn.Module:
@@ -47,19 +53,25 @@ class ModelSpec:
         *,
         mean: Sequence[float],
         std: Sequence[float],
+        scale: float = 1 / 255,
+        order: str = "rgb",
+        channels_last: bool = False,
         task: Task | None = None,
         labels: Sequence[str] = (),
         weights: str = "as built",
     ) -> ModelSpec:
         """A model of normalised `[batch, 3, height, width]`, captured from its pixels on.
 
-        `mean` and `std` are per channel, of pixel values scaled to 0..1.
+        `mean` and `std` are per channel, of pixel values times `scale`: 0..1 as it stands. The
+        channels come in `order`, "rgb" or "bgr", and last where the model wants them there.
         """
         noise = torch.Generator().manual_seed(0)
         shape = picture.spec.shape_at(3)
         return cls(
             source=source,
-            module=FromPixels(Normalise(mean, std), model),
+            module=FromPixels(
+                Normalise(mean, std, scale=scale, order=order, channels_last=channels_last), model
+            ),
             args=(torch.randint(0, 256, shape, dtype=torch.uint8, generator=noise),),
             picture=picture,
             task=task,
@@ -70,21 +82,36 @@ class ModelSpec:
 
 
 class Normalise(torch.nn.Module):
-    """uint8 `[batch, height, width, 3]` to normalised float32 `[batch, 3, height, width]`."""
+    """uint8 `[batch, height, width, 3]`, RGB, to normalised float32 `[batch, 3, height, width]`.
+
+    Or as the model wants it: see `ModelSpec.of_picture_model`.
+    """
 
     scale: torch.Tensor
     shift: torch.Tensor
 
-    def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
+    def __init__(
+        self,
+        mean: Sequence[float],
+        std: Sequence[float],
+        *,
+        scale: float = 1 / 255,
+        order: str = "rgb",
+        channels_last: bool = False,
+    ) -> None:
         super().__init__()
-        scale = 1 / (255 * torch.tensor(std, dtype=torch.float64))
-        shift = -torch.tensor(mean, dtype=torch.float64) / torch.tensor(std, dtype=torch.float64)
-        self.register_buffer("scale", scale.float().reshape(3, 1, 1))
-        self.register_buffer("shift", shift.float().reshape(3, 1, 1))
+        deviation = torch.tensor(std, dtype=torch.float64)
+        shape = (3,) if channels_last else (3, 1, 1)
+        shift = -torch.tensor(mean, dtype=torch.float64) / deviation
+        self.register_buffer("scale", (scale / deviation).float().reshape(shape))
+        self.register_buffer("shift", shift.float().reshape(shape))
+        self.turned, self.channels_last = order == "bgr", channels_last
 
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
         """The model's input."""
-        return pixels.permute(0, 3, 1, 2).float() * self.scale + self.shift
+        pixels = pixels.flip(-1) if self.turned else pixels
+        pixels = pixels if self.channels_last else pixels.permute(0, 3, 1, 2)
+        return pixels.float() * self.scale + self.shift
 
 
 class FromPixels(torch.nn.Module):

@@ -80,6 +80,8 @@ def compile_(
     calibration = Calibration(source=calibrate, labels=labels, int8=int8) if calibrate else None
     with Steps() as steps:
         spec = load_model(model, weights)
+        for remark in spec.remarks:
+            say(remark)
         bundle = compile_model(
             spec,
             out_folder,

@@ -32,6 +32,8 @@ def inspect(
         return
     out.print(layer_table(manifest))
     out.print(boundary_table(manifest))
+    if manifest.boundaries[0].one_sample:
+        out.print("takes one sample at a time: frames hold no batch, and workers form none")
     if any(boundary.ladder for boundary in manifest.boundaries):
         out.print(ladder_table(manifest))
         if manifest.boundaries[0].level("jpeg") is None:
@@ -81,7 +83,7 @@ def boundary_table(manifest: Manifest) -> Table:
     done = 0
     for boundary in manifest.boundaries:
         shapes = ", ".join(
-            f"{spec.dtype} {'x'.join(map(str, spec.shape_without_batch))}"
+            f"{spec.dtype} {'x'.join(map(str, spec.shape_without_batch)) or '1'}"
             for spec in boundary.tensors
         )
         last = boundary.id == len(manifest.segments)
@@ -218,5 +220,6 @@ def _document(manifest: Manifest, digest: str) -> dict[str, object]:
             if boundary.int8 is not None
         },
         "outputs": dict(manifest.outputs),
+        "one_sample": manifest.boundaries[0].one_sample,
         "unsupported_ops": list(manifest.unsupported_ops),
     }

@@ -54,6 +54,7 @@ def load_served_model(
     kept = KeptTimes(options.times, measure=options.measure)
     bundle = open_bundle(folder)
     manifest = bundle.manifest
+    max_batch = 1 if manifest.boundaries[0].one_sample else max_batch
     progress(f"loading {manifest.name} ({bundle.digest[:12]})")
     try:
         profile = profiles.get(bundle.digest)

@@ -74,10 +74,11 @@ async def shake_hands(
     about = {"client": use.client.name, "model": name}
     itself = printable(hello.client) or "no name"
     log.info("%s (%s) uses %s", use.client.name, itself, name, extra=about)
+    one_sample = model.bundle.manifest.boundaries[0].one_sample
     welcome = pb.Welcome(
         protocol=PROTOCOL,
         credits=MAX_CREDITS,
-        max_batch=MAX_BATCH_PER_FRAME,
+        max_batch=1 if one_sample else MAX_BATCH_PER_FRAME,
         max_frame_bytes=max_frame_bytes(model.boundaries, MAX_BATCH_PER_FRAME),
         segment_ms=model.times.segment_ms,
         load=load_of(services.engine, model, caller.share, services.figures),

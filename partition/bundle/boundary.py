@@ -35,6 +35,11 @@ class Boundary:
         return sum(spec.nbytes_at(1) for spec in self.tensors)
 
     @property
+    def one_sample(self) -> bool:
+        """Whether the model takes one sample at a time, and no batch."""
+        return any(spec.one_sample for spec in self.tensors)
+
+    @property
     def codecs(self) -> list[str]:
         """Names of the codecs that can carry it, the calibrated levels last."""
         names = [name for name in codecs_for(self.tensors) if name not in self.left_out]

@@ -50,6 +50,12 @@ def _attention(inputs: Sequence[Shape], output: Shape) -> int:
     return scores * (2 * queries[-1] + 1 + _SOFTMAX_PER_ELEMENT + 2 * output[-1])
 
 
+def _recurrent(inputs: Sequence[Shape], output: Shape) -> int:
+    # Every step multiplies by all matrices; beside them come states (3-D) and biases (1-D).
+    steps = inputs[0][0] * inputs[0][1]  # of which one is the batch, 1
+    return 2 * steps * sum(math.prod(shape) for shape in inputs if len(shape) == 2)
+
+
 _SOFTMAX_PER_ELEMENT = 5  # maximum, subtraction, exponential, sum, division
 
 
@@ -68,6 +74,7 @@ FORMULAS: dict[str, Formula] = {
     **dict.fromkeys(("matmul", "mm", "bmm"), _matmul),
     **dict.fromkeys(("addmm", "baddbmm"), _addmm),
     "scaled_dot_product_attention": _attention,
+    **dict.fromkeys(("lstm", "gru"), _recurrent),
     "batch_norm": _per_output(2),  # at inference: one scale, one shift
     **dict.fromkeys(
         ("layer_norm", "native_layer_norm", "group_norm", "instance_norm"), _per_output(7)
@@ -137,6 +144,15 @@ FORMULAS: dict[str, Formula] = {
             "neg",
             "sin",
             "cos",
+            "tan",
+            "asin",
+            "acos",
+            "atan",
+            "sinh",
+            "cosh",
+            "asinh",
+            "acosh",
+            "atanh",
             "erf",
             "floor",
             "ceil",

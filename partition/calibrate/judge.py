@@ -142,18 +142,19 @@ class Judge:
         chain = self._chain
         count = len(next(iter(values.values())))
         found: list[list[Array]] = [[] for _ in self._manifest.outputs]
-        for start in range(0, count, _TOGETHER):
+        together = 1 if self._manifest.boundaries[0].one_sample else _TOGETHER
+        for start in range(0, count, together):
             state = chain.place(
                 {
                     spec.name: np.concatenate(
-                        values[spec.name][start : start + _TOGETHER], spec.batch_dim
+                        values[spec.name][start : start + together], spec.batch_dim
                     )
                     for spec in boundary.tensors
                 }
             )
             for index in range(boundary.id, len(chain)):
                 state = dict(state) | dict(chain.step(index, state))
-            samples = min(_TOGETHER, count - start)
+            samples = min(together, count - start)
             for parts, name in zip(found, self._manifest.outputs.values(), strict=True):
                 parts.append(chain.fetch(state[name]).astype(np.float64).reshape(samples, -1))
         return [np.concatenate(parts) for parts in found]

@@ -42,18 +42,27 @@ def shape_of_one(tensor: torch.Tensor) -> tuple[int, ...]:
     )
 
 
-def spec_of(name: str, tensor: torch.Tensor) -> TensorSpec | None:
+def spec_of(name: str, tensor: torch.Tensor, *, one_sample: bool = False) -> TensorSpec | None:
     """The specification of a captured tensor, or None if it cannot cross a boundary.
 
-    It can when its dtype is on the wire's table and exactly one dimension grows with the batch.
+    It can when its dtype is on the wire's table and exactly one dimension grows with the batch, or
+    none does in a model that takes `one_sample` at a time.
     """
     dims = [d for d, extent in enumerate(tensor.shape) if batch_multiple(extent) is not None]
+    if one_sample:
+        dims = [0]
     shape = shape_of_one(tensor)
     if len(dims) != 1 or tensor.dtype not in TORCH_DTYPES or not 1 <= len(shape) <= 8:
         return None
     if any(extent < 1 for extent in shape):
         return None
-    return TensorSpec(name=name, dtype=TORCH_DTYPES[tensor.dtype], shape=shape, batch_dim=dims[0])
+    return TensorSpec(
+        name=name,
+        dtype=TORCH_DTYPES[tensor.dtype],
+        shape=shape,
+        batch_dim=dims[0],
+        one_sample=one_sample,
+    )
 
 
 def fake_value(node: torch.fx.Node) -> Any:

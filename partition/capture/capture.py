@@ -63,20 +63,22 @@ def capture(
     kwargs: Mapping[str, Any] | None = None,
     *,
     name_prefix: str = "",
+    one_sample: bool = False,
 ) -> CapturedModel:
     """Captures `module` on example inputs whose tensors all have the batch as dimension 0.
 
-    The example's batch size must be at least 2 (an extent of 1 would be taken for a constant).
+    The example's batch size must be at least 2 (an extent of 1 would be taken for a constant). With
+    `one_sample` the example is a single one, and all sizes stay as they are in it.
     `name_prefix` is cut off the layers' names. Raises `CaptureError`, saying which operation or
     size, for a model that cannot be exported with a free batch size.
     """
     with borrowed(module):
-        exported = _export(module, args, dict(kwargs or {}), name_prefix)
+        exported = _export(module, args, dict(kwargs or {}), name_prefix, free=not one_sample)
     drop_constant_inputs(exported)
     check_operations(exported, name_prefix)
     program = canonicalise(exported)
-    inputs = user_inputs(program)
-    outputs = named_outputs_of(program)
+    inputs = user_inputs(program, one_sample=one_sample)
+    outputs = named_outputs_of(program, one_sample=one_sample)
     is_data = _data_nodes(program, inputs)
     for name, node in outputs.items():
         if node not in is_data:
@@ -90,7 +92,9 @@ def capture(
             "the model computes nothing: its outputs are its inputs", "there is nothing to split"
         )
     layers = group_layers(nodes, name_prefix)
-    cuts, cut_nodes = _find_cuts(layers, inputs, list(outputs.values()), is_data)
+    cuts, cut_nodes = _find_cuts(
+        layers, inputs, list(outputs.values()), is_data, one_sample=one_sample
+    )
     return CapturedModel(
         program=program,
         graph=_model_graph(program, layers, cuts, inputs, list(outputs.values())),
@@ -101,14 +105,19 @@ def capture(
 
 
 def _export(
-    module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], prefix: str
+    module: torch.nn.Module,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    prefix: str,
+    *,
+    free: bool,
 ) -> ExportedProgram:
     exported_before = any(map(is_exported, module.modules()))
     # An exported program brings its own bounds of the batch size, which ours must not exceed.
     batch = Dim.DYNAMIC if exported_before else Dim("batch", min=1, max=MAX_BATCH)
 
     def dynamic(leaf: Any) -> Any:
-        return {0: batch} if isinstance(leaf, torch.Tensor) else None
+        return {0: batch} if free and isinstance(leaf, torch.Tensor) else None
 
     _name_keywords(module, kwargs)
 
@@ -176,7 +185,12 @@ def _data_nodes(program: ExportedProgram, inputs: list[Node]) -> frozenset[Node]
 
 
 def _find_cuts(
-    layers: list[LayerNodes], inputs: list[Node], outputs: list[Node], is_data: frozenset[Node]
+    layers: list[LayerNodes],
+    inputs: list[Node],
+    outputs: list[Node],
+    is_data: frozenset[Node],
+    *,
+    one_sample: bool,
 ) -> tuple[tuple[Cut, ...], tuple[tuple[Node, ...], ...]]:
     """Every cut between two layers in execution order, and the nodes that cross each.
 
@@ -198,7 +212,7 @@ def _find_cuts(
             alive = [node for node in alive if last_use[node] > after]
         final = after == len(layers) - 1
         nodes = tuple(dict.fromkeys(outputs)) if final else tuple(inputs if after < 0 else alive)
-        specs = [_crossing_spec(node) for node in nodes]
+        specs = [_crossing_spec(node, one_sample) for node in nodes]
         carried = tuple(spec for spec in specs if spec is not None)
         if len(carried) == len(specs):
             cuts.append(Cut(after=after, tensors=carried))
@@ -206,9 +220,11 @@ def _find_cuts(
     return tuple(cuts), tuple(crossing)
 
 
-def _crossing_spec(node: Node) -> TensorSpec | None:
+def _crossing_spec(node: Node, one_sample: bool) -> TensorSpec | None:
     value = fake_value(node)
-    return spec_of(node.name, value) if isinstance(value, torch.Tensor) else None
+    if not isinstance(value, torch.Tensor):
+        return None
+    return spec_of(node.name, value, one_sample=one_sample)
 
 
 def _model_graph(
@@ -226,7 +242,7 @@ def _model_graph(
     for index, layer in enumerate(layers):
         value = fake_value(layer.output)
         first = value[0] if isinstance(value, (tuple, list)) else value
-        spec = spec_of(layer.name, first)
+        spec = spec_of(layer.name, first, one_sample=cuts[0].tensors[0].one_sample)
         shape = spec.shape_without_batch if spec else shape_of_one(first)
         sources = {
             position[argument]

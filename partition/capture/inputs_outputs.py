@@ -47,8 +47,11 @@ def _take_flat(program: ExportedProgram, inputs: list[Any]) -> None:
     program.graph_module.recompile()
 
 
-def user_inputs(program: ExportedProgram) -> list[Node]:
-    """The placeholders of the user's tensors, each with the batch as dimension 0."""
+def user_inputs(program: ExportedProgram, *, one_sample: bool = False) -> list[Node]:
+    """The placeholders of the user's tensors, each with the batch as dimension 0.
+
+    Of a model that takes `one_sample` at a time they may have any dimensions.
+    """
     placeholders = {node.name: node for node in program.graph.nodes if node.op == "placeholder"}
     inputs = []
     for spec in program.graph_signature.input_specs:
@@ -61,7 +64,7 @@ def user_inputs(program: ExportedProgram) -> list[Node]:
                 f"the input {spec.arg.name!r} is no tensor, and no number that became a constant",
                 "give tensors, numbers, bools, strings or None, in lists, tuples or dicts",
             )
-        if value.ndim == 0 or batch_multiple(value.shape[0]) != 1:
+        if value.ndim == 0 or (not one_sample and batch_multiple(value.shape[0]) != 1):
             raise CaptureError(
                 f"the input {node.name!r} of shape {list(value.shape)} has no free batch dimension",
                 "give every input the batch as dimension 0, and no size fixed to one batch size",
@@ -70,7 +73,7 @@ def user_inputs(program: ExportedProgram) -> list[Node]:
     return inputs
 
 
-def named_outputs_of(program: ExportedProgram) -> dict[str, Node]:
+def named_outputs_of(program: ExportedProgram, *, one_sample: bool = False) -> dict[str, Node]:
     """The nodes that the program returns, by names made of keys and positions."""
     (output,) = (node for node in program.graph.nodes if node.op == "output")
     tree = program.call_spec.out_spec
@@ -90,13 +93,13 @@ def named_outputs_of(program: ExportedProgram) -> dict[str, Node]:
         if leaf is None:
             continue
         name = ".".join(str(_key_text(key)) for key in path) or "output"
-        named[name] = _checked(name, leaf)
+        named[name] = _checked(name, leaf, one_sample)
     if not named:
         raise CaptureError("the model returns nothing", "return its tensors")
     return named
 
 
-def _checked(name: str, leaf: Any) -> Node:
+def _checked(name: str, leaf: Any, one_sample: bool) -> Node:
     """`leaf` if it can be the output `name`."""
     value = fake_value(leaf) if isinstance(leaf, Node) else leaf
     if not isinstance(value, torch.Tensor):
@@ -105,7 +108,7 @@ def _checked(name: str, leaf: Any) -> Node:
             "return tensors only; who sends a batch knows its size",
         )
     assert isinstance(leaf, Node)
-    if spec_of(name, value) is not None:
+    if spec_of(name, value, one_sample=one_sample) is not None:
         return leaf
     dtype = str(value.dtype).removeprefix("torch.")
     shape = ["batch" if batch_multiple(extent) else str(extent) for extent in value.shape]

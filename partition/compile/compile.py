@@ -18,7 +18,7 @@ from torch.fx import Node
 from ..bundle.bundle import MANIFEST, Boundary, Bundle, Manifest, Segment, write_manifest
 from ..bundle.bundle_file import File, describe_file
 from ..bundle.graph import Cut
-from ..bundle.model_kind import RAW_TASK, task_of
+from ..bundle.model_kind import CLASSIFY, RAW_TASK, check_labels, task_of
 from ..calibrate.calibrate import calibrate
 from ..calibrate.inputs import Calibration, calibration_inputs
 from ..calibrate.int8_segments import quantise_bundle
@@ -83,7 +83,13 @@ def _compile(
     """See `compile_model`; the module is in eval mode."""
     steps = _Steps(progress)
     steps("capture the graph")
-    model = capture(spec.module, spec.args, spec.kwargs, name_prefix=spec.layer_prefix)
+    model = capture(
+        spec.module,
+        spec.args,
+        spec.kwargs,
+        name_prefix=spec.layer_prefix,
+        one_sample=spec.one_sample,
+    )
     tensors = {spec.name: spec for spec in model.graph.cuts[-1].tensors}
     task = task_of(
         spec.task,
@@ -91,6 +97,8 @@ def _compile(
         tuple(tensors.values()),
         takes_photos=spec.picture is not None,
     )
+    if task == CLASSIFY:
+        check_labels(spec.labels, model.output_names, tuple(tensors.values()))
     task.open(
         {name: tensors[tensor] for name, tensor in model.output_names.items()},
         None if spec.picture is None else (spec.picture.height_px, spec.picture.width_px),

@@ -13,9 +13,10 @@ Unsplit = Callable[[Sequence[int]], list[Array]]
 """The unsplit model's outputs for these samples of the example."""
 
 
-def cause_of_difference(unsplit: Unsplit, tolerance: float) -> tuple[str, str]:
+def cause_of_difference(
+    unsplit: Unsplit, tolerance: float, samples: Sequence[int]
+) -> tuple[str, str]:
     """What is wrong with the model, in words that follow the difference, and the remedy."""
-    samples = range(3)
     together, again = unsplit(samples), unsplit(samples)
     if _differ(together, again, tolerance):
         return (

@@ -15,7 +15,8 @@ from ..model_spec import ModelSpec
 def with_usable_inputs(spec: ModelSpec) -> ModelSpec:
     """`spec` with an example batch of 2 at least.
 
-    A batch of 1 would be taken for a constant, so that a single sample gets a second one beside it.
+    A batch of 1 would be taken for a constant, so that a single sample gets a second one beside it,
+    unless the model takes one sample at a time.
     Raises `CaptureError` for inputs that are no batch, naming the input.
     """
     inputs = named_inputs(spec)
@@ -36,6 +37,8 @@ def with_usable_inputs(spec: ModelSpec) -> ModelSpec:
                 f"the example input {name!r} holds NaN, which is not equal to itself",
                 "give numbers: what crosses the boundaries is compared",
             )
+    if spec.one_sample:
+        return spec
     extents = {name: len(tensor) for name, tensor in tensors.items()}
     if len(set(extents.values())) > 1:
         listed = ", ".join(f"{name!r} {list(tensors[name].shape)}" for name in tensors)

@@ -28,7 +28,7 @@ from ..run.torch_chain import TorchChain
 from .diagnose_mismatch import cause_of_difference
 from .write_program import program_of
 
-BATCHES = (1, 3)
+BATCHES = (1, 3)  # but for a model that takes one sample at a time
 CPU = torch.device("cpu")
 
 See = Callable[[Boundary, Mapping[str, Array]], None]
@@ -39,6 +39,8 @@ def example_batch(
     spec: ModelSpec, samples: Sequence[int]
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """The example inputs with these samples of the example batch (modulo its size)."""
+    if spec.one_sample:
+        return spec.args, dict(spec.kwargs)
 
     def pick(leaf: Any) -> Any:
         return leaf[[s % len(leaf) for s in samples]] if isinstance(leaf, torch.Tensor) else leaf
@@ -64,7 +66,8 @@ def inseparable_cuts(model: CapturedModel, cuts: Sequence[int], spec: ModelSpec)
 
     Only there may the server concatenate tensors of several requests. A dimension of 12*batch may
     have the batch inside; nothing but running it tells. Nor can a cut where a tensor holds NaN be
-    told to be one. Raises `CaptureError` for a model whose answers are NaN.
+    told to be one. Where there are no batches, none is found. Raises `CaptureError` for a model
+    whose answers are NaN.
     """
     parameters = parameter_values(model.program)
     names = {node: name for node, (name, _) in parameters.items()}
@@ -72,7 +75,7 @@ def inseparable_cuts(model: CapturedModel, cuts: Sequence[int], spec: ModelSpec)
     inputs = model.cut_nodes[0]
     program = program_of(model, inputs, list(dict.fromkeys(nodes)), names)
     whole = load_program(program, model.graph.cuts[0].tensors, dict(parameters.values()), CPU)
-    samples = [0, 1]
+    samples = [0] if spec.one_sample else [0, 1]
 
     def run(batch: list[int]) -> dict[str, torch.Tensor]:
         given = flat_tensors(*example_batch(spec, batch))
@@ -88,8 +91,8 @@ def inseparable_cuts(model: CapturedModel, cuts: Sequence[int], spec: ModelSpec)
                 f"the model answers NaN to its example inputs (output {name!r})",
                 "give example inputs that it answers with numbers: none, say, that is all padding",
             )
-    bad = set()
-    for cut in cuts:
+    bad: set[int] = set()
+    for cut in () if spec.one_sample else cuts:
         for tensor in model.graph.cuts[cut].tensors:
             joined = torch.cat([values[tensor.name] for values in apart], tensor.batch_dim)
             if relative_error(together[tensor.name].numpy(), joined.numpy()) > 1e-3:
@@ -116,7 +119,8 @@ def verified_error(
                 "the fast path answers zeros for padding: build the encoder with "
                 "enable_nested_tensor=False, or mask what it answers there",
             )
-    cause, remedy = cause_of_difference(partial(_unsplit, spec), tolerance)
+    samples = range(1 if spec.one_sample else 3)
+    cause, remedy = cause_of_difference(partial(_unsplit, spec), tolerance, samples)
     raise CaptureError(f"{differ}, {cause}", remedy)
 
 
@@ -143,8 +147,9 @@ def worst_relative_error(
 ) -> float:
     """Largest error of the chains of torch and of ONNX segments, relative to the largest output."""
     draft = Bundle(folder=folder, manifest=manifest, digest="")
-    batches = [example_batch(spec, range(batch)) for batch in BATCHES]
-    expected = [_unsplit(spec, range(batch)) for batch in BATCHES]
+    sizes = BATCHES[:1] if spec.one_sample else BATCHES
+    batches = [example_batch(spec, range(batch)) for batch in sizes]
+    expected = [_unsplit(spec, range(batch)) for batch in sizes]
     given = [[tensor.numpy() for tensor in flat_tensors(*batch)] for batch in batches]
     worst = 0.0
     for chain in _chains(draft):  # one after the other: each holds all weights

@@ -208,7 +208,8 @@ def _copy(node: onnx.NodeProto, rename: dict[str, str]) -> onnx.NodeProto:
 def _value_info(spec: TensorSpec) -> onnx.ValueInfoProto:
     shape: list[int | str] = list(spec.shape)
     factor = spec.shape[spec.batch_dim]
-    shape[spec.batch_dim] = "batch" if factor == 1 else f"{factor}*batch"
+    if not spec.one_sample:
+        shape[spec.batch_dim] = "batch" if factor == 1 else f"{factor}*batch"
     return helper.make_tensor_value_info(
         spec.name, helper.np_dtype_to_tensor_dtype(spec.numpy_dtype), shape
     )

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -16,6 +17,8 @@ from ..errors import ModelError
 FIRST_OPSET = 7  # before it, operands were broadcast by other rules
 _WRITE = "write it with torch.onnx.export, and copy it whole"
 _MOST_BYTES = 2**31 - 1  # of a protobuf message; onnxruntime reads the graph from one
+# QLinearConv, DequantizeLinear, MatMulInteger, MatMulNBits, QGemm.
+_QUANTISED = re.compile(r"uantiz|^Q[A-Z]|Integer$|NBits$")
 _HALF, _FLOAT = onnx.TensorProto.FLOAT16, onnx.TensorProto.FLOAT
 
 
@@ -71,7 +74,7 @@ def _check_opset(model: Any, path: Path) -> None:
 
 def _check_quantised(model: Any, path: Path) -> None:
     for node in model.graph.node:
-        if "Quantize" in node.op_type or "QLinear" in node.op_type or "Integer" in node.op_type:
+        if _QUANTISED.search(node.op_type):
             raise ModelError(
                 f"{path} is quantised already (node {node.name or node.output[0]!r}, "
                 f"{node.op_type})",
@@ -79,23 +82,38 @@ def _check_quantised(model: Any, path: Path) -> None:
             )
 
 
-def _tensors(model: Any) -> Iterator[Any]:
-    """Every constant: initialisers, and those in nodes."""
-    yield from model.graph.initializer
-    for node in model.graph.node:
+def _tensors(graph: Any) -> Iterator[Any]:
+    """Every constant: initialisers, and those in nodes, also of the graphs inside of nodes."""
+    yield from graph.initializer
+    for sparse in graph.sparse_initializer:
+        yield from (sparse.values, sparse.indices)
+    yield from _tensors_of(graph.node)
+
+
+def _tensors_of(nodes: Sequence[Any]) -> Iterator[Any]:
+    for node in nodes:
         for attribute in node.attribute:
             if attribute.HasField("t"):
                 yield attribute.t
+            yield from attribute.tensors
+            for sparse in (attribute.sparse_tensor, *attribute.sparse_tensors):
+                yield from (sparse.values, sparse.indices)
+            for inner in (attribute.g, *attribute.graphs):
+                yield from _tensors(inner)
 
 
 def _load_external(model: Any, path: Path) -> None:
     folder = path.parent.resolve()
-    for tensor in _tensors(model):
+    of_functions = (t for function in model.functions for t in _tensors_of(function.node))
+    for tensor in (*_tensors(model.graph), *of_functions):
         if tensor.data_location != onnx.TensorProto.EXTERNAL:
             continue
         place = {entry.key: entry.value for entry in tensor.external_data}
         named = place.get("location", "")
-        file = (folder / named).resolve()
+        try:
+            file = (folder / named).resolve()
+        except (OSError, RuntimeError, ValueError):  # a loop of links, or a name that is none
+            file = Path("/")
         parts = PurePosixPath(named.replace("\\", "/")).parts
         if ".." in parts or not file.is_relative_to(folder):
             raise ModelError(
@@ -124,7 +142,7 @@ def _load_external(model: Any, path: Path) -> None:
 
 def _to_float32(model: Any) -> None:
     """Values of half precision, and all that is declared as such."""
-    for tensor in _tensors(model):
+    for tensor in _tensors(model.graph):
         if tensor.data_type == _HALF:
             values = onnx.numpy_helper.to_array(tensor).astype(np.float32)
             tensor.CopyFrom(onnx.numpy_helper.from_array(values, tensor.name))

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import keyword
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -40,10 +41,9 @@ class Operation(torch.nn.Module):
         """What the node computes of its inputs, of which some may be Python numbers."""
         try:
             found = self._of_numbers(inputs)
-            if found is not NotImplemented:
-                return found
-            given = [self._taken(place, value) for place, value in enumerate(inputs)]
-            return self.operator.compute(self.node, *given)
+            if found is NotImplemented:
+                given = [self._taken(place, value) for place, value in enumerate(inputs)]
+                found = self.operator.compute(self.node, *given)
         except ModelError:
             raise
         except Exception as error:
@@ -51,6 +51,9 @@ class Operation(torch.nn.Module):
                 raise
             reason = " ".join(str(error).split())[:160]
             raise self.node.cannot(f"fails ({type(error).__name__}: {reason})") from error
+        if (len(found) if isinstance(found, tuple) else 1) < self.node.wanted:
+            raise self.node.cannot(f"also returns {self.node.outputs[self.node.wanted - 1]!r}")
+        return found
 
     def _of_numbers(self, inputs: tuple[Any, ...]) -> Any:
         """The result where all inputs are numbers, and the node can be computed on such."""
@@ -82,8 +85,8 @@ class Operation(torch.nn.Module):
 class OnnxModule(torch.nn.Module):
     """The graph of `model`, whose inputs have `fixed` samples.
 
-    Takes its inputs by name (see `parameter_name`) and returns its outputs by the graph's names.
-    Raises `ModelError`, naming the node, for what cannot be read.
+    Takes its inputs by name (see `parameters_of`), or in the graph's order, and returns its outputs
+    by the graph's names. Raises `ModelError`, naming the node, for what cannot be read.
     """
 
     def __init__(self, model: Any, fixed: int) -> None:
@@ -95,22 +98,29 @@ class OnnxModule(torch.nn.Module):
         self._stored: dict[str, str] = {}  # the graph's name of a constant -> ours
         self._numbers: dict[str, Any] = {}
         self._outputs = [value.name for value in model.graph.output]
+        if model.graph.sparse_initializer:
+            name = model.graph.sparse_initializer[0].values.name
+            raise ModelError(f"the weight {name!r} is sparse", "export the model with dense ones")
         constants = {t.name: _array(t, t.name) for t in model.graph.initializer}
-        self._inputs = {
-            parameter_name(value.name): value.name
-            for value in model.graph.input
-            if value.name not in constants
-        }
+        given = [value.name for value in model.graph.input if value.name not in constants]
+        self.parameters_of = parameter_names(given)
         self.batch.learning = True
         with torch.no_grad():
             for node in model.graph.node:
                 self._add(node, constants, opset_of(model))
         self.batch.learning = False
+        for name in self._outputs:
+            if name in constants:
+                raise ModelError(
+                    f"the output {name!r} does not depend on the graph's input",
+                    "export the model without it",
+                )
 
-    def forward(self, **inputs: Tensor) -> dict[str, Tensor]:
+    def forward(self, *ordered: Tensor, **named: Tensor) -> dict[str, Tensor]:
         """The outputs for a batch of inputs."""
-        values: dict[str, Any] = {self._inputs[name]: value for name, value in inputs.items()}
-        self.batch.now = next(iter(inputs.values())).shape[0]
+        values: dict[str, Any] = dict(zip(self.parameters_of, ordered, strict=False))
+        values |= {n: named[own] for n, own in self.parameters_of.items() if own in named}
+        self.batch.now = next(iter(values.values())).shape[0]
         values |= self._numbers
         values |= {name: getattr(self.weights, own) for name, own in self._stored.items()}
         try:
@@ -148,7 +158,7 @@ class OnnxModule(torch.nn.Module):
             opset=opset,
             attributes=attributes,
             constants=own,
-            outputs=len([name for name in node.output if name]),
+            outputs=tuple(node.output),
             batch=self.batch,
         )
         part = Operation(made, OPERATORS[node.op_type])
@@ -175,10 +185,17 @@ class OnnxModule(torch.nn.Module):
         self._stored[name] = key
 
 
-def parameter_name(name: str) -> str:
-    """The graph's name of an input as Python writes names."""
-    found = re.sub(r"\W", "_", name, flags=re.ASCII)
-    return found if found.isidentifier() else f"input_{found}"
+def parameter_names(given: Sequence[str]) -> dict[str, str]:
+    """The graph's names of its inputs -> as Python writes names, each another."""
+    found: dict[str, str] = {}
+    for name in given:
+        plain = re.sub(r"\W", "_", name, flags=re.ASCII)
+        if not plain.isidentifier() or keyword.iskeyword(plain) or plain == "self":
+            plain = f"input_{plain}"
+        while plain in found.values():
+            plain += "_"
+        found[name] = plain
+    return found
 
 
 def _free_name(wanted: str, holder: torch.nn.Module) -> str:
@@ -224,6 +241,8 @@ def _attribute(attribute: Any, node: Any) -> Any:
         return value.decode("utf-8", "replace")
     if isinstance(value, onnx.TensorProto):
         return _array(value, label_of(node))
+    if attribute.type == onnx.AttributeProto.STRINGS:
+        return [text.decode("utf-8", "replace") for text in value]
     return list(value) if attribute.type in _LISTS else value
 
 

@@ -9,6 +9,7 @@ import torch
 
 from ..errors import ModelError
 from ..from_onnx.load import onnx_model
+from ..from_onnx.picture_options import PictureOptions
 from ..model_spec import ModelSpec
 from ..picture import PictureInput
 from .torchvision import SEED, imagenet_labels, torchvision_model
@@ -37,22 +38,30 @@ _OTHER_FILES |= dict.fromkeys(
 )
 
 
-def load_model(model: str, weights: str = "default") -> ModelSpec:
+def load_model(
+    model: str, weights: str = "default", picture: PictureOptions | None = None
+) -> ModelSpec:
     """The model called `model` with `weights`: "default", "none" (seeded random), or a file.
 
     A weights file is a state dict in .safetensors, or in a .pt/.pth that torch loads with
     `weights_only=True`; it is loaded into the module that its makers know, without what is put
-    before it here. Raises `ModelError` when anything of it cannot be had.
+    before it here. `picture` is for ONNX files, which do not say how pixels become their input;
+    other models do. Raises `ModelError` when anything of it cannot be had.
     """
+    suffix = Path(model).suffix.lower()
+    if picture is not None and suffix != ".onnx":
+        raise ModelError(
+            f"{model} brings its pictures' size and normalisation",
+            "give options of the picture for ONNX files only",
+        )
     if model == "efficientnet-lite0":
         return _efficientnet_lite0(weights)
     if model.startswith("torchvision:"):
         return torchvision_model(model, weights)
-    suffix = Path(model).suffix.lower()
     if suffix == ".pt2":
         return exported_model(Path(model), weights)
     if suffix == ".onnx":
-        return onnx_model(Path(model), weights)
+        return onnx_model(Path(model), weights, picture)
     if suffix in _OTHER_FILES:
         what, remedy = _OTHER_FILES[suffix]
         raise ModelError(f"{model} is {what}", remedy)

@@ -54,7 +54,7 @@ class Node:
     opset: int
     attributes: Mapping[str, Any]
     constants: Mapping[int, Array]
-    outputs: int
+    outputs: tuple[str, ...]  # their names, "" for one that nobody wants
     batch: GraphBatch
     learnt: dict[str, Any] = field(default_factory=dict)
 
@@ -66,6 +66,11 @@ class Node:
         """The constant input at `place`, a single number; `default` where there is none."""
         value = self.constants.get(place)
         return default if value is None else float(value.reshape(()))
+
+    @property
+    def wanted(self) -> int:
+        """How many outputs there have to be: up to the last one that has a name."""
+        return max((place for place, name in enumerate(self.outputs, 1) if name), default=0)
 
     def cannot(self, what: str, remedy: str = "") -> ModelError:
         """The error to raise when the node does what is not supported here."""

@@ -8,13 +8,14 @@ from ..errors import ModelError
 from .node import Operator
 from .picking import PICKING
 from .pointwise import POINTWISE
+from .recurrent import RECURRENT
 from .reductions import REDUCTIONS
 from .resize import RESIZE
 from .shapes import SHAPES
 from .weighted import WEIGHTED
 from .windows import WINDOWS
 
-_FAMILIES = (PICKING, POINTWISE, REDUCTIONS, RESIZE, SHAPES, WEIGHTED, WINDOWS)
+_FAMILIES = (PICKING, POINTWISE, RECURRENT, REDUCTIONS, RESIZE, SHAPES, WEIGHTED, WINDOWS)
 OPERATORS: dict[str, Operator] = {k: v for family in _FAMILIES for k, v in family.items()}
 CONSTANT = "Constant"
 _CONTROL_FLOW = ("If", "Loop", "Scan")

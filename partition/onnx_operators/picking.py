@@ -11,42 +11,49 @@ from torch import Tensor
 from .node import Node, Operator, axis_of
 
 
+def _counted(index: Tensor, extent: int) -> Tensor:
+    """The index as torch wants it: of 64 bits, and counted from the front."""
+    index = index.long()
+    return torch.where(index < 0, index + extent, index)
+
+
 def _gather(node: Node, x: Tensor, index: Any) -> Tensor:
     axis = axis_of(node, x, 0)
     constant = node.constants.get(1)
     if constant is not None and constant.ndim == 0:
         return x.select(axis, int(constant))
     if constant is None:
-        index = torch.where(index < 0, index + x.shape[axis], index)
+        index = _counted(index, x.shape[axis])
     else:
         index = torch.from_numpy(constant % x.shape[axis])
     if axis == 0 and x.ndim == 2 and constant is None:
-        return F.embedding(index.long(), x)
+        return F.embedding(index, x)
     picked = x.index_select(axis, index.reshape(-1).long())
     return picked.reshape([*x.shape[:axis], *index.shape, *x.shape[axis + 1 :]])
 
 
 def _gather_elements(node: Node, x: Tensor, index: Tensor) -> Tensor:
     axis = axis_of(node, x, 0)
-    return x.gather(axis, torch.where(index < 0, index + x.shape[axis], index))
+    return x.gather(axis, _counted(index, x.shape[axis]))
 
 
 def _gather_nd(node: Node, x: Tensor, index: Tensor) -> Tensor:
     if node.get("batch_dims", 0):
         raise node.cannot("picks along batch dimensions")
-    return x[tuple(index.unbind(-1))]
+    return x[tuple(index.long().unbind(-1))]
 
 
 def _scatter_elements(node: Node, x: Tensor, index: Tensor, updates: Tensor) -> Tensor:
     if node.get("reduction", "none") != "none":
         raise node.cannot("adds up what it puts in the same place")
-    return x.scatter(axis_of(node, x, 0), index, updates)
+    axis = axis_of(node, x, 0)
+    return x.scatter(axis, _counted(index, x.shape[axis]), updates)
 
 
 def _scatter_nd(node: Node, x: Tensor, index: Tensor, updates: Tensor) -> Tensor:
     if node.get("reduction", "none") != "none":
         raise node.cannot("adds up what it puts in the same place")
-    return x.index_put(tuple(index.unbind(-1)), updates)
+    return x.index_put(tuple(index.long().unbind(-1)), updates)
 
 
 def _top_k(node: Node, x: Tensor, count: list[int] | None = None) -> Any:
@@ -67,7 +74,7 @@ def _extreme(function: Any) -> Operator:
 
 def _one_hot(node: Node, index: Tensor, depth: Any, values: Tensor) -> Tensor:
     count = depth[0] if isinstance(depth, list) else depth
-    hot = F.one_hot(torch.where(index < 0, index + count, index).long(), count)
+    hot = F.one_hot(_counted(index, count), count)
     axis = node.get("axis", -1)
     chosen = torch.where(hot.bool(), values[1], values[0])
     return chosen if axis in (-1, index.ndim) else chosen.movedim(-1, axis)

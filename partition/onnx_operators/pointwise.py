@@ -97,10 +97,13 @@ def _shrink(node: Node, x: Tensor) -> Tensor:
 POINTWISE: dict[str, Operator] = {
     "Abs": simple(torch.abs),
     "Acos": simple(torch.acos),
+    "Acosh": simple(torch.acosh),
     "Add": simple(torch.add),
     "And": simple(torch.logical_and),
     "Asin": simple(torch.asin),
+    "Asinh": simple(torch.asinh),
     "Atan": simple(torch.atan),
+    "Atanh": simple(torch.atanh),
     "Cast": Operator(_cast),
     "CastLike": Operator(lambda node, x, like: x.to(like.dtype)),
     "Ceil": simple(torch.ceil),

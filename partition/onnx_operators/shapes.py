@@ -66,8 +66,9 @@ def _split(node: Node, x: Tensor, lengths: list[int] | None = None) -> Any:
     axis = axis_of(node, x, 0)
     lengths = lengths or node.get("split")
     if lengths is None:
-        part = -(-x.shape[axis] // node.outputs)
-        lengths = [min(part, x.shape[axis] - i * part) for i in range(node.outputs)]
+        count = len(node.outputs)
+        part = -(-x.shape[axis] // count)
+        lengths = [min(part, x.shape[axis] - i * part) for i in range(count)]
     if len(lengths) == 1:
         return (x,)
     return tuple(torch.split(x, lengths, axis))
@@ -164,7 +165,10 @@ def _pad(
     around = {a: (pads[i], pads[half + i]) for i, a in enumerate(axes) if pads[i] or pads[half + i]}
     if not around:
         return x
-    flat = [p for a in range(x.ndim - 1, min(around) - 1, -1) for p in around.get(a, (0, 0))]
+    first = min(around)
+    if mode != "constant" and first >= 2:  # then torch wants all dimensions but two
+        first = 2
+    flat = [p for a in range(x.ndim - 1, first - 1, -1) for p in around.get(a, (0, 0))]
     if mode == "constant":
         return torch.nn.functional.pad(x, flat, value=filler)
     return torch.nn.functional.pad(x, flat, mode=mode)

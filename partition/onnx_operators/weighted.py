@@ -48,7 +48,7 @@ def _gemm(node: Node, a: Tensor, b: Tensor, c: Tensor | None = None) -> Any:
     alpha, beta = node.get("alpha", 1.0), node.get("beta", 1.0)
     a = a.t() if node.get("transA", 0) else a
     weight = b if node.get("transB", 0) else b.t()
-    if c is not None and c.numel() == weight.shape[0]:
+    if c is not None and c.numel() == c.shape[-1] == weight.shape[0]:
         c = c.reshape(-1)
     if alpha == 1 and (c is None or (beta == 1 and c.ndim == 1 and len(c) == weight.shape[0])):
         return F.linear(a, weight, c)
@@ -69,8 +69,6 @@ def _instance_norm(node: Node, x: Tensor, scale: Tensor, shift: Tensor) -> Tenso
 
 
 def _layer_norm(node: Node, x: Tensor, scale: Tensor, shift: Tensor | None = None) -> Tensor:
-    if node.outputs > 1:
-        raise node.cannot("also returns its mean")
     shape = list(x.shape[axis_of(node, x, -1) :])
     epsilon = node.get("epsilon", 1e-5)
     if list(scale.shape) == shape and (shift is None or list(shift.shape) == shape):

@@ -17,8 +17,6 @@ _AVERAGE = (F.avg_pool1d, F.avg_pool2d, F.avg_pool3d)
 
 
 def _max_pool(node: Node, x: Tensor) -> Tensor:
-    if node.outputs > 1:
-        raise node.cannot("also returns where its maxima are")
     spatial, kernel = x.ndim - 2, node.get("kernel_shape")
     stride = node.get("strides", [1] * spatial)
     dilation = node.get("dilations", [1] * spatial)

@@ -18,6 +18,7 @@ from ..bundle.bundle import Bundle
 from ..bundle.codec_tables import codecs_of
 from ..bundle.samples import Samples, synthetic_samples
 from ..energy.meter import EnergyMeter, NoMeter
+from ..errors import PlanError
 from ..progress import Progress, tell_nobody
 from ..run.chain import SegmentChain, State
 from ..run.slowdown import Slowdown
@@ -57,8 +58,12 @@ def measure(
     own record, scaled so that a segment's layers add up to its median. Codecs run on all samples,
     unless `codecs` were measured before: they do not depend on the runtime.
     `slowdown` plays a slower device, by waiting as an agent with that slowdown does, and marks the
-    profile as emulated.
+    profile as emulated. Raises `PlanError` for batches of a model that takes none.
     """
+    if bundle.manifest.boundaries[0].one_sample and max(batches) > 1:
+        raise PlanError(
+            f"{bundle.manifest.name} takes one sample at a time", "measure it without --batch"
+        )
     meter = meter or NoMeter("no meter was asked for")
     manifest, total = bundle.manifest, 6
     before = read_clock()

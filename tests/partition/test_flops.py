@@ -17,6 +17,8 @@ from splitpoint.partition.capture.capture import capture
         ("linear", [(1, 10), (5, 10), (5,)], (1, 5), 105),
         ("matmul", [(1, 4, 8), (1, 8, 3)], (1, 4, 3), 2 * 12 * 8),
         ("addmm", [(5,), (1, 10), (10, 5)], (1, 5), 105),
+        # 6 steps, each with gates of 4 x 5 from 3 inputs and from 5 states
+        ("lstm", [(6, 1, 3), (1, 1, 5), (20, 3), (20, 5), (20,)], (6, 1, 5), 2 * 6 * 20 * (3 + 5)),
         ("relu", [(1, 7)], (1, 7), 7),
         ("max_pool2d", [(1, 2, 4, 4)], (1, 2, 2, 2), 32),
         ("reshape", [(1, 7)], (7,), 0),

@@ -13,7 +13,7 @@ from splitpoint.cli.run.result_lines import JsonLines, OutputFiles, best_answer
 from splitpoint.codec import TensorSpec
 from splitpoint.edge import EdgeAgent
 from splitpoint.partition.bundle.bundle import Bundle, Manifest
-from splitpoint.partition.bundle.model_kind import CLASSIFY, RAW_TASK, task_of
+from splitpoint.partition.bundle.model_kind import CLASSIFY, RAW_TASK, check_labels, task_of
 from splitpoint.partition.compile.compile import compile_model
 from splitpoint.partition.errors import CaptureError
 from splitpoint.partition.model_spec import ModelSpec
@@ -113,3 +113,10 @@ def test_older_bundles_say_whether_they_are_classifiers(small_bundle: Bundle) ->
     for says in (True, False):
         older = json.dumps(record | {"schema": 2, "classifies": says}).encode()
         assert Manifest.from_bytes(older, "here").classifies is says
+
+
+def test_a_label_for_each_class() -> None:
+    check_labels((), {"o": "y"}, [LOGITS])
+    check_labels("abcd", {"o": "y"}, [LOGITS])
+    with pytest.raises(CaptureError, match="tells 4 classes, and 2 labels came"):
+        check_labels(("cat", "dog"), {"o": "y"}, [LOGITS])

@@ -28,12 +28,15 @@ def test_weights_beside_the_file(tmp_path: Path) -> None:
         load_model(str(path))
 
 
-@pytest.mark.parametrize("location", ["../w.bin", "/etc/passwd", "link.bin"])
+@pytest.mark.parametrize(
+    "location", ["../w.bin", "/etc/passwd", "link.bin", "a\0b", "loop.bin", "sub/../../w.bin"]
+)
 def test_weights_outside_of_the_folder(location: str, tmp_path: Path) -> None:
     folder = tmp_path / "model"
     folder.mkdir()
     (tmp_path / "w.bin").write_bytes(WEIGHT.tobytes())
     (folder / "link.bin").symlink_to(tmp_path / "w.bin")
+    (folder / "loop.bin").symlink_to(folder / "loop.bin")
     path = Path(graph([node("Conv", "x", "w")], folder / "m.onnx", weights={"w": WEIGHT}))
     model = onnx.load_model(path)
     weight = model.graph.initializer[0]
@@ -57,7 +60,30 @@ def branch() -> Any:
 
 REFUSED: dict[str, tuple[list[Any], tuple[Any, ...], str]] = {
     "control flow": ([branch()], (1, 4), r"'choice' branches or loops.*\(If\).*torch.where"),
-    "unknown": ([node("NonZero", "x", name="find")], (1, 4), "'find' is the operation NonZero"),
+    "unknown": ([node("Det", "x", name="find")], (1, 4, 4), "'find' is the operation Det"),
+    "sizes of values": (
+        [node("NonZero", "x", name="find", to="i"), node("Cast", "i")],
+        (1, 4),
+        r"'find' \(NonZero\) makes sizes of tensors' values.*without NMS",
+    ),
+    "weights in 8 bits": (
+        [node("DequantizeLinear", "bytes", "w", name="dq", to="a"), node("Add", "x", "a")],
+        (1, 4),
+        r"quantised already \(node 'dq', DequantizeLinear\)",
+    ),
+    "constant output": (
+        [node("Identity", "w", name="same")],
+        (1, 4),
+        "the output 'y' does not depend on the graph's input",
+    ),
+    "an output that torch has not": (
+        [
+            node("LayerNormalization", "x", "four", name="norm", to="a mean"),
+            node("Add", "a", "mean"),
+        ],
+        (1, 4),
+        r"'norm' \(LayerNormalization\) also returns 'mean'",
+    ),
     "quantised": (
         [node("QuantizeLinear", "x", "w", name="q", to="a"), node("DequantizeLinear", "a", "w")],
         (1, 4),
@@ -68,25 +94,28 @@ REFUSED: dict[str, tuple[list[Any], tuple[Any, ...], str]] = {
         ("batch", 3, "height", 32),
         r"its dimension 2 \(height\) has no size.*--input_shape 1,3,SIZE2,32",
     ),
-    "no batch": ([node("Relu", "x")], (), "'x' of .* has no batch dimension"),
-    "mixed samples": (
-        [node("ReduceMean", "x", axes=[0], name="mean")],
-        (1, 4),
-        "works for a batch of 1 only: the output 'y' does not grow",
-    ),
+    "no batch": ([node("Relu", "x")], (), "'x' of .* has no dimensions"),
+    "huge": ([node("Relu", "x")], (1, 1 << 40), "more than a sample can be"),
     "values decide": (
         [node("Cast", "x", to="i"), node("Reshape", "x", "i", name="shape")],
         (4,),
         "'shape' .* takes a size of the values of a tensor",
     ),
 }
-REFUSED["values decide"][0][0].attribute.add(name="to", type=onnx.AttributeProto.INT, i=7)
+for case, to in (("values decide", 7), ("sizes of values", 1)):
+    place = 0 if case == "values decide" else 1
+    REFUSED[case][0][place].attribute.add(name="to", type=onnx.AttributeProto.INT, i=to)
 
 
 @pytest.mark.parametrize("case", REFUSED)
 def test_what_is_refused(case: str, tmp_path: Path, command: Command) -> None:
     nodes, shape, words = REFUSED[case]
-    weights = {"w": np.float32(0.1), "c": np.array(True)}
+    weights = {
+        "w": np.float32(0.1),
+        "c": np.array(True),
+        "bytes": np.array([1, 2, 3, 4], np.uint8),
+        "four": np.ones(4, np.float32),
+    }
     path = graph(nodes, tmp_path / "m.onnx", shape, weights=weights)
     with pytest.raises(ModelError, match=words) as caught:
         load_model(path)
@@ -128,3 +157,30 @@ def test_weights_come_with_the_file(tmp_path: Path) -> None:
     path = graph([node("Relu", "x")], tmp_path / "m.onnx")
     with pytest.raises(ModelError, match="carries its own weights"):
         load_model(path, "w.safetensors")
+
+
+def test_weights_outside_of_the_folder_in_a_branch(tmp_path: Path) -> None:
+    """They would be read before the branch is refused."""
+    inner = onnx.numpy_helper.from_array(WEIGHT.reshape(-1)[:4], "inner")
+    inner.ClearField("raw_data")
+    inner.data_location = TensorProto.EXTERNAL
+    inner.external_data.add(key="location", value="../secret.bin")
+    made = branch()
+    for attribute in made.attribute:
+        attribute.g.initializer.append(inner)
+    path = Path(graph([node("Relu", "x")], tmp_path / "m.onnx", (1, 4)))
+    model = onnx.load_model(path)
+    del model.graph.node[:]
+    model.graph.node.append(made)
+    path.write_bytes(model.SerializeToString())
+    with pytest.raises(ModelError, match="'inner' outside of its folder"):
+        load_model(str(path))
+
+
+@pytest.mark.parametrize(
+    ("kind", "word"), [(TensorProto.STRING, "STRING"), (TensorProto.BFLOAT16, "BFLOAT16")]
+)
+def test_inputs_that_cannot_be_sent(kind: int, word: str, tmp_path: Path) -> None:
+    path = graph([node("Identity", "x")], tmp_path / "m.onnx", (1, 4), kind=kind)
+    with pytest.raises(ModelError, match=f"'x' of .* is of type {word}, which cannot be sent"):
+        load_model(path)
