@@ -4,13 +4,22 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
+from splitpoint.partition.errors import PictureError
+from splitpoint.partition.tasks.heads import HEADS
+from splitpoint.partition.tasks.task import MOST_DETECTIONS
 
 from ..shell.output import Steps, human_bytes, out, print_json, say
 from ..shell.shared_options import Json
 from .inspect import boundary_table
+
+if TYPE_CHECKING:
+    from splitpoint.partition.from_onnx.picture_options import PictureOptions
+
+_ANSWERS, _PICTURE = "Answers", "Pictures"
+_Number = TypeVar("_Number", int, float)
 
 
 def compile_(
@@ -47,7 +56,7 @@ def compile_(
             metavar="DIR",
         ),
     ] = "",
-    labels: Annotated[
+    truth: Annotated[
         Path | None,
         typer.Option(
             help="The calibration inputs' right classes, one `FILE CLASS` a line, CLASS a number."
@@ -60,6 +69,73 @@ def compile_(
             help="With --calibrate: the device's segments in INT8 as well, for it to choose.",
         ),
     ] = False,
+    task: Annotated[
+        str,
+        typer.Option(
+            help="classify, detect, segment, or raw for outputs as they are.",
+            show_default="what the model says",
+            rich_help_panel=_ANSWERS,
+        ),
+    ] = "",
+    head: Annotated[
+        str,
+        typer.Option(
+            help=f"How outputs are read: {', '.join(HEADS)}.",
+            show_default="what the model says",
+            rich_help_panel=_ANSWERS,
+        ),
+    ] = "",
+    labels: Annotated[
+        Path | None,
+        typer.Option(help="The names of the classes, one a line.", rich_help_panel=_ANSWERS),
+    ] = None,
+    max_detections: Annotated[
+        int | None,
+        typer.Option(
+            help="Most things that a detector finds in a frame.",
+            show_default="100",
+            min=1,
+            max=MOST_DETECTIONS,
+            rich_help_panel=_ANSWERS,
+        ),
+    ] = None,
+    input_size: Annotated[
+        str,
+        typer.Option(
+            help="HEIGHTxWIDTH in pixels, or the side of a square: of an ONNX file or a plain "
+            "module that takes pictures.",
+            rich_help_panel=_PICTURE,
+        ),
+    ] = "",
+    resize: Annotated[
+        str,
+        typer.Option(
+            help="How a photo gets that size: crop, letterbox, pad or stretch.",
+            show_default="what the model says, else crop",
+            rich_help_panel=_PICTURE,
+        ),
+    ] = "",
+    mean: Annotated[
+        str,
+        typer.Option(
+            help="R,G,B: the input is (pixel * scale - mean) / std.", rich_help_panel=_PICTURE
+        ),
+    ] = "",
+    std: Annotated[str, typer.Option(help="R,G,B.", rich_help_panel=_PICTURE)] = "",
+    scale: Annotated[
+        float | None,
+        typer.Option(
+            help="Of pixels, which are 0 to 255.", show_default="1/255", rich_help_panel=_PICTURE
+        ),
+    ] = None,
+    channels: Annotated[
+        str,
+        typer.Option(
+            help="rgb or bgr, in which order the model takes them, its mean and std.",
+            show_default="rgb",
+            rich_help_panel=_PICTURE,
+        ),
+    ] = "",
     overwrite: Annotated[bool, typer.Option(help="Replace the bundle if it exists.")] = False,
     json_: Json = False,
 ) -> None:
@@ -71,15 +147,20 @@ def compile_(
     from splitpoint.partition.calibrate.inputs import Calibration
     from splitpoint.partition.compile.compile import compile_model
     from splitpoint.partition.models.find import load_model
+    from splitpoint.partition.models.task_options import TaskOptions
 
-    if labels is not None and not calibrate:
-        raise typer.BadParameter("labels are of calibration inputs: give --calibrate DIR too")
+    if truth is not None and not calibrate:
+        raise typer.BadParameter("the truth is of calibration inputs: give --calibrate DIR too")
     if int8 and not calibrate:
         raise typer.BadParameter("INT8 takes its ranges from typical inputs: give --calibrate DIR")
     start = time.perf_counter()
-    calibration = Calibration(source=calibrate, labels=labels, int8=int8) if calibrate else None
+    calibration = Calibration(source=calibrate, labels=truth, int8=int8) if calibrate else None
+    said = TaskOptions(
+        kind=task, head=head, labels=labels, resize=resize, max_detections=max_detections
+    )
     with Steps() as steps:
-        spec = load_model(model, weights)
+        picture = _picture_options(input_size, mean, std, scale, channels)
+        spec = said.applied(load_model(model, weights, picture))
         for remark in spec.remarks:
             say(remark)
         bundle = compile_model(
@@ -122,3 +203,32 @@ def compile_(
         "of its largest output",
         soft_wrap=True,
     )
+
+
+def _picture_options(
+    size: str, mean: str, std: str, scale: float | None, channels: str
+) -> PictureOptions | None:
+    """What was said of pictures; None where that is nothing."""
+    from splitpoint.partition.from_onnx.picture_options import PictureOptions
+
+    given: dict[str, Any] = {}
+    if size:
+        height, _, width = size.lower().partition("x")
+        given["size_px"] = (_number(height, int, size), _number(width or height, int, size))
+    for name, text in (("mean", mean), ("std", std)):
+        if text:
+            given[name] = tuple(_number(part, float, text) for part in text.split(","))
+    if scale is not None:
+        given["scale"] = scale
+    if channels:
+        given["order"] = channels.lower()
+    return PictureOptions(**given) if given else None
+
+
+def _number(text: str, kind: type[_Number], whole: str) -> _Number:
+    try:
+        return kind(text)
+    except ValueError as error:
+        raise PictureError(
+            f"{whole[:60]!r} is no size, mean or deviation", "write 640 or 480x640, or 0.5,0.5,0.5"
+        ) from error

@@ -65,7 +65,7 @@ def calibration_inputs(manifest: Manifest, calibration: Calibration) -> Calibrat
 def _labels(file: Path, paths: Sequence[Path], manifest: Manifest) -> tuple[int, ...]:
     """The class of each path."""
     if not manifest.classifies:
-        raise CalibrationError(f"{manifest.name} is no classifier", "leave --labels out")
+        raise CalibrationError(f"{manifest.name} is no classifier", "leave --truth out")
     try:
         lines = file.read_text(encoding="utf-8").splitlines()
     except (OSError, ValueError) as error:
@@ -93,6 +93,6 @@ def _labels(file: Path, paths: Sequence[Path], manifest: Manifest) -> tuple[int,
         raise CalibrationError(
             f"{file} has no class for {unknown[0]}"
             + f" and {len(unknown) - 1} more" * (len(unknown) > 1),
-            "give a line for every input, or leave --labels out",
+            "give a line for every input, or leave --truth out",
         )
     return tuple(known[path.name] for path in paths)

@@ -62,12 +62,13 @@ def _of_pictures(
         path.name,
         fit.module,
         PictureInput(
-            resize_px=min(graph.height_px, graph.width_px),
+            # Ultralytics' are trained on letterboxes; of others nothing is known.
+            resize="crop" if known is None or known.task == "classify" else "letterbox",
             height_px=graph.height_px,
             width_px=graph.width_px,
         ),
-        mean=options.mean,
-        std=options.std,
+        mean=options.mean or (0.0,) * 3,
+        std=options.std or (1.0,) * 3,
         scale=options.scale,
         order=options.order,
         channels_last=graph.channels_last,

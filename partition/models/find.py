@@ -13,7 +13,7 @@ from ..from_onnx.picture_options import PictureOptions
 from ..model_spec import ModelSpec
 from ..picture import PictureInput
 from .torchvision import SEED, imagenet_labels, torchvision_model
-from .user_model import exported_model, factory_model
+from .user_model import exported_model, factory_model, says_its_picture
 from .weights_file import load_weights_file
 
 KNOWN = "torchvision:NAME, package.module:factory, efficientnet-lite0, or a .pt2 or .onnx file"
@@ -45,15 +45,13 @@ def load_model(
 
     A weights file is a state dict in .safetensors, or in a .pt/.pth that torch loads with
     `weights_only=True`; it is loaded into the module that its makers know, without what is put
-    before it here. `picture` is for ONNX files, which do not say how pixels become their input;
-    other models do. Raises `ModelError` when anything of it cannot be had.
+    before it here. `picture` is for ONNX files and plain modules, which do not say how pixels
+    become their input; other models do. Raises `ModelError` when anything of it cannot be had.
     """
     suffix = Path(model).suffix.lower()
-    if picture is not None and suffix != ".onnx":
-        raise ModelError(
-            f"{model} brings its pictures' size and normalisation",
-            "give options of the picture for ONNX files only",
-        )
+    is_factory = ":" in model and not model.startswith("torchvision:")
+    if picture is not None and suffix != ".onnx" and not is_factory:
+        raise says_its_picture(model)
     if model == "efficientnet-lite0":
         return _efficientnet_lite0(weights)
     if model.startswith("torchvision:"):
@@ -65,8 +63,8 @@ def load_model(
     if suffix in _OTHER_FILES:
         what, remedy = _OTHER_FILES[suffix]
         raise ModelError(f"{model} is {what}", remedy)
-    if ":" in model:
-        return factory_model(model, weights)
+    if is_factory:
+        return factory_model(model, weights, picture)
     raise ModelError(f"unknown model {model!r}", f"name it as {KNOWN}")
 
 

@@ -14,6 +14,7 @@ from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind
 
 from ..errors import ModelError
+from ..from_onnx.picture_options import PictureOptions
 from ..model_spec import ModelSpec
 from ..picture import PictureInput
 from ..quiet import quiet_torch
@@ -24,19 +25,36 @@ _NAME_ONE = "name a function without arguments that returns the model, as packag
 _CORRECT = "correct that, so that Python imports the module and calls the function from this folder"
 
 
-def factory_model(source: str, weights: str) -> ModelSpec:
-    """What the function `package.module:function` returns, with the weights of a file if named."""
+def says_its_picture(source: str) -> ModelError:
+    """The error of a model to whom options of the picture were given."""
+    return ModelError(
+        f"{source} brings its pictures' size and normalisation",
+        "give those options for ONNX files and functions that return a plain module",
+    )
+
+
+def factory_model(source: str, weights: str, options: PictureOptions | None = None) -> ModelSpec:
+    """What the function `package.module:function` returns, with the weights of a file if named.
+
+    A plain module takes pictures as `options` say, or as most classifiers do.
+    """
     made = _made(source)
     spec: ModelSpec
     if isinstance(made, torch.nn.Module):
+        said = options or PictureOptions()
+        height, width = said.size_px or (224, 224)
         spec = ModelSpec.of_picture_model(
             source,
             made,
-            PictureInput(resize_px=256, height_px=224, width_px=224),
-            mean=IMAGENET_MEAN,
-            std=IMAGENET_STD,
+            PictureInput(resize_px=0 if said.size_px else 256, height_px=height, width_px=width),
+            mean=said.mean or IMAGENET_MEAN,
+            std=said.std or IMAGENET_STD,
+            scale=said.scale,
+            order=said.order,
         )
     elif isinstance(made, ModelSpec):
+        if options is not None:
+            raise says_its_picture(source)
         spec = made
     else:
         raise ModelError(

@@ -325,7 +325,7 @@ def test_a_class_of_very_many_digits(folder: Path) -> None:
 
 def test_labels_of_a_model_that_has_no_classes(folder: Path) -> None:
     words = refused(lambda: labelled(folder, "a.npy 1\n", ONE))
-    assert "is no classifier: leave --labels out" in words
+    assert "is no classifier: leave --truth out" in words
 
 
 def test_labels_that_cannot_be_read(folder: Path) -> None:
@@ -343,7 +343,7 @@ def test_labels_that_cannot_be_read(folder: Path) -> None:
 def test_labels_without_inputs_are_wrong_usage(command: Command, tmp_path: Path) -> None:
     labels, out = tmp_path / "labels.txt", tmp_path / "x.split"
     labels.write_text("a.png 1\n")
-    done = command("compile", "efficientnet-lite0", "--out", out, "--labels", labels)
+    done = command("compile", "efficientnet-lite0", "--out", out, "--truth", labels)
     assert done.returncode == 2
     assert "--calibrate" in done.stderr
     assert not out.exists()

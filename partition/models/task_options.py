@@ -1,0 +1,76 @@
+"""What a user says of a model's task, in place of what its source says."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from ..errors import ModelError, PictureError, TaskError
+from ..model_spec import ModelSpec
+from ..tasks.heads import HEADS
+from ..tasks.task import KINDS, Task
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskOptions:
+    """`kind` and `head` as in `Task`, a file of `labels`, a class a line, how photos `resize`.
+
+    What is empty stays as it is. `max_detections` is that of a detector.
+    """
+
+    kind: str = ""
+    head: str = ""
+    labels: Path | None = None
+    resize: str = ""
+    max_detections: int | None = None
+
+    def applied(self, spec: ModelSpec) -> ModelSpec:
+        """The spec with what was said; `ModelError`, `TaskError` or `PictureError` for misfits."""
+        spec = replace(spec, task=self._task(spec.task))
+        if self.labels is not None:
+            spec = replace(spec, labels=_lines_of(self.labels))
+        if not self.resize:
+            return spec
+        if spec.picture is None:
+            raise PictureError(f"{spec.source} takes no pictures", "leave --resize out")
+        return replace(spec, picture=replace(spec.picture, resize=self.resize))
+
+    def _task(self, known: Task | None) -> Task | None:
+        more: dict[str, Any] = {}
+        if self.max_detections is not None:
+            more["max_detections"] = self.max_detections
+        if self.head:
+            task = Task.of_head(self.head, **more)
+            if self.kind and self.kind != task.kind:
+                raise TaskError(
+                    f"the head {self.head} is for the task {task.kind}", "leave --task out"
+                )
+            return task
+        if self.kind and (known is None or known.kind != self.kind):
+            heads = [name for name, form in HEADS.items() if form.kind == self.kind]
+            if heads:
+                raise TaskError(
+                    f"nothing says how the outputs are to be read for the task {self.kind}",
+                    f"name a head that fits them: --head {', '.join(heads)}",
+                )
+            if self.kind not in KINDS:
+                raise TaskError(
+                    f"unknown task {self.kind[:40]!r}", f"use one of {', '.join(KINDS)}"
+                )
+            known = Task(kind=self.kind)
+        if more and known is None:
+            raise TaskError("nothing says that the model detects", "give --head, too")
+        return known if known is None or not more else replace(known, **more)
+
+
+def _lines_of(file: Path) -> tuple[str, ...]:
+    try:
+        lines = file.read_text(encoding="utf-8").splitlines()
+    except (OSError, ValueError) as error:
+        raise ModelError(
+            f"cannot read {file} ({error})", "give a text file, a class a line"
+        ) from error
+    if not any(lines):
+        raise ModelError(f"{file} names no class", "write one a line")
+    return tuple(line.strip() for line in lines)
