@@ -13,6 +13,8 @@ from torch import Tensor
 
 from .node import Node, Operator, simple
 
+_SELU = (1.67326319217681884765625, 1.05070102214813232421875)  # alpha and gamma, as ONNX has them
+
 
 def _clip(node: Node, x: Tensor, low: Tensor | None = None, high: Tensor | None = None) -> Tensor:
     if node.opset < 11:
@@ -88,6 +90,13 @@ def _gelu(node: Node, x: Tensor) -> Any:
     return F.gelu(x, approximate=node.get("approximate", "none"))
 
 
+def _selu(node: Node, x: Tensor) -> Any:
+    alpha, gamma = node.get("alpha"), node.get("gamma")
+    return (
+        F.selu(x) if alpha is gamma is None else (gamma or _SELU[1]) * F.elu(x, alpha or _SELU[0])
+    )
+
+
 def _shrink(node: Node, x: Tensor) -> Tensor:
     bias, edge = node.get("bias", 0.0), node.get("lambd", 0.5)
     zero = torch.zeros_like(x)
@@ -144,7 +153,7 @@ POINTWISE: dict[str, Operator] = {
     "Reciprocal": simple(torch.reciprocal),
     "Relu": simple(F.relu),
     "Round": simple(torch.round),
-    "Selu": simple(F.selu),
+    "Selu": Operator(_selu),
     "Shrink": Operator(_shrink),
     "Sigmoid": simple(torch.sigmoid),
     "Sign": simple(torch.sign),

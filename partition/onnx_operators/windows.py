@@ -22,10 +22,19 @@ def _max_pool(node: Node, x: Tensor) -> Tensor:
     dilation = node.get("dilations", [1] * spatial)
     before, after = pads_of(node, x, kernel, stride, dilation)
     up = bool(node.get("ceil_mode", 0))
-    if before != after or any(2 * p > k for p, k in zip(before, kernel, strict=True)):
-        x, before = padded(x, before, after, -math.inf), [0] * spatial
-    result: Tensor = _MAX[spatial - 1](x, kernel, stride, before, dilation, up)
-    return result
+    pool = _MAX[spatial - 1]
+    if before == after and all(2 * p <= k for p, k in zip(before, kernel, strict=True)):
+        result: Tensor = pool(x, kernel, stride, before, dilation, up)
+        return result
+    y = pool(padded(x, before, after, -math.inf), kernel, stride, 0, dilation, up)
+    return _begun_inside(y, x, before, stride)
+
+
+def _begun_inside(y: Tensor, x: Tensor, before: Sequence[int], stride: Sequence[int]) -> Tensor:
+    """Without the windows that lie in the padding behind `x` alone, which `ceil_mode` adds."""
+    for axis, (pad, step) in enumerate(zip(before, stride, strict=True), start=2):
+        y = y.narrow(axis, 0, min(y.shape[axis], -(-(x.shape[axis] + pad) // step)))
+    return y
 
 
 def _average_pool(node: Node, x: Tensor) -> Tensor:
@@ -40,10 +49,10 @@ def _average_pool(node: Node, x: Tensor) -> Tensor:
     if before == after:
         return pool(x, kernel, stride, before, up, all_count)
     y = pool(padded(x, before, after, 0.0), kernel, stride, 0, up)
-    if all_count:
-        return y
-    ones = torch.ones((1, 1, *x.shape[2:]), dtype=x.dtype)
-    return y / pool(padded(ones, before, after, 0.0), kernel, stride, 0, up)
+    if not all_count:
+        ones = torch.ones((1, 1, *x.shape[2:]), dtype=x.dtype)
+        y = y / pool(padded(ones, before, after, 0.0), kernel, stride, 0, up)
+    return _begun_inside(y, x, before, stride)
 
 
 def _spatial(x: Tensor) -> Sequence[int]:

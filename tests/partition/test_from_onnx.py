@@ -245,6 +245,13 @@ CASES: dict[str, tuple[list[Any], dict[str, Any], tuple[int, ...], int]] = {
         (1, 5, 3),
         13,
     ),
+    "windows in the padding": (
+        [node("MaxPool", "x", kernel_shape=[2, 2], strides=[2, 2], pads=[0, 0, 1, 1], ceil_mode=1)],
+        {},
+        (1, 3, 7, 8),
+        17,
+    ),
+    "its own selu": ([node("Selu", "x", alpha=1.2, gamma=1.1)], {}, (1, 5), 14),
     "arcs": ([node("Asinh", "x", to="a"), node("Atan", "a")], {}, (1, 5), 14),
     "a fixed batch of ten": ([node("Reshape", "x", "s")], {"s": ints(10, 12)}, (10, 3, 4), 14),
 }
