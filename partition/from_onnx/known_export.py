@@ -41,6 +41,11 @@ class KnownExport:
     size_px: tuple[int, int] | None
     heads: tuple[str, ...] = _HEADS
 
+    @property
+    def resize(self) -> str:
+        """How a photo becomes its picture (see `PictureInput`)."""
+        return "crop" if self.task == "classify" else "letterbox"
+
     def task_for(
         self, outputs: Mapping[str, Array], size_px: tuple[int, int], path: Path
     ) -> Task | None:

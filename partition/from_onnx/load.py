@@ -62,10 +62,9 @@ def _of_pictures(
         path.name,
         fit.module,
         PictureInput(
-            # Ultralytics' are trained on letterboxes; of others nothing is known.
-            resize="crop" if known is None or known.task == "classify" else "letterbox",
             height_px=graph.height_px,
             width_px=graph.width_px,
+            resize=known.resize if known else "crop",
         ),
         mean=options.mean or (0.0,) * 3,
         std=options.std or (1.0,) * 3,

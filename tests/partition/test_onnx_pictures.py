@@ -16,6 +16,7 @@ from splitpoint.partition.from_onnx.known_export import KnownExport, known_expor
 from splitpoint.partition.from_onnx.load import onnx_model
 from splitpoint.partition.from_onnx.picture_options import PictureOptions
 from splitpoint.partition.models.find import load_model
+from splitpoint.partition.picture import PictureInput
 from splitpoint.partition.tasks.task import Task
 
 CONV = [node("Conv", "x", "w", to="a"), node("Relu", "a")]
@@ -68,7 +69,7 @@ def test_a_size_of_your_own(shape: Any, tmp_path: Path) -> None:
     path = made(CONV, tmp_path / "m.onnx", shape)
     spec = onnx_model(path, "default", PictureOptions(size_px=(12, 16)))
     assert spec.picture is not None
-    assert (spec.picture.height_px, spec.picture.width_px) == (12, 16)
+    assert spec.picture == PictureInput(height_px=12, width_px=16)
     assert spec.module(torch.zeros(2, 12, 16, 3, dtype=torch.uint8))["y"].shape == (2, 4, 10, 14)
 
 
@@ -149,6 +150,7 @@ def test_a_file_that_says_what_it_is(tmp_path: Path) -> None:
     spec = onnx_model(yolo(tmp_path / "m.onnx", 2), "default")
     assert spec.picture is not None
     assert (spec.picture.height_px, spec.picture.width_px) == (32, 64)
+    assert spec.picture.resize == "letterbox"
     assert spec.labels == ("person", "traffic light")
     assert spec.task == Task.of_head("yolo")
 
