@@ -47,7 +47,7 @@ class Question:
     answer: Array
 
 
-def questions_of(bundle: Bundle) -> list[Question]:
+def questions_of(bundle: Bundle, batches: Sequence[int] = BATCHES) -> list[Question]:
     """One for each boundary, codec that it supports, and batch size."""
     manifest, chain = bundle.manifest, OnnxChain(bundle)
     inputs = synthetic_samples(manifest).inputs
@@ -55,7 +55,7 @@ def questions_of(bundle: Bundle) -> list[Question]:
     for segment in range(len(chain)):
         chain.load(segment)
     found = []
-    for batch in sorted(set(BATCHES)):
+    for batch in sorted(set(batches)):
         chosen = [inputs[number % len(inputs)] for number in range(batch)]
         state = {spec.name: np.concatenate([each[spec.name] for each in chosen], spec.batch_dim)
                  for spec in manifest.boundaries[0].tensors}  # fmt: skip
