@@ -120,8 +120,7 @@ def main() -> None:
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         bundle = open_bundle(
-            args.bundle
-            or compiled(QUICK if args.quick else args.model, Path(folder) / "m.split")
+            args.bundle or compiled(QUICK if args.quick else args.model, Path(folder) / "m.split")
         )
         photo = str(sorted(Path(own_photos(Path(folder) / "photos", 0)).iterdir())[0])
         weights = weights_mb(bundle)

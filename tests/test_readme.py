@@ -16,7 +16,7 @@ import pytest
 import typer
 from onnx_graphs import WEIGHT, graph, node
 from PIL import Image
-from processes import background, free_port, splitpoint
+from processes import BRIEF, background, free_port, splitpoint
 from splitpoint.cli.app import app
 from splitpoint.partition.capture.capture import capture
 from videos import write_video
@@ -129,7 +129,8 @@ def run_one(arguments: list[str], folder: Path, stack: ExitStack) -> None:
 
 def run_python(code: str, folder: Path) -> None:
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False,
+        [sys.executable, "-c", f"{BRIEF}\n{code}"], capture_output=True, text=True, timeout=60,
+        check=False,
         env={"XDG_CACHE_HOME": str(folder / "xdg"), "PATH": "/usr/bin:/bin"},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr

@@ -48,16 +48,16 @@ def judge(cells: list[tuple[int, int, float, str]]) -> tuple[np.ndarray, np.ndar
     over_best, over_rivals, short = [], [], []
     for slowdown, fps, budget_s, link in cells:
         course = course_of(LINKS[link], fps, budget_s)
-        ways = [fixed(course, slowdown, arm).percent for arm in ARMS.index]
+        alone = {arm: fixed(course, slowdown, arm).percent for arm in {*ARMS.index, LOCAL, JPEG}}
+        ways = [alone[arm] for arm in ARMS.index]
         ways += [
             fixed(course, slowdown, arm, finishes=True).percent
             for arm in ARMS.index
             if TABLE.sends[arm]
         ]
         mine = dispatched(course, slowdown).percent
-        rivals = [fixed(course, slowdown, arm).percent for arm in (LOCAL, JPEG)]
         over_best.append(mine - max(ways))
-        over_rivals.append(mine - max(rivals))
+        over_rivals.append(mine - max(alone[LOCAL], alone[JPEG]))
         bound = most_in_time(Truth.of(TABLE, slowdown), ARMS.index, course)
         assert bound >= max(*ways, mine) - 2.5, (slowdown, fps, budget_s, link)  # a hair's luck
         short.append(bound - mine)
