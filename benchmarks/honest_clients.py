@@ -6,6 +6,7 @@ Every answer is compared with the segments run here on the very tensors that the
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import random
 import time
@@ -139,7 +140,9 @@ class HonestClient:
                     if stop.is_set() or number == frames or stream.session.broken is not None:
                         break
                     await self._one(stream, tally)
-                    await asyncio.sleep(self._chance.uniform(0.5, 1.5) * self._pause_s)
+                    pause_s = self._chance.uniform(0.5, 1.5) * self._pause_s
+                    with contextlib.suppress(asyncio.TimeoutError):
+                        await asyncio.wait_for(stop.wait(), pause_s)
             finally:
                 await stream.close()
                 await channel.close()
