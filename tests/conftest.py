@@ -12,10 +12,9 @@ import pytest
 import torch
 from built import built
 from calibrated import album, calibrated_bundle, vivid
-from command import Command
+from command import BRIEF_S, Command
 from hypothesis import settings
 from local_worker import local_worker
-from processes import BRIEF_S
 from splitpoint.cloud.worker import Worker
 from splitpoint.edge.dispatch import auto_plan
 from splitpoint.partition.bundle.bundle import Bundle

@@ -17,18 +17,13 @@ from pathlib import Path
 from patience import PATIENCE_S
 
 MAIN = [sys.executable, "-W", "error", "-c", "from splitpoint.cli.main import main; main()"]
-# The same, where an agent that plans measures its device no longer than that.
-BRIEF_S = 1.0
-BRIEF = f"from splitpoint.edge.dispatch import auto_plan; auto_plan.MAX_SECONDS = {BRIEF_S}; "
-BRIEF_MAIN = [*MAIN[:-1], BRIEF + MAIN[-1]]
 
 
 def splitpoint(
     *arguments: str, cwd: Path | None = None, timeout: float = 300
 ) -> subprocess.CompletedProcess[str]:
-    main = BRIEF_MAIN if arguments[0] == "run" else MAIN
     return subprocess.run(
-        [*main, *arguments], capture_output=True, text=True, cwd=cwd, timeout=timeout, check=False
+        [*MAIN, *arguments], capture_output=True, text=True, cwd=cwd, timeout=timeout, check=False
     )
 
 
