@@ -150,7 +150,7 @@ def test_readme_and_guides(photos: Path, tmp_path: Path, command: Command) -> No
         (tmp_path / folder).mkdir()
     for path in photos.iterdir():
         with Image.open(path) as photo:
-            for left in (0, 120):
+            for left in (0, 60, 120):
                 crop = photo.crop((left, 0, left + 250, 250)).convert("RGB")
                 crop.save(tmp_path / "typical" / f"{path.stem}{left}.png")
     write_video(tmp_path / "clip.mp4", 5, "mp4v")
