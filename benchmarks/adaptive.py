@@ -31,9 +31,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from overhead import start
+from listening import start
 from photos import own_photos
-from quick_model import QUICK, compiled
+from quick_bundle import QUICK, compiled
 from report import Table, write_report
 from rival_controller import Rival
 from splitpoint.edge import AutoPlan, EdgeAgent, Given, Outcome, Result
@@ -53,7 +53,7 @@ from splitpoint.partition.plan.plan import NO_CODEC, Plan, name_of
 MAIN = ["-c", "from splitpoint.cli.main import main; main()"]
 FPS, THREADS = 10, 1
 # Before a trace begins, agents start and warm up on a link of this rate.
-LEAD_S, START_MBPS, START = 6.0, 5.0, "5mbps,50ms"
+LEAD_S, QUICK_LEAD_S, START_MBPS, START = 6.0, 1.5, 5.0, "5mbps,50ms"
 AGENT, RIVAL, BEST = "the agent", "percentile and hysteresis", 3
 
 
@@ -99,7 +99,7 @@ def say(line: str) -> None:
     print(f"{time.strftime('%H:%M:%S')} {line}", file=sys.stderr, flush=True)
 
 
-def window(trace: Path, seconds: float, folder: Path) -> Path:
+def window(trace: Path, seconds: float, lead_s: float, folder: Path) -> Path:
     """The part of a trace whose mean is nearest to the whole one's, after a lead-in."""
     with trace.open(newline="") as stream:
         rows = [
@@ -110,7 +110,7 @@ def window(trace: Path, seconds: float, folder: Path) -> Path:
     mean = rates.mean()
     first = min(starts, key=lambda at: abs(rates[at : at + count].mean() - mean))
     path = folder / f"{trace.stem}-window.csv"
-    steps = [START_MBPS] * int(10 * LEAD_S) + list(rates[first : first + count])
+    steps = [START_MBPS] * int(10 * lead_s) + list(rates[first : first + count])
     lines = [f"{i / 10},{rate}" for i, rate in enumerate(steps)]
     path.write_text("seconds,uplink_mbps\n" + "\n".join(lines) + "\n")
     return path
@@ -177,7 +177,7 @@ def simulated(arm: Arm, setting: Setting, trace: Path) -> float | None:
 def course(setting: Setting, trace: Path) -> Course:
     return Course(
         link=read_trace(trace), interval_s=1 / setting.fps, budget_s=setting.deadline_ms / 1e3,
-        frames=setting.frames, start_s=LEAD_S,
+        frames=setting.frames, start_s=setting.lead_s,
     )  # fmt: skip
 
 
@@ -249,7 +249,7 @@ async def run(options: argparse.Namespace, folder: Path) -> tuple[Table, dict[st
     try:
         setting = await settle(options, bundle, profile, pixels, worker, folder)
         for trace in traces[: 1 if options.quick else None]:
-            part = window(trace, setting.seconds, folder)
+            part = window(trace, setting.seconds, setting.lead_s, folder)
             arms = [Arm(AGENT), Arm(RIVAL), *fixed_arms(setting, part)]
             if options.quick:
                 arms = arms[:3]
@@ -336,6 +336,7 @@ async def settle(
         bundle=bundle, table=table, profile=profile, pixels=pixels, tops=tops,
         slowdown=options.slowdown, deadline_ms=options.deadline_ms,
         seconds=2 if options.quick else options.seconds, cache=folder / "cache",
+        lead_s=QUICK_LEAD_S if options.quick else LEAD_S,
     )  # fmt: skip
 
 
@@ -358,7 +359,7 @@ def profile_of(
     subprocess.run(
         [sys.executable, *MAIN, "profile", str(bundle.folder), "--pictures", str(photos),
          "--threads", str(THREADS), "--slowdown", f"{slowdown:g}",
-         "--max-seconds", "3" if quick else "20", "--out", str(path), "--json"],
+         "--max-seconds", "1" if quick else "20", "--out", str(path), "--json"],
         check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     )  # fmt: skip
     return path

@@ -25,10 +25,7 @@ from typing import Any
 import numpy as np
 from report import Table, write_report
 from serving import bundle_of
-from splitpoint.cloud.compute.load import load_served_model
-from splitpoint.cloud.options import WorkerOptions
 from splitpoint.cloud.schedule.batch_times import BatchTimes
-from splitpoint.partition.run.torch_chain import describe_device, pick_device
 from virtual_worker import Arrival, Share, TimedModel, poisson, serve
 
 FLEETS = (1_000, 10_000, 100_000, 1_000_000)
@@ -178,6 +175,10 @@ def measured(options: argparse.Namespace) -> TimedModel:
         rows = [{1: ms, 8: 3 * ms, 64: 18 * ms} for ms in (1.0, 2.0, 1.5, 0.5)]
         return TimedModel(name="four segments", source="invented, to try the benchmark",
                           batch_times=BatchTimes(rows, 64))  # fmt: skip
+    from splitpoint.cloud.compute.load import load_served_model  # torch, which others do without
+    from splitpoint.cloud.options import WorkerOptions
+    from splitpoint.partition.run.torch_chain import describe_device, pick_device
+
     device = pick_device(options.device)
     with tempfile.TemporaryDirectory() as folder:
         target = options.bundle or bundle_of(options.model, Path(folder))

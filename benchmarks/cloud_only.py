@@ -26,10 +26,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from overhead import start
-from quick_model import QUICK
+from listening import start
+from quick_bundle import QUICK
 from report import Table, write_report
-from serving import WORKER, bundle_of, source_of
+from serving import MODELS, WORKER, bundle_of, source_of
 from simulated_edges import Load, Payload, closed_loop
 from splitpoint.codec import codec_named
 from splitpoint.partition.bundle.bundle import Bundle, open_bundle
@@ -143,7 +143,7 @@ async def run(options: argparse.Namespace, folder: Path) -> tuple[Table, dict[st
     rows, summary = [], {}
     for model in options.models:
         bundle = open_bundle(bundle_of(model, folder))
-        source, weights = source_of(model)
+        source, weights = source_of(bundle.manifest.source.removeprefix("torchvision:"))
         payload = jpeg_payload(bundle)
         for number in range(options.rounds):
             print(f"{model}: round {number + 1}", file=sys.stderr, flush=True)
@@ -209,15 +209,15 @@ async def ours(bundle: Bundle, payload: Payload, options: argparse.Namespace) ->
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
-    parser.add_argument("--models", nargs="+", default=["resnet18", "efficientnet-lite0"])
+    parser.add_argument("--models", nargs="+", help="names, or bundles")
     parser.add_argument("--clients", nargs="+", type=int, default=[1, 8, 32])
     parser.add_argument("--seconds", type=float, default=5)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--quick", action="store_true")
     options = parser.parse_args()
     if options.quick:
-        options.models, options.clients = [QUICK], [4]
-        options.seconds, options.rounds = 1, 1
+        options.clients, options.seconds, options.rounds = [4], 1, 1
+    options.models = options.models or ([QUICK] if options.quick else MODELS)
     with tempfile.TemporaryDirectory() as name:
         table, summary = asyncio.run(run(options, Path(name)))
     write_report("cloud_only", str(__doc__).splitlines()[0], table, summary,

@@ -25,7 +25,7 @@ import numpy as np
 import torch
 from models import settle_batch_norms
 from photos import own_photos
-from quick_model import QUICK
+from quick_bundle import QUICK
 from report import Table, write_report
 from splitpoint.codec.codec_set import FKT
 from splitpoint.partition.bundle.codec_tables import codecs_of

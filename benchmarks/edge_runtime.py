@@ -24,7 +24,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from photos import own_photos
-from quick_model import QUICK
+from quick_bundle import QUICK
 from report import Table, write_report
 from splitpoint.codec import Array
 from splitpoint.edge.frames.segments import Segments

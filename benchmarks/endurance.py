@@ -33,8 +33,8 @@ import numpy as np
 import psutil
 from honest_clients import HonestClient, Question, Tally, Watched, questions_of
 from hostile_clients import KINDS, Target
-from overhead import start
-from quick_model import QUICK
+from listening import start
+from quick_bundle import QUICK
 from report import Table, write_report
 from serving import MAIN, bundle_of
 from splitpoint.partition.bundle.bundle import open_bundle
@@ -71,7 +71,7 @@ async def hostile(address: str, folder: str, kind: str) -> None:
     """The child with the hostile ones; it is ended from outside."""
     bundle = open_bundle(Path(folder))
     good = [build_frame(id=1, boundary=q.boundary, codec=q.codec, tensors=q.tensors, budget_ms=0)
-            for q in questions_of(bundle) if q.answer.shape[0] == 1]  # fmt: skip
+            for q in questions_of(bundle, (1,))]  # fmt: skip
     chosen = KINDS if kind == ALL else {kind: KINDS[kind]}
     targets = {name: Target(address, bundle, "hostile", "limited", good) for name in chosen}
 
@@ -161,7 +161,7 @@ async def run(options: argparse.Namespace, folder: Path) -> tuple[Table, Table, 
     bundle = open_bundle(bundle_of(options.model, folder))
     kinds = options.only or [*([] if options.quick else KINDS), ALL]
     seconds = 60 * options.minutes / (2 * len(kinds))
-    question = next(q for q in questions_of(bundle) if q.answer.shape[0] == 1 and q.boundary == 1)
+    question = next(q for q in questions_of(bundle, (1,)) if q.boundary == 1)
     serve = [*MAIN, "serve", str(bundle.folder), "--listen", "127.0.0.1:0", "--tokens",
              str(tokens_file(folder))]  # fmt: skip
     worker, address = start(serve)
@@ -245,7 +245,7 @@ def main() -> None:
         asyncio.run({"honest": honest, "hostile": hostile}[kind](*arguments))
         return
     if options.quick:
-        options.minutes = 0.15
+        options.minutes = 0.1
     options.model = options.model or (QUICK if options.quick else "efficientnet-lite0")
     with tempfile.TemporaryDirectory() as name:
         table, size, summary = asyncio.run(run(options, Path(name)))

@@ -6,6 +6,7 @@ Every answer is compared with the segments run here on the very tensors that the
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import random
 import time
@@ -47,7 +48,7 @@ class Question:
     answer: Array
 
 
-def questions_of(bundle: Bundle) -> list[Question]:
+def questions_of(bundle: Bundle, batches: Sequence[int] = BATCHES) -> list[Question]:
     """One for each boundary, codec that it supports, and batch size."""
     manifest, chain = bundle.manifest, OnnxChain(bundle)
     inputs = synthetic_samples(manifest).inputs
@@ -55,7 +56,7 @@ def questions_of(bundle: Bundle) -> list[Question]:
     for segment in range(len(chain)):
         chain.load(segment)
     found = []
-    for batch in sorted(set(BATCHES)):
+    for batch in sorted(set(batches)):
         chosen = [inputs[number % len(inputs)] for number in range(batch)]
         state = {spec.name: np.concatenate([each[spec.name] for each in chosen], spec.batch_dim)
                  for spec in manifest.boundaries[0].tensors}  # fmt: skip
@@ -139,7 +140,9 @@ class HonestClient:
                     if stop.is_set() or number == frames or stream.session.broken is not None:
                         break
                     await self._one(stream, tally)
-                    await asyncio.sleep(self._chance.uniform(0.5, 1.5) * self._pause_s)
+                    pause_s = self._chance.uniform(0.5, 1.5) * self._pause_s
+                    with contextlib.suppress(asyncio.TimeoutError):
+                        await asyncio.wait_for(stop.wait(), pause_s)
             finally:
                 await stream.close()
                 await channel.close()

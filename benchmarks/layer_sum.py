@@ -14,7 +14,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from quick_model import QUICK
+from quick_bundle import QUICK
 from report import Table, write_report
 from splitpoint.partition.bundle.bundle import Bundle
 from splitpoint.partition.bundle.samples import synthetic_samples
@@ -53,9 +53,9 @@ def main() -> None:
             for chain, _ in chains.values():
                 for index in range(len(chain)):
                     chain.load(index)
-            for _ in range(2 if args.quick else 3):
+            for _ in range(1 if args.quick else 3):
                 profile = measure(cut, chains["cut"][0], synthetic_samples(cut.manifest),
-                                  max_seconds=2)  # fmt: skip
+                                  max_seconds=0.5 if args.quick else 2)  # fmt: skip
                 times["layers"].append(sum(layer.ms for layer in profile.layers))
                 for _ in range(10):
                     for key, (chain, bundle) in chains.items():

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from quick_model import QUICK
+from quick_bundle import QUICK
 from report import Table, write_report
 from splitpoint.cloud.worker import Worker
 from splitpoint.edge import EdgeAgent, Outcome

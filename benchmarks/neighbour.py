@@ -24,8 +24,8 @@ from typing import Any
 
 import grpc
 from hostile_frames import hostile_frames
-from overhead import start
-from quick_model import QUICK
+from listening import start
+from quick_bundle import QUICK
 from report import Table, write_report
 from serving import WORKER, bundle_of, payloads_of
 from simulated_edges import Load, Payload, closed_loop

@@ -13,8 +13,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -23,6 +21,7 @@ from typing import Any
 import grpc
 import numpy as np
 import torch
+from listening import start
 from report import Table, write_report
 from splitpoint.edge import EdgeAgent, Given, Outcome, Result
 from splitpoint.partition.compile.compile import compile_model
@@ -63,18 +62,6 @@ try:
 except ImportError:
     asyncio.run(main())
 """
-
-
-def start(command: list[str]) -> tuple[subprocess.Popen[str], str]:
-    """The process and its address, once it says where it listens."""
-    process = subprocess.Popen(
-        [sys.executable, *command], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
-    assert process.stdout is not None
-    for line in process.stdout:
-        if "listening on" in line:
-            return process, line.split()[-1]
-    raise RuntimeError("the process ended before it listened")
 
 
 async def echo_one(call: Any, payload: bytes, frames: int) -> list[float]:
@@ -158,7 +145,7 @@ async def measure(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
         ]
     )
     echo, echo_address = start(["-c", ECHO_SERVER])
-    frames, rounds = (300, 3) if args.quick else (1500, 5)
+    frames, rounds = (150, 2) if args.quick else (1500, 5)
     found: dict[str, list[Any]] = {
         key: [] for key in ("echo_ms", "echo_fps", "split", "split_fps", "streamed")
     }

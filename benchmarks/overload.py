@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from overhead import start
-from quick_model import QUICK
+from listening import start
+from quick_bundle import QUICK
 from report import Table, write_report
 from serving import WORKER, bundle_of, payloads_of
 from simulated_edges import Load, closed_loop, open_loop

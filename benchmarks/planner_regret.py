@@ -34,16 +34,13 @@ from typing import Any
 
 import numpy as np
 from layer_regression import LayerRegression
-from models import settle_batch_norms
-from overhead import start
-from quick_model import QUICK
+from listening import start
+from quick_bundle import QUICK
 from report import Table, write_report
 from splitpoint.codec import codec_named
 from splitpoint.edge import AutoPlan, EdgeAgent, Result
 from splitpoint.partition.bundle.bundle import Bundle, open_bundle
 from splitpoint.partition.bundle.samples import find_pictures
-from splitpoint.partition.compile.compile import compile_model
-from splitpoint.partition.models.find import load_model
 from splitpoint.partition.plan.objective import Objective
 from splitpoint.partition.plan.plan import NO_CODEC, Plan, name_of
 from splitpoint.partition.plan.planner import Prediction
@@ -95,7 +92,13 @@ def say(line: str) -> None:
     print(f"{time.strftime('%H:%M:%S')} {line}", file=sys.stderr, flush=True)
 
 
-def prepare(name: str, folder: Path, photos: Path, seconds: int) -> Subject:
+def prepare(name: str, folder: Path, photos: Path, seconds: float) -> Subject:
+    if Path(name).is_dir():
+        return profiled(open_bundle(Path(name)), folder, photos, seconds)
+    from models import settle_batch_norms  # torch, which bundles do without
+    from splitpoint.partition.compile.compile import compile_model
+    from splitpoint.partition.models.find import load_model
+
     spec = load_model(name, "none" if name.startswith("torchvision:") else "default")
     if name.startswith("torchvision:"):
         settle_batch_norms(spec)
@@ -103,7 +106,7 @@ def prepare(name: str, folder: Path, photos: Path, seconds: int) -> Subject:
     return profiled(bundle, folder, photos, seconds)
 
 
-def profiled(bundle: Bundle, folder: Path, photos: Path, seconds: int) -> Subject:
+def profiled(bundle: Bundle, folder: Path, photos: Path, seconds: float) -> Subject:
     edge = profile_of(bundle, photos, folder, seconds, "--runtime", "onnxruntime")
     cloud = profile_of(bundle, photos, folder, seconds, "--runtime", "torch")
     name = bundle.manifest.name
@@ -111,7 +114,9 @@ def profiled(bundle: Bundle, folder: Path, photos: Path, seconds: int) -> Subjec
     return Subject(name, bundle, edge, cloud)
 
 
-def profile_of(bundle: Bundle, photos: Path, folder: Path, seconds: int, *options: str) -> Profile:
+def profile_of(
+    bundle: Bundle, photos: Path, folder: Path, seconds: float, *options: str
+) -> Profile:
     """What `splitpoint profile` measures."""
     path = folder / "profile.json"
     subprocess.run(
@@ -351,15 +356,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--images", help="photos to measure with", default="")
     parser.add_argument("--profile-images", help="photos to profile with", default="")
-    parser.add_argument("--models", nargs="*", default=MODELS)
+    parser.add_argument("--models", nargs="*", help="names, or bundles")
     parser.add_argument("--bundle", type=Path, help="one that was calibrated, in place of models")
     parser.add_argument("--quick", action="store_true", help="one model, one link")
     args = parser.parse_args()
-    names = [QUICK] if args.quick else args.models
+    names = args.models or ([QUICK] if args.quick else MODELS)
     slowdowns, links = ((8,), (18.88,)) if args.quick else (SLOWDOWNS, LINKS_MBPS)
     if args.bundle is not None and not args.quick:
         slowdowns, links = SLOWER, SLOWER_LINKS_MBPS
-    seconds = 2 if args.quick else 8
+    seconds = 0.5 if args.quick else 8
     cells: dict[tuple[str, int, float], list[Measured]] = {}
     rows: list[list[str]] = []
     streams: list[list[str]] = []

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-from pathlib import Path
-
 import torch
+from quick_bundle import QUICK
 from splitpoint.partition.model_spec import ModelSpec
 from splitpoint.partition.picture import PictureInput
 
-QUICK = "quick_model:small"
 SIDE_PX, CLASSES = 224, 100
 SCORES = 6.0  # random weights would hardly tell two photos apart
 
@@ -46,14 +42,3 @@ def small() -> ModelSpec:
     return ModelSpec.of_picture_model(
         QUICK, net, picture, mean=(0.45,) * 3, std=(0.25,) * 3, weights="random"
     )
-
-
-def compiled(model: str, target: Path, *options: str) -> Path:
-    """What `splitpoint compile` writes, from a process of its own: torch leaves nothing in ours."""
-    print(f"compiling {model}", file=sys.stderr, flush=True)
-    main = "from splitpoint.cli.main import main; main()"
-    subprocess.run(
-        [sys.executable, "-c", main, "compile", model, "--out", str(target), *options],
-        check=True, cwd=Path(__file__).parent, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-    )  # fmt: skip
-    return target

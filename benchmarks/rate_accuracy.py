@@ -31,7 +31,7 @@ import numpy as np
 import torch
 from photos import own_photos
 from prototype_codec import Fixed, Prototype, ThreeBits, basis_of, fisher_of_sampled_labels
-from quick_model import QUICK
+from quick_bundle import QUICK
 from report import RESULTS, Table, write_report
 from splitpoint.codec import Array
 from splitpoint.codec.codec_set import FKT

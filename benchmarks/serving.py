@@ -22,8 +22,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from overhead import start
-from quick_model import QUICK, compiled
+from listening import start
+from quick_bundle import QUICK, compiled
 from report import Table, write_report
 from simulated_edges import Load, Payload, closed_loop, open_loop
 from splitpoint.codec import codec_named
@@ -211,7 +211,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true")
     options = parser.parse_args()
     if options.quick:
-        options.edges, options.seconds, options.rounds = [4], 1, 1
+        options.edges, options.seconds, options.rounds = [4], 0.5, 1
     options.models = options.models or ([QUICK] if options.quick else MODELS)
     os.environ.setdefault("OMP_NUM_THREADS", str(os.cpu_count()))
     with tempfile.TemporaryDirectory() as name:

@@ -30,8 +30,8 @@ from typing import Any
 
 import numpy as np
 import psutil
-from overhead import start
-from quick_model import QUICK, compiled
+from listening import start
+from quick_bundle import QUICK, compiled
 from report import RESULTS, Table, write_report
 from splitpoint.cli.emulate.relay import Relay
 from splitpoint.edge import EdgeAgent, Given
@@ -217,9 +217,9 @@ def main() -> None:
         return
     os.environ.setdefault("GOMP_SPINCOUNT", "60000")
     if options.quick:
-        seconds = 9.0
+        seconds = 6.0
     with tempfile.TemporaryDirectory() as name:
-        every_s = 2.5 if options.quick else FAULT_EVERY_S
+        every_s = 1.0 if options.quick else FAULT_EVERY_S
         bundle = options.bundle or bundle_of(Path(name), quick=options.quick)
         samples, last, faults = asyncio.run(soak(bundle, seconds, every_s, Path(name)))
     lost = last["ended"] - last["outcomes"]["answered"] - last["outcomes"]["local"]

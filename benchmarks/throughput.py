@@ -20,9 +20,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from overhead import start
+from listening import start
 from photos import own_photos
-from quick_model import QUICK, compiled
+from quick_bundle import QUICK, compiled
 from report import Table, write_report
 from splitpoint.edge import EdgeAgent, Given, Outcome
 from splitpoint.partition.bundle.bundle import Bundle, open_bundle

@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from photos import own_photos
 from PIL import Image
-from quick_model import QUICK
+from quick_bundle import QUICK
 from report import Table, write_report
 from splitpoint.codec import Array
 from splitpoint.codec.codec_set import FKT, FKT_VIDEO

@@ -27,7 +27,7 @@ import adaptive
 import numpy as np
 from adaptive import AGENT, Arm, Setting, allowed, bundle_of, play, profile_of, say
 from dispatch import names_of
-from overhead import start
+from listening import start
 from photos import own_photos
 from report import RESULTS, Table, write_report
 from splitpoint.edge.dispatch.arms import Arms
@@ -152,7 +152,7 @@ async def run(options: argparse.Namespace, folder: Path) -> tuple[Table, dict[st
             setting = replace(
                 await adaptive.settle(options, bundle, profile, pixels, worker, mine),
                 fps=FPS,
-                lead_s=LEAD_S,
+                lead_s=adaptive.QUICK_LEAD_S if options.quick else LEAD_S,
             )
             kept = allowed(setting)
             jpeg = jpeg_of(bundle, setting.table, kept)

@@ -13,6 +13,8 @@ from subprocess import CompletedProcess
 import pytest
 from splitpoint.cli.main import main
 
+BRIEF_S = 1.0  # for which an agent that plans measures its device at most
+
 
 class Command:
     """`command("inspect", folder)` gives the exit code and what was printed."""

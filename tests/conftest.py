@@ -12,10 +12,11 @@ import pytest
 import torch
 from built import built
 from calibrated import album, calibrated_bundle, vivid
-from command import Command
+from command import BRIEF_S, Command
 from hypothesis import settings
 from local_worker import local_worker
 from splitpoint.cloud.worker import Worker
+from splitpoint.edge.dispatch import auto_plan
 from splitpoint.partition.bundle.bundle import Bundle
 from splitpoint.partition.calibrate.inputs import Calibration
 from splitpoint.partition.compile.compile import compile_model
@@ -83,6 +84,14 @@ def _one_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """A worker times the batches of a bundle once, and not in every test; nobody's own is used."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _brief_measures() -> Iterator[None]:
+    """An agent that plans measures its device, and here a first idea of it is enough."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(auto_plan, "MAX_SECONDS", BRIEF_S)
         yield
 
 

@@ -12,21 +12,22 @@ ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "measurements.md").read_text(encoding="utf-8")
 # What the others are made of.
 PARTS = {
-    "honest_clients", "hostile_clients", "hostile_frames", "layer_regression", "photos",
-    "prototype_codec", "quick_model", "report", "rival_controller", "rival_server",
-    "simulated_edges", "stream_rates", "virtual_worker",
+    "honest_clients", "hostile_clients", "hostile_frames", "layer_regression", "listening",
+    "photos", "prototype_codec", "quick_bundle", "quick_model", "report", "rival_controller",
+    "rival_server", "simulated_edges", "stream_rates", "virtual_worker",
 }  # fmt: skip
 NAMES = sorted({path.stem for path in (ROOT / "benchmarks").glob("*.py")} - PARTS)
 # Who takes a bundle that is compiled already, and under which option.
 OPTIONS = {
-    "adaptive": "--bundle", "dispatch": "--bundle", "worth": "--bundle", "soak": "--bundle",
-    "throughput": "--bundle", "serving": "--models",
+    "adaptive": "--bundle", "dispatch": "--bundle", "edge_start": "--bundle", "soak": "--bundle",
+    "throughput": "--bundle", "worth": "--bundle",
+    "cloud_only": "--models", "planner_regret": "--models", "serving": "--models",
     "overload": "--model", "neighbour": "--model", "endurance": "--model",
 }  # fmt: skip
 
 sys.path.insert(0, str(ROOT / "benchmarks"))
 
-from quick_model import QUICK, compiled  # noqa: E402
+from quick_bundle import QUICK, compiled  # noqa: E402
 
 
 @pytest.fixture(scope="module")

@@ -14,9 +14,10 @@ from typing import Any
 
 import pytest
 import typer
+from command import BRIEF_S, Command
 from onnx_graphs import WEIGHT, graph, node
 from PIL import Image
-from processes import background, free_port, splitpoint
+from processes import background, free_port
 from splitpoint.cli.app import app
 from splitpoint.partition.capture.capture import capture
 from videos import write_video
@@ -31,6 +32,8 @@ SESSION = [README, *(GUIDES / f"{name}.md" for name in (
 PAGES = [README, ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 PORTS = ("7070", "7071", "7072", "7443", "9464", "9465")
 MAX_README_BYTES = 9_000
+# For a process: an agent that plans measures its device, and here a first idea of it is enough.
+BRIEF = f"from splitpoint.edge.dispatch import auto_plan; auto_plan.MAX_SECONDS = {BRIEF_S}"
 
 
 def text_of(page: Path) -> str:
@@ -87,7 +90,7 @@ def test_commands_and_options_exist(page: Path) -> None:
             assert done.returncode == 0, (command, done.stderr)
 
 
-def run_pages(pages: Sequence[Path], folder: Path) -> set[str]:
+def run_pages(pages: Sequence[Path], folder: Path, command: Command) -> set[str]:
     """The commands of `pages` that ran, in their order; each must succeed and print something."""
     ports = {port: str(free_port()) for port in PORTS}
 
@@ -102,34 +105,36 @@ def run_pages(pages: Sequence[Path], folder: Path) -> set[str]:
                     is_model = language == "python" and "ModelSpec" in text
                     if title or is_model:
                         (folder / (title or "mine.py")).write_text(local(text), encoding="utf-8")
-            for command in commands(page):
-                if command[0] != "splitpoint" or command[1] == "demo" or "--ray" in command:
+            for words in commands(page):
+                if words[0] != "splitpoint" or words[1] == "demo" or "--ray" in words:
                     continue  # Ray's is run by tests/cloud/test_ray.py, in make test-ray
-                arguments = [local(word) for word in command[1:]]
+                arguments = [local(word) for word in words[1:]]
                 if is_named_in_passing(arguments):
-                    assert splitpoint(arguments[0], "--help").returncode == 0
+                    assert command(arguments[0], "--help").returncode == 0
                 elif tuple(arguments) not in ran:
                     ran.add(tuple(arguments))
-                    run_one(arguments, folder, stack)
+                    run_one(arguments, folder, stack, command)
             for _, text in blocks(page, "python"):
                 if "EdgeAgent" in text:
                     run_python(local(text), folder)
     return {arguments[0] for arguments in ran}
 
 
-def run_one(arguments: list[str], folder: Path, stack: ExitStack) -> None:
+def run_one(arguments: list[str], folder: Path, stack: ExitStack, command: Command) -> None:
     if arguments[0] in ("serve", "emulate"):
         stack.enter_context(background(arguments, cwd=folder))
         return
-    more = {"run": ["--cache", str(folder / "cache")], "profile": ["--max-seconds", "3"]}
-    done = splitpoint(*arguments, *more.get(arguments[0], ()), cwd=folder)
+    more = {"run": ["--cache", str(folder / "cache")], "profile": ["--max-seconds", "1"]}
+    sys.modules.pop("mine", None)  # each page has one of its own
+    done = command(*arguments, *more.get(arguments[0], ()), cwd=folder)
     assert done.returncode == 0, (arguments, done.stderr)
     assert done.stdout or arguments[0] == "certs"
 
 
 def run_python(code: str, folder: Path) -> None:
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False,
+        [sys.executable, "-c", f"{BRIEF}\n{code}"], capture_output=True, text=True, timeout=60,
+        check=False,
         env={"XDG_CACHE_HOME": str(folder / "xdg"), "PATH": "/usr/bin:/bin"},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
@@ -138,7 +143,7 @@ def run_python(code: str, folder: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)  # all commands of a session, one after the other
-def test_readme_and_guides(photos: Path, tmp_path: Path) -> None:
+def test_readme_and_guides(photos: Path, tmp_path: Path, command: Command) -> None:
     """Compile, inspect, serve, run, plan, emulate and the Python examples."""
     shutil.copytree(photos, tmp_path / "photos")
     for folder in ("typical", "models"):
@@ -151,7 +156,7 @@ def test_readme_and_guides(photos: Path, tmp_path: Path) -> None:
     write_video(tmp_path / "clip.mp4", 5, "mp4v")
     layers = [node("Conv", "x", "w", to="conv"), node("Relu", "conv")]
     graph(layers, tmp_path / "model.onnx", ("N", 3, 8, 8), weights={"w": WEIGHT})
-    assert run_pages(SESSION, tmp_path) == {
+    assert run_pages(SESSION, tmp_path, command) == {
         "compile", "inspect", "profile", "plan", "serve", "run", "emulate", "doctor", "certs",
     }  # fmt: skip
     assert "<svg" in (tmp_path / "plan.html").read_text(encoding="utf-8")
@@ -159,12 +164,12 @@ def test_readme_and_guides(photos: Path, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
-def test_the_tutorial(photos: Path, tmp_path: Path) -> None:
+def test_the_tutorial(photos: Path, tmp_path: Path, command: Command) -> None:
     shutil.copytree(photos, tmp_path / "photos")
-    assert run_pages([TUTORIAL], tmp_path) == {
+    assert run_pages([TUTORIAL], tmp_path, command) == {
         "compile", "inspect", "profile", "plan", "serve", "run", "emulate",
     }  # fmt: skip
-    inspected = splitpoint("inspect", "pets.split", "--json", cwd=tmp_path).stdout
+    inspected = command("inspect", "pets.split", "--json", cwd=tmp_path).stdout
     shown = re.findall(r"^\| (\d) \| ([\w.]+|\(the input\)) \|", text_of(TUTORIAL), re.MULTILINE)
     assert len(shown) == 7
     for _, after in shown[1:]:

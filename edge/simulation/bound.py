@@ -77,31 +77,27 @@ class _Dual:
     def _value(
         self, device: Floats, link: Floats, device_heat: float, link_heat: float
     ) -> tuple[float, Floats, Floats]:
-        on_device, at_device = self._cheapest(device, self._compute, device_heat)
-        on_link, at_link = self._cheapest(link, self._send, link_heat)
+        on_device, on_link = device[self._compute].min(-1), link[self._send].min(-1)
         gain = 1 - self._edge_s * on_device - self._nbytes * on_link
         gain = np.where(self._possible, gain, 0.0)
         arm = gain.argmax(1)
         frames = np.arange(self._frames)
         taken = gain[frames, arm] > 0
         frames, arm = frames[taken], arm[taken]
-        used_s = self._used(self._compute[frames, arm], at_device[frames, arm], self._edge_s[arm])
-        used_bytes = self._used(self._send[frames, arm], at_link[frames, arm], self._nbytes[arm])
+        used_s = self._used(self._compute[frames, arm], device, device_heat, self._edge_s[arm])
+        used_bytes = self._used(self._send[frames, arm], link, link_heat, self._nbytes[arm])
         value = gain[frames, arm].sum() + SLOT_S * device.sum() + link @ self._bytes
         return float(value), used_s, used_bytes
 
-    def _cheapest(
-        self, prices: Floats, windows: npt.NDArray[np.int64], heat: float
-    ) -> tuple[Floats, Floats]:
-        """The lowest price of each window, and the shares in which its slots are used."""
+    def _used(
+        self, windows: npt.NDArray[np.int64], prices: Floats, heat: float, sizes: Floats
+    ) -> Floats:
+        """Of each slot, where frames share their sizes out over their windows by price."""
         found = prices[windows]
-        least = found.min(-1)
-        shares = np.exp((least[..., np.newaxis] - found) / heat)
-        return least, shares / shares.sum(-1)[..., np.newaxis]
-
-    def _used(self, slots: npt.NDArray[np.int64], shares: Floats, sizes: Floats) -> Floats:
+        shares = np.exp((found.min(-1)[:, np.newaxis] - found) / heat)
+        shares /= shares.sum(-1)[:, np.newaxis]
         weights = (shares * sizes[:, np.newaxis]).ravel()
-        used = np.bincount(slots.ravel(), weights=weights, minlength=self._slots)
+        used = np.bincount(windows.ravel(), weights=weights, minlength=self._slots)
         return np.asarray(used, np.float64)
 
     def _windows(self, from_s: Floats, until_s: Floats) -> npt.NDArray[np.int64]:

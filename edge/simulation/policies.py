@@ -39,7 +39,7 @@ class Fixed:
         """The device is done with it: the next may begin."""
         if not frame.finishing and not frame.done:
             self._ask(frame)
-        self._world.at(self._world.now_s, self._begin)
+        self._begin_soon()
 
     def worth_sending(self, frame: SimFrame) -> bool:
         """Always."""
@@ -58,7 +58,11 @@ class Fixed:
         self._asking.discard(frame.number)
         if frame is self._waiting:
             self._waiting = None
-        self._world.at(self._world.now_s, self._begin)
+        self._begin_soon()
+
+    def _begin_soon(self) -> None:
+        if self._waiting is not None:
+            self._world.at(self._world.now_s, self._begin)
 
     def _begin(self) -> None:
         frame, world = self._waiting, self._world

@@ -11,14 +11,14 @@ import resource
 import signal
 import subprocess
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from course import BUDGET_MS, WorkerProcess, course, until_back, worker_process
+from course import BUDGET_MS, Course, WorkerProcess, course, until_back, worker_process
 from garbage import GarblingProxy
 from patience import until
 from processes import MAIN, free_port, rest_of
@@ -111,48 +111,37 @@ async def test_another_bundle_under_a_running_agent(
     assert f"digest {small_bundle.digest[:12]} is not served here" in caplog.text
 
 
-async def test_black_hole_of_30_s(
-    relay: Relay, pixels: np.ndarray, expected: np.ndarray, tmp_path: Path
-) -> None:
+async def black_hole_of_30_s(running: Course, relay: Relay) -> None:
     """Nothing says that the link is dead: two budgets later no frame waits for it any more."""
-    async with course(agent_of(relay.address, tmp_path), pixels, expected) as running:
-        begin_s = time.perf_counter()
-        await until_back(running, relay.black_hole(30))
-        later = [
-            result.why
-            for at_s, result in running.results
-            if 4 * BUDGET_MS / 1e3 + running.lost_s(begin_s, at_s) < at_s - begin_s < 28
-        ]
-        assert sum("has not answered lately" in why for why in later) > len(later) / 2
+    begin_s = time.perf_counter()
+    await until_back(running, relay.black_hole(30))
+    later = [
+        result.why
+        for at_s, result in running.results
+        if 4 * BUDGET_MS / 1e3 + running.lost_s(begin_s, at_s) < at_s - begin_s < 28
+    ]
+    assert sum("has not answered lately" in why for why in later) > len(later) / 2
 
 
-async def test_link_that_flaps_each_second(
-    relay: Relay, pixels: np.ndarray, expected: np.ndarray, tmp_path: Path
-) -> None:
+async def flaps_each_second(running: Course, relay: Relay) -> None:
     async def flap() -> None:
         for _ in range(6):
             await relay.cut(0.5)
             await asyncio.sleep(0.5)
 
-    async with course(agent_of(relay.address, tmp_path), pixels, expected) as running:
-        await until_back(running, flap())
+    await until_back(running, flap())
 
 
-async def test_stalls_of_2_s(
-    relay: Relay, pixels: np.ndarray, expected: np.ndarray, tmp_path: Path
-) -> None:
+async def stalls_of_2_s(running: Course, relay: Relay) -> None:
     async def stall() -> None:
         await relay.stall(2)
         await asyncio.sleep(1)
         await relay.stall(2)
 
-    async with course(agent_of(relay.address, tmp_path), pixels, expected) as running:
-        await until_back(running, stall())
+    await until_back(running, stall())
 
 
-async def test_flipped_bytes(
-    relay: Relay, pixels: np.ndarray, expected: np.ndarray, tmp_path: Path
-) -> None:
+async def flipped_bytes(running: Course, relay: Relay) -> None:
     """One in a hundred frames; some of them hit the stream itself, which is then opened again."""
 
     async def flip() -> None:
@@ -160,9 +149,31 @@ async def test_flipped_bytes(
             relay.flip()
             await asyncio.sleep(0.7)
 
-    async with course(agent_of(relay.address, tmp_path), pixels, expected) as running:
-        await until_back(running, flip())
-        assert running.count(Outcome.LOCAL) > 0
+    await until_back(running, flip())
+    assert running.count(Outcome.LOCAL) > 0
+
+
+async def test_links_that_fail(
+    worker: WorkerProcess, pixels: np.ndarray, expected: np.ndarray, tmp_path: Path
+) -> None:
+    """Each has an agent of its own. The black hole is waiting, nothing else: others go beside it.
+
+    Those come one after the other.
+    """
+
+    async def over_a_link(fails: Callable[[Course, Relay], Awaitable[None]]) -> None:
+        cache = tmp_path / fails.__name__
+        async with (
+            Relay(worker.address, LINK, seed=3) as relay,
+            course(agent_of(relay.address, cache), pixels, expected) as running,
+        ):
+            await fails(running, relay)
+
+    async def the_short_ones() -> None:
+        for fails in (flaps_each_second, stalls_of_2_s, flipped_bytes):
+            await over_a_link(fails)
+
+    await asyncio.gather(over_a_link(black_hole_of_30_s), the_short_ones())
 
 
 async def test_worker_that_answers_garbage(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import replace
+from datetime import date
 from itertools import product
 
 import numpy as np
@@ -49,16 +50,16 @@ def judge(cells: list[tuple[int, int, float, str]]) -> tuple[np.ndarray, np.ndar
     over_best, over_rivals, short = [], [], []
     for slowdown, fps, budget_s, link in cells:
         course = course_of(LINKS[link], fps, budget_s)
-        ways = [fixed(course, slowdown, arm).percent for arm in ARMS.index]
+        alone = {arm: fixed(course, slowdown, arm).percent for arm in {*ARMS.index, LOCAL, JPEG}}
+        ways = [alone[arm] for arm in ARMS.index]
         ways += [
             fixed(course, slowdown, arm, finishes=True).percent
             for arm in ARMS.index
             if TABLE.sends[arm]
         ]
         mine = dispatched(course, slowdown).percent
-        rivals = [fixed(course, slowdown, arm).percent for arm in (LOCAL, JPEG)]
         over_best.append(mine - max(ways))
-        over_rivals.append(mine - max(rivals))
+        over_rivals.append(mine - max(alone[LOCAL], alone[JPEG]))
         bound = most_in_time(Truth.of(TABLE, slowdown), ARMS.index, course)
         assert bound >= max(*ways, mine) - 2.5, (slowdown, fps, budget_s, link)  # a hair's luck
         short.append(bound - mine)
@@ -76,18 +77,22 @@ def test_a_sample_of_all_cells() -> None:
 
 
 @pytest.mark.slow
-def test_a_third_of_all_cells() -> None:
-    """As good as it was measured over all of them, and no worse.
+def test_a_sixth_of_all_cells() -> None:
+    """As good as it was measured over all of them, and no worse; each day another sixth.
+
+    A part has every link, rate, budget and device: each slowdown begins with the next cell.
 
     What is still missing to 1 point in nine of ten cells are links that are fast for a second and
     slow for four, and links with gaps: see benchmarks/dispatch.py.
     """
-    over_best, over_rivals, _ = judge(CELLS[1::3])
-    assert over_best.mean() > 2
-    assert (over_best < -1).mean() <= 0.14
-    assert over_best.min() > -20
-    assert over_rivals.mean() > 12
-    assert (over_rivals < -1).mean() <= 0.05
+    each, part = len(CELLS) // len(SLOWDOWNS), date.today().toordinal() % 6
+    cells = [cell for i, cell in enumerate(CELLS) if (i + i // each) % 6 == part]
+    over_best, over_rivals, _ = judge(cells)
+    assert over_best.mean() > 2, part
+    assert (over_best < -1).mean() <= 0.14, part
+    assert over_best.min() > -20, part
+    assert over_rivals.mean() > 12, part
+    assert (over_rivals < -1).mean() <= 0.05, part
 
 
 def test_device_and_link_work_side_by_side() -> None:
