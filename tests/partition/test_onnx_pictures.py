@@ -47,7 +47,8 @@ def test_pixels_become_the_input(options: PictureOptions, last: bool, tmp_path: 
     spec = onnx_model(path, "default", options)
     pixels = np.random.default_rng(0).integers(0, 256, (1, 6, 8, 3), dtype=np.uint8)
     values = pixels[..., ::-1] if options.order == "bgr" else pixels
-    values = (values * np.float64(options.scale) - options.mean) / options.std
+    mean, std = options.mean or (0.0,) * 3, options.std or (1.0,) * 3
+    values = (values * np.float64(options.scale) - mean) / std
     values = values if last else values.transpose(0, 3, 1, 2)
     (expected,) = onnxruntime_answers(str(path), x=np.ascontiguousarray(values, np.float32))
     found = spec.module(torch.tensor(pixels))["y"].numpy()
