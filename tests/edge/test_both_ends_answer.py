@@ -1,0 +1,175 @@
+"""Heads run on whichever side ends a frame, and both give what they make of the unsplit model."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from built import built
+from command import Command
+from local_worker import local_worker
+from PIL import Image
+from splitpoint.cloud.worker import Worker
+from splitpoint.codec import Array
+from splitpoint.edge import EdgeAgent, Given
+from splitpoint.edge.transport.fake_worker import FakeWorker
+from splitpoint.partition.bundle.bundle import Bundle
+from splitpoint.partition.compile.compile import compile_model
+from splitpoint.partition.errors import TaskError
+from splitpoint.partition.model_spec import ModelSpec
+from splitpoint.partition.picture import PictureInput
+from splitpoint.partition.tasks.detections import detections_of
+from splitpoint.partition.tasks.task import Task
+
+SIDE, CLASSES = 64, 3
+ANSWERS = {"yolo": "detections", "segment": "classes"}
+
+
+class Detector(torch.nn.Module):
+    """A box for each cell of three grids, as a YOLO's: `[batch, 4 + classes, cells]`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = torch.nn.Sequential(
+            torch.nn.Conv2d(3, 8, 3, 2, 1), torch.nn.ReLU(), torch.nn.Conv2d(8, 8, 3, 4, 1)
+        )
+        self.downs = torch.nn.ModuleList(torch.nn.Conv2d(8, 8, 3, 2, 1) for _ in range(2))
+        self.heads = torch.nn.ModuleList(torch.nn.Conv2d(8, 4 + CLASSES, 1) for _ in range(3))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.stem(x)
+        found = []
+        for head, down in zip(self.heads, [*self.downs, torch.nn.Identity()], strict=True):
+            y = head(x).flatten(2)
+            found.append(torch.cat([y[:, :4].sigmoid() * SIDE, (4 * y[:, 4:]).sigmoid()], 1))
+            x = down(torch.relu(x))
+        return torch.cat(found, 2)
+
+
+class Segmenter(torch.nn.Module):
+    """A map of logits at a quarter of the size."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = torch.nn.Sequential(
+            torch.nn.Conv2d(3, 8, 3, 2, 1), torch.nn.ReLU(), torch.nn.Conv2d(8, 5, 3, 2, 1)
+        )
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        found: torch.Tensor = self.net(x)
+        return found
+
+
+def spec_of(head: str) -> ModelSpec:
+    torch.manual_seed(0)
+    module = Detector() if head == "yolo" else Segmenter()
+    picture = PictureInput(resize="letterbox", height_px=SIDE, width_px=SIDE)
+    return ModelSpec.of_picture_model(
+        head, module.eval(), picture, mean=(0.4,) * 3, std=(0.2,) * 3,
+        task=Task.of_head(head, max_detections=20) if head == "yolo" else Task.of_head(head),
+        labels=tuple("abcde"[: CLASSES if head == "yolo" else 5]),
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module", params=["yolo", "segment"])
+def bundle(request: pytest.FixtureRequest) -> Bundle:
+    spec = spec_of(request.param)
+    return built(request.param, lambda path: compile_model(spec, path, boundaries=4), __file__)
+
+
+@pytest.fixture
+async def worker(bundle: Bundle) -> AsyncIterator[Worker]:
+    async with local_worker(bundle) as started:
+        yield started
+
+
+def pixels(count: int = 3) -> Array:
+    return np.random.default_rng(1).integers(0, 256, (count, SIDE, SIDE, 3), np.uint8)
+
+
+def expected(bundle: Bundle, given: Array) -> Array:
+    """The head's answer to the outputs of the unsplit model."""
+    head = bundle.manifest.open_head()
+    assert head is not None
+    with torch.inference_mode():
+        outputs = spec_of(bundle.manifest.name).module(torch.tensor(given)).numpy()
+    (answer,) = head.answer({"output": outputs}).values()
+    return answer
+
+
+def same(found: Array, truth: Array) -> None:
+    assert (found.dtype, found.shape) == (truth.dtype, truth.shape)
+    if found.dtype == np.uint8:
+        assert (found == truth).mean() > 0.999
+    else:
+        np.testing.assert_allclose(found, truth, atol=1e-3)
+
+
+async def test_every_split_answers_as_the_unsplit_model(bundle: Bundle, worker: Worker) -> None:
+    given = pixels()
+    truth = expected(bundle, given)
+    if bundle.manifest.task.kind == "detect":
+        assert all(1 < len(detections_of(rows)) <= 20 for rows in truth)
+    last = len(bundle.manifest.segments)
+    for boundary in range(last + 1):
+        codec = "auto" if boundary == last else "raw"
+        async with EdgeAgent(
+            worker.address, bundle=bundle.folder, split=str(boundary), codec=codec
+        ) as agent:
+            result = await agent.infer({"pixels": given})  # a batch
+            frames = [Given(inputs={"pixels": row[np.newaxis]}) for row in given]
+            results = [result async for result in agent.stream(frames)]
+        assert list(result.outputs) == [ANSWERS[bundle.manifest.name]]
+        same(next(iter(result.outputs.values())), truth)
+        for row, one in zip(truth, results, strict=True):
+            same(next(iter(one.outputs.values())), row[np.newaxis])
+
+
+async def test_what_the_device_finishes_is_the_same(bundle: Bundle) -> None:
+    given = pixels(1)
+    fake = FakeWorker(bundle)
+    async with EdgeAgent(
+        fake.address, connect=fake.connect, bundle=bundle.folder, split="1", codec="raw"
+    ) as agent:
+        await agent.settled()
+        answered = await agent.infer({"pixels": given})
+        fake.cut()
+        result = await agent.infer({"pixels": given})
+    assert (answered.outcome.value, result.outcome.value) == ("answered", "local")
+    same(next(iter(answered.outputs.values())), expected(bundle, given))
+    same(next(iter(result.outputs.values())), expected(bundle, given))
+
+
+def test_run_says_and_draws_what_it_found(bundle: Bundle, tmp_path: Path, command: Command) -> None:
+    photo = np.random.default_rng(2).integers(0, 256, (90, 160, 3), np.uint8)
+    Image.fromarray(photo).save(tmp_path / "yard.png")
+    done = command(
+        "run", "--bundle", bundle.folder, "--split", "local", "--source", tmp_path / "yard.png",
+        "--save-annotated", tmp_path / "drawn", "--min-score", "0.1", "--json",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    line = json.loads(done.stdout.splitlines()[0])
+    if bundle.manifest.task.kind == "detect":
+        assert line["detections"]
+        for thing in line["detections"]:
+            x0, y0, x1, y1 = thing["box"]
+            assert 0 <= x0 <= x1 <= 160
+            assert 0 <= y0 <= y1 <= 90
+            assert thing["label"] in "abc"
+    else:
+        assert sum(area["share"] for area in line["areas"]) == pytest.approx(1, abs=1e-4)
+    (drawn,) = (tmp_path / "drawn").iterdir()
+    with Image.open(drawn) as picture:
+        assert picture.size == (160, 90)
+
+
+def test_a_head_that_does_not_fit_is_refused_before_the_long_part(tmp_path: Path) -> None:
+    spec = spec_of("segment")
+    wrong = ModelSpec(**{**vars(spec), "task": Task.of_head("detr")})
+    with pytest.raises(TaskError, match=r"'output' float32 \[batch, 5, 16, 16\].*it reads floats"):
+        compile_model(wrong, tmp_path / "m.split")
+    assert not list(tmp_path.iterdir())
