@@ -17,11 +17,11 @@ from splitpoint.cloud.worker import Worker
 from splitpoint.codec import SplitpointError
 from splitpoint.edge import EdgeAgent, Outcome
 from splitpoint.partition.bundle.bundle import Bundle
+from splitpoint.partition.bundle.model_kind import RAW_TASK
 from splitpoint.partition.compile.compile import compile_model
 from splitpoint.partition.compile.verify import example_batch, flat_tensors
 from splitpoint.partition.model_spec import ModelSpec
 from splitpoint.partition.relative_error import relative_error
-from splitpoint.partition.tasks.task import RAW_TASK
 from zoo_subject import Given, Subject
 
 TOLERANCE = 1e-4  # of the largest magnitude of an output

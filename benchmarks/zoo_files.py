@@ -110,8 +110,7 @@ FILES = [
         of_torchvision("shufflenet_v2_x0_5"), folder, pixels(224))),
     Subject("gru.onnx over 400 steps", lambda folder: exported(
         Recurrent(torch.nn.GRU, bidirectional=True), folder, torch.randn(2, 400, 24),
-        dynamo=False, dynamic_axes={"x": {0: "batch"}}, input_names=["x"]),
-        refused="is the operation GRU, which is not supported"),
+        dynamo=False, dynamic_axes={"x": {0: "batch"}}, input_names=["x"])),
     Subject("a TorchScript archive", script_archive, refused="TorchScript.*write a function"),
     Subject("an INT8 file", quantised, refused="quantised already"),
 ]  # fmt: skip

@@ -26,7 +26,7 @@ def detector(kind: str, side_px: int) -> Given:
         returned_layers=[2, 3, 4],
         extra_blocks=detection.fcos.LastLevelP6P7(256, 256),
     )  # fmt: skip
-    return known(getattr(detection, kind)(backbone, 91, min_size=side_px, max_size=side_px))
+    return known(getattr(detection, kind)(backbone, 91), side_px)
 
 
 def named(source: str) -> Given:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -57,16 +57,10 @@ def pixels(side_px: int, samples: int = 3) -> torch.Tensor:
     return torch.randn(samples, 3, side_px, side_px)
 
 
-def known(module: torch.nn.Module, side_px: int = 0) -> Given:
+def known(module: torch.nn.Module, side_px: int) -> Given:
     """A module that says by itself what it takes and answers, on pictures of another size."""
-    spec = known_module("zoo", module.eval())
+    spec = known_module("zoo", module.eval(), size_px=(side_px, side_px))
     assert spec is not None, f"{type(module).__name__} is not known"
-    if side_px:
-        assert spec.picture is not None
-        shape = (3, side_px, side_px, 3)
-        picture = replace(spec.picture, height_px=side_px, width_px=side_px, resize_px=0)
-        example = torch.randint(0, 256, shape, dtype=torch.uint8)
-        spec = replace(spec, picture=picture, args=(example,))
     settle_batch_norms(spec)
     return Given(spec)
 

@@ -7,10 +7,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from ..bundle.model_kind import CLASSIFY
 from ..errors import ModelError
 from ..model_spec import ModelSpec
 from ..picture import PictureInput
-from ..tasks.task import CLASSIFY, Task
+from ..tasks.task import Task
 from .chosen_outputs import ChosenOutputs
 from .free_size import four_to_three
 

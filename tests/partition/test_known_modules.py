@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 import torch
 from splitpoint.codec import TensorSpec
+from splitpoint.partition.bundle.model_kind import CLASSIFY
 from splitpoint.partition.compile.compile import compile_model
 from splitpoint.partition.model_spec import ModelSpec
 from splitpoint.partition.models.find import load_model
 from splitpoint.partition.models.known_modules import known_module
 from splitpoint.partition.models.torchvision import import_torchvision
-from splitpoint.partition.tasks.task import CLASSIFY
 from torch import Tensor, nn
 
 torchvision: Any = import_torchvision()
