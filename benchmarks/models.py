@@ -17,21 +17,12 @@ import time
 from pathlib import Path
 from typing import Any
 
-import torch
 from quick_bundle import QUICK
 from report import Table, write_report
-from splitpoint.cloud.worker import Worker
-from splitpoint.edge import EdgeAgent, Outcome
-from splitpoint.partition.bundle.bundle import Bundle
 from splitpoint.partition.compile.compile import compile_model
-from splitpoint.partition.compile.verify import (
-    example_batch,
-    flat_tensors,
-    relative_error,
-    tensors_in_order,
-)
-from splitpoint.partition.model_spec import ModelSpec
 from splitpoint.partition.models.find import load_model
+from zoo_check import TOLERANCE, sensitivity, worst_error
+from zoo_subject import Given, settle_batch_norms
 
 MODELS = [
     *(
@@ -43,58 +34,6 @@ MODELS = [
     ),
     "efficientnet-lite0",
 ]  # fmt: skip
-TOLERANCE = 1e-4
-
-
-def settle_batch_norms(spec: ModelSpec) -> None:
-    """Gives random models the statistics of their own activations.
-
-    With fresh statistics (mean 0, variance 1) the signal of a deep random network dies out, and its
-    answer hardly depends on the input.
-    """
-    norms = [m for m in spec.module.modules() if isinstance(m, torch.nn.BatchNorm2d)]
-    for norm in norms:
-        norm.momentum = None  # a plain average over the calls
-    with torch.no_grad():
-        spec.module.train()(*spec.args)
-    spec.module.eval()
-
-
-def sensitivity(spec: ModelSpec) -> float:
-    """How much the answers to two inputs differ, relative to the largest.
-
-    Equality to a model that answers the same to everything would prove nothing.
-    """
-    answers = []
-    with torch.inference_mode():
-        for sample in (0, 1):
-            args, kwargs = example_batch(spec, [sample])
-            answers.append(tensors_in_order(spec.module(*args, **kwargs))[0].numpy())
-    return relative_error(answers[0], answers[1])
-
-
-async def worst_error(bundle: Bundle, spec: ModelSpec, cache: Path) -> float:
-    """The largest relative error over all boundaries, batches and outputs."""
-    worst = 0.0
-    async with Worker([bundle.folder], listen="127.0.0.1:0", device="cpu") as worker:
-        for boundary in bundle.manifest.boundaries:
-            async with EdgeAgent(
-                worker.address, split=str(boundary.id), codec="raw", cache=cache, budget_ms=60_000
-            ) as agent:
-                for batch in (1, 3):
-                    args, kwargs = example_batch(spec, range(batch))
-                    with torch.inference_mode():
-                        expected = tensors_in_order(spec.module(*args, **kwargs))
-                    names = (s.name for s in bundle.manifest.boundaries[0].tensors)
-                    given = zip(names, flat_tensors(args, kwargs), strict=True)
-                    result = await agent.infer({name: t.numpy() for name, t in given})
-                    local = boundary.id == len(bundle.manifest.segments)
-                    assert result.outcome is (Outcome.LOCAL if local else Outcome.ANSWERED), (
-                        result.error
-                    )
-                    for found, tensor in zip(result.outputs.values(), expected, strict=True):
-                        worst = max(worst, relative_error(found, tensor.numpy()))
-    return worst
 
 
 def main() -> None:
@@ -113,8 +52,8 @@ def main() -> None:
             start = time.perf_counter()
             bundle = compile_model(spec, Path(folder) / "model.split")
             seconds = time.perf_counter() - start
-            differ = sensitivity(spec)
-            error = asyncio.run(worst_error(bundle, spec, Path(folder) / "cache"))
+            differ = sensitivity(Given(spec))
+            error = asyncio.run(worst_error(bundle, Given(spec), Path(folder) / "cache", (1, 3)))
             megabytes = sum(file.nbytes for file in bundle.manifest.files.values()) / 1e6
         manifest = bundle.manifest
         rows.append(

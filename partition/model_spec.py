@@ -12,6 +12,8 @@ from .picture import PictureInput
 from .tasks.task import Task
 
 CHANNEL_ORDERS = ("rgb", "bgr")
+# Of the pixels of ImageNet, from 0 to 1, as most models of photos are trained.
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,8 +43,11 @@ class ModelSpec:
 
     @property
     def users_module(self) -> torch.nn.Module:
-        """The module that the user knows, without the normalisation that is put before it."""
-        return self.module.model if isinstance(self.module, FromPixels) else self.module
+        """The module that the user knows, without what is put around it here."""
+        module = self.module
+        while isinstance(module, Around):
+            module = module.model
+        return module
 
     @classmethod
     def of_picture_model(
@@ -77,7 +82,7 @@ class ModelSpec:
             task=task,
             labels=labels,
             weights=weights,
-            layer_prefix="model.",
+            layer_prefix="model." * (2 if isinstance(model, Around) else 1),
         )
 
 
@@ -114,13 +119,20 @@ class Normalise(torch.nn.Module):
         return pixels.float() * self.scale + self.shift
 
 
-class FromPixels(torch.nn.Module):
+class Around(torch.nn.Module):
+    """A module with something of ours before or behind it; in the end, `model` is the user's."""
+
+    def __init__(self, model: torch.nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+
+class FromPixels(Around):
     """A picture model with its normalisation as the first layer."""
 
     def __init__(self, normalise: Normalise, model: torch.nn.Module) -> None:
-        super().__init__()
+        super().__init__(model)
         self.normalise = normalise
-        self.model = model
 
     def forward(self, pixels: torch.Tensor) -> Any:
         """What the model returns for these pixels."""

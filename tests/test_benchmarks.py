@@ -15,6 +15,8 @@ PARTS = {
     "honest_clients", "hostile_clients", "hostile_frames", "layer_regression", "listening",
     "photos", "prototype_codec", "quick_bundle", "quick_model", "report", "rival_controller",
     "rival_server", "simulated_edges", "stream_rates", "virtual_worker",
+    "zoo_check", "zoo_files", "zoo_of_timm", "zoo_of_torch", "zoo_of_torchvision",
+    "zoo_of_transformers", "zoo_of_ultralytics", "zoo_subject",
 }  # fmt: skip
 NAMES = sorted({path.stem for path in (ROOT / "benchmarks").glob("*.py")} - PARTS)
 # Who takes a bundle that is compiled already, and under which option.

@@ -182,6 +182,8 @@ FORMULAS: dict[str, Formula] = {
             "bitwise_and",
             "bitwise_or",
             "bitwise_not",
+            "__and__",
+            "__or__",
             "isnan",
             "addcmul",
             "lerp",

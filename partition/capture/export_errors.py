@@ -16,6 +16,7 @@ from pathlib import Path
 from types import FrameType
 
 import torch
+from torch.nn.utils.rnn import PackedSequence
 
 from ..errors import CaptureError
 from ..quiet import quiet_torch
@@ -95,6 +96,11 @@ def explained(
     frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
     if {frame.f_code.co_name for frame in frames} & _SUPPRESSION:
         return CaptureError(f"{_place(frames, names)} {NMS}", NMS_REMEDY)
+    if any(isinstance(v, PackedSequence) for frame in frames for v in frame.f_locals.values()):
+        return CaptureError(
+            f"{_place(frames, names)} packs sequences by their lengths, which are values",
+            "give the layer the padded sequences, and mask what it answers to padding",
+        )
     failure = _failure_of(partial(call, None))
     if failure is not None:
         where = _place([frame for frame, _ in traceback.walk_tb(failure.__traceback__)], names)

@@ -15,11 +15,11 @@ import torch
 
 from ..bundle.model_kind import CLASSIFY, RAW_TASK
 from ..errors import ModelError
-from ..model_spec import ModelSpec
+from ..model_spec import IMAGENET_MEAN, IMAGENET_STD, ModelSpec
 from ..picture import PictureInput
+from .known_modules import known_module
 from .weights_file import load_weights_file
 
-IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 SEED = 0
 _INIT_WEIGHTS = ("googlenet", "inception_v3")
 
@@ -88,6 +88,15 @@ def torchvision_model(source: str, weights: str) -> ModelSpec:
             f"torchvision has no model {name!r}",
             "python -c 'import torchvision; print(torchvision.models.list_models())' lists them",
         ) from error
+    model = _built(torchvision, name, entry if weights == "default" else None)
+    if weights == "none":
+        _randomise_zero_heads(model)
+    elif weights != "default":
+        load_weights_file(model, Path(weights))
+    labels = tuple(entry.meta.get("categories", ()))
+    known = known_module(source, model, labels=labels, weights=weights)
+    if known is not None:
+        return known
     transforms = entry.transforms()
     crop = getattr(transforms, "crop_size", None) or getattr(transforms, "resize_size", [224])
     resize = getattr(transforms, "resize_size", crop)
@@ -99,11 +108,6 @@ def torchvision_model(source: str, weights: str) -> ModelSpec:
         interpolation="bilinear" if interpolation is None else str(interpolation.value),
     )
     classifies = "categories" in entry.meta and hasattr(transforms, "crop_size")
-    model = _built(torchvision, name, entry if weights == "default" else None)
-    if weights == "none":
-        _randomise_zero_heads(model)
-    elif weights != "default":
-        load_weights_file(model, Path(weights))
     return ModelSpec.of_picture_model(
         source,
         model.eval(),
@@ -111,7 +115,7 @@ def torchvision_model(source: str, weights: str) -> ModelSpec:
         mean=tuple(getattr(transforms, "mean", IMAGENET_MEAN)),
         std=tuple(getattr(transforms, "std", IMAGENET_STD)),
         task=CLASSIFY if classifies else RAW_TASK,
-        labels=tuple(entry.meta.get("categories", ())),
+        labels=labels,
         weights=weights,
     )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import sys
 import traceback
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,11 @@ from torch.export.graph_signature import InputKind
 
 from ..errors import ModelError
 from ..from_onnx.picture_options import PictureOptions
-from ..model_spec import ModelSpec
+from ..model_spec import IMAGENET_MEAN, IMAGENET_STD, ModelSpec
 from ..picture import PictureInput
 from ..quiet import quiet_torch
-from .torchvision import IMAGENET_MEAN, IMAGENET_STD, SEED, declare_detection_operators
+from .known_modules import known_module
+from .torchvision import SEED, declare_detection_operators
 from .weights_file import load_weights_file
 
 _NAME_ONE = "name a function without arguments that returns the model, as package.module:function"
@@ -36,22 +38,17 @@ def says_its_picture(source: str) -> ModelError:
 def factory_model(source: str, weights: str, options: PictureOptions | None = None) -> ModelSpec:
     """What the function `package.module:function` returns, with the weights of a file if named.
 
-    A plain module takes pictures as `options` say, or as most classifiers do.
+    A plain module takes pictures as `options` say, or as most classifiers do; one of a known
+    library as its library does, of another size if they say so.
     """
     made = _made(source)
     spec: ModelSpec
     if isinstance(made, torch.nn.Module):
         said = options or PictureOptions()
-        height, width = said.size_px or (224, 224)
-        spec = ModelSpec.of_picture_model(
-            source,
-            made,
-            PictureInput(resize_px=0 if said.size_px else 256, height_px=height, width_px=width),
-            mean=said.mean or IMAGENET_MEAN,
-            std=said.std or IMAGENET_STD,
-            scale=said.scale,
-            order=said.order,
-        )
+        known = known_module(source, made, size_px=said.size_px)
+        if known is not None and replace(said, size_px=None) != PictureOptions():
+            raise says_its_picture(source)
+        spec = known or _plain(source, made, said)
     elif isinstance(made, ModelSpec):
         if options is not None:
             raise says_its_picture(source)
@@ -64,6 +61,19 @@ def factory_model(source: str, weights: str, options: PictureOptions | None = No
     if weights not in ("default", "none"):
         load_weights_file(spec.users_module, Path(weights))
     return spec
+
+
+def _plain(source: str, module: torch.nn.Module, said: PictureOptions) -> ModelSpec:
+    height, width = said.size_px or (224, 224)
+    return ModelSpec.of_picture_model(
+        source,
+        module,
+        PictureInput(resize_px=0 if said.size_px else 256, height_px=height, width_px=width),
+        mean=said.mean or IMAGENET_MEAN,
+        std=said.std or IMAGENET_STD,
+        scale=said.scale,
+        order=said.order,
+    )
 
 
 def _made(source: str) -> Any:

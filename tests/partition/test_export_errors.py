@@ -61,6 +61,19 @@ class Found:
     """Some object that holds tensors."""
 
 
+class Packed(torch.nn.Module):
+    """Leaves the padding out, as it is usual in training."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rnn = torch.nn.GRU(8, 8, batch_first=True)
+
+    def forward(self, x: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+        packed = torch.nn.utils.rnn.pack_padded_sequence(x, lengths, batch_first=True)
+        y, _ = torch.nn.utils.rnn.pad_packed_sequence(self.rnn(packed)[0], batch_first=True)
+        return y
+
+
 def suppressed(inner: Inner, x: torch.Tensor) -> torch.Tensor:
     import_torchvision()
     return x[torch.ops.torchvision.nms(x[:, :4], x[:, 4], 0.5)]
@@ -248,6 +261,12 @@ REFUSED: dict[str, tuple[Callable[[], ModelSpec], str, str, str]] = {
         "lazy layers",
         "",
         "call the model once",
+    ),
+    "packed": (
+        lambda: of(Packed(), torch.randn(2, 6, 8), torch.tensor([6, 4])),
+        "packs sequences by their lengths",
+        f"layer 'rnn' ({HERE}:",
+        "padded sequences",
     ),
     "own fault": (
         lambda: doing(lambda m, x: m.linear(x), width=7),

@@ -1,0 +1,116 @@
+"""ONNX files as exporters write them, and files that are no graph."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import torch
+from splitpoint.codec import Array
+from splitpoint.partition.compile.verify import example_batch, flat_tensors
+from splitpoint.partition.model_spec import ModelSpec
+from splitpoint.partition.models.find import load_model
+from splitpoint.partition.models.of_ultralytics import YoloOutput
+from zoo_of_torch import Recurrent
+from zoo_of_torchvision import built as of_torchvision
+from zoo_of_transformers import BERT, LENGTH, mask, tokens
+from zoo_of_transformers import built as of_transformers
+from zoo_of_ultralytics import SIDE_PX, yolo
+from zoo_subject import Given, Subject, pixels, settle_batch_norms
+
+
+def exported(module: torch.nn.Module, folder: Path, *args: Any, **options: Any) -> Given:
+    """What torch writes of the module, held against onnxruntime running that file."""
+    path = folder / "model.onnx"
+    spec = ModelSpec(source="zoo", module=module.eval(), args=args)
+    settle_batch_norms(spec)
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")
+        torch.onnx.export(module, args, str(path), **options)
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    names = [value.name for value in session.get_inputs()]
+
+    def answers(tensors: list[Array]) -> list[Array]:
+        found: list[Array] = session.run(None, dict(zip(names, tensors, strict=True)))
+        return found
+
+    def truth(spec: ModelSpec, samples: Sequence[int]) -> list[Array]:
+        tensors = [t.numpy() for t in flat_tensors(*example_batch(spec, samples))]
+        if session.get_inputs()[0].shape[0] != 1:
+            return answers(tensors)
+        alone = [answers([t[i : i + 1] for t in tensors]) for i in range(len(samples))]
+        return [np.concatenate(parts) for parts in zip(*alone, strict=True)]
+
+    return Given(load_model(str(path)), truth)
+
+
+def traced(name: str, folder: Path) -> Given:
+    """As ultralytics exports a YOLO by default: traced, for a batch of 1."""
+    return exported(YoloOutput(yolo(name)), folder, pixels(SIDE_PX, 1), dynamo=False,
+                    opset_version=17, input_names=["images"], output_names=["output0"])  # fmt: skip
+
+
+def free(module: torch.nn.Module, folder: Path, *args: torch.Tensor) -> Given:
+    """With a free batch, by torch's present exporter."""
+    shapes = tuple({0: torch.export.Dim.DYNAMIC} for _ in args)
+    return exported(module, folder, *args, dynamo=True, dynamic_shapes=shapes, verbose=False)
+
+
+class Pooled(torch.nn.Module):
+    """A BERT whose answer is one tensor."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bert: Any = of_transformers("BertModel", "BertConfig", **BERT)
+
+    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+        found: torch.Tensor = self.bert(input_ids, attention_mask).pooler_output
+        return found
+
+
+def script_archive(folder: Path) -> Given:
+    """TorchScript under the usual name."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.jit.script(torch.nn.Linear(4, 2)).save(str(folder / "model.pt"))
+    return Given(load_model(str(folder / "model.pt")))
+
+
+def quantised(folder: Path) -> Given:
+    """Weights in 8 bits, as onnxruntime's tools write them."""
+    from onnxruntime.quantization import quantize_dynamic
+
+    exported(torch.nn.Sequential(torch.nn.Linear(16, 32), torch.nn.ReLU(), torch.nn.Linear(32, 4)),
+             folder, torch.randn(2, 16), dynamo=False, dynamic_axes={"x": {0: "batch"}},
+             input_names=["x"])  # fmt: skip
+    quantize_dynamic(str(folder / "model.onnx"), str(folder / "int8.onnx"))
+    return Given(load_model(str(folder / "int8.onnx")))
+
+
+def _has(library: str) -> bool:
+    try:
+        return bool(version(library))
+    except PackageNotFoundError:
+        return False
+
+
+FILES = [
+    *([Subject("yolo11n.onnx", lambda folder: traced("yolo11n", folder), quick=True),
+       Subject("yolov8n.onnx", lambda folder: traced("yolov8n", folder))]
+      if _has("ultralytics") else []),
+    *([Subject("bert.onnx with masks",
+               lambda folder: free(Pooled(), folder, tokens(), mask(LENGTH, 17, 9)))]
+      if _has("transformers") else []),
+    Subject("shufflenet.onnx", lambda folder: free(
+        of_torchvision("shufflenet_v2_x0_5"), folder, pixels(224))),
+    Subject("gru.onnx over 400 steps", lambda folder: exported(
+        Recurrent(torch.nn.GRU, bidirectional=True), folder, torch.randn(2, 400, 24),
+        dynamo=False, dynamic_axes={"x": {0: "batch"}}, input_names=["x"])),
+    Subject("a TorchScript archive", script_archive, refused="TorchScript.*write a function"),
+    Subject("an INT8 file", quantised, refused="quantised already"),
+]  # fmt: skip
