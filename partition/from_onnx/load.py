@@ -13,7 +13,7 @@ from .fit import FittedGraph, fitted
 from .graph_input import declared, inputs_of
 from .known_export import KnownExport, known_export
 from .model_file import read_onnx
-from .picture_graph import PictureGraph, picture_graph
+from .picture_graph import PictureGraph, picture_graph, takes_pictures
 from .picture_options import PictureOptions
 from .random_inputs import joined
 from .tail import without_tail
@@ -34,7 +34,7 @@ def onnx_model(path: Path, weights: str, picture: PictureOptions | None = None) 
     model = read_onnx(path)
     remarks = without_tail(model, path)
     known = known_export(model)
-    if picture is None and known is not None:
+    if picture is None and known is not None and takes_pictures(model, path):
         picture = PictureOptions()
     if picture is not None:
         return _of_pictures(model, path, picture, known, remarks)

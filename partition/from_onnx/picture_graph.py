@@ -23,6 +23,15 @@ class PictureGraph:
     channels_last: bool
 
 
+def takes_pictures(model: Any, path: Path) -> bool:
+    """Whether the graph has one input, of floats in three channels."""
+    (value, *others) = declared(model) or [None]
+    if value is None or others or dtype_of(value, path) != np.float32:
+        return False
+    shown = shape_shown(value)
+    return len(shown) == 4 and 3 in (shown[1], shown[3])
+
+
 def picture_graph(
     model: Any, path: Path, size_px: tuple[int, int] | None, usual_px: tuple[int, int] | None
 ) -> PictureGraph:
@@ -35,7 +44,7 @@ def picture_graph(
     if len(values) != 1:
         raise ModelError(f"{path} takes {len(values)} inputs, and not a picture alone", _AS_ARRAYS)
     shown, dtype = shape_shown(values[0]), dtype_of(values[0], path)
-    if dtype != np.float32 or len(shown) != 4 or 3 not in (shown[1], shown[3]):
+    if not takes_pictures(model, path):
         raise ModelError(
             f"the input {values[0].name!r} of {path} is {dtype} {shown}, and no picture: "
             "[batch, 3, height, width] or [batch, height, width, 3] of floats",

@@ -202,6 +202,7 @@ def test_json_without_a_field(missing):
         {"batch_dim": 0.0},
         {"batch_dim": False},
         {"batch_dim": 2},
+        {"one_sample": 1},
     ],
     ids=str,
 )
@@ -214,6 +215,16 @@ def test_json_of_the_wrong_type(change):
 def test_json_that_is_no_object(data):
     with pytest.raises(SpecError):
         TensorSpec.from_json(data)
+
+
+def test_one_sample_has_one_shape():
+    alone = TensorSpec(name="x", dtype="float32", shape=(2, 1, 4), batch_dim=0, one_sample=True)
+    assert TensorSpec.from_json(alone.to_json()) == alone
+    assert "one_sample" not in spec_of((2, 1, 4)).to_json()
+    assert alone.batch_of((2, 1, 4)) == 1
+    for shape in ((4, 1, 4), (1, 1, 4), (2, 2, 4), (2, 4)):
+        with pytest.raises(SpecError, match="one sample at a time"):
+            alone.batch_of(shape)
 
 
 def test_errors_say_what_and_what_to_do():

@@ -156,6 +156,11 @@ def test_a_file_that_says_what_it_is(tmp_path: Path) -> None:
     assert spec.task == Task.of_head("yolo")
 
 
+def test_a_known_file_of_other_channels_takes_arrays(tmp_path: Path) -> None:
+    path = made([node("Relu", "x")], tmp_path / "m.onnx", (1, 4, 8, 8), metadata=SAID)
+    assert onnx_model(path, "default").picture is None
+
+
 def test_labels_that_are_not_those_of_the_classes(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="names 2 classes, and its output holds 3"):
         onnx_model(yolo(tmp_path / "m.onnx", 3), "default")
