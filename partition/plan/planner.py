@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..bundle.bundle import Manifest
-from ..bundle.ladder import DEFAULT_LIMIT, inputs_needed, wilson
+from ..bundle.ladder import DEFAULT_LIMIT, inputs_needed, least_bound
 from ..errors import PlanError
 from .breakeven import Interval, intervals
 from .costs import CostTable, Floats, Metrics
