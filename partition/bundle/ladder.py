@@ -164,6 +164,23 @@ def wilson(count: int, total: int) -> tuple[float, float]:
     return max((middle - half) / scale, 0.0), min((middle + half) / scale, 1.0)
 
 
-def inputs_needed(most_drop: float) -> int:
+def least_bound(judged: int, task: str) -> float:
+    """What the drop may be at most though not one of so many answers changed.
+
+    For boxes and maps it is what similarity.py gives: of n inputs and one on which nothing agrees,
+    three draws of that one; and of a map both regions, which do not meet, count then.
+    """
+    if task == "detect":
+        return min(3 / (judged + 1), 1.0)
+    return min(6 / (judged + 4), 1.0) if task == "segment" else wilson(0, judged)[1]
+
+
+def inputs_needed(most_drop: float, task: str = "classify") -> int:
     """How many inputs without a single changed answer it takes to allow `most_drop`."""
-    return math.ceil(Z_95**2 * (1 - most_drop) / most_drop) if most_drop > 0 else 0
+    if most_drop <= 0:
+        return 0
+    if task == "detect":
+        return max(math.ceil(3 / most_drop) - 1, 0)
+    if task == "segment":
+        return max(math.ceil(6 / most_drop) - 4, 0)
+    return math.ceil(Z_95**2 * (1 - most_drop) / most_drop)

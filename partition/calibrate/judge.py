@@ -20,6 +20,9 @@ from .truth import AnswersTruth, Outputs, OutputsTruth, Truth, is_finite
 InputList = Sequence[Mapping[str, Array]]
 """Inputs of one sample each, tensors of boundary 0 by name."""
 
+ValuesTogether = Mapping[str, Sequence[Array]]
+"""Tensors of a boundary by name, one array each for some inputs."""
+
 _TOGETHER = 10  # inputs that the rest of the model runs on at a time
 _TIMED = 12  # inputs whose encoding and decoding is timed
 
@@ -106,7 +109,7 @@ class Judge:
                 decode_ms.append(1e3 * (end - encoded))
             return arrived
 
-        def batches() -> Iterator[dict[str, list[Array]]]:
+        def batches() -> Iterator[ValuesTogether]:
             count = len(next(iter(values.values())))
             for start in range(0, count, self._together):
                 part = [decoded(i) for i in range(start, min(start + self._together, count))]
@@ -143,17 +146,13 @@ class Judge:
             )
         return RuntimeLevel(**outcome)
 
-    def _batches(
-        self, values: Mapping[str, Sequence[Array]]
-    ) -> Iterator[dict[str, Sequence[Array]]]:
+    def _batches(self, values: Mapping[str, Sequence[Array]]) -> Iterator[ValuesTogether]:
         """Some inputs at a time."""
         count = len(next(iter(values.values())))
         for start in range(0, count, self._together):
             yield {name: arrays[start : start + self._together] for name, arrays in values.items()}
 
-    def _answers(
-        self, boundary: Boundary, batches: Iterator[Mapping[str, Sequence[Array]]]
-    ) -> Iterator[Outputs]:
+    def _answers(self, boundary: Boundary, batches: Iterator[ValuesTogether]) -> Iterator[Outputs]:
         """The model's outputs for each of the batches of values at a boundary."""
         chain = self._chain
         for batch in batches:

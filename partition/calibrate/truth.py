@@ -1,8 +1,8 @@
 """The exact model's own answers, and what others are worth beside them.
 
 What is kept of the exact ones depends on the task: of a detector's thousands of boxes those of its
-answer, of a segmenter's scores the map of classes, and of other models the outputs themselves. Those
-of a changed model are compared as they come, and then let go.
+answer, of a segmenter's scores the map of classes, and of other models the outputs themselves.
+Those of a changed model are compared as they come, and then let go.
 """
 
 from __future__ import annotations

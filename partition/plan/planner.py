@@ -209,12 +209,13 @@ def _notes(table: CostTable, manifest: Manifest, constraints: Constraints) -> tu
             "no codec was calibrated, so none is known to keep to --max-accuracy-drop: compile the "
             "model with --calibrate DIR",
         )
-    best = wilson(0, judged)[1]
+    task = manifest.task.kind
+    best = least_bound(judged, task)
     if best <= most:
         return ()
     return (
         f"calibration had {judged} inputs, too few for any lossy codec: even without a single "
-        f"changed answer the drop may be {100 * best:.1f} %; {inputs_needed(most)} inputs can show "
+        f"changed answer the drop may be {100 * best:.1f} %; {inputs_needed(most, task)} inputs can show "
         f"{100 * most:g} %",
     )
 
