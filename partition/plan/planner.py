@@ -213,9 +213,10 @@ def _notes(table: CostTable, manifest: Manifest, constraints: Constraints) -> tu
     best = least_bound(judged, task)
     if best <= most:
         return ()
+    needed = inputs_needed(most, task)
     return (
         f"calibration had {judged} inputs, too few for any lossy codec: even without a single "
-        f"changed answer the drop may be {100 * best:.1f} %; {inputs_needed(most, task)} inputs can show "
+        f"changed answer the drop may be {100 * best:.1f} %; {needed} inputs can show "
         f"{100 * most:g} %",
     )
 
