@@ -114,7 +114,7 @@ def ladder_table(manifest: Manifest) -> Table:
     table = Table(title=f"Calibrated on {judged} inputs", title_justify="left")
     table.add_column("boundary", justify="right")
     table.add_column("codec")
-    for column in ("bytes", "p95", "bits/value", "answers changed", "loss", "worst error",
+    for column in ("bytes", "p95", "bits/value", _drop_words(manifest), "loss", "worst error",
                    "enc ms", "dec ms"):  # fmt: skip
         table.add_column(column, justify="right")
     labelled = any(level.correct is not None for b in manifest.boundaries for level in b.ladder)
@@ -144,7 +144,7 @@ def ladder_table(manifest: Manifest) -> Table:
 def int8_table(manifest: Manifest) -> Table:
     """One row a boundary: what running everything before it in INT8 does to the answers."""
     table = Table(title="INT8 on the device up to the boundary", title_justify="left")
-    for column in ("boundary", "answers changed", "loss", "worst error", "accuracy", "before"):
+    for column in ("boundary", _drop_words(manifest), "loss", "worst error", "accuracy", "before"):
         table.add_column(column, justify="right")
     for boundary in manifest.boundaries:
         if boundary.int8 is not None:
@@ -159,8 +159,14 @@ def int8_table(manifest: Manifest) -> Table:
     return table
 
 
+def _drop_words(manifest: Manifest) -> str:
+    """What a drop is of."""
+    of_task = {"detect": "boxes' AP lost", "segment": "mean IoU lost"}
+    return of_task.get(manifest.task.kind, "answers changed")
+
+
 def _drop(level: Judged) -> str:
-    """`3 % (1 to 8)`: the share of changed answers and its interval."""
+    """`3 % (1 to 8)`: see `Judged.drop`, and its interval."""
     if level.drop is None or level.drop_interval is None:
         return ""
     low, high = (100 * end for end in level.drop_interval)

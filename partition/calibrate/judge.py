@@ -4,28 +4,35 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
-from splitpoint.codec import Array, CodecError, codec_of_tensor
+from splitpoint.codec import Array, CodecError, TensorSpec, codec_of_tensor
 from splitpoint.codec.codec_set import CodecSource
 
 from ..bundle.bundle import Boundary, Manifest
 from ..bundle.ladder import CodecLevel, RuntimeLevel
 from ..errors import CalibrationError
-from ..relative_error import relative_error
 from ..run.chain import SegmentChain
+from .spread import Spread
+from .truth import AnswersTruth, Outputs, OutputsTruth, Truth, is_finite
 
 InputList = Sequence[Mapping[str, Array]]
 """Inputs of one sample each, tensors of boundary 0 by name."""
+
+ValuesTogether = Mapping[str, Sequence[Array]]
+"""Tensors of a boundary by name, one array each for some inputs."""
 
 _TOGETHER = 10  # inputs that the rest of the model runs on at a time
 _TIMED = 12  # inputs whose encoding and decoding is timed
 
 
 class Judge:
-    """Runs the rest of the model on what a codec left of its inputs."""
+    """Runs the rest of the model on what a codec left of its inputs.
+
+    Nothing is kept of all inputs but the exact model's answers (see truth.py): what a codec leaves
+    is looked at a few inputs at a time.
+    """
 
     def __init__(
         self,
@@ -35,25 +42,39 @@ class Judge:
         labels: Sequence[int] = (),
     ) -> None:
         self._manifest, self._chain = manifest, chain
-        self._labels = np.array(labels, np.int64)
-        specs = manifest.boundaries[0].tensors
-        joined = {s.name: [given[s.name] for given in inputs] for s in specs}
-        self._truth = self._answers(manifest.boundaries[0], joined)
-        if not _finite(self._truth):
-            raise CalibrationError(
-                "the model answers NaN or infinity to a calibration input",
-                "leave that input out; where the model writes infinity over some of its answers, "
-                "compile it without that step and take it with what arrives",
-            )
+        self._together = 1 if manifest.boundaries[0].one_sample else _TOGETHER
+        specs = {spec.name: spec for spec in manifest.boundaries[-1].tensors}
+        self._specs = {name: specs[tensor] for name, tensor in manifest.outputs.items()}
+        self._spread = Spread()
+        first = manifest.boundaries[0]
+        values = {spec.name: [given[spec.name] for given in inputs] for spec in first.tensors}
+        self._truth = self._truth_of(lambda: self._answers(first, self._batches(values)), labels)
+
+    def _truth_of(self, answers: Callable[[], Iterator[Outputs]], labels: Sequence[int]) -> Truth:
+        def seen() -> Iterator[Outputs]:
+            for outputs in answers():
+                if not is_finite(outputs):
+                    raise CalibrationError(
+                        "the model answers NaN or infinity to a calibration input",
+                        "leave that input out; where the model writes infinity over some of its "
+                        "answers, compile it without that step and take it with what arrives",
+                    )
+                self._spread.see(outputs)
+                yield outputs
+
+        head = self._manifest.open_head()
+        if head is None:
+            classifies = self._manifest.classifies
+            return OutputsTruth(seen(), classifies=classifies, labels=labels)
+        truth = AnswersTruth(seen(), head, self._manifest.task.kind)
+        # A model that finds nothing in any input still has outputs.
+        return OutputsTruth(answers(), classifies=False) if truth.is_empty else truth
 
     @property
     def spreads(self) -> dict[str, float]:
         """The standard deviation of each output's values over all inputs, by tensor."""
-        names = self._manifest.outputs.values()
-        return {
-            name: max(float(answer.std()), 1e-15)
-            for name, answer in zip(names, self._truth, strict=True)
-        }
+        names = self._manifest.outputs
+        return {names[name]: value for name, value in self._spread.deviations.items()}
 
     def level(
         self,
@@ -67,26 +88,37 @@ class Judge:
         Input i is coded with `sources[i % len(sources)]`. None for a codec that refuses an input,
         or what it leaves of one is answered with NaN or infinity: it has no place on the ladder.
         """
-        count = len(next(iter(values.values())))
-        sizes, encode_ms, decode_ms = [], [], []
-        decoded: dict[str, list[Array]] = {spec.name: [] for spec in boundary.tensors}
-        for number in range(count):
+        sizes: list[int] = []
+        encode_ms: list[float] = []
+        decode_ms: list[float] = []
+
+        def decoded(number: int) -> dict[str, Array]:
             found = sources[number % len(sources)].named(codec, boundary.id)
             ways = [(spec, codec_of_tensor(found, spec)) for spec in boundary.tensors]
             start = time.perf_counter()
-            try:
-                payloads = [way.encode(values[spec.name][number], spec) for spec, way in ways]
-            except CodecError:
-                return None
+            payloads = [way.encode(values[spec.name][number], spec) for spec, way in ways]
             encoded = time.perf_counter()
-            for (spec, way), payload in zip(ways, payloads, strict=True):
-                decoded[spec.name].append(way.decode(payload, spec, 1))
+            arrived = {
+                spec.name: way.decode(payload, spec, 1)
+                for (spec, way), payload in zip(ways, payloads, strict=True)
+            }
             end = time.perf_counter()
             sizes.append(sum(map(len, payloads)))
             if len(sources) <= number < len(sources) + _TIMED:  # the first ones make the codec
                 encode_ms.append(1e3 * (encoded - start))
                 decode_ms.append(1e3 * (end - encoded))
-        outcome = self._outcome(boundary, decoded)
+            return arrived
+
+        def batches() -> Iterator[ValuesTogether]:
+            count = len(next(iter(values.values())))
+            for start in range(0, count, self._together):
+                part = [decoded(i) for i in range(start, min(start + self._together, count))]
+                yield {spec.name: [one[spec.name] for one in part] for spec in boundary.tensors}
+
+        try:
+            outcome = self._truth.outcome(self._answers(boundary, batches()))
+        except CodecError:
+            return None
         if outcome is None:
             return None
         return CodecLevel(
@@ -106,7 +138,7 @@ class Judge:
         They may be those of the last boundary, which are the outputs. `CalibrationError` where they
         are answered with NaN or infinity.
         """
-        outcome = self._outcome(boundary, values)
+        outcome = self._truth.outcome(self._answers(boundary, self._batches(values)))
         if outcome is None:
             raise CalibrationError(
                 f"in INT8 up to boundary {boundary.id} the model answers NaN or infinity",
@@ -114,67 +146,34 @@ class Judge:
             )
         return RuntimeLevel(**outcome)
 
-    def _outcome(
-        self, boundary: Boundary, values: Mapping[str, Sequence[Array]]
-    ) -> dict[str, Any] | None:
-        """The fields of `Judged`; None for answers that are no finite numbers."""
-        answers = self._answers(boundary, values)
-        if not _finite(answers):
-            return None
-        agreed = correct = before = None
-        if self._manifest.classifies:
-            top, truth = answers[0].argmax(-1), self._truth[0].argmax(-1)
-            agreed = int((top == truth).sum())
-            if len(self._labels):
-                correct = int((top == self._labels).sum())
-                before = int((truth == self._labels).sum())
-        return {
-            "judged": len(answers[0]),
-            "agreed": agreed,
-            "loss": float(f"{self._loss(answers):.4g}"),
-            "correct": correct,
-            "correct_before": before,
-            "worst_error": float(f"{max(map(relative_error, answers, self._truth)):.4g}"),
-        }
-
-    def _answers(self, boundary: Boundary, values: Mapping[str, Sequence[Array]]) -> list[Array]:
-        """The model's outputs, one array each over all inputs, float64 `[inputs, values]`."""
-        chain = self._chain
+    def _batches(self, values: Mapping[str, Sequence[Array]]) -> Iterator[ValuesTogether]:
+        """Some inputs at a time."""
         count = len(next(iter(values.values())))
-        found: list[list[Array]] = [[] for _ in self._manifest.outputs]
-        together = 1 if self._manifest.boundaries[0].one_sample else _TOGETHER
-        for start in range(0, count, together):
+        for start in range(0, count, self._together):
+            yield {name: arrays[start : start + self._together] for name, arrays in values.items()}
+
+    def _answers(self, boundary: Boundary, batches: Iterator[ValuesTogether]) -> Iterator[Outputs]:
+        """The model's outputs for each of the batches of values at a boundary."""
+        chain = self._chain
+        for batch in batches:
             state = chain.place(
                 {
-                    spec.name: np.concatenate(
-                        values[spec.name][start : start + together], spec.batch_dim
-                    )
+                    spec.name: np.concatenate(batch[spec.name], spec.batch_dim)
                     for spec in boundary.tensors
                 }
             )
             for index in range(boundary.id, len(chain)):
                 state = dict(state) | dict(chain.step(index, state))
-            samples = min(together, count - start)
-            for parts, name in zip(found, self._manifest.outputs.values(), strict=True):
-                parts.append(chain.fetch(state[name]).astype(np.float64).reshape(samples, -1))
-        return [np.concatenate(parts) for parts in found]
+            outputs = {name: chain.fetch(state[t]) for name, t in self._manifest.outputs.items()}
+            samples = len(batch[boundary.tensors[0].name])
+            yield {
+                name: self._by_input(self._specs[name], value, samples)
+                for name, value in outputs.items()
+            }
 
-    def _loss(self, answers: Sequence[Array]) -> float:
-        """See `CodecLevel.loss`."""
-        if self._manifest.classifies:
-            before, after = _log_softmax(self._truth[0]), _log_softmax(answers[0])
-            return max(float((np.exp(before) * (before - after)).sum(-1).mean()), 0.0)
-        return sum(
-            float(((after - before) ** 2).mean() / max(before.var(), 1e-30)) / 2
-            for before, after in zip(self._truth, answers, strict=True)
-        )
-
-
-def _finite(answers: Sequence[Array]) -> bool:
-    return all(bool(np.isfinite(answer).all()) for answer in answers)
-
-
-def _log_softmax(values: Array) -> Array:
-    shifted = values - values.max(-1, keepdims=True)
-    found: Array = shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))
-    return found
+    @staticmethod
+    def _by_input(spec: TensorSpec, output: Array, samples: int) -> Array:
+        """`[samples, ...]`."""
+        if spec.shape[spec.batch_dim] != 1:
+            return output.reshape(samples, -1)
+        return np.moveaxis(output, spec.batch_dim, 0)

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..bundle.bundle import Manifest
-from ..bundle.ladder import DEFAULT_ERROR, DEFAULT_LOSS
+from ..bundle.ladder import DEFAULT_ERROR, usual_loss
 from ..errors import PlanError
 from .costs import CostTable, Floats, Metrics
 
@@ -158,7 +158,7 @@ class Constraints:
         # Without a limit of the user's, a codec may lose as much as the JPEG that it replaces, and
         # where there is none, or what it loses was never measured, as `relative_loss` says.
         jpeg = manifest.boundaries[0].level("jpeg")
-        share = table.loss / (DEFAULT_LOSS if jpeg is None else max(jpeg.loss, 1e-9))
+        share = table.loss / usual_loss(jpeg)
         if jpeg is None:
             share = np.where(np.isnan(table.worst_error), share, table.worst_error / DEFAULT_ERROR)
         return np.asarray(np.maximum(np.nan_to_num(share) - 1, 0.0))

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..bundle.bundle import Manifest
-from ..bundle.ladder import DEFAULT_LIMIT, inputs_needed, wilson
+from ..bundle.ladder import DEFAULT_LIMIT, inputs_needed, least_bound
 from ..errors import PlanError
 from .breakeven import Interval, intervals
 from .costs import CostTable, Floats, Metrics
@@ -209,12 +209,14 @@ def _notes(table: CostTable, manifest: Manifest, constraints: Constraints) -> tu
             "no codec was calibrated, so none is known to keep to --max-accuracy-drop: compile the "
             "model with --calibrate DIR",
         )
-    best = wilson(0, judged)[1]
+    task = manifest.task.kind
+    best = least_bound(judged, task)
     if best <= most:
         return ()
+    needed = inputs_needed(most, task)
     return (
         f"calibration had {judged} inputs, too few for any lossy codec: even without a single "
-        f"changed answer the drop may be {100 * best:.1f} %; {inputs_needed(most)} inputs can show "
+        f"changed answer the drop may be {100 * best:.1f} %; {needed} inputs can show "
         f"{100 * most:g} %",
     )
 
