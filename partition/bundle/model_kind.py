@@ -51,14 +51,11 @@ def task_of(
     return said
 
 
-def check_labels(
-    labels: Sequence[str], outputs: Mapping[str, str], tensors: Sequence[TensorSpec]
-) -> None:
-    """Raises `CaptureError` unless a classifier has as many `labels` as classes, or none."""
-    logits = next(spec for spec in tensors if spec.name == next(iter(outputs.values())))
-    if labels and len(labels) != logits.shape[1]:
+def check_labels(labels: Sequence[str], classes: int | None) -> None:
+    """Raises `CaptureError` unless there are as many `labels` as `classes`, or none."""
+    if labels and classes is not None and len(labels) != classes:
         raise CaptureError(
-            f"the model tells {logits.shape[1]} classes, and {len(labels)} labels came with it",
+            f"the model tells {classes} classes, and {len(labels)} labels came with it",
             "give a label for each class, in their order",
         )
 

@@ -97,12 +97,14 @@ def _compile(
         tuple(tensors.values()),
         takes_photos=spec.picture is not None,
     )
-    if task == CLASSIFY:
-        check_labels(spec.labels, model.output_names, tuple(tensors.values()))
-    task.open(
-        {name: tensors[tensor] for name, tensor in model.output_names.items()},
-        None if spec.picture is None else (spec.picture.height_px, spec.picture.width_px),
+    outputs = {name: tensors[tensor] for name, tensor in model.output_names.items()}
+    head = task.open(
+        outputs, None if spec.picture is None else (spec.picture.height_px, spec.picture.width_px)
     )
+    classes = head.classes if head else None
+    if task == CLASSIFY:
+        classes = next(iter(outputs.values())).shape[1]
+    check_labels(spec.labels, classes)
     spec = replace(spec, task=task)
     steps("choose boundaries")
     chosen = separable_cuts(model, spec, boundaries, after)

@@ -9,12 +9,11 @@ from __future__ import annotations
 import ast
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from splitpoint.codec import DTYPES, Array, TensorSpec
 
-from ..errors import ModelError, TaskError
+from ..errors import TaskError
 from ..picture import MAX_SIDE_PX
 from ..tasks.task import Task
 
@@ -46,13 +45,8 @@ class KnownExport:
         """How a photo becomes its picture (see `PictureInput`)."""
         return "crop" if self.task == "classify" else "letterbox"
 
-    def task_for(
-        self, outputs: Mapping[str, Array], size_px: tuple[int, int], path: Path
-    ) -> Task | None:
-        """The task of a model with these outputs for a picture; None for one without a head.
-
-        Raises `ModelError` where the names are not those of the classes.
-        """
+    def task_for(self, outputs: Mapping[str, Array], size_px: tuple[int, int]) -> Task | None:
+        """The task of a model with these outputs for a picture; None for one without a head."""
         if self.task == "classify":
             return Task(kind="classify")
         if self.task != "detect":
@@ -68,12 +62,6 @@ class KnownExport:
                 task.open(specs, size_px)
             except TaskError:
                 continue
-            classes = {"yolo": _extent(specs, 1) - 4, "yolov5": _extent(specs, 2) - 5}.get(head)
-            if classes is not None and self.labels and classes != len(self.labels):
-                raise ModelError(
-                    f"{path} names {len(self.labels)} classes, and its output holds {classes}",
-                    "export it again",
-                )
             return task
         return None
 
@@ -91,11 +79,6 @@ def known_export(model: Any) -> KnownExport | None:
         labels=_labels(_literal(said.get("names", ""))),
         size_px=_size(_literal(said.get("imgsz", ""))),
     )
-
-
-def _extent(specs: Mapping[str, TensorSpec], dim: int) -> int:
-    (spec,) = specs.values()
-    return spec.shape[dim]
 
 
 def _literal(text: str) -> Any:

@@ -77,7 +77,7 @@ def _of_pictures(
     size_px = graph.height_px, graph.width_px
     return replace(
         spec,
-        task=known.task_for(fit.answer, size_px, path) if known else None,
+        task=known.task_for(fit.answer, size_px) if known else None,
         args=(pixels[:1] if fit.one_sample else pixels,),
         layer_prefix="model.nodes.",
         one_sample=bool(fit.one_sample),

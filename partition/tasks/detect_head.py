@@ -25,10 +25,16 @@ class DetectHead:
     """
 
     def __init__(
-        self, outputs: Sequence[str], decode: Decode, scale_xy: tuple[float, float], limits: Limits
+        self,
+        outputs: Sequence[str],
+        decode: Decode,
+        scale_xy: tuple[float, float],
+        limits: Limits,
+        classes: int | None,
     ) -> None:
         self._outputs, self._decode, self._limits = tuple(outputs), decode, limits
         self._scale = np.array(scale_xy * 2, np.float64)
+        self.classes = classes
         self.specs: tuple[TensorSpec, ...] = (detections_spec(limits.max_detections),)
 
     def answer(self, outputs: Mapping[str, Array]) -> dict[str, Array]:

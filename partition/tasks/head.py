@@ -28,6 +28,10 @@ class Head(Protocol):
     def specs(self) -> tuple[TensorSpec, ...]:
         """The tensors of the answer."""
 
+    @property
+    def classes(self) -> int | None:
+        """How many have a number, the background too; None where the outputs do not say."""
+
     def answer(self, outputs: Mapping[str, Array]) -> dict[str, Array]:
         """The answer's tensors by name, from the model's outputs by the user's names.
 

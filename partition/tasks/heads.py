@@ -34,7 +34,7 @@ class DetectForm:
 
     `max_iou` is what is usual for its models: 1 where they find a thing only once. `relative`:
     boxes are parts of the input's width and height, from 0 to 1. `per_cell` is how many each cell
-    of a YOLO's grids has, 0 for another model.
+    of a YOLO's grids has, 0 for another model. Classes below `first_class` are never found.
     """
 
     expects: tuple[str, ...]
@@ -43,6 +43,7 @@ class DetectForm:
     kind: ClassVar[str] = "detect"
     relative: bool = False
     per_cell: int = 0
+    first_class: int = 0
 
     def open(
         self,
@@ -64,7 +65,8 @@ class DetectForm:
         if input_size_px and self.per_cell and sizes["boxes"] != boxes and boxes in extents:
             raise misfit(name, outputs, self.expects)  # boxes and classes have changed places
         scale = (float(width), float(height)) if self.relative else (1.0, 1.0)
-        return DetectHead(tuple(outputs), self.decode, scale, limits)
+        classes = sizes["classes"] + self.first_class if "classes" in sizes else None
+        return DetectHead(tuple(outputs), self.decode, scale, limits, classes)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,7 +97,8 @@ class SegmentForm:
                 f"the head {name} was given {classes} classes",
                 f"a map of bytes holds {MOST_CLASSES}; leave the outputs as they are (raw)",
             )
-        return SegmentHead(next(iter(outputs)), sizes["height"], sizes["width"], self.class_map)
+        size = sizes["height"], sizes["width"]
+        return SegmentHead(next(iter(outputs)), *size, self.class_map, classes)
 
 
 HEADS: Mapping[str, DetectForm | SegmentForm] = {
@@ -121,6 +124,7 @@ HEADS: Mapping[str, DetectForm | SegmentForm] = {
     "decoded_background": DetectForm(
         expects=("[batch, boxes, 4]", "[batch, boxes, 1 + classes]"),
         decode=decoded_background,
+        first_class=1,
         max_iou=0.5,
     ),
     "centerface": DetectForm(

@@ -17,9 +17,14 @@ class SegmentHead:
     """
 
     def __init__(
-        self, output: str, height: int, width: int, class_map: Callable[[Array], Array]
+        self,
+        output: str,
+        height: int,
+        width: int,
+        class_map: Callable[[Array], Array],
+        classes: int | None,
     ) -> None:
-        self._output, self._class_map = output, class_map
+        self._output, self._class_map, self.classes = output, class_map, classes
         self.specs: tuple[TensorSpec, ...] = (
             TensorSpec(name="classes", dtype="uint8", shape=(1, height, width), batch_dim=0),
         )

@@ -369,3 +369,24 @@ def test_the_form_of_a_shape_is_what_is_read() -> None:
     for form in HEADS.values():
         for shape in form.expects:
             assert re.fullmatch(r"\[batch(, (\d+|[a-z]+|\d+ \+ [a-z]+|[a-z]+ \+ \d+))+\]", shape)
+
+
+@pytest.mark.parametrize(
+    ("head", "outputs", "classes"),
+    [
+        ("yolo", [spec("a", 1, 84, BOXES)], 80),
+        ("yolov5", [spec("a", 1, 3 * BOXES, 85)], 80),
+        ("boxes", [spec("a", 1, 300, 6)], None),
+        ("detr", [spec("a", 1, 100, 92), spec("b", 1, 100, 4)], 91),
+        ("decoded", [spec("a", 1, 50, 4), spec("b", 1, 50, 91)], 91),
+        ("decoded_background", [spec("a", 1, 50, 4), spec("b", 1, 50, 91)], 91),
+        ("segment", [spec("a", 1, 21, 8, 8)], 21),
+        ("mask_logit", [spec("a", 1, 1, 8, 8)], None),
+    ],
+)
+def test_how_many_classes_have_a_number(
+    head: str, outputs: list[TensorSpec], classes: int | None
+) -> None:
+    opened = Task.of_head(head).open({one.name: one for one in outputs}, SIZE_PX)
+    assert opened is not None
+    assert opened.classes == classes

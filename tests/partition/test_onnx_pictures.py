@@ -11,7 +11,7 @@ import torch
 from onnx_graphs import WEIGHT, graph, ints, node, onnxruntime_answers
 from splitpoint.partition.capture.capture import capture
 from splitpoint.partition.compile.compile import compile_model
-from splitpoint.partition.errors import ModelError
+from splitpoint.partition.errors import CaptureError, ModelError
 from splitpoint.partition.from_onnx.known_export import KnownExport, known_export
 from splitpoint.partition.from_onnx.load import onnx_model
 from splitpoint.partition.from_onnx.picture_options import PictureOptions
@@ -162,8 +162,9 @@ def test_a_known_file_of_other_channels_takes_arrays(tmp_path: Path) -> None:
 
 
 def test_labels_that_are_not_those_of_the_classes(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match="names 2 classes, and its output holds 3"):
-        onnx_model(yolo(tmp_path / "m.onnx", 3), "default")
+    spec = onnx_model(yolo(tmp_path / "m.onnx", 3), "default")
+    with pytest.raises(CaptureError, match="tells 3 classes, and 2 labels came"):
+        compile_model(spec, tmp_path / "m.split")
 
 
 @pytest.mark.parametrize(
@@ -180,14 +181,14 @@ def test_the_head_is_the_one_that_reads_the_outputs(
     task: str, head: str | None, shape: tuple[int, ...]
 ) -> None:
     known = KnownExport(task=task, labels=("a", "b"), size_px=None)
-    found = known.task_for({"y": np.zeros(shape, np.float32)}, (64, 64), Path("m.onnx"))
+    found = known.task_for({"y": np.zeros(shape, np.float32)}, (64, 64))
     assert (found and found.head) == head
 
 
 def test_of_yolov5_the_names_alone_are_known() -> None:
     found = known_export(Said(stride="32", names="{0: 'person'}"))
     assert found is not None
-    task = found.task_for({"y": np.zeros((1, 252, 6), np.float32)}, (64, 64), Path("m.onnx"))
+    task = found.task_for({"y": np.zeros((1, 252, 6), np.float32)}, (64, 64))
     assert task == Task.of_head("yolov5")
 
 
