@@ -14,8 +14,8 @@ from ..bundle.bundle import Boundary, Manifest
 from ..bundle.ladder import CodecLevel, RuntimeLevel
 from ..errors import CalibrationError
 from ..run.chain import SegmentChain
-from .spread import Spread
-from .truth import AnswersTruth, Outputs, OutputsTruth, Truth, is_finite
+from .spread import OutputSpread
+from .truth import AnswersTruth, ExactAnswers, Outputs, OutputsTruth, is_finite
 
 InputList = Sequence[Mapping[str, Array]]
 """Inputs of one sample each, tensors of boundary 0 by name."""
@@ -45,12 +45,14 @@ class Judge:
         self._together = 1 if manifest.boundaries[0].one_sample else _TOGETHER
         specs = {spec.name: spec for spec in manifest.boundaries[-1].tensors}
         self._specs = {name: specs[tensor] for name, tensor in manifest.outputs.items()}
-        self._spread = Spread()
+        self._spread = OutputSpread()
         first = manifest.boundaries[0]
         values = {spec.name: [given[spec.name] for given in inputs] for spec in first.tensors}
         self._truth = self._truth_of(lambda: self._answers(first, self._batches(values)), labels)
 
-    def _truth_of(self, answers: Callable[[], Iterator[Outputs]], labels: Sequence[int]) -> Truth:
+    def _truth_of(
+        self, answers: Callable[[], Iterator[Outputs]], labels: Sequence[int]
+    ) -> ExactAnswers:
         def seen() -> Iterator[Outputs]:
             for outputs in answers():
                 if not is_finite(outputs):

@@ -8,7 +8,7 @@ from splitpoint.codec import Array
 from .truth import Outputs
 
 
-class Spread:
+class OutputSpread:
     """Standard deviations of several outputs over everything that was seen of them."""
 
     def __init__(self) -> None:

@@ -24,7 +24,7 @@ Outputs = Mapping[str, Array]
 """A model's outputs for some inputs, by the user's names, `[inputs, ...]`."""
 
 
-class Truth(Protocol):
+class ExactAnswers(Protocol):
     """Answers of the exact model to every input."""
 
     def outcome(self, batches: Iterable[Outputs]) -> dict[str, Any] | None:
@@ -48,7 +48,7 @@ class OutputsTruth:
         self._outputs = {name: np.concatenate([_rows(b[name]) for b in kept]) for name in kept[0]}
 
     def outcome(self, batches: Iterable[Outputs]) -> dict[str, Any] | None:
-        """See `Truth`."""
+        """See `ExactAnswers`."""
         begin = 0
         tops: list[Array] = []
         losses, worst = dict.fromkeys(self._outputs, 0.0), dict.fromkeys(self._outputs, 0.0)
@@ -106,7 +106,7 @@ class AnswersTruth:
         return bool(np.isnan(self._likeness(self._answers).value))
 
     def outcome(self, batches: Iterable[Outputs]) -> dict[str, Any] | None:
-        """See `Truth`."""
+        """See `ExactAnswers`."""
         found: list[Array] = []
         for batch in batches:
             if not is_finite(batch):
