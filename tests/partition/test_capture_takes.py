@@ -28,6 +28,27 @@ class Options(torch.nn.Module):
         return y + more["bias"] if more["with_bias"] else y
 
 
+class Counts(torch.nn.Module):
+    """Asks Python how many samples there are, which must be a number to Python's own `len`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.start = torch.nn.Parameter(torch.randn(1, 4, 6))
+        self.linear = torch.nn.Linear(6, 5)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        start = self.start.expand(len(x), -1, -1)
+        y: torch.Tensor = self.linear(start + x.reshape(len(x), 4, 6))
+        return y * len(self.start[0])
+
+
+def test_the_length_of_a_tensor_is_its_free_batch(tmp_path: Path) -> None:
+    manifest = compile_model(of(Counts(), torch.randn(3, 24)), tmp_path / "m.split").manifest
+    assert manifest.max_relative_error < 1e-4
+    assert len is __import__("builtins").len
+    assert len([1, 2]) == 2
+
+
 def test_what_is_no_tensor_is_constant(tmp_path: Path) -> None:
     """Numbers, bools, strings and None, in containers and among keywords without a name."""
     given = {"scale": 2.5, "shift": torch.randn(3, 8), "rest": [None, 1]}
