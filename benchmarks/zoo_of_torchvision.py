@@ -29,10 +29,11 @@ def detector(kind: str, side_px: int) -> Given:
     return known(getattr(detection, kind)(backbone, 91), side_px)
 
 
-def named(source: str) -> Given:
+def named(source: str, *, runs: bool = True) -> Given:
     """As `splitpoint compile SOURCE --weights none` finds it."""
     spec: ModelSpec = load_model(source, "none")
-    settle_batch_norms(spec)
+    if runs:
+        settle_batch_norms(spec)
     return Given(spec)
 
 
@@ -42,9 +43,10 @@ TORCHVISION = [
     Subject("ssdlite320_mobilenet_v3_large",
             lambda _: named("torchvision:ssdlite320_mobilenet_v3_large")),
     Subject("fasterrcnn_mobilenet_v3_large_320_fpn", lambda _: named(
-        "torchvision:fasterrcnn_mobilenet_v3_large_320_fpn"), refused="non-maximum suppression"),
-    Subject("maskrcnn_resnet50_fpn", lambda _: named("torchvision:maskrcnn_resnet50_fpn"),
-            refused="non-maximum suppression"),
+        "torchvision:fasterrcnn_mobilenet_v3_large_320_fpn", runs=False),
+        refused="non-maximum suppression"),
+    Subject("maskrcnn_resnet50_fpn", lambda _: named(
+        "torchvision:maskrcnn_resnet50_fpn", runs=False), refused="non-maximum suppression"),
     Subject("deeplabv3_mobilenet_v3_large", lambda _: known(
         built("deeplabv3_mobilenet_v3_large", weights_backbone=None, aux_loss=True), 224)),
     Subject("lraspp_mobilenet_v3_large", lambda _: known(
