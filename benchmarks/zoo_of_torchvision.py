@@ -50,7 +50,7 @@ TORCHVISION = [
     Subject("deeplabv3_mobilenet_v3_large", lambda _: known(
         built("deeplabv3_mobilenet_v3_large", weights_backbone=None, aux_loss=True), 224)),
     Subject("lraspp_mobilenet_v3_large", lambda _: known(
-        built("lraspp_mobilenet_v3_large", weights_backbone=None), 224), quick=True),
+        built("lraspp_mobilenet_v3_large", weights_backbone=None), 224)),
     Subject("r3d_18, of video", lambda _: given(
         built("r3d_18"), torch.randn(3, 3, 8, 64, 64))),
     Subject("raft_small, of two pictures", lambda _: given(

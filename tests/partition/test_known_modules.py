@@ -183,6 +183,7 @@ def yolo(kind: str = "DetectionModel") -> nn.Module:
     return found.eval()  # type: ignore[no-any-return]
 
 
+@pytest.mark.slow
 def test_a_yolo_after_it_saw_another_picture(tmp_path: Path) -> None:
     """Its head compares the batch with that of the last input, which would fix it."""
     torch.manual_seed(0)
