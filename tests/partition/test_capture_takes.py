@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import builtins
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from splitpoint.partition.capture.capture import capture
 from splitpoint.partition.compile.compile import compile_model
 from splitpoint.partition.model_spec import ModelSpec
 
@@ -42,11 +44,11 @@ class Counts(torch.nn.Module):
         return y * len(self.start[0])
 
 
-def test_the_length_of_a_tensor_is_its_free_batch(tmp_path: Path) -> None:
-    manifest = compile_model(of(Counts(), torch.randn(3, 24)), tmp_path / "m.split").manifest
-    assert manifest.max_relative_error < 1e-4
-    assert len is __import__("builtins").len
-    assert len([1, 2]) == 2
+def test_the_length_of_a_tensor_is_its_free_batch() -> None:
+    usual = builtins.len
+    model = capture(Counts(), (torch.randn(3, 24),))
+    assert [spec.shape for spec in model.graph.cuts[-1].tensors] == [(1, 4, 5)]
+    assert builtins.len is usual
 
 
 def test_what_is_no_tensor_is_constant(tmp_path: Path) -> None:

@@ -131,9 +131,9 @@ def test_limits_of_a_detector_are_its_own() -> None:
 @pytest.mark.slow
 def test_a_detector_compiles(tmp_path: Path) -> None:
     torch.manual_seed(0)
-    spec = known_module("test", fcos())
+    spec = known_module("test", ssd())
     assert spec is not None
-    bundle = compile_model(spec, tmp_path / "fcos.split", boundaries=3)
+    bundle = compile_model(spec, tmp_path / "ssd.split", boundaries=3)
     assert list(bundle.manifest.outputs) == ["boxes", "scores"]
     assert bundle.manifest.task == spec.task
     assert bundle.manifest.max_relative_error < 1e-4
