@@ -54,5 +54,6 @@ TORCHVISION = [
     Subject("r3d_18, of video", lambda _: given(
         built("r3d_18"), torch.randn(3, 3, 8, 64, 64))),
     Subject("raft_small, of two pictures", lambda _: given(
-        built("raft_small"), pixels(128, 2), pixels(128, 2), num_flow_updates=2)),
+        built("raft_small"), pixels(128, 2), pixels(128, 2), num_flow_updates=2),
+        refused="divides the batch into parts"),
 ]  # fmt: skip
