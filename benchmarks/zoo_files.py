@@ -111,6 +111,7 @@ FILES = [
     Subject("gru.onnx over 400 steps", lambda folder: exported(
         Recurrent(torch.nn.GRU, bidirectional=True), folder, torch.randn(2, 400, 24),
         dynamo=False, dynamic_axes={"x": {0: "batch"}}, input_names=["x"])),
-    Subject("a TorchScript archive", script_archive, refused="TorchScript.*write a function"),
+    Subject("a TorchScript archive", script_archive, refused="TorchScript.*write a function",
+            quick=True),
     Subject("an INT8 file", quantised, refused="quantised already"),
 ]  # fmt: skip

@@ -28,7 +28,7 @@ class Recurrent(nn.Module):
 
 
 class Siamese(nn.Module):
-    """How alike two pictures are, by one encoder for both."""
+    """How alike two pictures are, by one encoder for both: for a while they are one batch."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -40,7 +40,8 @@ class Siamese(nn.Module):
         self.head = nn.Linear(64, 1)
 
     def forward(self, left: Tensor, right: Tensor) -> dict[str, Tensor]:
-        a, b = self.encoder(left), self.encoder(right)
+        both = self.encoder(torch.cat([left, right]))
+        a, b = both[: left.shape[0]], both[left.shape[0] :]
         return {"alike": torch.cosine_similarity(a, b), "same": self.head((a - b).abs())}
 
 

@@ -29,10 +29,11 @@ def detector(kind: str, side_px: int) -> Given:
     return known(getattr(detection, kind)(backbone, 91), side_px)
 
 
-def named(source: str) -> Given:
+def named(source: str, *, runs: bool = True) -> Given:
     """As `splitpoint compile SOURCE --weights none` finds it."""
     spec: ModelSpec = load_model(source, "none")
-    settle_batch_norms(spec)
+    if runs:
+        settle_batch_norms(spec)
     return Given(spec)
 
 
@@ -42,15 +43,17 @@ TORCHVISION = [
     Subject("ssdlite320_mobilenet_v3_large",
             lambda _: named("torchvision:ssdlite320_mobilenet_v3_large")),
     Subject("fasterrcnn_mobilenet_v3_large_320_fpn", lambda _: named(
-        "torchvision:fasterrcnn_mobilenet_v3_large_320_fpn"), refused="non-maximum suppression"),
-    Subject("maskrcnn_resnet50_fpn", lambda _: named("torchvision:maskrcnn_resnet50_fpn"),
-            refused="non-maximum suppression"),
+        "torchvision:fasterrcnn_mobilenet_v3_large_320_fpn", runs=False),
+        refused="non-maximum suppression"),
+    Subject("maskrcnn_resnet50_fpn", lambda _: named(
+        "torchvision:maskrcnn_resnet50_fpn", runs=False), refused="non-maximum suppression"),
     Subject("deeplabv3_mobilenet_v3_large", lambda _: known(
         built("deeplabv3_mobilenet_v3_large", weights_backbone=None, aux_loss=True), 224)),
     Subject("lraspp_mobilenet_v3_large", lambda _: known(
-        built("lraspp_mobilenet_v3_large", weights_backbone=None), 224), quick=True),
+        built("lraspp_mobilenet_v3_large", weights_backbone=None), 224)),
     Subject("r3d_18, of video", lambda _: given(
         built("r3d_18"), torch.randn(3, 3, 8, 64, 64))),
     Subject("raft_small, of two pictures", lambda _: given(
-        built("raft_small"), pixels(128, 2), pixels(128, 2), num_flow_updates=2)),
+        built("raft_small"), pixels(128, 2), pixels(128, 2), num_flow_updates=2),
+        refused="divides the batch into parts"),
 ]  # fmt: skip

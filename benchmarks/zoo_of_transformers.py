@@ -144,7 +144,7 @@ TRANSFORMERS = [
     Subject("DPT, of depth", lambda _: given(
         built("DPTForDepthEstimation", "DPTConfig", image_size=64, patch_size=16,
               neck_hidden_sizes=(16, 24, 32, 48), fusion_hidden_size=16,
-              backbone_out_indices=(1, 2, 3, 4), **WIDTH | {"num_hidden_layers": 4}), pixels(64))),
+              backbone_out_indices=(0, 1, 2, 3), **WIDTH | {"num_hidden_layers": 4}), pixels(64))),
     Subject("BERT with masks", lambda _: given(
         built("BertModel", "BertConfig", **BERT), input_ids=tokens(),
         attention_mask=mask(24, 17, 9), token_type_ids=(tokens() > 500).long()), quick=True),

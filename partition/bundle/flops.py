@@ -103,13 +103,16 @@ FORMULAS: dict[str, Formula] = {
             "min",
             "argmax",
             "argmin",
+            "topk",
             "cumsum",
             "prod",
         ),
         _per_input(1),
     ),
     "var": _per_input(3),
-    **dict.fromkeys(("upsample_bilinear2d", "_upsample_bilinear2d_aa"), _per_output(7)),
+    **dict.fromkeys(
+        ("upsample_bilinear2d", "_upsample_bilinear2d_aa", "grid_sampler"), _per_output(7)
+    ),
     "upsample_bicubic2d": _per_output(31),
     **dict.fromkeys(("linalg_vector_norm",), _per_input(2)),
     # Pointwise: one operation an element, also for the transcendental ones, whose real cost

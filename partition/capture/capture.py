@@ -20,6 +20,7 @@ from .batch_shape import batch_multiple, fake_value, shape_of_one, spec_of
 from .borrowed import borrowed, is_exported
 from .canonical import canonicalise, parameter_values
 from .export_errors import explained
+from .free_length import free_length
 from .graph_check import check_operations
 from .inputs_outputs import drop_constant_inputs, named_outputs_of, user_inputs
 from .layers import (
@@ -123,7 +124,7 @@ def _export(
 
     def export() -> ExportedProgram:
         by_name = inspect.signature(module.forward).bind(*shapes[0], **shapes[1]).arguments
-        with quiet_torch(), torch.no_grad(), one_step_shapes():
+        with quiet_torch(), torch.no_grad(), one_step_shapes(), free_length():
             exported = torch.export.export(
                 module, args, kwargs, dynamic_shapes=by_name, strict=False
             )

@@ -10,7 +10,7 @@ import logging
 import re
 import sys
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
 from types import FrameType
@@ -93,17 +93,18 @@ def explained(
     once more. `prefix` is cut off the layers' names.
     """
     names = {id(part): name.removeprefix(prefix) for name, part in module.named_modules()}
-    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    places = list(traceback.walk_tb(error.__traceback__))
+    frames = [frame for frame, _ in places]
     if {frame.f_code.co_name for frame in frames} & _SUPPRESSION:
-        return CaptureError(f"{_place(frames, names)} {NMS}", NMS_REMEDY)
+        return CaptureError(f"{_place(places, names)} {NMS}", NMS_REMEDY)
     if any(isinstance(v, PackedSequence) for frame in frames for v in frame.f_locals.values()):
         return CaptureError(
-            f"{_place(frames, names)} packs sequences by their lengths, which are values",
+            f"{_place(places, names)} packs sequences by their lengths, which are values",
             "give the layer the padded sequences, and mask what it answers to padding",
         )
     failure = _failure_of(partial(call, None))
     if failure is not None:
-        where = _place([frame for frame, _ in traceback.walk_tb(failure.__traceback__)], names)
+        where = _place(traceback.walk_tb(failure.__traceback__), names)
         if _failure_of(partial(call, 1)) is None:
             return CaptureError(
                 f"the model takes one sample at a time: with several it fails, in {where} "
@@ -118,7 +119,7 @@ def explained(
     said = " ".join(f"{type(error).__name__}: {error}".split())
     found = ((what, remedy) for symptom, what, remedy in _SYMPTOMS if re.search(symptom, said))
     what, remedy = next(found, _OTHERWISE)
-    where = _place(frames, names)
+    where = _place(places, names)
     if what == _FIXES:
         where = _where_fixed(export, names) or where
     return CaptureError(f"{where} {what} ({reason_of(error)})", remedy)
@@ -152,16 +153,16 @@ def _failure_of(call: Callable[[], object]) -> Exception | None:
     return None
 
 
-def _place(frames: list[FrameType], names: Mapping[int, str]) -> str:
+def _place(places: Iterable[tuple[FrameType, int]], names: Mapping[int, str]) -> str:
     """`layer 'blocks.0' (net.py:35)`: the innermost module, and the last line outside of torch."""
     name, line = "", ""
-    for frame in frames:
+    for frame, number in places:
         part = frame.f_locals.get("self")
         if isinstance(part, torch.nn.Module) and id(part) in names:
             name = names[id(part)]
         file = frame.f_code.co_filename
         if _is_the_users(file):
-            line = f" ({Path(file).name}:{frame.f_lineno})"
+            line = f" ({Path(file).name}:{number})"
     return (f"layer {name!r}" if name else "the model") + line
 
 
@@ -177,17 +178,17 @@ def _is_the_users(file: str) -> bool:
 
 
 class _Watch(logging.Handler):
-    """Remembers the frames in which torch gave up the free batch size."""
+    """Remembers where torch gave up the free batch size: frames, and the lines of that moment."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.frames: list[FrameType] = []
+        self.places: list[tuple[FrameType, int]] = []
 
     def emit(self, record: logging.LogRecord) -> None:
-        if not self.frames and str(record.msg).startswith("set_replacement"):
+        if not self.places and str(record.msg).startswith("set_replacement"):
             frame: FrameType | None = sys._getframe()
             while frame is not None:
-                self.frames.insert(0, frame)
+                self.places.insert(0, (frame, frame.f_lineno))
                 frame = frame.f_back
 
 
@@ -204,4 +205,4 @@ def _where_fixed(export: Callable[[], object], names: Mapping[int, str]) -> str 
         logger.handlers = others
         logger.setLevel(level)
         logger.propagate = passes_on
-    return _place(watch.frames, names) if watch.frames else None
+    return _place(watch.places, names) if watch.places else None

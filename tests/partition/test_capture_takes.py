@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import builtins
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from splitpoint.partition.capture.capture import capture
 from splitpoint.partition.compile.compile import compile_model
 from splitpoint.partition.model_spec import ModelSpec
 
@@ -26,6 +28,27 @@ class Options(torch.nn.Module):
         y = self.linear(x) if mode == "linear" else x
         y = y * given["scale"] + given["shift"]
         return y + more["bias"] if more["with_bias"] else y
+
+
+class Counts(torch.nn.Module):
+    """Asks Python how many samples there are, which must be a number to Python's own `len`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.start = torch.nn.Parameter(torch.randn(1, 4, 6))
+        self.linear = torch.nn.Linear(6, 5)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        start = self.start.expand(len(x), -1, -1)
+        y: torch.Tensor = self.linear(start + x.reshape(len(x), 4, 6))
+        return y * len(self.start[0])
+
+
+def test_the_length_of_a_tensor_is_its_free_batch() -> None:
+    usual = builtins.len
+    model = capture(Counts(), (torch.randn(3, 24),))
+    assert [spec.shape for spec in model.graph.cuts[-1].tensors] == [(1, 4, 5)]
+    assert builtins.len is usual
 
 
 def test_what_is_no_tensor_is_constant(tmp_path: Path) -> None:

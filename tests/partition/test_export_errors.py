@@ -367,6 +367,19 @@ def test_refusals(name: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]) 
     assert not list(tmp_path.iterdir())
 
 
+def fixed_early(inner: Inner, x: torch.Tensor) -> torch.Tensor:
+    y = x.reshape(3, -1)
+    y = torch.relu(y)
+    return inner.linear(y)
+
+
+def test_the_line_is_that_where_the_batch_was_fixed() -> None:
+    """And not the one that the same function had come to when torch gave up."""
+    line = fixed_early.__code__.co_firstlineno + 1
+    with pytest.raises(CaptureError, match=rf"{HERE}:{line}\) fixes the batch size"):
+        capture(Net(fixed_early), (torch.randn(3, 8),))
+
+
 def test_the_search_for_the_place_writes_nothing() -> None:
     """torch's own handlers are there, and not called."""
     logger = logging.getLogger("torch.fx.experimental.symbolic_shapes")

@@ -131,9 +131,9 @@ def test_limits_of_a_detector_are_its_own() -> None:
 @pytest.mark.slow
 def test_a_detector_compiles(tmp_path: Path) -> None:
     torch.manual_seed(0)
-    spec = known_module("test", fcos())
+    spec = known_module("test", ssd())
     assert spec is not None
-    bundle = compile_model(spec, tmp_path / "fcos.split", boundaries=3)
+    bundle = compile_model(spec, tmp_path / "ssd.split", boundaries=3)
     assert list(bundle.manifest.outputs) == ["boxes", "scores"]
     assert bundle.manifest.task == spec.task
     assert bundle.manifest.max_relative_error < 1e-4
@@ -183,6 +183,7 @@ def yolo(kind: str = "DetectionModel") -> nn.Module:
     return found.eval()  # type: ignore[no-any-return]
 
 
+@pytest.mark.slow
 def test_a_yolo_after_it_saw_another_picture(tmp_path: Path) -> None:
     """Its head compares the batch with that of the last input, which would fix it."""
     torch.manual_seed(0)

@@ -126,18 +126,6 @@ class Recurrent(nn.Module):
         return y
 
 
-class Siamese(nn.Module):
-    """Both pictures are one batch for a while; parts of it are taken by slicing."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.embed = nn.Linear(6, 8)
-
-    def forward(self, a: Tensor, b: Tensor) -> Tensor:
-        z = self.embed(torch.cat([a, b]))
-        return (z[: a.shape[0]] * torch.tanh(z[a.shape[0] :])).sum(1)
-
-
 class Heads(nn.Module):
     """Eleven outputs in an order that is not the alphabet's."""
 
@@ -220,7 +208,6 @@ MODELS: dict[str, Callable[[], tuple[nn.Module, tuple[Tensor, ...]]]] = {
         (torch.randn(3, 4, 5),),
     ),
     "gru": lambda: (Recurrent(nn.GRU, states=True, bidirectional=False), (torch.randn(3, 4, 5),)),
-    "siamese": lambda: (Siamese(), (torch.randn(3, 6), torch.randn(3, 6))),
     "dict": lambda: (Heads("dict"), (torch.randn(3, 6),)),
     "tuple": lambda: (Heads("tuple"), (torch.randn(3, 6),)),
     "banned": lambda: (Banned(), (torch.randn(3, 6),)),
