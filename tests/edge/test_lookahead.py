@@ -1,0 +1,54 @@
+"""What an arm is worth where the device has a queue, and the link's rate is uncertain."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from splitpoint.edge.dispatch.continuation import Continuation, Prices
+from splitpoint.edge.dispatch.lookahead import Lookahead
+from splitpoint.edge.dispatch.uplink import Scenarios
+from splitpoint.edge.dispatch.work import Work
+
+NOW_S, INTERVAL_S, BUDGET_S = 100.0, 0.05, 1.0
+HERE, SPLIT = 0, 6
+# EfficientNet-Lite0 on a device eight times slower: all of it, pictures, and cuts ever later.
+WORK = Work(
+    edge_s=np.array([0.096, 0, 0, 0, 0.026, 0.039, 0.047, 0.071]),
+    encode_s=np.array([0, 0, 0.005, 0.003, 0.034, 0.017, 0.012, 0.011]),
+    nbytes=np.array([0.0, 150628, 17926, 13366, 14285, 7767, 2002, 1151]),
+    after_s=np.array([0.057, 0.073, 0.074, 0.074, 0.076, 0.066, 0.067, 0.063]),
+    extra=np.zeros(8),
+    sends=np.array([False] + [True] * 7),
+    spread=0.12,
+)
+
+
+def link_of(*mbps: float) -> Scenarios:
+    """An idle link that may have any of these rates, and 0.26 Mbit/s on the mean."""
+    rates = 125e3 * np.array(mbps)
+    weight = np.full(len(rates), 1 / len(rates))
+    return Scenarios(rates, np.full(len(rates), NOW_S), weight, 125e3 * 0.26)
+
+
+def values(link: Scenarios, queue_s: float) -> np.ndarray:
+    """Of each arm and, last, of letting the frame go, behind so much work of the device."""
+    prices = Prices.of(WORK, INTERVAL_S, BUDGET_S, link)
+    lookahead = Lookahead(WORK, NOW_S, BUDGET_S, link)
+    ways = lookahead.ways(NOW_S + queue_s, [])
+    return lookahead.value(ways, Continuation(WORK, INTERVAL_S, BUDGET_S, prices))
+
+
+@pytest.mark.parametrize("queue_s", [0.0, 0.1, 0.2])
+def test_waiting_for_the_device_is_no_backlog_of_the_link(queue_s: float) -> None:
+    """A split takes half of the device's time: a queue of the device speaks for it, not against."""
+    found = values(link_of(0.07, 0.2, 0.26, 0.3, 0.31, 0.6, 1.04), queue_s)
+    assert found[SPLIT] > found[HERE] - 0.02
+    assert found[SPLIT] > found[-1]
+
+
+def test_a_link_that_varies_is_as_dear_as_its_mean() -> None:
+    """Rates that are slow now and then do not make bytes dear for ever."""
+    steady, varying = values(link_of(0.26), 0.1), values(link_of(0.1, 0.26, 0.42), 0.1)
+    for found in (steady, varying):
+        assert found[SPLIT] > found[HERE]
+    assert varying[SPLIT] - varying[HERE] > steady[SPLIT] - steady[HERE] - 0.4
