@@ -35,6 +35,7 @@ class DetectForm:
     `max_iou` is what is usual for its models: 1 where they find a thing only once. `relative`:
     boxes are parts of the input's width and height, from 0 to 1. `per_cell` is how many each cell
     of a YOLO's grids has, 0 for another model. Classes below `first_class` are never found.
+    `classes` is how many it tells apart where no extent says so.
     """
 
     expects: tuple[str, ...]
@@ -44,6 +45,7 @@ class DetectForm:
     relative: bool = False
     per_cell: int = 0
     first_class: int = 0
+    classes: int | None = None
 
     def open(
         self,
@@ -65,7 +67,7 @@ class DetectForm:
         if input_size_px and self.per_cell and sizes["boxes"] != boxes and boxes in extents:
             raise misfit(name, outputs, self.expects)  # boxes and classes have changed places
         scale = (float(width), float(height)) if self.relative else (1.0, 1.0)
-        classes = sizes["classes"] + self.first_class if "classes" in sizes else None
+        classes = sizes["classes"] + self.first_class if "classes" in sizes else self.classes
         return DetectHead(tuple(outputs), self.decode, scale, limits, classes)
 
 
@@ -136,6 +138,7 @@ HEADS: Mapping[str, DetectForm | SegmentForm] = {
         ),
         decode=centerface,
         max_iou=0.3,
+        classes=1,
     ),
     # Of several classes the largest is the same for logits and probabilities. Of one it is not, and
     # nothing about a tensor tells one from the other: its head's name does.
