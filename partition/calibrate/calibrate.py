@@ -40,6 +40,7 @@ PROJECTIONS, AXIS_PROJECTIONS = 6, 1  # gradients of each input, for channels an
 FEW_VALUES = 2_000_000
 MIN_PROJECTIONS, MIN_AXIS_INPUTS = 2, 24
 MIN_INPUTS, MAX_INPUTS = 8, 500
+EIGHT_LEVELS_VALUES = 500_000  # of a boundary; four levels above
 MAX_FIT_COEFFICIENTS = 60_000_000  # of a tensor, over the inputs that its table is fitted to
 # Image codecs at several qualities, so that what a split competes with is known as well as itself.
 IMAGE_LADDER = {
@@ -143,8 +144,14 @@ def _rungs(boundary: Boundary) -> list[str]:
         if name not in _LOSSLESS:
             found += IMAGE_LADDER.get(name, (name,))
     if boundary.id and any(spec.dtype == "float32" for spec in boundary.tensors):
-        found += [f"{FKT}@{level}" for level in range(1, len(LEVEL_LOSSES) + 1)]
+        found += [f"{FKT}@{level}" for level in range(1, len(_losses(boundary)) + 1)]
     return found
+
+
+def _losses(boundary: Boundary) -> Sequence[float]:
+    """Those of the levels; half of them where each takes long to judge."""
+    values = sum(math.prod(spec.shape) for spec in boundary.tensors)
+    return LEVEL_LOSSES if values <= EIGHT_LEVELS_VALUES else LEVEL_LOSSES[1::2]
 
 
 Key = tuple[int, str]  # a boundary and a tensor there
@@ -248,6 +255,7 @@ def _tables(
     moments: Mapping[Key, Sequence[Moments]],
     values: Mapping[str, Sequence[Array]],
 ) -> _Tables:
+    losses = _losses(boundary)
     found = _Tables(final={}, folds=[{} for _ in range(FOLDS)])
     for spec in boundary.tensors:
         key = (boundary.id, spec.name)
@@ -259,9 +267,9 @@ def _tables(
         some = range(0, len(samples), -(-len(samples) * size // MAX_FIT_COEFFICIENTS))
         coefficients = own.coefficients(_rows(spec, [samples[i] for i in some]))
         numbers = np.array(some)
-        found.final[spec.name] = fit_table(spec, own, Moments.total(seen), coefficients)
+        found.final[spec.name] = fit_table(spec, own, Moments.total(seen), coefficients, losses)
         for fold, tables in enumerate(found.folds):
             others = [part for number, part in enumerate(seen) if number != fold]
             kept = coefficients[numbers % FOLDS != fold]
-            tables[spec.name] = fit_table(spec, own, Moments.total(others), kept)
+            tables[spec.name] = fit_table(spec, own, Moments.total(others), kept, losses)
     return found
