@@ -9,7 +9,7 @@ import pytest
 from split_tables import level
 from splitpoint.codec import Array, TensorSpec
 from splitpoint.partition.bundle.ladder import CodecLevel, Judged, least_bound, usual_loss
-from splitpoint.partition.calibrate.spread import Spread
+from splitpoint.partition.calibrate.spread import OutputSpread
 from splitpoint.partition.calibrate.truth import AnswersTruth, Outputs, OutputsTruth
 from splitpoint.partition.relative_error import relative_error
 from splitpoint.partition.tasks.head import Head
@@ -96,7 +96,7 @@ def test_values_are_judged_in_parts(size: int) -> None:
     expected = ((after - before) ** 2).mean() / before.var() / 2
     assert found["loss"] == pytest.approx(expected, rel=1e-3)
     assert found["worst_error"] == pytest.approx(relative_error(after, before), rel=1e-3)
-    spread = Spread()
+    spread = OutputSpread()
     for batch in batches(before, size):
         spread.see(batch)
     assert spread.deviations["out"] == pytest.approx(before.std(), rel=1e-5)
