@@ -8,6 +8,7 @@ for all folds.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -34,7 +35,12 @@ from .judge import InputList, Judge
 
 FOLDS = 4
 PROJECTIONS, AXIS_PROJECTIONS = 6, 1  # gradients of each input, for channels and for axes
+# Maps of more values than this (all boundaries together) have many more positions to learn from in
+# every input, and gradients that take as much longer: there are fewer of them.
+FEW_VALUES = 2_000_000
+MIN_PROJECTIONS, MIN_AXIS_INPUTS = 2, 24
 MIN_INPUTS, MAX_INPUTS = 8, 500
+EIGHT_LEVELS_VALUES = 500_000  # of a boundary; four levels above
 MAX_FIT_COEFFICIENTS = 60_000_000  # of a tensor, over the inputs that its table is fitted to
 # Image codecs at several qualities, so that what a split competes with is known as well as itself.
 IMAGE_LADDER = {
@@ -68,7 +74,9 @@ def calibrate(
     judging = _judging(bundle, chain, device)
     manifest = bundle.manifest
     rungs = [_rungs(boundary) for boundary in manifest.boundaries[:-1]]
-    total = 2 * len(inputs) + sum(1 + len(names) for names in rungs)
+    share = _share(_specs(bundle))
+    few = inputs[:: len(inputs) // min(max(int(share * len(inputs)), MIN_AXIS_INPUTS), len(inputs))]
+    total = len(few) + len(inputs) + sum(1 + len(names) for names in rungs)
     done = 0
 
     def advance(what: str) -> None:
@@ -77,13 +85,14 @@ def calibrate(
         progress(what, done, total)
 
     judge = Judge(manifest, judging, inputs, labels)
-    blocks = _blocks(bundle, chain, inputs, judge.spreads, lambda: advance("where outputs look"))
+    blocks = _blocks(bundle, chain, few, judge.spreads, lambda: advance("where outputs look"))
     moments = _moments(
         bundle,
         chain,
         inputs,
         judge.spreads,
         blocks,
+        max(int(share * PROJECTIONS), MIN_PROJECTIONS),
         lambda: advance("sensitivity of every boundary"),
     )
     (bundle.folder / "codecs").mkdir(exist_ok=True)
@@ -110,6 +119,7 @@ def calibrate(
                 ladder += [level] if level is not None else []
             advance(f"boundary {boundary.id}: {name}")
         boundaries.append(replace(boundary, tables=path, ladder=tuple(ladder)))
+        del values  # which may be gigabytes
         crossing = [spec.name for spec in manifest.boundaries[boundary.id + 1].tensors]
         for number, state in enumerate(states):
             reached = dict(state) | dict(judging.step(boundary.id, state))
@@ -134,8 +144,14 @@ def _rungs(boundary: Boundary) -> list[str]:
         if name not in _LOSSLESS:
             found += IMAGE_LADDER.get(name, (name,))
     if boundary.id and any(spec.dtype == "float32" for spec in boundary.tensors):
-        found += [f"{FKT}@{level}" for level in range(1, len(LEVEL_LOSSES) + 1)]
+        found += [f"{FKT}@{level}" for level in range(1, len(_losses(boundary)) + 1)]
     return found
+
+
+def _losses(boundary: Boundary) -> Sequence[float]:
+    """Those of the levels; half of them where each takes long to judge."""
+    values = sum(math.prod(spec.shape) for spec in boundary.tensors)
+    return LEVEL_LOSSES if values <= EIGHT_LEVELS_VALUES else LEVEL_LOSSES[1::2]
 
 
 Key = tuple[int, str]  # a boundary and a tensor there
@@ -183,6 +199,7 @@ def _moments(
     inputs: InputList,
     spreads: Mapping[str, float],
     blocks: Mapping[Key, Blocks],
+    projections: int,
     advance: Callable[[], None],
 ) -> dict[Key, list[Moments]]:
     """Of every tensor at every inner boundary, one for each fold."""
@@ -190,7 +207,7 @@ def _moments(
     found: dict[Key, list[list[Moments]]] = {key: [[] for _ in range(FOLDS)] for key in blocks}
     generator = torch.Generator().manual_seed(0)
     for number, given in enumerate(inputs):
-        seen = gradients(bundle.manifest, chain, given, spreads, generator, PROJECTIONS)
+        seen = gradients(bundle.manifest, chain, given, spreads, generator, projections)
         for key in blocks:
             value, grads = seen[key]
             rows = _rows(specs[key], [value])
@@ -212,6 +229,13 @@ def _specs(bundle: Bundle) -> dict[Key, TensorSpec]:
     }
 
 
+def _share(specs: Mapping[Key, TensorSpec]) -> float:
+    """Of the usual number of gradients, how many are enough."""
+    last = max(boundary for boundary, _ in specs)
+    values = sum(math.prod(spec.shape) for (at, _), spec in specs.items() if 0 < at < last)
+    return min(FEW_VALUES / max(values, 1), 1.0)
+
+
 def _rows(spec: TensorSpec, values: Sequence[Array]) -> Array:
     """Single samples as `[values, C, P]`."""
     return Grid.of(spec).rows(np.concatenate(values, spec.batch_dim))
@@ -231,6 +255,7 @@ def _tables(
     moments: Mapping[Key, Sequence[Moments]],
     values: Mapping[str, Sequence[Array]],
 ) -> _Tables:
+    losses = _losses(boundary)
     found = _Tables(final={}, folds=[{} for _ in range(FOLDS)])
     for spec in boundary.tensors:
         key = (boundary.id, spec.name)
@@ -242,9 +267,9 @@ def _tables(
         some = range(0, len(samples), -(-len(samples) * size // MAX_FIT_COEFFICIENTS))
         coefficients = own.coefficients(_rows(spec, [samples[i] for i in some]))
         numbers = np.array(some)
-        found.final[spec.name] = fit_table(spec, own, Moments.total(seen), coefficients)
+        found.final[spec.name] = fit_table(spec, own, Moments.total(seen), coefficients, losses)
         for fold, tables in enumerate(found.folds):
             others = [part for number, part in enumerate(seen) if number != fold]
             kept = coefficients[numbers % FOLDS != fold]
-            tables[spec.name] = fit_table(spec, own, Moments.total(others), kept)
+            tables[spec.name] = fit_table(spec, own, Moments.total(others), kept, losses)
     return found

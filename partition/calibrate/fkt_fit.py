@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bisect
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache
 
@@ -45,10 +46,17 @@ MIN_SEEN = 200  # occurrences of a symbol in a class before it gets a place of i
 ROUNDS = 3
 
 
-def fit_table(spec: TensorSpec, blocks: Blocks, moments: Moments, coefficients: Array) -> FktTable:
+def fit_table(
+    spec: TensorSpec,
+    blocks: Blocks,
+    moments: Moments,
+    coefficients: Array,
+    losses: Sequence[float] = LEVEL_LOSSES,
+) -> FktTable:
     """The table of a tensor from its moments and the `Blocks.coefficients` of inputs.
 
-    The coefficients may be those of some of the inputs only.
+    The coefficients may be those of some of the inputs only. There is a level for each of `losses`,
+    coarsest first.
     """
     mean, forward = transform_of(blocks, moments)
     fitted = [m.ravel() for m in blocks.axes if m is not None and len(m) <= MAX_FITTED]
@@ -72,7 +80,7 @@ def fit_table(spec: TensorSpec, blocks: Blocks, moments: Moments, coefficients: 
     log_scale = np.rint(OCTAVE * np.log2(np.maximum(scale, 1e-30)))
     log_scale = np.clip(log_scale, -128, 127).astype(np.int8)
     flat = values.reshape(len(values), -1)
-    log_step = _log_steps(flat)
+    log_step = _log_steps(flat, losses)
     samples = [_sample(flat, log_scale.ravel(), int(step)) for step in log_step]
     thresholds = draft.thresholds
     for _ in range(ROUNDS):
@@ -100,8 +108,8 @@ def fit_table(spec: TensorSpec, blocks: Blocks, moments: Moments, coefficients: 
     )
 
 
-def _log_steps(values: Array) -> Array:
-    """The step of each of `LEVEL_LOSSES`, coarsest first, for components `[inputs, C x P]`.
+def _log_steps(values: Array, losses: Sequence[float]) -> Array:
+    """The step of each of `losses`, coarsest first, for components `[inputs, C x P]`.
 
     Half the squared error of an input, summed over its coefficients, is the loss.
     """
@@ -117,7 +125,7 @@ def _log_steps(values: Array) -> Array:
 
     found = [
         bisect.bisect_left(range(-MAX_LOG_STEP, MAX_LOG_STEP), target, key=loss) - MAX_LOG_STEP
-        for target in LEVEL_LOSSES
+        for target in losses
     ]
     for level in range(len(found) - 2, -1, -1):  # every level is coarser than the next
         found[level] = max(found[level], found[level + 1] + 1)

@@ -186,7 +186,7 @@ def test_tables_that_are_no_file_of_the_bundle() -> None:
     refused(record, "does not list its file 'codecs/01.safetensors'")
 
 
-@pytest.mark.parametrize("schema", [1, 3, "2", None])
+@pytest.mark.parametrize("schema", [1, 4, "2", None])
 def test_other_schemas(schema: object) -> None:
     record = json.loads(MANIFEST.to_bytes()) | {"schema": schema}
     refused(record, "splitpoint compile")
