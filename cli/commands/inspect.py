@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 
 from rich.table import Table
+from rich.text import Text
 from splitpoint.codec import codecs_for
 from splitpoint.codec.codec_set import FKT
 from splitpoint.partition.bundle.bundle import Boundary, Manifest, open_bundle
 from splitpoint.partition.bundle.ladder import DEFAULT_LIMIT, Judged
 from splitpoint.partition.significant import significant
+from splitpoint.proto.printable import printable
 
 from ..shell.output import human_bytes, human_count, out, print_json
 from ..shell.shared_options import BundleArgument, Json
@@ -45,7 +47,7 @@ def inspect(
 
 def layer_table(manifest: Manifest) -> Table:
     """One row a layer, with a bar for the bytes that a cut there would carry."""
-    table = Table(title=f"{manifest.name}: layers", title_justify="left")
+    table = Table(title=Text(f"{printable(manifest.name)}: layers"), title_justify="left")
     for column in ("layer", "op"):
         table.add_column(column, overflow="fold")
     for column in ("output", "FLOPs", "params", "crossing"):
@@ -72,7 +74,7 @@ def layer_table(manifest: Manifest) -> Table:
 
 def boundary_table(manifest: Manifest) -> Table:
     """One row a materialised boundary."""
-    table = Table(title=f"{manifest.name}: boundaries", title_justify="left")
+    table = Table(title=Text(f"{printable(manifest.name)}: boundaries"), title_justify="left")
     table.add_column("id", justify="right")
     table.add_column("after", overflow="fold")
     table.add_column("tensors", overflow="fold")

@@ -15,6 +15,7 @@ from splitpoint.edge import EdgeAgent, Outcome, Result
 from splitpoint.edge.dispatch.regime import uplink_words
 from splitpoint.edge.figures.run_energy import RunEnergy
 from splitpoint.edge.meaning import MIN_SCORE
+from splitpoint.proto.printable import printable
 
 from ..shell.output import err
 from .energy_words import energy_words
@@ -78,7 +79,7 @@ class LiveTable:
         rows = {
             "frames": f"{sum(self._outcomes.values())}, {self._rate():.1f} a second",
             "outcomes": ", ".join(f"{n} {o.value}" for o, n in self._outcomes.items() if n),
-            "split": f"boundary {boundary.id} after {boundary.after or 'the input'}",
+            "split": f"boundary {boundary.id} after {printable(boundary.after or 'the input')}",
             "codec": self._codec or agent.plan.codec,
             "uplink": "" if uplink is None else uplink_words(uplink),
             "latency": self._latency(),
@@ -86,10 +87,12 @@ class LiveTable:
             "switched": self._switch,
             "last": "\n".join(self._last),
         }
-        table = Table(title=agent.manifest.name, show_header=False, box=None, title_justify="left")
+        # Names are of a manifest that the worker sent, or of a file: they are no markup.
+        title = Text(printable(agent.manifest.name))
+        table = Table(title=title, show_header=False, box=None, title_justify="left")
         for name, text in rows.items():
             if text:
-                table.add_row(name, Text(text))  # a file's name is no markup
+                table.add_row(name, Text(text))
         return table
 
     def _rate(self) -> float:

@@ -17,11 +17,10 @@ from splitpoint.partition.plan.plan import Plan
 from splitpoint.proto.frames import build_frame, decode_reply
 from splitpoint.proto.status import (
     FrameExpiredError,
-    FrameFailedError,
     KeyFrameNeededError,
     OverloadedError,
-    RefusedError,
     UnreachableError,
+    WireError,
 )
 
 from ..dispatch.dispatcher import LOOKS_S
@@ -38,8 +37,6 @@ from .present_plan import PresentPlan
 
 T = TypeVar("T")
 
-# A worker that ends frames like that is no help now: others may be, and the device is.
-NO_HELP = (UnreachableError, FrameExpiredError, RefusedError, FrameFailedError)
 
 # The way to another thread and back takes longer than this: shorter work is done in place.
 INLINE_MS = 0.3
@@ -224,7 +221,7 @@ class FramePath:
         except SplitpointError as error:
             if race is not None and race.won and race.hedged:
                 link.breaker.doubted()  # nobody else finds out that a worker is gone
-            elif isinstance(error, NO_HELP):
+            elif _is_no_help(error):
                 link.breaker.failed()
             elif stream is not None:
                 link.breaker.answered()
@@ -294,3 +291,8 @@ class FramePath:
     def _saw_compute(self, frame: Frame, part: EdgePart) -> None:
         here_ms = part.edge_ms + part.encode_ms
         self._present.observer.frame_computed(frame.plan, here_ms / frame.batch)
+
+
+def _is_no_help(error: SplitpointError) -> bool:
+    """Of a worker that ends frames like that. Others may help, and the device does."""
+    return isinstance(error, WireError) and not isinstance(error, OverloadedError)

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from splitpoint.partition.bundle.bundle import Bundle, Manifest, open_bundle
+from splitpoint.partition.bundle.bundle import Bundle, Manifest, open_bundle, read_labels
 from splitpoint.partition.bundle.segment_files import check_runtime, runtime_files
 from splitpoint.proto.status import RefusedError, UnreachableError
 
@@ -151,8 +151,7 @@ async def _of_digest(model: KnownModel, channels: Sequence[WorkerChannel], cache
         labels: list[str] = []
         if manifest.labels_file is not None:
             path = await files.get(manifest.labels_file, manifest.files[manifest.labels_file])
-            text = await asyncio.to_thread(path.read_text, encoding="utf-8")
-            labels = text.splitlines()
+            labels = await asyncio.to_thread(read_labels, path)
     except BaseException:
         use.close()
         raise

@@ -39,6 +39,7 @@ SCHEMA = 3
 OLDER_SCHEMAS = (2,)  # without tasks: they say only whether a model is a classifier
 MANIFEST, DIGEST = "manifest.json", "manifest.sha256"
 MAX_MANIFEST_BYTES = 64 << 20
+LONGEST_LABEL = 200  # characters
 
 _PATH = re.compile(r"(?:[A-Za-z0-9_][A-Za-z0-9_.-]*/)*[A-Za-z0-9_][A-Za-z0-9_.-]*")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -120,7 +121,7 @@ class Manifest:
             raise BundleError(f"{where} is no manifest ({error})", COMPILE_AGAIN) from error
         if schema != SCHEMA and schema not in OLDER_SCHEMAS:
             raise BundleError(
-                f"{where} has bundle schema {schema!r}, this splitpoint reads {SCHEMA}",
+                f"{where} has bundle schema {ascii(schema)[:40]}, this splitpoint reads {SCHEMA}",
                 f"{COMPILE_AGAIN}, or install the splitpoint that wrote it",
             )
         try:
@@ -128,9 +129,11 @@ class Manifest:
             manifest._check()
         except BundleError:
             raise
-        except (SplitpointError, LookupError, TypeError, ValueError, AttributeError) as error:
+        except (
+            SplitpointError, LookupError, TypeError, ValueError, AttributeError, ArithmeticError
+        ) as error:  # fmt: skip
             raise BundleError(
-                f"{where} is malformed ({type(error).__name__}: {error})", COMPILE_AGAIN
+                f"{where} is malformed ({type(error).__name__}: {str(error)[:200]})", COMPILE_AGAIN
             ) from error
         # Any model of photos was once taken for a classifier, and a worker may say anything.
         classes = holds_classes(manifest.outputs, manifest.boundaries[-1].tensors)
@@ -235,7 +238,13 @@ class Bundle:
         """Class names, empty where the bundle has none."""
         if self.manifest.labels_file is None:
             return []
-        return self.path(self.manifest.labels_file).read_text(encoding="utf-8").splitlines()
+        return read_labels(self.path(self.manifest.labels_file))
+
+
+def read_labels(path: Path) -> list[str]:
+    """One class a line. Whoever wrote the file, each is short enough to be shown."""
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    return [line[:LONGEST_LABEL] for line in lines]
 
 
 def open_bundle(folder: Path, *, verify_files: bool = True) -> Bundle:

@@ -164,10 +164,11 @@ class OnnxModule(torch.nn.Module):
         part = Operation(made, OPERATORS[node.op_type])
         if len(own) == len([name for name in node.input if name]):
             found = part(*(_passed(constants[n]) if n else None for n in node.input))
-            results = [_as_array(v) for v in (found if isinstance(found, tuple) else (found,))]
+            results = list(map(as_tensor, found if isinstance(found, tuple) else (found,)))
             taken = sum(array.nbytes for array in own.values())
-            if sum(array.nbytes for array in results) <= max(2 * taken, _MOST_FOLDED_BYTES):
-                constants.update(zip(node.output, results, strict=False))
+            # Before they are copied: until then, what is expanded is as small as it was.
+            if sum(value.nbytes for value in results) <= max(2 * taken, _MOST_FOLDED_BYTES):
+                constants.update(zip(node.output, map(_as_array, results), strict=False))
                 return
         for name in node.input:
             if name in constants and name not in self._stored and name not in self._numbers:
@@ -217,8 +218,8 @@ def _passed(array: Array) -> Any:
     return array.tolist() if is_small_integers(array) else torch.from_numpy(array)
 
 
-def _as_array(value: Any) -> Array:
-    found: Array = as_tensor(value).detach().contiguous().numpy()
+def _as_array(value: Tensor) -> Array:
+    found: Array = value.detach().contiguous().numpy()
     return found
 
 

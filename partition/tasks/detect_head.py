@@ -14,9 +14,6 @@ from .nms import best_apart
 Decode = Callable[[Sequence[Array], float], Detections]
 """From float32 outputs of one sample and the least score to detections, in any order."""
 
-# Of more boxes than this the worst are not looked at: time must have a bound, whatever arrives.
-MOST_CANDIDATES = 8192
-
 
 class DetectHead:
     """Answers with `detections_spec`.
@@ -52,7 +49,7 @@ class DetectHead:
         boxes = (found.boxes * self._scale).astype(np.float32)
         real = np.isfinite(boxes).all(axis=1) & (boxes[:, :2] <= boxes[:, 2:]).all(axis=1)
         order = np.flatnonzero(real)
-        order = order[np.argsort(-found.scores[order], kind="stable")][:MOST_CANDIDATES]
+        order = order[np.argsort(-found.scores[order], kind="stable")]
         max_iou, most = self._limits.max_iou, self._limits.max_detections
         order = order[best_apart(boxes[order], found.classes[order], max_iou, most)]
         rows[: len(order), :4] = boxes[order]

@@ -22,7 +22,14 @@ from .box_decoders import (
 from .centerface import centerface
 from .detect_head import Decode, DetectHead
 from .head import Head, Limits
-from .segment_head import MOST_CLASSES, SegmentHead, above_half, above_zero, largest
+from .segment_head import (
+    LONGEST_SIDE,
+    MOST_CLASSES,
+    SegmentHead,
+    above_half,
+    above_zero,
+    largest,
+)
 from .shapes import misfit, sizes_of
 
 _GRIDS_PX = (8, 16, 32)  # the steps of the three grids of a YOLO
@@ -99,8 +106,13 @@ class SegmentForm:
                 f"the head {name} was given {classes} classes",
                 f"a map of bytes holds {MOST_CLASSES}; leave the outputs as they are (raw)",
             )
-        size = sizes["height"], sizes["width"]
-        return SegmentHead(next(iter(outputs)), *size, self.class_map, classes)
+        height, width = sizes["height"], sizes["width"]
+        if max(height, width) > LONGEST_SIDE:  # few bytes of a reply would become all memory
+            raise TaskError(
+                f"the head {name} was given a map of {height}x{width}",
+                f"sides of 1 to {LONGEST_SIDE} can be read",
+            )
+        return SegmentHead(next(iter(outputs)), height, width, self.class_map, classes)
 
 
 HEADS: Mapping[str, DetectForm | SegmentForm] = {

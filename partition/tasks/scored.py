@@ -9,6 +9,9 @@ from splitpoint.codec import Array
 
 from .detections import Detections
 
+# Of more boxes than this the worst are not looked at: time must have a bound, whatever arrives.
+MOST_CANDIDATES = 8192
+
 _SMALLEST = float(np.finfo(np.float32).tiny)
 
 
@@ -47,4 +50,12 @@ def _good(scores: Array, min_score: float) -> Array:
     """Where there is a score: not NaN, not infinity, and not 0, which ends an answer."""
     places = np.flatnonzero(scores >= max(min_score, _SMALLEST))
     found: Array = places[scores[places] < np.inf]
-    return found
+    return found if len(found) <= MOST_CANDIDATES else found[_best(scores[found])]
+
+
+def _best(scores: Array) -> Array:
+    """Where the `MOST_CANDIDATES` best are, in order; of equal ones the first."""
+    least = np.partition(scores, -MOST_CANDIDATES)[-MOST_CANDIDATES]
+    better = np.flatnonzero(scores > least)
+    equal = np.flatnonzero(scores == least)[: MOST_CANDIDATES - len(better)]
+    return np.sort(np.concatenate([better, equal]))

@@ -8,6 +8,7 @@ import numpy as np
 from splitpoint.codec import Array, TensorSpec
 
 MOST_CLASSES = 256  # of a map of bytes
+LONGEST_SIDE = 16384  # of a map, in cells: as of pictures
 
 
 class SegmentHead:

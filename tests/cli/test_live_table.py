@@ -9,6 +9,7 @@ import select
 import subprocess
 import sys
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -117,3 +118,13 @@ def test_a_terminal_gets_the_table_and_then_the_summary(
     assert "500" in summary
     assert "p99" in summary
     assert "J, idle time included (" in summary
+
+
+async def test_the_name_of_a_model_is_no_markup(
+    agent: EdgeAgent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker may send any."""
+    manifest = replace(agent.manifest, name="[/x]\x1b[2J")
+    monkeypatch.setattr(EdgeAgent, "manifest", property(lambda agent: manifest))
+    shown = words(LiveTable(agent, RunEnergy(NoMeter("none"), lambda: 0.0)))
+    assert "[/x]\\x1b[2J" in shown

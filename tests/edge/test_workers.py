@@ -278,6 +278,24 @@ async def test_a_near_worker_that_answers_nothing_is_tried_ever_more_rarely(
         assert (await agent.infer({"pixels": pixels})).outcome is Outcome.ANSWERED
 
 
+@pytest.mark.parametrize("status", [pb.MALFORMED, pb.CORRUPT, pb.KEY_FRAME, pb.OK])
+async def test_a_worker_that_ends_every_frame_without_an_answer_costs_two_of_them(
+    two: Two, pixels: np.ndarray, tmp_path: Path, status: pb.Status
+) -> None:
+    """It is the nearest, it echoes, and it replies at once; with OK it sends no outputs."""
+    near, far = two
+    far.link.round_trip_ms = 20.0
+
+    async def replies(frame: CheckedFrame) -> pb.Status:
+        return status
+
+    async with agent_of(two, tmp_path, finish_locally=False) as agent:
+        assert in_use(agent) == near.address
+        near.script, near.finish = replies, lambda frame: []  # type: ignore[method-assign]
+        ends = [(await agent.infer({"pixels": pixels})).outcome for _ in range(6)]
+        assert ends == [Outcome.FAILED] * FAILURES + [Outcome.ANSWERED] * (6 - FAILURES)
+
+
 async def test_nothing_goes_on_after_the_end_of_an_agent_with_frames_under_way(
     two: Two, pixels: np.ndarray, tmp_path: Path
 ) -> None:

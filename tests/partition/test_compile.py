@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import shutil
 from pathlib import Path
 
 import onnx
 import pytest
 import torch
-from splitpoint.partition.bundle.bundle import MANIFEST, Bundle, open_bundle
+from splitpoint.partition.bundle.bundle import (
+    LONGEST_LABEL,
+    MANIFEST,
+    Bundle,
+    open_bundle,
+    read_labels,
+)
 from splitpoint.partition.compile.compile import compile_model
 from splitpoint.partition.compile.verify import worst_relative_error
 from splitpoint.partition.errors import BundleError, CaptureError
@@ -232,6 +239,8 @@ def test_every_damaged_file_is_noticed(copy: Path) -> None:
         ("segments", None, "malformed"),
         ("files", {"../../etc/passwd": {"sha256": "0" * 64, "bytes": 1}}, "impossible file"),
         ("layers", [{"name": 1}], "malformed"),
+        ("max_relative_error", 10**400, "malformed"),
+        ("picture", {"height_px": math.inf, "width_px": 8, "resize_px": 8}, "malformed"),
         ("outputs", {"y": "nowhere"}, "no tensor of the last boundary"),
     ],
 )
@@ -245,6 +254,12 @@ def test_hostile_manifest(copy: Path, key: str, value: object, message: str) -> 
     (copy / "manifest.sha256").write_text(hashlib.sha256(data).hexdigest())
     with pytest.raises(BundleError, match=message):
         open_bundle(copy)
+
+
+def test_labels_from_anywhere_are_read_and_short(tmp_path: Path) -> None:
+    path = tmp_path / "labels.txt"
+    path.write_bytes(b"caf\xe9\n" + b"a" * 1_000_000 + b"\nlast")
+    assert read_labels(path) == ["caf\ufffd", "a" * LONGEST_LABEL, "last"]
 
 
 def test_boundaries_after_named_layers(small: ModelSpec, tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from splitpoint.partition.errors import TaskError
 from splitpoint.partition.tasks.detections import Detections, detections_of
 from splitpoint.partition.tasks.head import Head
 from splitpoint.partition.tasks.heads import HEADS, DetectForm
+from splitpoint.partition.tasks.scored import MOST_CANDIDATES, every_class
 from splitpoint.partition.tasks.task import Task
 
 SIZE_PX = (64, 96)  # height, width
@@ -391,3 +392,20 @@ def test_how_many_classes_have_a_number(
     opened = Task.of_head(head).open({one.name: one for one in outputs}, SIZE_PX)
     assert opened is not None
     assert opened.classes == classes
+
+
+def test_of_many_scores_the_best_are_looked_at_and_of_equal_ones_the_first() -> None:
+    """A frame can be made that fills every place of an output, and others wait for its answer."""
+    scores = np.full((3_000, 91), 0.5, np.float32)
+    scores[2_999, 90], scores[0, 0] = 0.9, 0.1
+    found = every_class(scores, 0.05)
+    assert len(found.rows) == MOST_CANDIDATES
+    assert (found.rows[-1], found.classes[-1]) == (2_999, 90)
+    places = found.rows[:-1] * 91 + found.classes[:-1]
+    assert places.tolist() == list(range(1, MOST_CANDIDATES))
+
+
+def test_a_map_that_a_small_reply_would_blow_up_is_refused() -> None:
+    spec = TensorSpec(name="m", dtype="float32", shape=(1, 2, 4, 1 << 20), batch_dim=0)
+    with pytest.raises(TaskError, match="4x1048576"):
+        Task.of_head("segment").open({"m": spec}, None)

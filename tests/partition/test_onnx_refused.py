@@ -10,8 +10,10 @@ import onnx
 import pytest
 from command import Command
 from onnx import TensorProto, helper
-from onnx_graphs import WEIGHT, graph, node
+from onnx_graphs import WEIGHT, graph, ints, node
 from splitpoint.partition.errors import ModelError
+from splitpoint.partition.from_onnx.model_file import read_onnx
+from splitpoint.partition.from_onnx.module import OnnxModule
 from splitpoint.partition.models.find import load_model
 
 
@@ -184,3 +186,15 @@ def test_inputs_that_cannot_be_sent(kind: int, word: str, tmp_path: Path) -> Non
     path = graph([node("Identity", "x")], tmp_path / "m.onnx", (1, 4), kind=kind)
     with pytest.raises(ModelError, match=f"'x' of .* is of type {word}, which cannot be sent"):
         load_model(path)
+
+
+def test_a_constant_that_is_expanded_beyond_memory_is_no_constant(tmp_path: Path) -> None:
+    """64 GB, of one number: it is not written out to be looked at."""
+    nodes = [
+        node("Expand", "one", "size", to="large"),
+        node("Slice", "large", "from", "to", to="some"),
+        node("Add", "x", "some"),
+    ]
+    weights = {"one": np.ones(1, np.float32), "size": ints(1 << 34), "from": ints(0), "to": ints(8)}
+    model = read_onnx(Path(graph(nodes, tmp_path / "m.onnx", weights=weights)))
+    assert len(OnnxModule(model, 1).nodes) == 3
