@@ -12,7 +12,10 @@ import pytest
 import zstandard
 from splitpoint.codec import CODECS, DTYPE_NUMBERS, DTYPES, TensorSpec, codec_named
 from splitpoint.codec.simple.affine import MIN_VALUES_PER_CHANNEL
+from splitpoint.codec.simple.plain import Lossless
 from splitpoint.codec.spec import MAX_RANK
+from splitpoint.partition.bundle.answer_form import AnswerForm
+from splitpoint.partition.tasks.task import Task
 from splitpoint.proto import splitpoint_pb2 as pb
 from splitpoint.proto.frames import build_frame, build_reply, encode_tensors
 from splitpoint.proto.limits import CHUNK_BYTES, MAX_BATCH_PER_FRAME, MAX_CREDITS, PROTOCOL, SERVICE
@@ -72,6 +75,36 @@ def test_limits_are_those_of_the_code() -> None:
     assert f"protocol version {PROTOCOL}" in PAGE
     assert f"at most {MAX_RANK} extents" in PAGE
     assert f"fewer than\n{MIN_VALUES_PER_CHANNEL} values" in PAGE
+
+
+def form_of(head: str, *shape: int) -> AnswerForm:
+    spec = TensorSpec(name="o", dtype="float32", shape=(1, *shape), batch_dim=0)
+    opened = Task.of_head(head, max_detections=7).open({"o": spec}, (64, 64))
+    assert opened is not None
+    return AnswerForm(specs=opened.specs, codec=Lossless(), outputs={"o": "o"}, head=opened)
+
+
+@pytest.mark.parametrize(("kind", "head", "shape"), [
+    ("detect", "boxes", (9, 6)), ("segment", "segment", (5, 16, 24)),
+])  # fmt: skip
+def test_answers_of_heads_travel_as_the_page_says(
+    kind: str, head: str, shape: tuple[int, ...]
+) -> None:
+    """A client reads them with zstd and the table, and without this code."""
+    values = np.random.default_rng(0).random((2, *shape)).astype(np.float32)
+    form = form_of(head, *shape)
+    answer = form.made({"o": values})
+    (tensor,) = encode_tensors(answer, form.specs, form.codec)
+    says = {row[0]: row[1:] for row in table("| `task.kind` | name |")}
+    name, dtype, extents, _ = says[kind]
+    sizes = {"batch": 2, "max_detections": 7, "6": 6, "height": 16, "width": 24}
+    assert list(tensor.shape) == [sizes[extent] for extent in extents.strip("[]").split(", ")]
+    assert DTYPE_NUMBERS[dtype] == tensor.dtype
+    plain = zstandard.ZstdDecompressor().decompress(tensor.payload)
+    found = np.frombuffer(plain, DTYPES[dtype]).reshape(tuple(tensor.shape))
+    np.testing.assert_array_equal(found, answer[name])
+    assert f"always in `{form.codec.name}`" in PAGE.replace("\n", " ")
+    assert form.codec.name not in CODECS  # as the page says, too
 
 
 SPEC = TensorSpec(name="x", dtype="float32", shape=(1, 3, 5, 7), batch_dim=0)

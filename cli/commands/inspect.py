@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from dataclasses import asdict
 
 from rich.table import Table
 from rich.text import Text
-from splitpoint.codec import codecs_for
+from splitpoint.codec import TensorSpec, codecs_for
 from splitpoint.codec.codec_set import FKT
+from splitpoint.partition.bundle.answer_form import AnswerForm
 from splitpoint.partition.bundle.bundle import Boundary, Manifest, open_bundle
 from splitpoint.partition.bundle.ladder import DEFAULT_LIMIT, Judged
 from splitpoint.partition.significant import significant
@@ -23,7 +25,7 @@ def inspect(
     bundle: BundleArgument,
     json_: Json = False,
 ) -> None:
-    """Show a bundle's layers, boundaries, bytes, codecs and digest.
+    """Show a bundle's layers, boundaries, bytes, codecs, task and digest.
 
     The bar is what a cut after the layer would carry: short bars are the narrow places.
     """
@@ -34,6 +36,7 @@ def inspect(
         return
     out.print(layer_table(manifest))
     out.print(boundary_table(manifest))
+    out.print(_task_words(manifest), soft_wrap=True)
     if manifest.boundaries[0].one_sample:
         out.print("takes one sample at a time: frames hold no batch, and workers form none")
     if any(boundary.ladder for boundary in manifest.boundaries):
@@ -43,6 +46,16 @@ def inspect(
     if manifest.has_int8:
         out.print(int8_table(manifest))
     out.print(f"digest {opened.digest}", soft_wrap=True)
+
+
+def _task_words(manifest: Manifest) -> str:
+    """`task detect, head yolo: answers with detections float32 100x6`."""
+    task, form = manifest.task, AnswerForm.of(manifest)
+    if form.head is None:
+        return f"task {task.kind}: the outputs are the answer"
+    (spec,) = form.specs
+    shape = "x".join(map(str, spec.shape_without_batch))
+    return f"task {task.kind}, head {task.head}: answers with {spec.name} {spec.dtype} {shape}"
 
 
 def layer_table(manifest: Manifest) -> Table:
@@ -179,6 +192,10 @@ def _error(level: Judged) -> str:
     return "" if level.worst_error is None else f"{significant(100 * level.worst_error, 2)} %"
 
 
+def _tensor(spec: TensorSpec) -> dict[str, object]:
+    return {"name": spec.name, "dtype": spec.dtype, "shape": list(spec.shape_without_batch)}
+
+
 def _document(manifest: Manifest, digest: str) -> dict[str, object]:
     return {
         "name": manifest.name,
@@ -200,14 +217,7 @@ def _document(manifest: Manifest, digest: str) -> dict[str, object]:
             {
                 "id": boundary.id,
                 "after": boundary.after,
-                "tensors": [
-                    {
-                        "name": spec.name,
-                        "dtype": spec.dtype,
-                        "shape": list(spec.shape_without_batch),
-                    }
-                    for spec in boundary.tensors
-                ],
+                "tensors": [_tensor(spec) for spec in boundary.tensors],
                 "bytes": boundary.nbytes,
             }
             for boundary in manifest.boundaries
@@ -228,6 +238,9 @@ def _document(manifest: Manifest, digest: str) -> dict[str, object]:
             if boundary.int8 is not None
         },
         "outputs": dict(manifest.outputs),
+        "task": manifest.task.to_json(),
+        "answer": [_tensor(spec) for spec in AnswerForm.of(manifest).specs],
+        "picture": manifest.picture and asdict(manifest.picture),
         "one_sample": manifest.boundaries[0].one_sample,
         "unsupported_ops": list(manifest.unsupported_ops),
     }

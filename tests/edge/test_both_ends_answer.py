@@ -144,6 +144,16 @@ async def test_what_the_device_finishes_is_the_same(bundle: Bundle) -> None:
     same(next(iter(result.outputs.values())), expected(bundle, given))
 
 
+def test_inspect_shows_what_answers_are(bundle: Bundle, command: Command) -> None:
+    task = bundle.manifest.task
+    assert f"task {task.kind}, head {task.head}" in command("inspect", bundle.folder).stdout
+    document = json.loads(command("inspect", bundle.folder, "--json").stdout)
+    assert document["task"] == task.to_json()
+    assert document["picture"]["resize"] == "letterbox"
+    (answer,) = document["answer"]
+    assert answer["name"] == ANSWERS[task.head]
+
+
 def test_run_says_and_draws_what_it_found(bundle: Bundle, tmp_path: Path, command: Command) -> None:
     photo = np.random.default_rng(2).integers(0, 256, (90, 160, 3), np.uint8)
     Image.fromarray(photo).save(tmp_path / "yard.png")

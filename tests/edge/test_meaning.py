@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -90,6 +91,20 @@ def test_areas_are_coloured(tmp_path: Path) -> None:
     drawn = drawn_by(tmp_path, "segment", classes, origin_of())
     assert np.abs(drawn[90, 40] - 90).max() < 12  # the background stays,
     assert np.abs(drawn[90, 160] - (0.55 * 90 + 0.45 * np.array(COLOURS[1]))).max() < 12
+
+
+def test_areas_of_a_large_photo_take_no_multiple_of_it(tmp_path: Path) -> None:
+    """A device with a gigabyte draws on twelve megapixels; here it is one."""
+    photo = np.full((1000, 1000, 3), 90, np.uint8)
+    sink = AnnotatedPictures(tmp_path, "segment", LABELS)
+    result = result_of(np.ones((64, 64), np.uint8), origin_of(photo))
+    tracemalloc.start()
+    try:
+        sink.add(result)
+        _, peak_bytes = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak_bytes < 6 * photo.nbytes
 
 
 def test_a_class_is_written_on_the_photo(tmp_path: Path) -> None:
