@@ -19,16 +19,11 @@ def built(name: str, side_px: int = 224, **options: Any) -> Given:
 TIMM = [
     Subject("levit_128s", lambda _: built("levit_128s")),
     Subject("efficientformer_l1", lambda _: built("efficientformer_l1")),
-    Subject("efficientformerv2_s0", lambda _: built("efficientformerv2_s0")),
     Subject("convnextv2_atto", lambda _: built("convnextv2_atto"), quick=True),
     Subject("mobilenetv4_conv_small", lambda _: built("mobilenetv4_conv_small")),
-    Subject("mobilenetv4_hybrid_medium", lambda _: built("mobilenetv4_hybrid_medium", 256)),
     Subject("swin_tiny_patch4_window7_224", lambda _: built("swin_tiny_patch4_window7_224")),
     Subject("fastvit_t8", lambda _: built("fastvit_t8", 256)),
-    Subject("repvit_m0_9", lambda _: built("repvit_m0_9")),
     Subject("mobilevit_xxs", lambda _: built("mobilevit_xxs", 256)),
-    Subject("edgenext_xx_small", lambda _: built("edgenext_xx_small", 256)),
-    Subject("ghostnetv2_100", lambda _: built("ghostnetv2_100")),
     Subject("eva02_tiny_patch14_224", lambda _: built("eva02_tiny_patch14_224")),
     Subject("vit_small_patch14_reg4_dinov2", lambda _: built(
         "vit_small_patch14_reg4_dinov2", 224, img_size=224)),

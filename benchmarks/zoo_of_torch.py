@@ -113,8 +113,6 @@ def sound() -> Tensor:
 TORCH = [
     Subject("LSTM over 400 steps", lambda _: given(
         Recurrent(nn.LSTM, bidirectional=False), sound()), quick=True),
-    Subject("LSTM in both directions", lambda _: given(
-        Recurrent(nn.LSTM, bidirectional=True), sound())),
     Subject("GRU over 400 steps", lambda _: given(
         Recurrent(nn.GRU, bidirectional=True), sound())),
     Subject("Siamese pair", lambda _: given(
