@@ -21,8 +21,11 @@ def yolo(name: str, kind: str = "DetectionModel") -> torch.nn.Module:
 
 
 def other(name: str, kind: str) -> Given:
-    """One for another task, as it is."""
-    return given(yolo(name, kind), pixels(SIDE_PX))
+    """One for another task, as its factory gives it: its head has not kept a batch's shape yet."""
+    module: Any = yolo(name, kind)
+    found = given(module, pixels(SIDE_PX))
+    module.model[-1].shape = None
+    return found
 
 
 def fused() -> Given:
