@@ -1,7 +1,7 @@
 """Which models that people have can be split, and do all their splits answer as they do?
 
 Each model, with random weights and most of them in a small configuration, is compiled, served and
-run over a real socket at three boundaries or more, and all on the device, with the codec raw. Its
+run over a real socket at up to three boundaries, and all on the device, with the codec raw. Its
 answers must be those of its own framework within 1e-4 of their largest magnitude. A model that
 cannot be split must be refused in one line, which names the operation or the reason. Models whose
 library is not installed are left out: timm, transformers, ultralytics, segmentation-models-pytorch.
@@ -17,7 +17,6 @@ import os
 import sys
 from collections import Counter
 from dataclasses import asdict
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # before the libraries are imported: no weights
@@ -30,6 +29,7 @@ from zoo_of_torch import TORCH
 from zoo_of_torchvision import TORCHVISION
 from zoo_of_transformers import TRANSFORMERS
 from zoo_of_ultralytics import SEGMENTATION, ULTRALYTICS
+from zoo_subject import installed
 
 LIBRARIES = {
     "torch": TORCH,
@@ -42,23 +42,12 @@ LIBRARIES = {
 }
 
 
-def installed() -> dict[str, str]:
-    """The libraries that are there, with their versions."""
-    found = {}
-    for library in LIBRARIES:
-        try:
-            found[library] = version(library)
-        except PackageNotFoundError:
-            continue
-    return found
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("models", nargs="*", help="some of them, by name")
     parser.add_argument("--quick", action="store_true", help="a few models, nothing written")
     args = parser.parse_args()
-    libraries = installed()
+    libraries = {name: found for name in LIBRARIES if (found := installed(name))}
     rows: list[list[str]] = []
     summary: dict[str, Any] = {"tolerance": TOLERANCE, "libraries": libraries, "models": {}}
     verdicts: Counter[str] = Counter()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,7 @@ from zoo_of_torchvision import built as of_torchvision
 from zoo_of_transformers import BERT, LENGTH, mask, tokens
 from zoo_of_transformers import built as of_transformers
 from zoo_of_ultralytics import SIDE_PX, yolo
-from zoo_subject import Given, Subject, pixels, settle_batch_norms
+from zoo_subject import Given, Subject, installed, pixels, settle_batch_norms
 
 
 def exported(module: torch.nn.Module, folder: Path, *args: Any, **options: Any) -> Given:
@@ -92,20 +91,13 @@ def quantised(folder: Path) -> Given:
     return Given(load_model(str(folder / "int8.onnx")))
 
 
-def _has(library: str) -> bool:
-    try:
-        return bool(version(library))
-    except PackageNotFoundError:
-        return False
-
-
 FILES = [
     *([Subject("yolo11n.onnx", lambda folder: traced("yolo11n", folder), quick=True),
        Subject("yolov8n.onnx", lambda folder: traced("yolov8n", folder))]
-      if _has("ultralytics") else []),
+      if installed("ultralytics") else []),
     *([Subject("bert.onnx with masks",
                lambda folder: free(Pooled(), folder, tokens(), mask(LENGTH, 17, 9)))]
-      if _has("transformers") else []),
+      if installed("transformers") else []),
     Subject("shufflenet.onnx", lambda folder: free(
         of_torchvision("shufflenet_v2_x0_5"), folder, pixels(224))),
     Subject("gru.onnx over 400 steps", lambda folder: exported(

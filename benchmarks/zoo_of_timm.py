@@ -6,11 +6,13 @@ import importlib
 from typing import Any
 
 import torch
+from splitpoint.partition.models.torchvision import declare_detection_operators
 from zoo_subject import Given, Subject, given, pixels
 
 
 def built(name: str, side_px: int = 224, **options: Any) -> Given:
     """A model of timm's on square photos."""
+    declare_detection_operators()
     timm: Any = importlib.import_module("timm")
     module: torch.nn.Module = timm.create_model(name, pretrained=False, **options)
     return given(module, pixels(side_px))
@@ -19,16 +21,11 @@ def built(name: str, side_px: int = 224, **options: Any) -> Given:
 TIMM = [
     Subject("levit_128s", lambda _: built("levit_128s")),
     Subject("efficientformer_l1", lambda _: built("efficientformer_l1")),
-    Subject("efficientformerv2_s0", lambda _: built("efficientformerv2_s0")),
     Subject("convnextv2_atto", lambda _: built("convnextv2_atto"), quick=True),
     Subject("mobilenetv4_conv_small", lambda _: built("mobilenetv4_conv_small")),
-    Subject("mobilenetv4_hybrid_medium", lambda _: built("mobilenetv4_hybrid_medium", 256)),
     Subject("swin_tiny_patch4_window7_224", lambda _: built("swin_tiny_patch4_window7_224")),
     Subject("fastvit_t8", lambda _: built("fastvit_t8", 256)),
-    Subject("repvit_m0_9", lambda _: built("repvit_m0_9")),
     Subject("mobilevit_xxs", lambda _: built("mobilevit_xxs", 256)),
-    Subject("edgenext_xx_small", lambda _: built("edgenext_xx_small", 256)),
-    Subject("ghostnetv2_100", lambda _: built("ghostnetv2_100")),
     Subject("eva02_tiny_patch14_224", lambda _: built("eva02_tiny_patch14_224")),
     Subject("vit_small_patch14_reg4_dinov2", lambda _: built(
         "vit_small_patch14_reg4_dinov2", 224, img_size=224)),

@@ -56,13 +56,14 @@ def detr() -> Given:
     )  # fmt: skip
 
 
-def rtdetr(kind: str, config: str, **options: Any) -> Given:
+def rtdetr() -> Given:
     declare_detection_operators()
     return known(
-        built(kind, config, backbone_config=resnet(), encoder_in_channels=[48, 64, 96],
+        built("RTDetrForObjectDetection", "RTDetrConfig", backbone_config=resnet(),
+              encoder_in_channels=[48, 64, 96],
               encoder_hidden_dim=64, d_model=64, decoder_in_channels=[64, 64, 64],
               encoder_ffn_dim=128, decoder_ffn_dim=128, decoder_layers=2, num_queries=50,
-              encoder_attention_heads=4, decoder_attention_heads=4, **options), 256)  # fmt: skip
+              encoder_attention_heads=4, decoder_attention_heads=4), 256)  # fmt: skip
 
 
 def yolos() -> Given:
@@ -135,9 +136,7 @@ BERT = {"vocab_size": WORDS, "max_position_embeddings": 64, **WIDTH}
 TRANSFORMERS = [
     Subject("DETR", lambda _: detr()),
     Subject("YOLOS", lambda _: yolos()),
-    Subject("RT-DETR", lambda _: rtdetr("RTDetrForObjectDetection", "RTDetrConfig")),
-    Subject("RT-DETR v2", lambda _: rtdetr("RTDetrV2ForObjectDetection", "RTDetrV2Config")),
-    Subject("D-FINE", lambda _: rtdetr("DFineForObjectDetection", "DFineConfig")),
+    Subject("RT-DETR", lambda _: rtdetr()),
     Subject("SegFormer", lambda _: segformer(), quick=True),
     Subject("ViT", lambda _: known(
         built("ViTForImageClassification", "ViTConfig", **WIDTH), 224)),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,14 @@ class Subject:
     make: Callable[[Path], Given]
     refused: str = ""
     quick: bool = False
+
+
+def installed(library: str) -> str | None:
+    """The library's version, None where it is not there."""
+    try:
+        return version(library)
+    except PackageNotFoundError:
+        return None
 
 
 def given(module: torch.nn.Module, *args: Any, **kwargs: Any) -> Given:
