@@ -231,3 +231,17 @@ def test_a_pause_is_no_gap_between_frames() -> None:
     dispatcher.choose(3600.0, 99)
     assert dispatcher.interval_s is not None
     assert dispatcher.interval_s < 0.2
+
+
+def test_prices_follow_how_often_frames_come() -> None:
+    """Ten frames a second, then a hundred: what the device's time is worth changes at once."""
+    some = dispatcher_of(8, 1.0)
+    fast_seen(some, 1.0)
+    for number in range(6):
+        some.choose(0.1 * number, number)
+    before = some._prices
+    some.choose(0.6, 6)
+    assert some._prices is before  # as often as before
+    for number in range(1, 6):
+        some.choose(0.6 + 0.01 * number, 6 + number)
+    assert some._prices.device > 1.2 * before.device

@@ -52,3 +52,39 @@ def test_a_link_that_varies_is_as_dear_as_its_mean() -> None:
     for found in (steady, varying):
         assert found[SPLIT] > found[HERE]
     assert varying[SPLIT] - varying[HERE] > steady[SPLIT] - steady[HERE] - 0.4
+
+
+def test_only_what_is_sent_makes_the_link_wait() -> None:
+    """Not the device's own way, nor a frame that is let go: else a full link would look free."""
+    ways = Lookahead(WORK, NOW_S, BUDGET_S, link_of(0.2, 0.3)).ways(NOW_S + 0.5, [])
+    waits_s = ways.waits_s(NOW_S + 0.15)
+    assert (waits_s[:, [HERE, -1]] == 0).all()
+    ready_s = NOW_S + 0.5 + WORK.edge_s[SPLIT] + WORK.encode_s[SPLIT]
+    assert waits_s[:, SPLIT] == pytest.approx(ready_s - NOW_S - 0.15)
+
+
+def one_way(edge_s: float, left_s: float, *others: tuple[float, float]) -> tuple[Work, Scenarios]:
+    """Arms that send, each of so much time on the device and on the link."""
+    edges, lefts = np.array([(edge_s, left_s), *others]).T
+    nothing = np.zeros(len(edges))
+    work = Work(edges, nothing, 1e5 * lefts, nothing, nothing, np.ones(len(edges), bool))
+    return work, Scenarios(np.array([1e5]), np.array([NOW_S]), np.ones(1), 1e5)
+
+
+def test_frames_to_come_that_wait_for_the_device_are_no_backlog_of_the_link() -> None:
+    """A queue of 0.3 s of computing, and 1 ms of the link for each frame behind it."""
+    work, link = one_way(0.05, 0.001)
+    free, queue = np.array([NOW_S]), np.array([NOW_S + 0.3])
+    found = []
+    for price in (0.0, 5.0):  # of a second of the link
+        prices = Prices(np.array([0]), link=price)
+        continuation = Continuation(work, INTERVAL_S, BUDGET_S, prices)
+        found.append(continuation.worth(NOW_S, NOW_S, queue, free, free[np.newaxis], link).item())
+    assert found[0] - 0.05 < found[1] < found[0]
+
+
+def test_an_arm_is_to_go_on_with_where_it_is_in_time_behind_another_of_its_size() -> None:
+    """Of the second arm the link sends more, but a frame behind another takes 120 of 100 ms."""
+    work, link = one_way(0.09, 0.001, (0.0, 0.06))
+    assert Prices.of(work, INTERVAL_S, 0.1, link).away[0] == 0
+    assert Prices.of(work, INTERVAL_S, 0.2, link).away[0] == 1
