@@ -81,8 +81,16 @@ def _of_pictures(
         args=(pixels[:1] if fit.one_sample else pixels,),
         layer_prefix="model.nodes.",
         one_sample=bool(fit.one_sample),
-        remarks=(*remarks, *_alone(fit, path)),
+        remarks=(*remarks, *_own_size(graph, options, path), *_alone(fit, path)),
     )
+
+
+def _own_size(graph: PictureGraph, options: PictureOptions, path: Path) -> tuple[str, ...]:
+    """What to tell where nobody said how large pictures are: files are often exported small."""
+    if options.size_px is not None:
+        return ()
+    size = f"{graph.height_px}x{graph.width_px}"
+    return (f"{path.name} takes pictures of {size}, as the file says: --input-size is for others",)
 
 
 def _fitted(model: Any, path: Path, graph: PictureGraph, options: PictureOptions) -> FittedGraph:
