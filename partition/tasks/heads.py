@@ -24,6 +24,7 @@ from .detect_head import Decode, DetectHead
 from .head import Head, Limits
 from .segment_head import (
     LONGEST_SIDE,
+    MASK_CLASSES,
     MOST_CLASSES,
     SegmentHead,
     above_half,
@@ -95,13 +96,13 @@ class SegmentForm:
     ) -> Head:
         """The head for these outputs, or `TaskError`."""
         sizes = sizes_of(name, outputs, self.expects)
-        classes = sizes.get("classes")
+        classes = sizes.get("classes", MASK_CLASSES)
         if classes == 1:
             raise TaskError(
                 f"the head {name} was given a map of one class",
                 "use mask_logit for logits, or mask_probability",
             )
-        if classes is not None and classes > MOST_CLASSES:
+        if classes > MOST_CLASSES:
             raise TaskError(
                 f"the head {name} was given {classes} classes",
                 f"a map of bytes holds {MOST_CLASSES}; leave the outputs as they are (raw)",

@@ -8,6 +8,7 @@ import numpy as np
 from splitpoint.codec import Array, TensorSpec
 
 MOST_CLASSES = 256  # of a map of bytes
+MASK_CLASSES = 2  # what is not in the mask is the first
 LONGEST_SIDE = 16384  # of a map, in cells: as of pictures
 
 
@@ -23,7 +24,7 @@ class SegmentHead:
         height: int,
         width: int,
         class_map: Callable[[Array], Array],
-        classes: int | None,
+        classes: int,
     ) -> None:
         self._output, self._class_map, self.classes = output, class_map, classes
         self.specs: tuple[TensorSpec, ...] = (

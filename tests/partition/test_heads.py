@@ -382,7 +382,7 @@ def test_the_form_of_a_shape_is_what_is_read() -> None:
         ("decoded", [spec("a", 1, 50, 4), spec("b", 1, 50, 91)], 91),
         ("decoded_background", [spec("a", 1, 50, 4), spec("b", 1, 50, 91)], 91),
         ("segment", [spec("a", 1, 21, 8, 8)], 21),
-        ("mask_logit", [spec("a", 1, 1, 8, 8)], None),
+        ("mask_logit", [spec("a", 1, 1, 8, 8)], 2),
         ("centerface", [spec("abcd"[i], 1, n, 8, 8) for i, n in enumerate((1, 2, 2, 10))], 1),
     ],
 )
