@@ -51,7 +51,9 @@ class Segments:
             state.update(self._slowdown.stretch(key, self._step, index, state))
         names = [spec.name for spec in self._boundaries[boundary]]
         found = {name: self._chain.fetch(state[name]) for name in names}
-        return self._form.made(found) if boundary == len(self._boundaries) - 1 else found
+        if boundary < len(self._boundaries) - 1:
+            return found
+        return self._slowdown.stretch((self._chain.runtime, boundary), self._form.made, found)
 
     def _step(self, index: int, state: State) -> State:
         try:

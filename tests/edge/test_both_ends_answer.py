@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Hashable
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import pytest
@@ -16,15 +17,20 @@ from PIL import Image
 from splitpoint.cloud.worker import Worker
 from splitpoint.codec import Array
 from splitpoint.edge import EdgeAgent, Given
+from splitpoint.edge.frames.segments import Segments
 from splitpoint.edge.transport.fake_worker import FakeWorker
 from splitpoint.partition.bundle.bundle import Bundle
+from splitpoint.partition.bundle.segment_files import ONNX
 from splitpoint.partition.compile.compile import compile_model
 from splitpoint.partition.errors import TaskError
 from splitpoint.partition.model_spec import ModelSpec
 from splitpoint.partition.picture import PictureInput
+from splitpoint.partition.run.open_chain import open_chain
+from splitpoint.partition.run.slowdown import Slowdown
 from splitpoint.partition.tasks.detections import detections_of
 from splitpoint.partition.tasks.task import Task
 
+T = TypeVar("T")
 SIDE, CLASSES = 64, 3
 ANSWERS = {"yolo": "detections", "segment": "classes"}
 
@@ -142,6 +148,27 @@ async def test_what_the_device_finishes_is_the_same(bundle: Bundle) -> None:
     assert (answered.outcome.value, result.outcome.value) == ("answered", "local")
     same(next(iter(answered.outputs.values())), expected(bundle, given))
     same(next(iter(result.outputs.values())), expected(bundle, given))
+
+
+class Counting(Slowdown):
+    """Counts what is slowed down, and waits for none of it."""
+
+    def __init__(self) -> None:
+        super().__init__(1)
+        self.runs = 0
+
+    def stretch(self, key: Hashable, work: Callable[..., T], *arguments: object) -> T:
+        self.runs += 1
+        return super().stretch(key, work, *arguments)
+
+
+def test_a_slower_device_is_slower_with_heads_too(bundle: Bundle) -> None:
+    slowdown = Counting()
+    segments = Segments(open_chain(bundle, ONNX), bundle.manifest, slowdown)
+    last = len(bundle.manifest.segments)
+    segments.load(last)
+    segments.run({"pixels": pixels(1)}, last)
+    assert slowdown.runs == last + 1
 
 
 def test_inspect_shows_what_answers_are(bundle: Bundle, command: Command) -> None:
