@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from ..errors import ModelError, PictureError, TaskError
 from ..model_spec import ModelSpec
@@ -27,7 +26,15 @@ class TaskOptions:
 
     def applied(self, spec: ModelSpec) -> ModelSpec:
         """The spec with what was said; `ModelError`, `TaskError` or `PictureError` for misfits."""
-        spec = replace(spec, task=self._task(spec.task))
+        task = self._task(spec.task)
+        if self.max_detections is not None:
+            if task is None or task.kind != "detect":
+                raise TaskError(
+                    "--max-detections is of a model that detects",
+                    "leave it out, or give a --head that finds boxes",
+                )
+            task = replace(task, max_detections=self.max_detections)
+        spec = replace(spec, task=task)
         if self.labels is not None:
             spec = replace(spec, labels=_lines_of(self.labels))
         if not self.resize:
@@ -37,11 +44,8 @@ class TaskOptions:
         return replace(spec, picture=replace(spec.picture, resize=self.resize))
 
     def _task(self, known: Task | None) -> Task | None:
-        more: dict[str, Any] = {}
-        if self.max_detections is not None:
-            more["max_detections"] = self.max_detections
         if self.head:
-            task = Task.of_head(self.head, **more)
+            task = Task.of_head(self.head)
             if self.kind and self.kind != task.kind:
                 raise TaskError(
                     f"the head {self.head} is for the task {task.kind}", "leave --task out"
@@ -59,9 +63,7 @@ class TaskOptions:
                     f"unknown task {self.kind[:40]!r}", f"use one of {', '.join(KINDS)}"
                 )
             known = Task(kind=self.kind)
-        if more and known is None:
-            raise TaskError("nothing says that the model detects", "give --head, too")
-        return known if known is None or not more else replace(known, **more)
+        return known
 
 
 def _lines_of(file: Path) -> tuple[str, ...]:

@@ -7,7 +7,10 @@ import math
 from typing import Any
 
 import pytest
+import torch
 from splitpoint.partition.errors import TaskError
+from splitpoint.partition.model_spec import ModelSpec
+from splitpoint.partition.models.task_options import TaskOptions
 from splitpoint.partition.tasks.heads import HEADS
 from splitpoint.partition.tasks.task import Task
 
@@ -85,3 +88,15 @@ def test_an_unknown_head_is_named_with_those_there_are() -> None:
         Task.of_head("ssd")
     with pytest.raises(TaskError, match="the task raw has no head 'yolo': name none"):
         Task(kind="raw", head="yolo")
+
+
+@pytest.mark.parametrize("said", [
+    {"head": "segment"}, {"kind": "classify"}, {"kind": "raw"}, {},
+])  # fmt: skip
+def test_only_a_detector_has_most_detections(said: dict[str, str]) -> None:
+    known = ModelSpec(source="m", module=torch.nn.Identity(), task=Task(kind="classify"))
+    with pytest.raises(TaskError, match="--max-detections"):
+        TaskOptions(**said, max_detections=5).applied(known)  # type: ignore[arg-type]
+    spec = TaskOptions(head="boxes", max_detections=5).applied(known)
+    assert spec.task is not None
+    assert spec.task.max_detections == 5
