@@ -53,7 +53,7 @@ async def test_the_plan_still_follows_the_link(field: str, number: float) -> Non
     table = cost_table(manifest, [profile], CloudTimes(segment_ms=(1.0, 4.0)), radio=RADIOS["wifi"])
     arms = Arms.of(table, np.ones(len(table), bool), np.zeros(len(table)))
     dispatcher = Dispatcher(arms, 0.3, Conditions(1.0), 125e3)
-    workers = SimpleNamespace(current=SimpleNamespace(usable=True), stream=None)
+    workers = SimpleNamespace(current=SimpleNamespace(usable=True, away=False), stream=None)
     adapter = Adapter(table, dispatcher, cast(Any, workers), lambda line: None)
     for plan in adapter.plans:
         adapter.ready(plan)
