@@ -1,14 +1,13 @@
 """What the frames after this one are worth, under the best of a few simple continuations.
 
 A continuation takes one arm for all frames to come: one of those that send and may be best for
-ever, or all on the device. The queues of device and link are followed over the next frames, in
+ever, all on the device, or none at all. The queues of device and link are followed over the next frames, in
 every scenario of the uplink. What is left in them at the end costs its price: the dual values of
 the linear program that fills device and link for ever.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -105,12 +104,10 @@ class Continuation:
         times = [max(taken_s + step * self._interval_s, now_s) for step in steps]
         end_s = self.end_s(now_s, taken_s)
         has_s = link_s if waits_s is None else link_s - waits_s
-        found = np.full(len(device_s), -np.inf)
-        if self._here:
-            known = {free_s: self._at_home(times, end_s, free_s) for free_s in device_s.tolist()}
-            stays_s = self._of_bytes(link) @ self._backlog_s(has_s - end_s)
-            found = np.array([known[free_s] for free_s in device_s.tolist()])
-            found -= self._prices.link * stays_s
+        known = {free_s: self._at_home(times, end_s, free_s) for free_s in device_s.tolist()}
+        stays_s = self._of_bytes(link) @ self._backlog_s(has_s - end_s)
+        found = np.array([known[free_s] for free_s in device_s.tolist()])
+        found -= self._prices.link * stays_s
         if len(self._nbytes):
             away = self._all_away(times, end_s, device_s, encoder_s, (link_s, has_s), link)
             np.maximum(found, away, out=found)
@@ -133,8 +130,12 @@ class Continuation:
         return np.minimum(left_s, 2 * self._budget_s, out=left_s)
 
     def _at_home(self, times: Sequence[float], end_s: float, free_s: float) -> float:
-        """With all on the device, which is free at `free_s`; few numbers are faster one by one."""
-        best = -math.inf
+        """With all on the device, which is free at `free_s`, or with none.
+
+        Where more frames come than there is time for, those to come are let go: else each would
+        leave a backlog that this one is not worth. Few numbers are faster one by one.
+        """
+        best = -self._costs(free_s - end_s)
         for edge_s, extra in self._here:
             device_s, value, sure_s = free_s, 0.0, SURE * self._spread * edge_s
             for at_s in times:
@@ -144,11 +145,14 @@ class Continuation:
                 if chance >= SKIP_BELOW:
                     value += chance - extra
                     device_s = computed_s
-            queue_s = min(max(device_s - end_s, 0.0), 2 * self._budget_s)
-            beyond_s = max(queue_s - self._usual_s, 0.0)
-            value -= self._prices.device * queue_s + self._standing * beyond_s
-            best = max(best, value)
+            best = max(best, value - self._costs(device_s - end_s))
         return best
+
+    def _costs(self, left_s: float) -> float:
+        """Of what the device has to do still."""
+        queue_s = min(max(left_s, 0.0), 2 * self._budget_s)
+        beyond_s = max(queue_s - self._usual_s, 0.0)
+        return self._prices.device * queue_s + self._standing * beyond_s
 
     @property
     def _standing(self) -> float:

@@ -140,7 +140,9 @@ class FramePath:
                 raise FrameExpiredError("its budget ran out before the device came to it")
             return self._half.compute(frame.plan, frame.inputs)
 
-        inline = self._edge_ms < INLINE_MS
+        # What is sent as it came must not wait for frames that the device computes: both are
+        # chosen side by side because device and link work at the same time.
+        inline = frame.plan.boundary == 0 or self._edge_ms < INLINE_MS
         part = await self._on(self._threads.compute, inline, compute)
         self._edge_ms = part.edge_ms
         return part

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from splitpoint.edge.dispatch.continuation import Continuation, Prices
@@ -88,3 +90,16 @@ def test_an_arm_is_to_go_on_with_where_it_is_in_time_behind_another_of_its_size(
     work, link = one_way(0.09, 0.001, (0.0, 0.06))
     assert Prices.of(work, INTERVAL_S, 0.1, link).away[0] == 0
     assert Prices.of(work, INTERVAL_S, 0.2, link).away[0] == 1
+
+
+def test_an_idle_device_takes_a_frame_however_many_more_there_are() -> None:
+    """Those to come are let go: that they would not all be in time is nothing against this one."""
+    slower = replace(WORK, edge_s=4 * WORK.edge_s, encode_s=4 * WORK.encode_s)
+    link = link_of(0.06, 0.25, 0.25, 0.26, 1.0)
+    prices = Prices.of(slower, INTERVAL_S, BUDGET_S, link)
+    lookahead = Lookahead(slower, NOW_S, BUDGET_S, link)
+    found = lookahead.value(
+        lookahead.ways(NOW_S, []), Continuation(slower, INTERVAL_S, BUDGET_S, prices)
+    )
+    assert found.argmax() < len(found) - 1
+    assert found[SPLIT] > found[-1] + 0.2
