@@ -1,9 +1,9 @@
 """What the frames after this one are worth, under the best of a few simple continuations.
 
 A continuation takes one arm for all frames to come: one of those that send and may be best for
-ever, all on the device, or none at all. The queues of device and link are followed over the next frames, in
-every scenario of the uplink. What is left in them at the end costs its price: the dual values of
-the linear program that fills device and link for ever.
+ever, all on the device, or none at all. The queues of device and link are followed over the next
+frames, in every scenario of the uplink. What is left in them at the end costs its price: the dual
+values of the linear program that fills device and link for ever.
 """
 
 from __future__ import annotations
