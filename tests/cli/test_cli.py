@@ -215,7 +215,8 @@ def test_demo(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     assert labels["coffee.png"] == "espresso"
     assert labels["rocket.png"] == "missile"
     assert "emulated" in document["link"]
-    assert [row["link"] for row in document["ways"]] == ["3g"] * 3 + ["lte"] * 3 + ["wifi"] * 3
+    links = ["3g", "lte", "wifi", "fading", "lte, then cut off"]
+    assert [row["link"] for row in document["ways"]] == [link for link in links for _ in range(3)]
     assert all(row["fps_in_time"] > 0 for row in document["ways"][2::3])  # each frame its own way
 
 
