@@ -16,12 +16,14 @@ Inputs = Mapping[str, Array]
 class Given:
     """One frame for `EdgeAgent.stream`: its inputs, or why there are none, and the caller's note.
 
-    `inputs` are the tensors of boundary 0 by name, with a batch dimension. `traceparent` is the
+    `inputs` are the tensors of boundary 0 by name, with a batch dimension. One that is `still` has
+    none: it shows what an earlier one has shown, and nothing is computed. `traceparent` is the
     span (W3C Trace Context) that the worker's spans of this frame belong to, "" for none.
     """
 
     inputs: Inputs = field(default_factory=dict)
     error: SplitpointError | None = None
+    still: bool = False
     metadata: Any = None
     traceparent: str = ""
 

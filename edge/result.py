@@ -17,6 +17,7 @@ class Outcome(str, Enum):
     LOCAL = "local"  # finished on the device
     EXPIRED = "expired"  # its budget ran out
     FAILED = "failed"  # with a typed error
+    SKIPPED = "skipped"  # nothing in it had changed since the last one that was looked at
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

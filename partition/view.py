@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from splitpoint.codec import Array
@@ -14,7 +14,8 @@ UNSEEN = -1  # in place of a class
 class View:
     """Where the corners of the input lie, in pixels of the photo; beyond its edges is filling.
 
-    Sizes are width and height.
+    Sizes are width and height. Where a photo was itself cut out of a larger one, its corner lies at
+    `corner_px` in that, which is of `whole_size_px`, and answers are in pixels of the larger one.
     """
 
     left_px: float
@@ -23,6 +24,8 @@ class View:
     bottom_px: float
     photo_size_px: tuple[int, int]
     input_size_px: tuple[int, int]
+    corner_px: tuple[int, int] = (0, 0)
+    whole_size_px: tuple[int, int] | None = None
 
     @classmethod
     def of(
@@ -45,13 +48,17 @@ class View:
             input_size_px=input_size_px,
         )
 
+    def within(self, whole_size_px: tuple[int, int], corner_px: tuple[int, int]) -> View:
+        """The same of a photo that was cut out of a larger one."""
+        return replace(self, whole_size_px=whole_size_px, corner_px=corner_px)
+
     def boxes_in_photo(self, boxes: Array) -> Array:
         """Boxes `[n, 4]` (x0, y0, x1, y1) of the input, in pixels of the photo and inside of it."""
         (x_scale, y_scale), photo = self._scale, self.photo_size_px
         scale = np.array([x_scale, y_scale] * 2)
         found = boxes * scale + np.array([self.left_px, self.top_px] * 2)
         inside: Array = np.clip(found, 0, np.array([*photo, *photo], float))
-        return inside
+        return inside + np.array(self.corner_px * 2)
 
     def map_in_photo(self, values: Array) -> Array:
         """A map uint8 `[height, width]` over the input, as int16 over the photo.
@@ -68,7 +75,12 @@ class View:
             places.append(np.where((at >= 0) & (at < cells), at, cells))
         padded = np.pad(values.astype(np.int16), (0, 1), constant_values=UNSEEN)
         found: Array = padded[np.ix_(*places)]
-        return found
+        if self.whole_size_px is None:
+            return found
+        (left, top), (width, height) = self.corner_px, self.photo_size_px
+        whole = np.full(self.whole_size_px[::-1], UNSEEN, np.int16)
+        whole[top : top + height, left : left + width] = found
+        return whole
 
     def part_with_photo(self, values: Array) -> Array:
         """The part of a map `[height, width]` over the input that shows the photo, not filling."""

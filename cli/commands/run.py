@@ -21,7 +21,7 @@ from splitpoint.edge.figures.run_stats import RunStats
 from splitpoint.edge.meaning import MIN_SCORE
 from splitpoint.edge.sinks.annotated import AnnotatedPictures
 from splitpoint.edge.sinks.sink import Sink
-from splitpoint.edge.sources.find import find_source
+from splitpoint.edge.sources.named import SourceWords, named_sources
 from splitpoint.partition.energy.find import choose_meter
 from splitpoint.partition.energy.meter import EnergyMeter
 from splitpoint.partition.energy.power_model import PowerModel
@@ -32,6 +32,7 @@ from ..run.live_table import LiveTable
 from ..run.result_lines import JsonLines, OutputFiles, PlainLines
 from ..run.session import RunSession
 from ..run.summary import print_summary
+from ..run.together import Together
 from ..shell.config_file import config_option
 from ..shell.credentials_options import Insecure, TlsCa, TlsCert, TlsKey, TokenFile, credentials_of
 from ..shell.output import err, say, setup_logging
@@ -41,6 +42,8 @@ from .profile import names_in, power_model_of
 if TYPE_CHECKING:
     from splitpoint.edge.metrics import MetricsSink
 
+SOURCES = "Sources"
+
 
 def _command() -> Callable[..., object]:
     return run
@@ -48,10 +51,11 @@ def _command() -> Callable[..., object]:
 
 def run(
     source: Annotated[
-        str,
+        list[str],
         typer.Option(
             help="Image, video, .npy or .npz file, glob, folder, watch:FOLDER, a camera's index, "
-            "rtsp://… or http://… (MJPEG), or - for paths of files on stdin, one a line.",
+            "picamera, rtsp://… or http://… (MJPEG or snapshots), or - for paths of files on "
+            "stdin, one a line. Several: NAME=SOURCE each.",
             show_default=False,
         ),
     ],
@@ -72,6 +76,36 @@ def run(
     model: Annotated[
         str, typer.Option(help="Which, if the worker serves several.")
     ] = AgentOptions.model,
+    fps: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Most frames a second, or NAME=FPS for one source.",
+            show_default="all; snapshots: 1",
+            rich_help_panel=SOURCES,
+        ),
+    ] = None,
+    region: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Only this part of the pictures: x,y,width,height in pixels; or NAME=REGION.",
+            rich_help_panel=SOURCES,
+        ),
+    ] = None,
+    mask: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A picture whose black parts are hidden from the model; or NAME=FILE.",
+            rich_help_panel=SOURCES,
+        ),
+    ] = None,
+    motion: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Skip frames of which no more than so many percent of the area have changed, "
+            "as in 0.5; or NAME=PERCENT.",
+            rich_help_panel=SOURCES,
+        ),
+    ] = None,
     watch: Annotated[
         bool, typer.Option("--watch", help="Go on with what is written into the folder.")
     ] = False,
@@ -214,7 +248,8 @@ def run(
         must_run_on_edge=tuple(must_run_on_edge or ()),
         must_not_upload_input=must_not_upload_input,
     )
-    frames = find_source(source, watch=watch, repeat=repeat)
+    words = SourceWords(fps=fps or (), region=region or (), mask=mask or (), motion=motion or ())
+    sources = named_sources(source, words, watch=watch, repeat=repeat)
     needs_energy = "energy" in aim.weights
     if energy == "none" and (needs_energy or battery_wh is not None):
         raise AgentError(
@@ -226,7 +261,7 @@ def run(
         constraints=constraints,
         link=parse_link(link) if link else None,
         profile=profile,
-        pictures=tuple(frames.examples),
+        pictures=tuple(picture for each in sources for picture in each.source.examples),
         meter=choose_meter(energy, model=power) if needs_energy else None,
         power=power if needs_energy else None,
         progress=_progress,
@@ -268,9 +303,10 @@ def run(
         sinks.append(table)
     else:
         sinks.append(PlainLines(agent, min_score))
+    together = Together(sources)
     session = RunSession(
         agent=agent,
-        source=frames,
+        sources=together,
         sinks=sinks,
         energy=spent,
         table=table,
@@ -280,7 +316,8 @@ def run(
     )
     stopped = asyncio.run(session.run())
     print_summary(stats, costs, spent.reading, slowdown=slowdown, as_json=json_)
-    if stats.frames and not stats.answers and not stopped:
+    nothing = stats.frames and not stats.answers and not stopped
+    if nothing or together.failed:
         raise typer.Exit(1)
 
 

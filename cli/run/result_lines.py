@@ -33,6 +33,7 @@ class JsonLines:
         line: dict[str, Any] = {
             "id": result.id,
             "source": str(result.metadata),
+            **({"source_name": source} if (source := source_of(result)) else {}),
             "outcome": result.outcome.value,
             "split": result.boundary,
             "codec": result.codec,
@@ -67,6 +68,8 @@ class PlainLines:
         if result.error is not None:
             self._lost.add(result)
             return
+        if result.outcome is Outcome.SKIPPED:
+            return  # the summary counts them
         stages = "  ".join(
             f"{name} {ms:.1f}" for name, ms in result.stages_ms.to_json().items() if ms
         )
@@ -121,6 +124,8 @@ def why_local(agent: EdgeAgent, result: Result) -> str:
 def best_answer(agent: EdgeAgent, result: Result, min_score: float = MIN_SCORE) -> str:
     """The frame's short name and what it shows, or its outputs, or what became of it."""
     name = Path(str(result.metadata)).name
+    if source := source_of(result):
+        name = f"{source}  {name}"
     if not result.outputs:
         return f"{name}  {result.outcome.value}: {result.why}"
     # Labels are of a file that the worker sent.
@@ -166,6 +171,11 @@ def answer_json(agent: EdgeAgent, result: Result, min_score: float = MIN_SCORE) 
         for name, array in result.outputs.items()
     ]
     return {"top": [], "outputs": outputs}
+
+
+def source_of(result: Result) -> str:
+    """What the user calls the source of its frame; "" where there is one only."""
+    return result.metadata.source if isinstance(result.metadata, Origin) else ""
 
 
 def _view_of(result: Result) -> View | None:

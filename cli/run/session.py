@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 from splitpoint.edge import EdgeAgent
 from splitpoint.edge.figures.run_energy import RunEnergy
 from splitpoint.edge.sinks.sink import Sink
-from splitpoint.edge.sources.source import InputFeed, Source
 from splitpoint.partition.significant import significant
 from splitpoint.proto.tasks import cancel_and_wait
 
@@ -19,6 +18,7 @@ from ..shell.output import say
 from ..shell.stop_signals import Stopped, StopSignals
 from ..shell.systemd import Systemd
 from .live_table import LiveTable
+from .together import Together
 
 if TYPE_CHECKING:
     from splitpoint.edge.metrics import MetricsSink
@@ -28,14 +28,14 @@ REFRESH_S, ENERGY_S = 0.25, 5.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunSession:
-    """Feeds an agent from a source and its results to the sinks.
+    """Feeds an agent from sources and its results to the sinks.
 
     The table and the metrics are also told what no result tells. `annotates` makes a sink that
     draws on photos, once the model is known.
     """
 
     agent: EdgeAgent
-    source: Source
+    sources: Together
     sinks: Sequence[Sink]
     energy: RunEnergy
     table: LiveTable | None
@@ -44,7 +44,7 @@ class RunSession:
     annotates: Callable[[EdgeAgent], Sink] | None = None
 
     async def run(self) -> bool:
-        """Until the source ends or the user stops it: whether it was the user.
+        """Until the sources end or the user stops them: whether it was the user.
 
         Frames that were taken are finished either way, and the sinks are closed.
         """
@@ -54,20 +54,22 @@ class RunSession:
                 sinks = list(self.sinks)
                 for sink in sinks:
                     stack.callback(sink.close)  # all of them, whichever fails
-                stack.push_async_callback(self.source.close)
+                stack.push_async_callback(self.sources.close)
                 with suppress(Stopped):
-                    await stop.unless_requested(self.source.open())
+                    await stop.unless_requested(self.sources.open())
                     await stop.unless_requested(stack.enter_async_context(self.agent))
                     if self.annotates is not None:
                         sinks.append(self.annotates(self.agent))
                         stack.callback(sinks[-1].close)
-                    draws = self.annotates is not None
-                    feed = InputFeed.of(self.agent.manifest, keeps_pictures=draws)
                     self._say_plan()
                     self.agent.on_switch = self._switched
                     await stack.enter_async_context(self._followed(systemd))
-                    frames = stop.until_requested(self.source.frames(feed))
-                    results = self.agent.stream(frames, self.in_flight, live=self.source.live)
+                    results = self.sources.results(
+                        self.agent,
+                        stop,
+                        keeps_pictures=self.annotates is not None,
+                        in_flight=self.in_flight,
+                    )
                     await stack.enter_async_context(aclosing(results))
                     systemd.ready()
                     async for result in results:

@@ -33,7 +33,7 @@ _ACCEPTED: Mapping[type, tuple[tuple[type, ...], str]] = {
     bool: ((bool,), "true or false"),
     int: ((int,), "a whole number"),
     float: ((int, float), "a number"),
-    str: ((str, int), "text"),
+    str: ((str, int, float), "text"),
     Path: ((str,), "a path"),
 }
 
@@ -43,8 +43,8 @@ def load_config(path: Path, command: Callable[..., object]) -> dict[str, Any]:
 
     The file is a flat table: each key is the long name of an option without its dashes, or the name
     of an argument, the words joined by `_` or `-`. Where an option takes text, a list of texts is
-    joined by commas; where it may be given several times, a list gives them. Raises `ConfigError`
-    for anything else.
+    joined by commas; where it may be given several times, a list gives them, and a table gives
+    `NAME=VALUE` for each of its keys. Raises `ConfigError` for anything else.
     """
     options = _options(command)
     found: dict[str, Any] = {}
@@ -58,10 +58,12 @@ def load_config(path: Path, command: Callable[..., object]) -> dict[str, Any]:
         if parameter in found:
             raise ConfigError(f"{path} has {name} twice", "leave out one of the two spellings")
         if get_origin(kind) is list:
-            if not isinstance(value, list):
-                raise ConfigError(f"{path}: {key} = {_toml(value)}", "give a list")
             (each,) = get_args(kind)
-            found[parameter] = [_checked(path, key, part, each, bounds) for part in value]
+            if isinstance(value, dict):
+                value = [f"{name}={_checked(path, name, v, each, bounds)}"
+                         for name, v in value.items()]  # fmt: skip
+            parts = value if isinstance(value, list) else [value]
+            found[parameter] = [_checked(path, key, part, each, bounds) for part in parts]
         else:
             found[parameter] = _checked(path, key, value, kind, bounds)
     return found

@@ -60,6 +60,17 @@ class Frame:
             metadata=self.metadata,
         )
 
+    def skipped(self) -> Result:
+        """There was nothing new in it."""
+        return Result(
+            id=self.id,
+            outcome=Outcome.SKIPPED,
+            boundary=self.plan.boundary,
+            codec=self.plan.codec,
+            why="nothing has changed",
+            metadata=self.metadata,
+        )
+
     def finished_here(
         self, part: EdgePart, outputs: Mapping[str, Array], here_ms: float, why: str
     ) -> Result:

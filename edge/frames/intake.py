@@ -87,6 +87,10 @@ class Intake:
     ) -> Result:
         """The same, with a failed result for a frame without inputs that fit."""
         error = given.error
+        if given.still:
+            if computed is not None:
+                computed()
+            return self._skip(given)
         if error is None:
             try:
                 with only_this_frame("taking in"):
@@ -106,7 +110,11 @@ class Intake:
         """
         if live:
             results = Newest(
-                self.take, self.expire, window, busy=self.finishing, at_once=self.decided_at_once
+                self.take,
+                self.expire,
+                window,
+                busy=self.finishing,
+                at_once=self.decided_at_once,
             ).run(frames)
         else:
             results = in_order(frames, self.take, window)
@@ -119,7 +127,9 @@ class Intake:
                 self._present.observer.stream_ended()
 
     def expire(self, given: Given, taken_s: float) -> Result:
-        """The result of a frame that a newer one has overtaken."""
+        """The result of a frame that a newer one has overtaken, or that shows nothing new."""
+        if given.still:
+            return self._skip(given)
         late = FrameExpiredError("a newer frame came before this one could begin")
         frame = self._never_began(given, taken_s, Outcome.EXPIRED)
         return frame.failed(late, Outcome.EXPIRED)
@@ -131,6 +141,9 @@ class Intake:
     def finishing(self) -> bool:
         """Whether the device finishes a frame that the cloud did not answer."""
         return self._local.busy
+
+    def _skip(self, given: Given) -> Result:
+        return self._never_began(given, None, Outcome.SKIPPED).skipped()
 
     def _never_began(
         self, given: Given, taken_s: float | None, outcome: Outcome, number: int | None = None

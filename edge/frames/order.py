@@ -87,8 +87,9 @@ class Newest:
     """The newest frame first, for a source that does not wait; results come as frames end.
 
     A frame begins when nothing waits for the compute thread, `busy` among it, and fewer are under
-    way than `window`. One that still waits when the next arrives is given to `expire`. While
-    `at_once`, frames begin as they come: `take` decides what becomes of them.
+    way than `window`. One that still waits when the next arrives is given to `expire`; where there
+    is nothing new in that next one, it is the next one. While `at_once`, frames begin as they come:
+    `take` decides what becomes of them.
     """
 
     def __init__(
@@ -132,13 +133,7 @@ class Newest:
         source = _Source(frames)
         try:
             while (given := await source.next()) is not None:
-                now_s = time.perf_counter()
-                if self._waiting is not None:
-                    self._results.put_nowait(
-                        self._expire(self._waiting.given, self._waiting.taken_s)
-                    )
-                self._waiting = _Waiting(given, now_s)
-                self._begin()
+                self._came(given)
                 while self._results.qsize() >= MOST_UNREAD:
                     self._room.clear()
                     await self._room.wait()
@@ -149,6 +144,15 @@ class Newest:
             source.raise_error()
         finally:
             self._results.put_nowait(None)
+
+    def _came(self, given: Given) -> None:
+        if given.still:
+            self._results.put_nowait(self._expire(given, time.perf_counter()))
+            return
+        if self._waiting is not None:
+            self._results.put_nowait(self._expire(self._waiting.given, self._waiting.taken_s))
+        self._waiting = _Waiting(given, time.perf_counter())
+        self._begin()
 
     def _begin(self) -> None:
         if self._waiting is None or self._ending:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
 from collections.abc import AsyncGenerator, Callable
 from functools import partial
@@ -16,6 +17,7 @@ from ..errors import SourceError
 from ..given import Given
 from .opencv import TIMEOUT_S, Capture
 from .own_thread import OwnThread
+from .paced import Pace
 from .source import InputFeed
 
 log = logging.getLogger("splitpoint.edge")
@@ -30,7 +32,8 @@ STALE_S = 1.0
 class LiveSource:
     """Reads one frame at a time, whenever one is asked for, and holds none back.
 
-    A frame that cannot be decoded is a failed frame. A source that stalls for `stall_s`, or gives
+    Of those that come faster than `fps`, some are left out before anything is done with them. A
+    frame that cannot be decoded is a failed frame. A source that stalls for `stall_s`, or gives
     nothing any more, is warned of in one line and opened again, with pauses that double. Nothing
     in it ever waits on the event loop.
     """
@@ -43,12 +46,14 @@ class LiveSource:
         name: str,
         opener: Callable[[], Capture],
         *,
+        fps: float = math.inf,
         stall_s: float = TIMEOUT_S,
         first_pause_s: float = FIRST_PAUSE_S,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._name, self._opener = name, opener
-        self._stall_s, self._first_pause_s = stall_s, first_pause_s
+        self._name, self._opener, self._pace = name, opener, Pace(fps)
+        # Who asks for a frame now and then does not miss it earlier.
+        self._stall_s, self._first_pause_s = stall_s + 1 / fps, first_pause_s
         self._thread: OwnThread | None = None
         self._capture: Capture | None = None  # touched in the thread only
         self._given = 0
@@ -76,11 +81,19 @@ class LiveSource:
                 await self._come_back(self._thread)
         while True:
             asked = time.monotonic()
-            rgb = await self._read(self._thread)
+            try:
+                rgb = await self._read(self._thread)
+            except SourceError:
+                broken = 0
+                await self._come_back(self._thread)
+                continue
             if rgb is not None:
                 for _ in range(broken):
                     yield feed.of_array(None, self._next_name())
                 broken = 0
+                if self._pace.wait_s(time.monotonic()):
+                    continue
+                self._pace.took(time.monotonic())
                 yield await self._thread.call(partial(feed.of_array, rgb, self._next_name()))
                 continue
             broken += 1

@@ -69,6 +69,13 @@ def open_camera(device: str) -> Capture:
             f"camera {device} cannot be opened", "is it there, free, and may you use it?"
         )
     capture.set(cv2.CAP_PROP_BUFFERSIZE, 1)  # where the driver can: old frames are worth nothing
+    if not capture.grab():
+        capture.release()
+        raise SourceError(
+            f"camera {device} opens, but gives no picture",
+            "a Raspberry Pi's camera module is driven by libcamera: --source picamera; for others, "
+            "see whether another program uses it",
+        )
     return OpenCvCapture(capture)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
@@ -18,17 +18,20 @@ from splitpoint.partition.picture import PictureInput
 from splitpoint.partition.view import View
 
 from ..given import Given
+from .lens import Lens
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Origin:
     """What a frame of a source was made of: the `metadata` of its result.
 
-    `view` is what the input shows of the photo, None for arrays. `picture`, RGB uint8
-    `[height, width, 3]`, is there where somebody draws on it.
+    `source` is what the user calls its source, "" where there is one only. `view` is what the input
+    shows of the photo, None for arrays. `picture`, RGB uint8 `[height, width, 3]`, is there where
+    somebody draws on it.
     """
 
     name: str
+    source: str = ""
     view: View | None = None
     picture: Array | None = None
 
@@ -42,22 +45,34 @@ class InputFeed:
     """Makes frames of one sample for a model out of files and pictures.
 
     `specs` are its inputs, and `picture` how photos become the one of a model that takes them.
-    `keeps_pictures` leaves every photo at its frame until that has ended.
+    `keeps_pictures` leaves every photo at its frame until that has ended. `source` and `lens` are
+    those of the source that it feeds from.
     """
 
     model: str
     specs: tuple[TensorSpec, ...]
     picture: PictureInput | None
     keeps_pictures: bool = False
+    source: str = ""
+    lens: Lens = field(default_factory=Lens)
 
     @classmethod
-    def of(cls, manifest: Manifest, *, keeps_pictures: bool = False) -> InputFeed:
+    def of(
+        cls,
+        manifest: Manifest,
+        *,
+        keeps_pictures: bool = False,
+        source: str = "",
+        lens: Lens | None = None,
+    ) -> InputFeed:
         """That of a model."""
         return cls(
             model=manifest.name,
             specs=manifest.boundaries[0].tensors,
             picture=manifest.picture,
             keeps_pictures=keeps_pictures,
+            source=source,
+            lens=Lens() if lens is None else lens,
         )
 
     @property
@@ -79,10 +94,10 @@ class InputFeed:
         try:
             if self.picture is None or path.suffix.lower() in ARRAY_SUFFIXES:
                 inputs = read_input(path, self.specs, self.picture)
-                return Given(inputs=inputs, metadata=Origin(name=name))
+                return Given(inputs=inputs, metadata=self._origin(name))
             return self._of_photo(read_photo(path), name)
         except (InputError, PictureError) as error:
-            return Given(error=error, metadata=Origin(name=name))
+            return Given(error=error, metadata=self._origin(name))
 
     def of_array(self, rgb: Array | None, name: str) -> Given:
         """RGB uint8 `[height, width, 3]` of any size; None is a frame that could not be decoded."""
@@ -91,17 +106,26 @@ class InputFeed:
                 raise PictureError(f"{name} cannot be decoded")
             return self._of_photo(photo_of(rgb), name)
         except PictureError as error:
-            return Given(error=error, metadata=Origin(name=name))
+            return Given(error=error, metadata=self._origin(name))
 
     def _of_photo(self, photo: Image, name: str) -> Given:
-        picture = self.need_pictures()
+        picture, part = self.need_pictures(), self.lens.part_of(photo)
+        if self.lens.still(part):
+            return Given(still=True, metadata=self._origin(name))
+        view = picture.view_of(*part.size)
+        if part.size != photo.size:
+            view = view.within(photo.size, self.lens.corner_px)
         origin = Origin(
             name=name,
-            view=picture.view_of(*photo.size),
+            source=self.source,
+            view=view,
             picture=np.asarray(photo) if self.keeps_pictures else None,
         )
-        inputs = {self.specs[0].name: picture.pixels_of(photo)[np.newaxis]}
+        inputs = {self.specs[0].name: picture.pixels_of(part)[np.newaxis]}
         return Given(inputs=inputs, metadata=origin)
+
+    def _origin(self, name: str) -> Origin:
+        return Origin(name=name, source=self.source)
 
 
 class Source(Protocol):
