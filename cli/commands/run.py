@@ -31,6 +31,7 @@ from splitpoint.partition.plan.objective import Constraints, Objective
 from ..run.live_table import LiveTable
 from ..run.result_lines import JsonLines, OutputFiles, PlainLines
 from ..run.session import RunSession
+from ..run.source_counts import SourceCounts
 from ..run.summary import print_summary
 from ..run.together import Together
 from ..shell.config_file import config_option
@@ -287,9 +288,9 @@ def run(
         max_edge_mb=max_edge_mb,
         max_frame_bytes=math.inf if max_kb_per_frame is None else 1e3 * max_kb_per_frame,
     )
-    stats, costs = RunStats(), RunCosts(tariff)
+    stats, costs, counts = RunStats(), RunCosts(tariff), SourceCounts()
     spent = RunEnergy(_run_meter(energy, power, slowdown), lambda: stats.busy_ms)
-    sinks: list[Sink] = [stats, costs]
+    sinks: list[Sink] = [stats, costs, counts]
     if save_outputs is not None:
         sinks.append(OutputFiles(save_outputs))
     metrics = None if metrics_port is None else _metrics(metrics_host, metrics_port)
@@ -315,7 +316,7 @@ def run(
         annotates=None if save_annotated is None else _annotates(save_annotated, min_score),
     )
     stopped = asyncio.run(session.run())
-    print_summary(stats, costs, spent.reading, slowdown=slowdown, as_json=json_)
+    print_summary(stats, costs, spent.reading, counts, slowdown=slowdown, as_json=json_)
     nothing = stats.frames and not stats.answers and not stopped
     if nothing or together.failed:
         raise typer.Exit(1)

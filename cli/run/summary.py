@@ -13,13 +13,22 @@ from splitpoint.partition.significant import significant
 
 from ..shell.output import human_bytes, out, print_json
 from .energy_words import energy_words
+from .source_counts import SourceCounts
 
 
 def print_summary(
-    stats: RunStats, costs: RunCosts, energy: EnergyReading, *, slowdown: float, as_json: bool
+    stats: RunStats,
+    costs: RunCosts,
+    energy: EnergyReading,
+    sources: SourceCounts,
+    *,
+    slowdown: float,
+    as_json: bool,
 ) -> None:
     """Frames, outcomes, percentiles, bytes, energy and costs, as a JSON line or a table."""
     summary: dict[str, Any] = stats.summary()
+    if by_source := sources.summary():
+        summary["sources"] = by_source
     summary["energy_mj"] = None if energy.mj is None else round(energy.mj, 3)
     summary["energy_kind"] = energy.kind if energy.mj is not None else "none"
     if energy.mj is not None:
@@ -36,6 +45,10 @@ def print_summary(
     for name, number in summary["outcomes"].items():
         if number:
             table.add_row(name, str(number))
+    for name, counted in by_source.items():
+        rate = "" if counted["fps"] is None else f", {counted['fps']:g} a second"
+        ended = ", ".join(f"{count} {outcome}" for outcome, count in counted["outcomes"].items())
+        table.add_row(name, f"{counted['frames']}{rate}: {ended}")
     for name in ("p50", "p95", "p99"):
         if summary[f"{name}_ms"] is not None:
             table.add_row(name, f"{summary[f'{name}_ms']:.1f} ms")
