@@ -149,8 +149,8 @@ async def test_an_error_of_the_only_source_or_of_all_ends_the_run(small_bundle: 
     ends = SourceError("gone")
     with pytest.raises(SourceError, match="gone"):
         await played(small_bundle, {"": Playing(50, count=2, error=ends)}, 10)
+    both = {name: Playing(50, count=2, error=ends) for name in "ab"}
     with pytest.raises(SourceError, match="gone"):
-        both = {name: Playing(50, count=2, error=ends) for name in "ab"}
         await played(small_bundle, both, 10)
 
 
