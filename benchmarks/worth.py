@@ -1,13 +1,15 @@
 """Where is choosing for each frame worth it, against the device alone and against sending JPEGs?
 
-EfficientNet-Lite0 on devices 4 to 32 times slower than this machine (emulated), uplinks from 0.1 to
-30 Mbit/s with round trips of 20, 50 and 100 ms: how many frames a second each way sustains (in time
-within a second, of 20 that come), and how soon a single frame is answered. Real runs through the
-emulated link for a grid of cells; the simulator fills the space between and stands beside them.
-JPEG is at equal loss: the smallest one whose divergence is no more than that of the levels of the
-activations, by the bundle's calibration.
+EfficientNet-Lite0, or another model, on devices 4 to 32 times slower than this machine (emulated),
+uplinks from 0.1 to 30 Mbit/s with round trips of 20, 50 and 100 ms: how many frames a second each
+way sustains (in time within a second, of 20 that come), and how soon a single frame is answered.
+Real runs through the emulated link for a grid of cells; the simulator fills the space between and
+stands beside them. JPEG is at equal loss: the smallest one whose divergence is no more than that of
+the levels of the activations, by the bundle's calibration.
 
     python benchmarks/worth.py --bundle NAME.split [--images DIR]
+    python benchmarks/worth.py --bundle face.split --images DIR --model CenterFace --fps 5 \\
+        --slowdowns 2 4 8
 
 The picture that it draws stands in the README. Longer than others: it measures, and draws.
 """
@@ -40,8 +42,8 @@ from splitpoint.partition.plan.costs import CostTable
 from splitpoint.partition.plan.link import Link, parse_link
 from splitpoint.partition.plan.plan import NO_CODEC, Plan
 
-FPS, BUDGET_MS, LEAD_S = 20.0, 1000.0, 3.0
-SLOWDOWNS = (4, 8, 16, 32)
+BUDGET_MS, LEAD_S = 1000.0, 3.0
+LITE0 = "EfficientNet-Lite0"
 MEASURED_MBPS = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
 MBPS = tuple(np.geomspace(0.1, 30, 25))
 ROUND_TRIPS_MS = (20, 50, 100)
@@ -77,8 +79,11 @@ def jpeg_of(bundle: Bundle, table: CostTable, kept: np.ndarray) -> int:
 class Simulated:
     """All ways of all cells, under a virtual clock."""
 
-    def __init__(self, table: CostTable, kept: np.ndarray, jpeg: int, profiled_at: float) -> None:
+    def __init__(
+        self, table: CostTable, kept: np.ndarray, jpeg: int, profiled_at: float, camera_fps: float
+    ) -> None:
         self.table, self.kept, self.jpeg, self._profiled_at = table, kept, jpeg, profiled_at
+        self.camera_fps = camera_fps
         self.arms = Arms.of(table, kept, np.zeros(len(table)))
 
     def fps(self, way: str, cell: Cell, seconds: float = 20.0) -> tuple[float, Tally]:
@@ -86,8 +91,8 @@ class Simulated:
         slower = cell.slowdown / self._profiled_at
         truth = Truth.of(self.table, slower)
         course = Course(
-            link=cell.link, interval_s=1 / FPS, budget_s=BUDGET_MS / 1e3,
-            frames=int(seconds * FPS),
+            link=cell.link, interval_s=1 / self.camera_fps, budget_s=BUDGET_MS / 1e3,
+            frames=int(seconds * self.camera_fps),
         )  # fmt: skip
         local = int(np.flatnonzero(self.table.sends == 0)[0])
         policy = (
@@ -96,7 +101,7 @@ class Simulated:
             else Fixed(local if way == LOCAL else self.jpeg)
         )
         tally = World(truth, course, policy).run()
-        return FPS * tally.percent / 100, tally
+        return self.camera_fps * tally.percent / 100, tally
 
     def latency_ms(self, way: str, cell: Cell) -> float:
         """Of a single frame (modelled): the cost table's, as `infer` chooses by it."""
@@ -136,7 +141,7 @@ async def run(options: argparse.Namespace, folder: Path) -> tuple[Table, dict[st
     pictures = options.images or own_photos(folder / "photos", 0)
     paths = find_pictures(pictures)[: 4 if options.quick else 50]
     pixels = [bundle.manifest.picture.read(path)[np.newaxis] for path in paths]
-    devices = [8] if options.quick else SLOWDOWNS
+    devices = [8] if options.quick else options.slowdowns
     rates = [1.0] if options.quick else MEASURED_MBPS
     process, worker = start(
         [*adaptive.MAIN, "serve", str(bundle.folder), "--listen", "127.0.0.1:0"]
@@ -151,12 +156,12 @@ async def run(options: argparse.Namespace, folder: Path) -> tuple[Table, dict[st
             options.slowdown, options.deadline_ms = slowdown, BUDGET_MS
             setting = replace(
                 await adaptive.settle(options, bundle, profile, pixels, worker, mine),
-                fps=FPS,
+                fps=options.fps,
                 lead_s=adaptive.QUICK_LEAD_S if options.quick else LEAD_S,
             )
             kept = allowed(setting)
             jpeg = jpeg_of(bundle, setting.table, kept)
-            here = Simulated(setting.table, kept, jpeg, slowdown)
+            here = Simulated(setting.table, kept, jpeg, slowdown, options.fps)
             simulated = simulated or here
             for mbps in rates:
                 cell = Cell(slowdown, mbps)
@@ -166,7 +171,7 @@ async def run(options: argparse.Namespace, folder: Path) -> tuple[Table, dict[st
                         found[LOCAL] = cells[-1][LOCAL]
                         continue
                     arm = await measured(setting, way, cell, jpeg, worker, folder)
-                    fps = FPS * arm.percent(setting) / 100
+                    fps = options.fps * arm.percent(setting) / 100
                     said, _ = here.fps(way, cell, setting.seconds)
                     times = [r.total_ms for r in arm.results if r.outputs]
                     sent = [r.bytes_up for r in arm.results]
@@ -193,27 +198,31 @@ async def run(options: argparse.Namespace, folder: Path) -> tuple[Table, dict[st
         "times_the_better_most": round(max(ratios), 2),
         "simulator_off_fps_mean": round(float(np.mean(off)), 2),
         "simulator_off_fps_most": round(max(off), 2),
-        "modelled": grid(simulated) if not options.quick else {},
+        "modelled": grid(simulated, devices) if not options.quick else {},
     }
     return Table(COLUMNS, rows), summary, simulated
 
 
-def grid(simulated: Simulated) -> dict[str, Any]:
+def grid(simulated: Simulated, devices: list[int]) -> dict[str, Any]:
     """In how many simulated cells the agent has more frames than both, for each round trip."""
     found = {}
     for round_trip_ms in ROUND_TRIPS_MS:
         above = below = 0
-        for slowdown in SLOWDOWNS:
+        for slowdown in devices:
             for mbps in MBPS[::3]:
                 cell = Cell(slowdown, float(mbps), round_trip_ms)
                 mine, local, jpeg = (simulated.fps(way, cell)[0] for way in (AGENT, LOCAL, JPEG))
                 above += mine > 1.05 * max(local, jpeg)
                 below += mine < 0.95 * max(local, jpeg)
-        found[f"{round_trip_ms} ms"] = {"above": above, "below": below, "of": 4 * len(MBPS[::3])}
+        found[f"{round_trip_ms} ms"] = {
+            "above": above,
+            "below": below,
+            "of": len(devices) * len(MBPS[::3]),
+        }
     return found
 
 
-def draw(simulated: Simulated, slowdown: int, path: Path) -> None:
+def draw(simulated: Simulated, model: str, slowdown: int, path: Path) -> None:
     """Frames a second and latency over the uplink, and below them what the agent chooses."""
     import matplotlib as mpl
 
@@ -251,8 +260,9 @@ def draw(simulated: Simulated, slowdown: int, path: Path) -> None:
         alpha=0.8,
     )  # fmt: skip
     axes["fps"].set_ylabel(f"frames a second answered\nwithin {BUDGET_MS / 1e3:g} s")
-    axes["fps"].set_ylim(0, FPS * 1.08)
-    axes["fps"].set_title(f"A camera of {FPS:g} frames a second (simulated)", fontsize=10)
+    axes["fps"].set_ylim(0, simulated.camera_fps * 1.08)
+    camera = f"A camera of {simulated.camera_fps:g} frames a second (simulated)"
+    axes["fps"].set_title(camera, fontsize=10)
     axes["fps"].legend(loc="lower right", fontsize=8)
     axes["ms"].set_ylabel("ms until one frame has its answer")
     axes["ms"].set_title("One picture alone (modelled)", fontsize=10)
@@ -270,7 +280,7 @@ def draw(simulated: Simulated, slowdown: int, path: Path) -> None:
     axes["mix"].set_xlabel("uplink, Mbit/s")
     axes["ms"].set_xlabel("uplink, Mbit/s")
     figure.suptitle(
-        f"EfficientNet-Lite0 on a device {slowdown} times slower than a server core, "
+        f"{model} on a device {slowdown} times slower than a server core, "
         f"{DRAWN_AT_MS} ms round trip",
         fontsize=12,
     )
@@ -300,14 +310,19 @@ def main() -> None:
     parser.add_argument("--calibrate", help="photos for the codec's tables")
     parser.add_argument("--bundle", type=Path, help="a calibrated bundle instead of compiling one")
     parser.add_argument("--seconds", type=float, default=8, help="of each real run")
+    parser.add_argument("--model", default=LITE0, help="what the bundle's is called in the picture")
+    parser.add_argument("--fps", type=float, default=20, help="of the camera")
+    parser.add_argument("--slowdowns", type=int, nargs="+", default=[4, 8, 16, 32])
+    parser.add_argument("--drawn", type=int, default=16, help="the slowdown of the picture")
     parser.add_argument("--quick", action="store_true")
     options = parser.parse_args()
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     with tempfile.TemporaryDirectory() as name:
         table, summary, simulated = asyncio.run(run(options, Path(name)))
-    write_report("worth", str(__doc__).splitlines()[0], table, summary, save=not options.quick)
+    file = "worth" if options.model == LITE0 else f"worth-{options.model.lower()}"
+    write_report(file, str(__doc__).splitlines()[0], table, summary, save=not options.quick)
     if not options.quick:
-        draw(simulated, 16, RESULTS / "worth.png")
+        draw(simulated, options.model, options.drawn, RESULTS / f"{file}.png")
 
 
 if __name__ == "__main__":
