@@ -46,7 +46,7 @@ def client(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def served(small_bundle: Bundle) -> Iterator[str]:
-    with background("serve", str(small_bundle.folder), "--listen", "127.0.0.1:0") as worker:
+    with background(["serve", str(small_bundle.folder), "--listen", "127.0.0.1:0"]) as worker:
         yield worker
 
 
