@@ -17,7 +17,6 @@ from .conditions import Conditions
 from .continuation import Continuation, Prices
 from .in_hand import FrameInHand, InHand
 from .lookahead import (
-    FINISHES,
     LATENCY_WEIGHT,
     LOSS_WEIGHT,
     NEVER_BELOW,
@@ -30,8 +29,9 @@ from .work import Pending, Work, likely
 
 # Prices are those of frames for ever: they hold for a while, as long as frames come as often.
 REPRICE_S, ANOTHER_PACE = 1.0, 0.2
-# A finish is begun where it brings this share of a frame, beyond what it takes from others.
-LEAST_GAIN = 0.03
+# A finish is begun where it brings this share of a frame, beyond what it takes from others. What
+# the device begins to finish it has in time in so many of a hundred cases.
+LEAST_GAIN, FINISHES = 0.03, 0.97
 # Before the last moment at which a finish is in time: how long before it is looked at whether it
 # is worth the device's time.
 LOOKS_S = (30e-3, 2e-3)
@@ -232,9 +232,6 @@ class Dispatcher:
             after_s=self._after_s(now_s, samples)[chosen],
             extra=PRICE_WEIGHT * arms.price[chosen] + LOSS_WEIGHT * arms.loss[chosen],
             sends=arms.nbytes[chosen] > 0,
-            rest_s=arms.rest_s[chosen] * factor
-            if self.can_finish
-            else np.full(len(chosen), np.inf),
             spread=self.conditions.edge_spread,
             hurry=self._hurry,
         )

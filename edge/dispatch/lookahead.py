@@ -19,7 +19,6 @@ from .work import Pending, Work, likely
 
 # A frame that fewer of its own scenarios than this bring in time is not begun at all.
 NEVER_BELOW = 0.03
-FINISHES = 0.97  # what the device begins to finish, it has in time in so many of a hundred cases
 # Of equals, the one that is sooner, or costs less, or loses less: a share of a frame in time.
 LATENCY_WEIGHT, PRICE_WEIGHT, LOSS_WEIGHT = 0.2, 0.2, 0.01
 PATIENT_WEIGHT = 0.01  # of latency, where the user aims at something else
@@ -103,38 +102,19 @@ class Lookahead:
         return Ways(in_time, latency_s, others, device_s, encoding_s, link_s, ready_s, before_s)
 
     def value(self, ways: Ways, continuation: Continuation) -> Floats:
-        """Frames in time by each arm and, last, by letting the frame go, `[n + 1]`.
-
-        Each arm that sends is looked at twice: with the device finishing what is not answered, and
-        without. Where the link cannot be relied on, it is with that as good as the device alone: it
-        has begun what that does, and may still be answered.
-        """
-        now_s, count, work = self._now_s, len(ways.in_time), self._work
-        late = 1 - ways.in_time
-        ends_s = np.maximum(ways.device_s[:count], now_s) + work.rest_s
-        (saved,) = np.nonzero(work.sends & (ends_s <= now_s + self._budget_s))
-        of = np.concatenate([np.arange(count + 1), saved])
-        device_s = ways.device_s[of]
-        device_s[count + 1 :] += late[saved] * work.rest_s[saved]
+        """Frames in time by each arm and, last, by letting the frame go, `[n + 1]`."""
+        now_s, count = self._now_s, len(ways.in_time)
         waits_s = ways.waits_s(continuation.end_s(now_s, now_s))
         value = continuation.worth(
-            now_s, now_s, device_s, ways.encoder_s[of], ways.link_s[:, of], self._link,
-            waits_s[:, of],
-        )  # fmt: skip
-        value += ways.others[of]
-        own = -work.hurry / self._budget_s * ways.latency_s - work.extra
-        chance = np.concatenate([ways.in_time, [0.0], ways.in_time[saved]])
-        chance[count + 1 :] += FINISHES * late[saved]
-        value += chance
+            now_s, now_s, ways.device_s, ways.encoder_s, ways.link_s, self._link, waits_s
+        )
+        value += ways.others
+        own = ways.in_time - self._work.hurry / self._budget_s * ways.latency_s
+        own -= self._work.extra
+        own[ways.in_time < NEVER_BELOW] = -1.0
         value[:count] += own
         value[count] -= LATENCY_WEIGHT
-        value[count + 1 :] += own[saved]
-        never = chance < NEVER_BELOW
-        never[count] = False
-        value[never] -= 1.0
-        found = value[: count + 1]
-        found[saved] = np.maximum(found[saved], value[count + 1 :])
-        return found
+        return value
 
     def _let_by(
         self, frame: Pending, goes: npt.NDArray[np.bool_], link_s: Floats, others: Floats

@@ -19,8 +19,7 @@ class Work:
     `after_s` passes from the leaving of a frame's bytes to its answer: round trip, wait, compute.
     `extra` is what price and loss are worth, as a share of a frame in time. Times on the device lie
     around `edge_s` with that `spread`, a standard deviation as a share of them. `sends` says which
-    of them use the link. `rest_s` is what the device takes to finish what was not answered, infinite
-    where it may not. `hurry` is what a budget's worth of latency costs, as such a share.
+    of them use the link. `hurry` is what a budget's worth of latency costs, as such a share.
     """
 
     edge_s: Floats
@@ -29,7 +28,6 @@ class Work:
     after_s: Floats
     extra: Floats
     sends: npt.NDArray[np.bool_]
-    rest_s: Floats
     spread: float = 0.0
     hurry: float = 0.0
 
