@@ -6,6 +6,7 @@ from ..dispatch.arms import Arms
 from ..dispatch.conditions import Conditions
 from ..dispatch.dispatcher import LOOKS_S, Dispatcher
 from ..dispatch.probing import probe_bytes, probe_is_due
+from .breaker import SimBreaker
 from .course import SimFrame
 from .world import CREDITS, World
 
@@ -22,11 +23,12 @@ class Fixed:
         self._arm, self._finishes = arm, finishes
         self._waiting: SimFrame | None = None
         self._running, self._asking = 0, set[int]()
+        self._alone = set[int]()  # frames that do not wait for the worker
         self._world: World
 
     def enter(self, world: World) -> None:
         """Frames are about to come in this world."""
-        self._world = world
+        self._world, self._breaker = world, SimBreaker(world)
 
     def taken(self, frame: SimFrame) -> None:
         """One that waits for the device makes room for a newer one."""
@@ -38,24 +40,35 @@ class Fixed:
     def computed(self, frame: SimFrame) -> None:
         """The device is done with it: the next may begin."""
         if not frame.finishing and not frame.done:
-            self._ask(frame)
+            if frame.number in self._alone:
+                self._finish(frame)
+            else:
+                self._ask(frame)
         self._begin_soon()
 
     def worth_sending(self, frame: SimFrame) -> bool:
-        """Always."""
-        return True
+        """Always, where it may wait for an answer."""
+        return frame.number not in self._alone
 
     def sent(self, frame: SimFrame) -> None:
         """Nothing depends on that."""
 
     def answered(self, frame: SimFrame, server_s: float, queue_s: float) -> None:
-        """Nothing depends on that."""
+        """What comes in time keeps the way to the worker open."""
+        if frame.number < 0:
+            self._breaker.echoed(frame.number)
+        elif not frame.done:
+            self._asking.discard(frame.number)
+            self._breaker.answered()
 
     def ended(self, frame: SimFrame) -> None:
         """It makes room for another."""
         if frame.begun:
             self._running -= 1
-        self._asking.discard(frame.number)
+        if frame.number in self._asking:
+            self._asking.discard(frame.number)
+            self._breaker.failed()
+        self._alone.discard(frame.number)
         if frame is self._waiting:
             self._waiting = None
         self._begin_soon()
@@ -70,9 +83,12 @@ class Fixed:
             return
         self._waiting = None
         self._running += 1
+        sends = world.truth.nbytes[self._arm] > 0
+        if sends and self._finishes and not self._breaker.allows():
+            self._alone.add(frame.number)
         world.begin(frame, self._arm)
         if world.truth.edge_s[self._arm] == 0:
-            self._ask(frame)
+            self.computed(frame)
 
     def _ask(self, frame: SimFrame) -> None:
         world = self._world
