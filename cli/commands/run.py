@@ -31,6 +31,7 @@ from splitpoint.partition.plan.objective import Constraints, Objective
 from ..run.live_table import LiveTable
 from ..run.result_lines import JsonLines, OutputFiles, PlainLines
 from ..run.session import RunSession
+from ..run.slow_sinks import SlowSink, SlowSinks
 from ..run.source_counts import SourceCounts
 from ..run.summary import print_summary
 from ..run.together import Together
@@ -291,8 +292,6 @@ def run(
     stats, costs, counts = RunStats(), RunCosts(tariff), SourceCounts()
     spent = RunEnergy(_run_meter(energy, power, slowdown), lambda: stats.busy_ms)
     sinks: list[Sink] = [stats, costs, counts]
-    if save_outputs is not None:
-        sinks.append(OutputFiles(save_outputs))
     metrics = None if metrics_port is None else _metrics(metrics_host, metrics_port)
     if metrics is not None:
         sinks.append(metrics)
@@ -304,7 +303,7 @@ def run(
         sinks.append(table)
     else:
         sinks.append(PlainLines(agent, min_score))
-    together = Together(sources)
+    together, slow = Together(sources), SlowSinks(_slow(save_outputs, save_annotated, min_score))
     session = RunSession(
         agent=agent,
         sources=together,
@@ -313,19 +312,33 @@ def run(
         table=table,
         metrics=metrics,
         in_flight=in_flight,
-        annotates=None if save_annotated is None else _annotates(save_annotated, min_score),
+        slow=slow,
     )
     stopped = asyncio.run(session.run())
-    print_summary(stats, costs, spent.reading, counts, slowdown=slowdown, as_json=json_)
+    print_summary(
+        stats, costs, spent.reading, counts, slow.summary(), slowdown=slowdown, as_json=json_
+    )
     nothing = stats.frames and not stats.answers and not stopped
     if nothing or together.failed:
         raise typer.Exit(1)
 
 
-def _annotates(folder: Path, min_score: float) -> Callable[[EdgeAgent], Sink]:
-    return lambda agent: AnnotatedPictures(
-        folder, agent.manifest.task.kind, agent.labels, min_score
-    )
+def _slow(outputs: Path | None, annotated: Path | None, min_score: float) -> list[SlowSink]:
+    found = []
+    if outputs is not None:
+        found.append(SlowSink(name="save-outputs", make=lambda agent: OutputFiles(outputs)))
+    if annotated is not None:
+        found.append(
+            SlowSink(
+                name="save-annotated",
+                make=lambda agent: AnnotatedPictures(
+                    annotated, agent.manifest.task.kind, agent.labels, min_score
+                ),
+                most_waiting=4,  # each holds its photo
+                draws=True,
+            )
+        )
+    return found
 
 
 def _run_meter(energy: str, power: PowerModel, slowdown: float) -> EnergyMeter:

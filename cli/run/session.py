@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -18,6 +18,7 @@ from ..shell.output import say
 from ..shell.stop_signals import Stopped, StopSignals
 from ..shell.systemd import Systemd
 from .live_table import LiveTable
+from .slow_sinks import SlowSinks
 from .together import Together
 
 if TYPE_CHECKING:
@@ -30,8 +31,7 @@ REFRESH_S, ENERGY_S = 0.25, 5.0
 class RunSession:
     """Feeds an agent from sources and its results to the sinks.
 
-    The table and the metrics are also told what no result tells. `annotates` makes a sink that
-    draws on photos, once the model is known.
+    The table and the metrics are also told what no result tells.
     """
 
     agent: EdgeAgent
@@ -41,7 +41,7 @@ class RunSession:
     table: LiveTable | None
     metrics: MetricsSink | None
     in_flight: int
-    annotates: Callable[[EdgeAgent], Sink] | None = None
+    slow: SlowSinks
 
     async def run(self) -> bool:
         """Until the sources end or the user stops them: whether it was the user.
@@ -51,30 +51,29 @@ class RunSession:
         systemd = Systemd()
         with StopSignals("stopping: frames under way are finished (again: at once)") as stop:
             async with AsyncExitStack() as stack:
-                sinks = list(self.sinks)
-                for sink in sinks:
+                for sink in self.sinks:
                     stack.callback(sink.close)  # all of them, whichever fails
                 stack.push_async_callback(self.sources.close)
                 with suppress(Stopped):
                     await stop.unless_requested(self.sources.open())
                     await stop.unless_requested(stack.enter_async_context(self.agent))
-                    if self.annotates is not None:
-                        sinks.append(self.annotates(self.agent))
-                        stack.callback(sinks[-1].close)
+                    slow = self.slow.open(self.agent, live=self.sources.live)
+                    await stack.enter_async_context(slow)
                     self._say_plan()
                     self.agent.on_switch = self._switched
                     await stack.enter_async_context(self._followed(systemd))
                     results = self.sources.results(
                         self.agent,
                         stop,
-                        keeps_pictures=self.annotates is not None,
+                        keeps_pictures=self.slow.draw,
                         in_flight=self.in_flight,
                     )
                     await stack.enter_async_context(aclosing(results))
                     systemd.ready()
                     async for result in results:
-                        for sink in sinks:
+                        for sink in self.sinks:
                             sink.add(result)
+                        await self.slow.give(result)
                 systemd.stopping()
             return stop.requested
 

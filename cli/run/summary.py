@@ -21,6 +21,7 @@ def print_summary(
     costs: RunCosts,
     energy: EnergyReading,
     sources: SourceCounts,
+    sinks: dict[str, Any],
     *,
     slowdown: float,
     as_json: bool,
@@ -29,6 +30,8 @@ def print_summary(
     summary: dict[str, Any] = stats.summary()
     if by_source := sources.summary():
         summary["sources"] = by_source
+    if sinks:
+        summary["sinks"] = sinks
     summary["energy_mj"] = None if energy.mj is None else round(energy.mj, 3)
     summary["energy_kind"] = energy.kind if energy.mj is not None else "none"
     if energy.mj is not None:
@@ -49,6 +52,9 @@ def print_summary(
         rate = "" if counted["fps"] is None else f", {counted['fps']:g} a second"
         ended = ", ".join(f"{count} {outcome}" for outcome, count in counted["outcomes"].items())
         table.add_row(name, f"{counted['frames']}{rate}: {ended}")
+    for name, of in sinks.items():
+        if of["lost"]:
+            table.add_row(name, f"{of['lost']} of {of['given'] + of['lost']} lost: it was too slow")
     for name in ("p50", "p95", "p99"):
         if summary[f"{name}_ms"] is not None:
             table.add_row(name, f"{summary[f'{name}_ms']:.1f} ms")

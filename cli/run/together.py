@@ -35,6 +35,11 @@ class Together:
         self._late: set[str] = set()  # those that were not there at the start
         self.failed: list[str] = []
 
+    @property
+    def live(self) -> bool:
+        """Whether any of them does not wait for its reader."""
+        return any(each.source.live for each in self._sources)
+
     async def open(self) -> None:
         """Opens all, side by side.
 

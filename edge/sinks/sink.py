@@ -12,7 +12,10 @@ class Sink(Protocol):
     """Takes every result of a run, in order, and is closed when there are no more."""
 
     def add(self, result: Result) -> None:
-        """One frame's end. It is called on the event loop and should not take long."""
+        """One frame's end. What takes longer than a millisecond belongs behind a thread.
+
+        `Behind` gives it one.
+        """
 
     def close(self) -> None:
         """Nothing more will come."""

@@ -1,0 +1,56 @@
+"""The sinks of a run that may take long, each behind a thread of its own."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from splitpoint.edge import EdgeAgent, Result
+from splitpoint.edge.sinks.behind import Behind
+from splitpoint.edge.sinks.sink import Sink
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SlowSink:
+    """One, made once the model is known; at most so many results wait for it.
+
+    One that `draws` needs the photo of each frame, which may take a hundred megabytes.
+    """
+
+    name: str
+    make: Callable[[EdgeAgent], Sink]
+    most_waiting: int = 64
+    draws: bool = False
+
+
+class SlowSinks:
+    """All of them; what became of their results is there after the run, too."""
+
+    def __init__(self, sinks: Sequence[SlowSink]) -> None:
+        self._sinks, self._behind = sinks, list[Behind]()
+
+    @property
+    def draw(self) -> bool:
+        """Whether one of them needs the photos."""
+        return any(sink.draws for sink in self._sinks)
+
+    @asynccontextmanager
+    async def open(self, agent: EdgeAgent, *, live: bool) -> AsyncIterator[None]:
+        """At its end they have all that was given to them, or it counts as lost."""
+        async with AsyncExitStack() as stack:
+            for sink in self._sinks:
+                behind = Behind(sink.make(agent), sink.name, live=live, most=sink.most_waiting)
+                self._behind.append(behind)
+                stack.push_async_callback(behind.end)
+            yield
+
+    async def give(self, result: Result) -> None:
+        """To each."""
+        for behind in self._behind:
+            await behind.give(result)
+
+    def summary(self) -> dict[str, Any]:
+        """Results that each has taken, and those that it has lost by being slow."""
+        return {each.name: {"given": each.given, "lost": each.lost} for each in self._behind}
