@@ -73,7 +73,8 @@ class Behind:
             try:
                 self._sink.add(result)
             except Exception as error:  # noqa: BLE001 - raised where results are given, or said
-                self.lost += 1
+                with self._changed:
+                    self.lost += 1
                 if not self._live:
                     self._error = error
                     break

@@ -80,10 +80,11 @@ async def test_a_run_that_loses_nothing_waits_for_its_sink() -> None:
 async def test_what_it_raises_ends_a_run_that_loses_nothing() -> None:
     sink = Slow(fails=frozenset([2]))
     one = Behind(sink, "disk", live=False, most=1)
+    for number in range(3):
+        await one.give(result(number))
+        await asyncio.sleep(0.01)
     with pytest.raises(OSError, match="No space left"):
-        for number in range(10):
-            await one.give(result(number))
-            await asyncio.sleep(0.01)
+        await one.give(result(3))
     await one.end()
     assert sink.taken == [0, 1]
     assert sink.closed == 1

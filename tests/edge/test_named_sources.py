@@ -66,7 +66,7 @@ def test_values_for_all_and_for_one(folder: Path) -> None:
     assert each["b"].lens.region is None
     # Two sources do not share what the last picture was.
     assert each["a"].lens.motion is not each["b"].lens.motion is not None
-    with pytest.raises(SourceError, match="--fps names no source .c.: sources: a, b"):
+    with pytest.raises(SourceError, match=r"--fps names no source 'c': sources: a, b"):
         found(f"a={folder}", f"b={folder}", words=SourceWords(fps=["c=1"]))
     for bad in ("0", "-1", "nan", "inf", "many"):
         with pytest.raises(SourceError, match="is no number of frames"):
