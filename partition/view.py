@@ -86,7 +86,7 @@ class View:
         """The part of a map `[height, width]` over the input that shows the photo, not filling."""
         (x_scale, y_scale), (width, height) = self._scale, self.input_size_px
         columns, rows = (
-            slice(int(first * cells / whole), max(round(last * cells / whole), 1))
+            _cells(first * cells / whole, last * cells / whole)
             for first, last, cells, whole in (
                 (max(-self.left_px / x_scale, 0),
                  min((self.photo_size_px[0] - self.left_px) / x_scale, width),
@@ -102,3 +102,9 @@ class View:
     def _scale(self) -> tuple[float, float]:
         width, height = self.input_size_px
         return (self.right_px - self.left_px) / width, (self.bottom_px - self.top_px) / height
+
+
+def _cells(first: float, last: float) -> slice:
+    """From one place to another, at least one: a photo may be narrower than a cell."""
+    start = int(first)
+    return slice(start, max(round(last), start + 1))

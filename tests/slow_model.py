@@ -85,7 +85,7 @@ class SlowModel:
         self.times = CloudTimes(segment_ms=(ms,) * segments)
         self.bundle = SimpleNamespace(manifest=SimpleNamespace(name="slow"))
 
-    def expected(self, boundary: int, value: Array) -> Array:
+    def expected(self, boundary: int, value: Any) -> Any:
         """What the model makes of a value at `boundary`."""
         for segment in range(boundary, len(self.chain)):
             value = 2 * value + segment

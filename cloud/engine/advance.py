@@ -72,10 +72,9 @@ def advance(step: Step[Request], began_s: float) -> Advanced:
     ]
     failed = [request for request, _ in answers]
     if step.is_last and after.aboard:
-        found, are_good = _outputs(after)
+        found = _outputs(after)
         answers += found
-        if not are_good:
-            failed += after.aboard
+        failed += [request for request, answer in found if isinstance(answer, FrameError)]
         after = RunningBatch()
     progress = after if after.aboard else None
     return Advanced(progress=progress, answers=answers, failed=failed, room=room)
@@ -92,21 +91,29 @@ def _blame(failures: list[tuple[RunningBatch, Exception]], requests: int) -> Non
                 request.broke()
 
 
-def _outputs(batch: RunningBatch) -> tuple[list[RequestAnswer], bool]:
+def _outputs(batch: RunningBatch) -> list[RequestAnswer]:
     """The batch is at the end: to each its own, if they are good. A GPU is waited for here."""
-    requests, model, are_good = batch.aboard, batch.aboard[0].model, True
+    requests, model = batch.aboard, batch.aboard[0].model
+    answers: list[RequestAnswer]
     try:
         outputs = model.runner.answers(batch.state, [request.samples for request in requests])
-        answers: list[RequestAnswer] = [
-            (request, model.form.made(own)) for request, own in zip(requests, outputs, strict=True)
-        ]
     except Exception as error:  # noqa: BLE001 - a device can fail here too
         answers = [(request, _why_failed(model, error)) for request in requests]
-        are_good = False
+    else:
+        found = zip(requests, outputs, strict=True)
+        answers = [(request, _made(model, own)) for request, own in found]
     now_s = time.perf_counter()
     for request in requests:
         request.finished_s, request.batch_computed = now_s, batch.samples
-    return answers, are_good
+    return answers
+
+
+def _made(model: ServedModel, outputs: dict[str, Array]) -> dict[str, Array] | FrameError:
+    """What the model's head makes of one request's outputs, which it alone may choke on."""
+    try:
+        return model.form.made(outputs)
+    except Exception as error:  # noqa: BLE001 - told to its client
+        return _why_failed(model, error)
 
 
 def _why_failed(model: ServedModel, error: Exception) -> FrameError:

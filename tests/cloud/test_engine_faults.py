@@ -8,6 +8,7 @@ import random
 import threading
 import time
 import weakref
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from patience import until
 from slow_model import SlowModel, computes, status
 from splitpoint.cloud.engine.engine import Engine
 from splitpoint.cloud.engine.engines import Engines
+from splitpoint.codec import Array
 from splitpoint.proto import splitpoint_pb2 as pb
 from splitpoint.proto.frames import FrameError
 
@@ -110,6 +112,42 @@ async def test_a_batch_that_all_have_left_between_two_segments_is_gone(
     await until(lambda: gc.collect() is not None and not any(ref() for ref in gone))
     assert engine.queued == 0
     assert not engine.schedule.queued
+
+
+# A head that chokes. -------------------------------------------------------------------------
+
+
+async def test_a_head_that_fails_for_one_request_costs_the_others_of_its_batch_nothing(
+    engine: Engine,
+) -> None:
+    model, answers = SlowModel(2, ms=1), dict[int, list[object]]()
+
+    class Choking:
+        specs, outputs = model.form.specs, model.form.outputs
+
+        def made(self, values: Mapping[str, Array]) -> dict[str, Array]:
+            found = {spec.name: values[spec.name] for spec in self.specs}
+            if any((array == poison).all() for array in found.values()):
+                raise IndexError("index 7 is out of bounds")
+            return found
+
+    held, go_on = threading.Event(), threading.Event()
+
+    def hold(segment: int) -> None:
+        held.set()
+        go_on.wait(10)
+
+    model.chain.on_step = hold
+    poison = model.expected(0, np.float32(2))
+    model.form = Choking()  # type: ignore[assignment]
+    for number in range(4):
+        answers[number] = []
+        engine.submit(model.request(0, answers[number], float(number), client=str(number)))
+    await until(held.is_set)
+    go_on.set()
+    await until(lambda: all(answers.values()))
+    assert [status(answers[n][0]) for n in range(4)] == [pb.OK, pb.OK, pb.INTERNAL, pb.OK]
+    assert "out of bounds" not in str(answers[2][0])
 
 
 # What nobody thought of. --------------------------------------------------------------------

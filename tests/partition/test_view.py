@@ -90,6 +90,14 @@ def test_filling_is_around_the_whole_photo(size: tuple[int, int], resize: str) -
         assert abs(margins[1] - margins[3]) <= 1
 
 
+@pytest.mark.parametrize("size", [(3000, 2), (2, 3000), (500, 1)])
+@pytest.mark.parametrize("coarser", [1, 4, 8])
+def test_a_strip_of_a_photo_is_shown_by_some_cell(size: tuple[int, int], coarser: int) -> None:
+    for resize in RESIZES:
+        view = input_of(resize).view_of(*size)
+        assert view.part_with_photo(np.zeros((96 // coarser, 128 // coarser))).size > 0
+
+
 def test_boxes_stay_inside_of_the_photo() -> None:
     view = input_of("letterbox").view_of(300, 200)
     (found,) = view.boxes_in_photo(np.array([[-50.0, -50, 500, 500]], np.float32))
