@@ -214,10 +214,12 @@ def _picture_options(
     given: dict[str, Any] = {}
     if size:
         height, _, width = size.lower().partition("x")
-        given["size_px"] = (_number(height, int, size), _number(width or height, int, size))
+        said = f"--input-size {size[:60]!r} is no size", "write 640 or 480x640"
+        given["size_px"] = (_number(height, int, *said), _number(width or height, int, *said))
     for name, text in (("mean", mean), ("std", std)):
         if text:
-            given[name] = tuple(_number(part, float, text) for part in text.split(","))
+            said = f"--{name} {text[:60]!r} is no list of numbers", "write 0.5,0.5,0.5"
+            given[name] = tuple(_number(part, float, *said) for part in text.split(","))
     if scale is not None:
         given["scale"] = scale
     if channels:
@@ -225,10 +227,8 @@ def _picture_options(
     return PictureOptions(**given) if given else None
 
 
-def _number(text: str, kind: type[_Number], whole: str) -> _Number:
+def _number(text: str, kind: type[_Number], what: str, remedy: str) -> _Number:
     try:
         return kind(text)
     except ValueError as error:
-        raise PictureError(
-            f"{whole[:60]!r} is no size, mean or deviation", "write 640 or 480x640, or 0.5,0.5,0.5"
-        ) from error
+        raise PictureError(what, remedy) from error

@@ -55,7 +55,7 @@ def check_labels(labels: Sequence[str], classes: int | None) -> None:
     """Raises `CaptureError` unless there are as many `labels` as `classes`, or none."""
     if labels and classes is not None and len(labels) != classes:
         raise CaptureError(
-            f"the model tells {classes} classes, and {len(labels)} labels came with it",
+            f"the model's classes: {classes}, the labels that came with it: {len(labels)}",
             "give a label for each class, in their order",
         )
 

@@ -25,6 +25,10 @@ _OTHER_FILES = {
         "a file of weights or a TorchScript program, and neither can be cut",
         f"{_FACTORY}, with the weights as --weights FILE",
     ),
+    ".split": (
+        "a bundle, which is compiled already",
+        "give it to inspect, profile, plan, serve or run",
+    ),
     ".py": ("a file of Python", "name it as module:function, without .py, from its folder"),
 }
 _OTHER_FILES |= dict.fromkeys((".torchscript", ".ts", ".jit"), _OTHER_FILES[".pt"])
