@@ -19,7 +19,6 @@ from splitpoint.edge.figures.run_costs import RunCosts, Tariff
 from splitpoint.edge.figures.run_energy import RunEnergy
 from splitpoint.edge.figures.run_stats import RunStats
 from splitpoint.edge.meaning import MIN_SCORE
-from splitpoint.edge.sinks.annotated import AnnotatedPictures
 from splitpoint.edge.sinks.sink import Sink
 from splitpoint.edge.sources.named import SourceWords, named_sources
 from splitpoint.partition.energy.find import choose_meter
@@ -29,9 +28,10 @@ from splitpoint.partition.plan.link import parse_link
 from splitpoint.partition.plan.objective import Constraints, Objective
 
 from ..run.live_table import LiveTable
-from ..run.result_lines import JsonLines, OutputFiles, PlainLines
+from ..run.result_lines import JsonLines, PlainLines
 from ..run.session import RunSession
-from ..run.slow_sinks import SlowSink, SlowSinks
+from ..run.sinks import SinkWords, slow_sinks
+from ..run.slow_sinks import SlowSinks
 from ..run.source_counts import SourceCounts
 from ..run.summary import print_summary
 from ..run.together import Together
@@ -44,7 +44,7 @@ from .profile import names_in, power_model_of
 if TYPE_CHECKING:
     from splitpoint.edge.metrics import MetricsSink
 
-SOURCES = "Sources"
+SOURCES, SINKS = "Sources", "Answers elsewhere"
 
 
 def _command() -> Callable[..., object]:
@@ -220,6 +220,38 @@ def run(
         Path | None,
         typer.Option(help="Write every photo as DIR/ID-NAME.jpg with what was found drawn on it."),
     ] = None,
+    mqtt: Annotated[
+        str,
+        typer.Option(
+            help="Publish each frame's JSON to a broker: mqtt://user@host:1883/topic, or mqtts://.",
+            show_default=False,
+            rich_help_panel=SINKS,
+        ),
+    ] = "",
+    mqtt_password_file: Annotated[
+        Path | None,
+        typer.Option(help="The password for it.", show_default=False, rich_help_panel=SINKS),
+    ] = None,
+    mqtt_ca: Annotated[
+        Path | None,
+        typer.Option(
+            help="The CA (PEM) of the broker's certificate.",
+            show_default="the system's",
+            rich_help_panel=SINKS,
+        ),
+    ] = None,
+    webhook: Annotated[
+        str,
+        typer.Option(
+            help="POST each frame's JSON to an http:// or https:// address.",
+            show_default=False,
+            rich_help_panel=SINKS,
+        ),
+    ] = "",
+    webhook_token_file: Annotated[
+        Path | None,
+        typer.Option(help="A Bearer token for it.", show_default=False, rich_help_panel=SINKS),
+    ] = None,
     min_score: Annotated[
         float, typer.Option(help="Detections below this score are not shown.", min=0, max=1)
     ] = MIN_SCORE,
@@ -303,7 +335,22 @@ def run(
         sinks.append(table)
     else:
         sinks.append(PlainLines(agent, min_score))
-    together, slow = Together(sources), SlowSinks(_slow(save_outputs, save_annotated, min_score))
+    together = Together(sources)
+    slow = SlowSinks(
+        slow_sinks(
+            SinkWords(
+                outputs=save_outputs,
+                annotated=save_annotated,
+                mqtt=mqtt,
+                mqtt_password_file=mqtt_password_file,
+                mqtt_ca=mqtt_ca,
+                webhook=webhook,
+                webhook_token_file=webhook_token_file,
+                min_score=min_score,
+            ),
+            [each.name for each in sources],
+        )
+    )
     session = RunSession(
         agent=agent,
         sources=together,
@@ -321,24 +368,6 @@ def run(
     nothing = stats.frames and not stats.answers and not stopped
     if nothing or together.failed:
         raise typer.Exit(1)
-
-
-def _slow(outputs: Path | None, annotated: Path | None, min_score: float) -> list[SlowSink]:
-    found = []
-    if outputs is not None:
-        found.append(SlowSink(name="save-outputs", make=lambda agent: OutputFiles(outputs)))
-    if annotated is not None:
-        found.append(
-            SlowSink(
-                name="save-annotated",
-                make=lambda agent: AnnotatedPictures(
-                    annotated, agent.manifest.task.kind, agent.labels, min_score
-                ),
-                most_waiting=4,  # each holds its photo
-                draws=True,
-            )
-        )
-    return found
 
 
 def _run_meter(energy: str, power: PowerModel, slowdown: float) -> EnergyMeter:

@@ -30,28 +30,34 @@ class JsonLines:
 
     def add(self, result: Result) -> None:
         """One line, at once."""
-        line: dict[str, Any] = {
-            "id": result.id,
-            "source": str(result.metadata),
-            **({"source_name": source} if (source := source_of(result)) else {}),
-            "outcome": result.outcome.value,
-            "split": result.boundary,
-            "codec": result.codec,
-            "bytes_up": result.bytes_up,
-            **answer_json(self._agent, result, self._min_score),
-            "stages_ms": result.stages_ms.to_json(),
-            "total_ms": round(result.total_ms, 3),
-        }
-        if why := why_local(self._agent, result):
-            line["why"] = why
-        if result.error is not None:
-            line["error"] = str(result.error)
+        line = frame_json(self._agent, result, self._min_score)
         if self._emulated:
             line["emulated"] = True
         print_json(line)
 
     def close(self) -> None:
         """Each line is written already."""
+
+
+def frame_json(agent: EdgeAgent, result: Result, min_score: float = MIN_SCORE) -> dict[str, Any]:
+    """The document of one frame, wherever it goes."""
+    line: dict[str, Any] = {
+        "id": result.id,
+        "source": str(result.metadata),
+        **({"source_name": source} if (source := source_of(result)) else {}),
+        "outcome": result.outcome.value,
+        "split": result.boundary,
+        "codec": result.codec,
+        "bytes_up": result.bytes_up,
+        **answer_json(agent, result, min_score),
+        "stages_ms": result.stages_ms.to_json(),
+        "total_ms": round(result.total_ms, 3),
+    }
+    if why := why_local(agent, result):
+        line["why"] = why
+    if result.error is not None:
+        line["error"] = str(result.error)
+    return line
 
 
 class PlainLines:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -41,7 +42,8 @@ class SlowSinks:
         """At its end they have all that was given to them, or it counts as lost."""
         async with AsyncExitStack() as stack:
             for sink in self._sinks:
-                behind = Behind(sink.make(agent), sink.name, live=live, most=sink.most_waiting)
+                made = await asyncio.to_thread(sink.make, agent)
+                behind = Behind(made, sink.name, live=live, most=sink.most_waiting)
                 self._behind.append(behind)
                 stack.push_async_callback(behind.end)
             yield
@@ -52,5 +54,8 @@ class SlowSinks:
             await behind.give(result)
 
     def summary(self) -> dict[str, Any]:
-        """Results that each has taken, and those that it has lost by being slow."""
-        return {each.name: {"given": each.given, "lost": each.lost} for each in self._behind}
+        """Results that each has taken, those that it has lost by being slow, and what it counts."""
+        return {
+            each.name: {"given": each.given, "lost": each.lost, **each.counts()}
+            for each in self._behind
+        }

@@ -1,4 +1,4 @@
 """Where results go.
 
-May import: errors, meaning, result, sources; codec, partition.
+May import: errors, meaning, result, sources, transport; codec, partition, proto.
 """

@@ -8,7 +8,7 @@ import threading
 from collections import deque
 
 from ..result import Result
-from .sink import Sink
+from .sink import Counted, Sink
 
 log = logging.getLogger("splitpoint.edge")
 
@@ -34,6 +34,10 @@ class Behind:
         self._error: Exception | None = None
         self._thread = threading.Thread(target=self._run, name=f"sink-{name}", daemon=True)
         self._thread.start()
+
+    def counts(self) -> dict[str, int]:
+        """What the sink itself says of the results that it was given."""
+        return self._sink.counts() if isinstance(self._sink, Counted) else {}
 
     async def give(self, result: Result) -> None:
         """Lets it wait for the sink."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from ..result import Result
 
@@ -19,6 +19,14 @@ class Sink(Protocol):
 
     def close(self) -> None:
         """Nothing more will come."""
+
+
+@runtime_checkable
+class Counted(Protocol):
+    """A sink that knows what became of the results given to it."""
+
+    def counts(self) -> dict[str, int]:
+        """By what became of them."""
 
 
 class CallbackSink:
