@@ -14,6 +14,7 @@ _EXTRA = {
     "onnx": "torch",
     "safetensors": "torch",
     "cv2": "video",
+    "paho": "mqtt",
     "prometheus_client": "metrics",
     "ray": "ray",
     "opentelemetry": "otel",
