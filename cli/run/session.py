@@ -58,7 +58,7 @@ class RunSession:
                     await stop.unless_requested(self.sources.open())
                     await stop.unless_requested(stack.enter_async_context(self.agent))
                     slow = self.slow.open(self.agent, live=self.sources.live)
-                    await stack.enter_async_context(slow)
+                    await stop.unless_requested(stack.enter_async_context(slow))
                     self._say_plan()
                     self.agent.on_switch = self._switched
                     await stack.enter_async_context(self._followed(systemd))
