@@ -132,6 +132,11 @@ class OnnxModule(torch.nn.Module):
             self.batch.now = self.batch.fixed  # symbols of an export are not to outlive it
         return {name: as_tensor(values[name]) for name in self._outputs}
 
+    def first_of(self, kind: str) -> str:
+        """The name of the first node of a kind; "" where there is none."""
+        parts = (part for part in self.nodes.values() if isinstance(part, Operation))
+        return next((part.node.name for part in parts if part.node.kind == kind), "")
+
     def learn_batch(self, once: Mapping[str, Tensor], thrice: Mapping[str, Tensor]) -> None:
         """Runs on the fixed batch and on three times that, to find what has to grow with it.
 
