@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from ..bundle.graph import Layer
 from ..tasks.task import Task
 
-# What is left after the boundaries are chosen took 2.0 to 6.4 times as long as what came before,
-# with a median of 3.5, over the models of benchmarks/model_zoo.py.
+# What is left takes so many times as long as what came before.
 _LEFT = 3.5
 
 

@@ -196,7 +196,7 @@ def test_compile_json_and_unsupported_op(command: Command, tmp_path: Path) -> No
     assert done.returncode == 0, done.stderr
     (line,) = [line for line in done.stderr.splitlines() if "boundaries, which takes" in line]
     assert line.startswith(
-        "mine:Net: 4 layers, 112 parameters, photos of 224x224 (crop), answers: "
+        "mine:Net: 3 layers, 118 parameters, photos of 224x224 (crop), answers: "
     )
     assert "classify; to be cut at " in line
     assert "mine:Net returns the model in training mode" in done.stderr
