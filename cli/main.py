@@ -17,6 +17,7 @@ _EXTRA = {
     "prometheus_client": "metrics",
     "ray": "ray",
     "opentelemetry": "otel",
+    "zeroconf": "mdns",
 }
 
 

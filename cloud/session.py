@@ -24,6 +24,7 @@ from splitpoint.proto.limits import server_options
 from splitpoint.proto.tasks import cancel_and_wait
 
 from .access.security import Security
+from .announcing import announcer_of, check_announced
 from .backend import Backend, assemble
 from .brief_log import keep_log_brief
 from .bundle_watch import BundleWatch
@@ -69,6 +70,8 @@ async def serving(
     """
     security = options.security or Security()
     security.check_listen(options.listen)
+    if options.announce:
+        await asyncio.to_thread(check_announced, options.announce, options.listen)
     credentials, access = security.server_credentials(), security.access()
     devices = pick_devices(options.device)
     check_precision(options.precision, devices[0])
@@ -104,6 +107,9 @@ async def serving(
         tell_health.tell()
         tasks.start(tell_health.follow(), "health")
         closing.push_async_callback(backend.service.drain, options.grace_s)
+        if options.announce:
+            announcer = announcer_of(options, address, backend.models, progress)
+            await closing.enter_async_context(announcer.announced())
         closing.callback(health.stop)  # before that: others should be asked from now on
         yield Session(address, metrics_address, backend)
 

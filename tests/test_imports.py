@@ -116,6 +116,7 @@ BLOCKED = (
     "cv2",
     "prometheus_client",
     "opentelemetry",
+    "zeroconf",
 )
 
 

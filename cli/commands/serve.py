@@ -108,6 +108,13 @@ def serve(
     max_age_s: Annotated[
         float, typer.Option(help="Have clients connect anew so often, 0: never.", min=0)
     ] = LIMITS.max_age_s,
+    announce: Annotated[
+        str,
+        typer.Option(
+            help="Announce it in the local network (mDNS) by this name; auto: the machine's.",
+            show_default="not at all",
+        ),
+    ] = WorkerOptions.announce,
     metrics: Annotated[
         str, typer.Option(help="Serve Prometheus metrics at HOST:PORT.", show_default="nowhere")
     ] = "",
@@ -148,7 +155,7 @@ def serve(
         plain = {
             "--profile": profile, "--reflection": reflection, "--watch": watch,
             "--tls-cert": tls_cert, "--tls-key": tls_key, "--client-ca": client_ca,
-            "--metrics": metrics, "--traces": traces,
+            "--metrics": metrics, "--traces": traces, "--announce": announce,
         }  # fmt: skip
         if any(plain.values()):
             names = ", ".join(name for name, given in plain.items() if given)
@@ -196,6 +203,7 @@ def serve(
             max_age_s=max_age_s,
         ),
         watch=watch,
+        announce=announce,
         metrics=metrics,
     )
     with signals_end_at_once():
