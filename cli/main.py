@@ -18,6 +18,7 @@ _EXTRA = {
     "ray": "ray",
     "opentelemetry": "otel",
     "zeroconf": "mdns",
+    "aiohttp": "http",
 }
 
 

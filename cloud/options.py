@@ -77,6 +77,7 @@ class WorkerOptions:
     # How others find it and look into it.
     announce: str = ""  # by mDNS under this name, "auto": the machine's and the port
     metrics: str = ""  # HOST:PORT for Prometheus, "" for nowhere
+    http: str = ""  # HOST:PORT on loopback for /healthz and /stats, "" for nowhere
     reflection: bool = False
 
     def __post_init__(self) -> None:

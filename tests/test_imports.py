@@ -117,6 +117,7 @@ BLOCKED = (
     "prometheus_client",
     "opentelemetry",
     "zeroconf",
+    "aiohttp",
 )
 
 

@@ -118,6 +118,13 @@ def serve(
     metrics: Annotated[
         str, typer.Option(help="Serve Prometheus metrics at HOST:PORT.", show_default="nowhere")
     ] = "",
+    http: Annotated[
+        str,
+        typer.Option(
+            help="Answer /healthz and /stats (JSON) at HOST:PORT, to this machine alone.",
+            show_default="nowhere",
+        ),
+    ] = WorkerOptions.http,
     traces: Annotated[
         str,
         typer.Option(
@@ -156,6 +163,7 @@ def serve(
             "--profile": profile, "--reflection": reflection, "--watch": watch,
             "--tls-cert": tls_cert, "--tls-key": tls_key, "--client-ca": client_ca,
             "--metrics": metrics, "--traces": traces, "--announce": announce,
+            "--http": http,
         }  # fmt: skip
         if any(plain.values()):
             names = ", ".join(name for name, given in plain.items() if given)
@@ -205,6 +213,7 @@ def serve(
         watch=watch,
         announce=announce,
         metrics=metrics,
+        http=http,
     )
     with signals_end_at_once():
         from splitpoint.cloud.worker import Worker
@@ -243,6 +252,8 @@ async def _serve(make_worker: Callable[[], Worker], tell: Callable[[str], None])
                 return
             if worker.metrics_address:
                 tell(f"metrics on http://{worker.metrics_address}/metrics")
+            if worker.http_address:
+                tell(f"figures on http://{worker.http_address}/stats")
             tell(f"listening on {worker.address}")
             systemd.ready()
             alive = asyncio.create_task(systemd.keep_alive())
