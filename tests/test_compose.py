@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import shutil
+import socket
+import subprocess
+import time
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +14,8 @@ import pytest
 import typer
 import yaml
 from container_files import ROOT, arguments_of
+from patience import PATIENCE_S
+from processes import free_port
 from splitpoint.cli.app import app
 
 FILE = ROOT / "deploy" / "compose.yaml"
@@ -44,9 +50,10 @@ def parsed(service: dict[str, Any]) -> dict[str, Any]:
         return dict(context.params)
 
 
-def test_it_has_a_worker_a_device_and_prometheus() -> None:
+def test_it_has_a_worker_a_device_and_what_they_talk_to() -> None:
     assert set(OURS) == {"worker", "agent"}
-    assert set(SERVICES) == {"worker", "agent", "prometheus"}
+    assert set(SERVICES) == {"worker", "agent", "prometheus", "mosquitto"}
+    assert {name for name, service in SERVICES.items() if "profiles" in service} == {"mosquitto"}
 
 
 @pytest.mark.parametrize("name", SERVICES)
@@ -111,3 +118,34 @@ def test_prometheus_reads_where_figures_are() -> None:
     }
     assert agent["metrics_host"] == "0.0.0.0"
     assert worker["metrics"].startswith("0.0.0.0:")
+
+
+def accepts(port: int) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", port), timeout=1).close()
+    except OSError:
+        return False
+    return True
+
+
+@pytest.mark.skipif(shutil.which("mosquitto") is None, reason="mosquitto is not installed")
+def test_the_brokers_configuration_is_understood(tmp_path: Path) -> None:
+    """As it stands in the file, with a port and a folder of this machine."""
+    service, port = SERVICES["mosquitto"], free_port()
+    (source, data) = mounts(service).items()
+    assert source[0] == "/mosquitto/config/mosquitto.conf"
+    text = (FILE.parent / source[1]).read_text(encoding="utf-8")
+    assert f"persistence_location {data[0]}/" in text
+    here = text.replace("listener 1883", f"listener {port} 127.0.0.1")
+    here = here.replace(f"{data[0]}/", f"{tmp_path}/")
+    (tmp_path / "mosquitto.conf").write_text(here, encoding="utf-8")
+    broker = ["mosquitto", "-c", tmp_path / "mosquitto.conf"]
+    process = subprocess.Popen(broker, stderr=subprocess.DEVNULL)
+    try:
+        end_s = time.monotonic() + PATIENCE_S
+        while not accepts(port) and process.poll() is None and time.monotonic() < end_s:
+            time.sleep(0.05)
+        assert accepts(port)  # it ends at a line that it does not understand
+    finally:
+        process.terminate()
+        process.wait(PATIENCE_S)
