@@ -7,10 +7,20 @@ import socket
 
 import pytest
 from patience import until
+from splitpoint.edge.discovery.announced import Wanted
 from splitpoint.edge.discovery.network import Record
 from splitpoint.edge.discovery.over_zeroconf import MOST_NAMES, ZeroconfNetwork
+from splitpoint.edge.discovery.search import Search
 from splitpoint.proto.announcement import SERVICE_TYPE
-from zeroconf import IPVersion, ServiceInfo
+from zeroconf import (
+    DNSAddress,
+    DNSOutgoing,
+    DNSPointer,
+    DNSService,
+    DNSText,
+    IPVersion,
+    ServiceInfo,
+)
 from zeroconf.asyncio import AsyncZeroconf
 
 LOOPBACK = ["127.0.0.1"]
@@ -52,6 +62,55 @@ async def test_more_names_than_are_followed() -> None:
             await until(lambda: len(heard) == MOST_NAMES)
             await asyncio.sleep(0.3)
             assert len(heard) == MOST_NAMES
+        finally:
+            await other.async_close()
+
+
+def hostile(label: str, txt: bytes, port: int) -> DNSOutgoing:
+    """The records of a worker as no worker sends them: zeroconf itself would refuse to."""
+    name, host, unique = f"{label}.{SERVICE_TYPE}", "evil.local.", 0x8001
+    out = DNSOutgoing(0x8400)
+    for record in (
+        DNSPointer(SERVICE_TYPE, 12, 1, 120, name),
+        DNSService(name, 33, unique, 120, 0, 0, port, host),
+        DNSText(name, 16, unique, 120, txt),
+        DNSAddress(host, 1, unique, 120, socket.inet_aton("192.0.2.66")),
+    ):
+        out.add_answer_at_time(record, 0)
+    return out
+
+
+@pytest.mark.parametrize(
+    ("label", "txt", "port"),
+    [
+        ("\x1b[2J\x07evil", b"\x03v=1", 7070),
+        ("evil\nerror: send money", b"\x03v=1", 7070),
+        ("a.b.c", b"\x03v=1", 7070),
+        ("x" * 63, b"\xff" * 8000, 7070),  # lengths that lead beyond the record
+        ("evil", b"\xffm0=" + b"a" * 251 + b"\x03v=1" * 1500, 0),
+        ("evil", b"", 65535),
+    ],
+)
+async def test_hostile_records_end_nothing(label: str, txt: bytes, port: int) -> None:
+    """What is heard of them is left out or can be shown, and the next worker is heard."""
+    search = Search(ZeroconfNetwork(LOOPBACK), Wanted(tls=False))
+    heard: dict[str, Record | None] = {}
+
+    def hear(name: str, record: Record | None) -> None:
+        heard[name] = record
+        search.heard(name, record)
+
+    async with ZeroconfNetwork(LOOPBACK).listening(hear):
+        other = AsyncZeroconf(interfaces=LOOPBACK, ip_version=IPVersion.V4Only)
+        good = info("good", v=b"1")
+        try:
+            await other.zeroconf.async_wait_for_start()
+            other.zeroconf.async_send(hostile(label, txt, port))
+            await other.async_register_service(good)
+            await until(lambda: heard.get(good.name))
+            assert "no worker announces itself" in str(search.nobody())  # none that is whole
+            assert all(name.isprintable() for name in heard)
+            assert (f"{label}.{SERVICE_TYPE}" in heard) == label.isprintable()
         finally:
             await other.async_close()
 
