@@ -105,6 +105,7 @@ class Newcomers:
     def start(self, digest: str) -> None:
         """From now on."""
         self._task = asyncio.create_task(self._add(digest), name="add-workers")
+        self._task.add_done_callback(_tell_of_failure)
 
     async def close(self) -> None:
         """Adds no more."""
@@ -136,3 +137,8 @@ class Newcomers:
         self._channels[:] = [channel for channel in self._channels if channel.server in known]
         for channel in gone:
             await channel.close()
+
+
+def _tell_of_failure(task: asyncio.Task[None]) -> None:
+    if not task.cancelled() and (error := task.exception()) is not None:
+        log.error("workers that are announced are not added any more", exc_info=error)
