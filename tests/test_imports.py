@@ -116,6 +116,8 @@ BLOCKED = (
     "cv2",
     "prometheus_client",
     "opentelemetry",
+    "zeroconf",
+    "aiohttp",
 )
 
 
