@@ -19,7 +19,8 @@ paho = pytest.importorskip("paho.mqtt.client")
 from paho.mqtt.enums import CallbackAPIVersion  # noqa: E402
 from splitpoint.edge.sinks import mqtt  # noqa: E402
 from splitpoint.edge.sinks.broker import Broker  # noqa: E402
-from splitpoint.edge.sinks.mqtt import MqttSink, templates_for  # noqa: E402
+from splitpoint.edge.sinks.home_assistant import Sensors  # noqa: E402
+from splitpoint.edge.sinks.mqtt import MqttSink  # noqa: E402
 
 MOSQUITTO = shutil.which("mosquitto", path="/usr/sbin:/usr/local/sbin:/usr/bin")
 PASSWD = shutil.which("mosquitto_passwd")
@@ -103,8 +104,8 @@ def sink_at(port: int, address: str = "mqtt://127.0.0.1:{}/cams", **over: Any) -
     return MqttSink(
         Broker.parse(address.format(port), **over),
         lambda one: {"id": one.id, "outcome": one.outcome.value},
-        templates_for("detect", ["yard"]),
         lambda one: str(one.metadata),
+        Sensors(model="m", task="detect", sources=["yard"]),
     )
 
 
@@ -123,7 +124,7 @@ def test_messages_come_in_order_and_the_device_says_whether_it_is_there(
         {"id": number, "outcome": "local"} for number in range(100)
     ]
     assert listener.wait("cams/status", 2) == ["online", "offline"]
-    assert sink.counts() == {"delivered": 100, "undelivered": 0}
+    assert sink.counts() == {"delivered": 100, "lost": 0}
     (config,) = listener.wait("homeassistant/sensor/cams_yard/config", 1)
     told = json.loads(config)
     assert told["state_topic"] == "cams/yard/result"
@@ -154,7 +155,7 @@ def test_a_broker_that_dies_and_comes_back_gets_all_within_the_bound(
     assert found >= set(range(10, 60))
     sink.close()
     listener.close()
-    assert sink.counts() == {"delivered": 60, "undelivered": 0}
+    assert sink.counts() == {"delivered": 60, "lost": 0}
     said = [record.getMessage() for record in caplog.records]
     assert len(said) == 2
     assert "is gone" in said[0]
@@ -179,7 +180,7 @@ def test_beyond_the_bound_the_oldest_are_lost_and_counted(
     assert found[-20:] == list(range(80, 100))
     sink.close()
     listener.close()
-    assert sink.counts() == {"delivered": 20, "undelivered": 80}
+    assert sink.counts() == {"delivered": 20, "lost": 80}
 
 
 @real
@@ -191,7 +192,7 @@ def test_a_password_lets_in_and_a_wrong_one_is_one_line(broker: Mosquitto, tmp_p
         (tmp_path / name).write_text(f"{name}\n")
     address = "mqtt://me@127.0.0.1:{}/cams"
     sink_at(broker.port, address, password_file=tmp_path / "right").close()
-    with pytest.raises(AgentError, match="does not let us in: Not authorized") as caught:
+    with pytest.raises(AgentError, match=r"does not let us in \(Not authorized\): check") as caught:
         sink_at(broker.port, address, password_file=tmp_path / "wrong")
     assert "\n" not in str(caught.value)
     with pytest.raises(AgentError, match="does not let us in"):
