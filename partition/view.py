@@ -57,8 +57,9 @@ class View:
         (x_scale, y_scale), photo = self._scale, self.photo_size_px
         scale = np.array([x_scale, y_scale] * 2)
         found = boxes * scale + np.array([self.left_px, self.top_px] * 2)
-        inside: Array = np.clip(found, 0, np.array([*photo, *photo], float))
-        return inside + np.array(self.corner_px * 2)
+        inside = np.clip(found, 0, np.array([*photo, *photo], float))
+        placed: Array = inside + np.array(self.corner_px * 2)
+        return placed
 
     def map_in_photo(self, values: Array) -> Array:
         """A map uint8 `[height, width]` over the input, as int16 over the photo.

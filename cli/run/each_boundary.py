@@ -62,11 +62,14 @@ async def run_boundary(
     given = [
         Given(inputs={tensor: picture.read(path)[np.newaxis]}, metadata=path) for path in photos
     ]
-    plan = {"split": str(boundary), "codec": "png" if boundary == 0 else "q8"}
-    if boundary == len(manifest.segments):
-        plan = {"split": "local"}
+    local = boundary == len(manifest.segments)
     async with EdgeAgent(
-        server, bundle=bundle.folder, budget_ms=_IN_TIME_MS, finish_locally=False, **plan
+        server,
+        bundle=bundle.folder,
+        split="local" if local else str(boundary),
+        codec="auto" if local else "png" if boundary == 0 else "q8",
+        budget_ms=_IN_TIME_MS,
+        finish_locally=False,
     ) as agent:
         results = [result async for result in agent.stream([*given, *given], 1)]
         labels = agent.labels

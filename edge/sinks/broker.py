@@ -11,6 +11,7 @@ from splitpoint.proto.redact import redacted
 
 from ..errors import AgentError
 
+TOPIC = "splitpoint"
 PORTS = {"mqtt": 1883, "mqtts": 8883}
 _FORM = "as in mqtt://user@host:1883/topic; the password stands in --mqtt-password-file"
 _WILD = frozenset("+#\0")
@@ -25,7 +26,7 @@ class Broker:
 
     host: str
     port: int
-    topic: str = "splitpoint"
+    topic: str = TOPIC
     tls: bool = False
     user: str = ""
     password: str = field(default="", repr=False)
@@ -41,7 +42,7 @@ class Broker:
             port = parts.port
         except ValueError:
             raise AgentError(f"{redacted(address)} is no broker", _FORM) from None
-        topic = unquote(parts.path).strip("/") or cls.topic
+        topic = unquote(parts.path).strip("/") or TOPIC
         good = parts.scheme in PORTS and parts.hostname and not (parts.query or parts.fragment)
         if not good or parts.password is not None or _WILD & set(topic) or topic[0] == "$":
             raise AgentError(f"{redacted(address)} is no broker", _FORM)

@@ -84,8 +84,8 @@ class Motion:
     """
 
     def __init__(self, percent: float) -> None:
-        self._share, self._last = percent / 100, None
-        self._last: Array | None
+        self._share = percent / 100
+        self._last: Array | None = None
 
     def in_(self, photo: Image.Image) -> bool:
         """Whether there is any; the first picture always has."""

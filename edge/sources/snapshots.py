@@ -6,7 +6,6 @@ import http.client
 import time
 import urllib.error
 import urllib.request
-from email.message import Message
 from typing import IO
 from urllib.parse import unquote, urlsplit, urlunsplit
 
@@ -107,7 +106,7 @@ class _SameHost(urllib.request.HTTPRedirectHandler):
         fp: IO[bytes],
         code: int,
         msg: str,
-        headers: Message,
+        headers: http.client.HTTPMessage,
         newurl: str,
     ) -> urllib.request.Request | None:
         """None, which makes it an error, for another host."""
