@@ -6,6 +6,7 @@ import fcntl
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import date, datetime, timezone
 from pathlib import Path
@@ -55,18 +56,21 @@ class EventFiles:
         self._file_bytes = self._most_bytes // FILES
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            self._lock = _locked(folder)
-            self._sizes = dict(sorted(_parts_in(folder)))
-            last = next(reversed(self._sizes), None)
-            self._part = _Part(today(), 0) if last is None else last
-            self._file = self._opened()
+            with ExitStack() as stack:
+                self._lock = _locked(folder)
+                stack.callback(os.close, self._lock)
+                self._sizes = dict(sorted(_parts_in(folder)))
+                last = next(reversed(self._sizes), None)
+                self._part = _Part(today(), 0) if last is None else last
+                self._file = self._opened()
+                _cut_torn_line(self._file)
+                self._sizes[self._part] = os.fstat(self._file).st_size
+                stack.pop_all()
         except OSError as error:
             raise AgentError(
                 f"cannot write events to {folder}: {error.strerror or error}",
                 "give another folder as --events",
             ) from error
-        _cut_torn_line(self._file)
-        self._sizes[self._part] = os.fstat(self._file).st_size
 
     def add(self, result: Result) -> None:
         """One line. Raises `OSError` where it cannot be written: then nothing of it is."""
