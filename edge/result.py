@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
@@ -62,3 +63,4 @@ class Result:
     why: str = ""
     error: SplitpointError | None = None
     metadata: Any = None
+    ended_s: float = field(default_factory=time.time, compare=False)  # since 1970

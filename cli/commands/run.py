@@ -21,6 +21,7 @@ from splitpoint.edge.figures.run_energy import RunEnergy
 from splitpoint.edge.figures.run_stats import RunStats
 from splitpoint.edge.finding import ANYWHERE
 from splitpoint.edge.meaning import MIN_SCORE
+from splitpoint.edge.sinks.events import MOST_MB
 from splitpoint.edge.sinks.sink import Sink
 from splitpoint.edge.sources.named import SourceWords, named_sources
 from splitpoint.partition.energy.find import choose_meter
@@ -30,7 +31,7 @@ from splitpoint.partition.plan.link import parse_link
 from splitpoint.partition.plan.objective import Constraints, Objective
 
 from ..run.live_table import LiveTable
-from ..run.result_lines import JsonLines, PlainLines
+from ..run.result_lines import FrameDocument, JsonLines, PlainLines
 from ..run.session import RunSession
 from ..run.sinks import SinkWords, slow_sinks
 from ..run.slow_sinks import SlowSinks
@@ -258,6 +259,20 @@ def run(
         Path | None,
         typer.Option(help="A Bearer token for it.", show_default=False, rich_help_panel=SINKS),
     ] = None,
+    events: Annotated[
+        Path | None,
+        typer.Option(
+            help="Append each frame's JSON to DIR/DAY.NUMBER.jsonl.",
+            show_default=False,
+            rich_help_panel=SINKS,
+        ),
+    ] = None,
+    events_max_mb: Annotated[
+        float,
+        typer.Option(
+            help="Most MB of these files; the oldest go first.", min=1, rich_help_panel=SINKS
+        ),
+    ] = MOST_MB,
     min_score: Annotated[
         float, typer.Option(help="Detections below this score are not shown.", min=0, max=1)
     ] = MIN_SCORE,
@@ -335,7 +350,9 @@ def run(
         sinks.append(metrics)
     table = None
     if json_:
-        sinks.append(JsonLines(agent, emulated=slowdown > 1, min_score=min_score))
+        sinks.append(
+            JsonLines(FrameDocument(agent=agent, emulated=slowdown > 1, min_score=min_score))
+        )
     elif sys.stdout.isatty() and err.is_terminal:
         table = LiveTable(agent, spent, min_score=min_score)
         sinks.append(table)
@@ -352,7 +369,11 @@ def run(
                 mqtt_ca=mqtt_ca,
                 webhook=webhook,
                 webhook_token_file=webhook_token_file,
+                insecure=insecure,
+                events=events,
+                events_max_mb=events_max_mb,
                 min_score=min_score,
+                emulated=slowdown > 1,
             ),
             [each.name for each in sources],
         )

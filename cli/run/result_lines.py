@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -23,41 +25,49 @@ _NAMED = 3  # things that a line for people names
 
 
 class JsonLines:
-    """A sink that writes the JSON line of each frame to stdout."""
+    """A sink that writes the document of each frame to stdout, a line each."""
 
-    def __init__(self, agent: EdgeAgent, *, emulated: bool, min_score: float = MIN_SCORE) -> None:
-        self._agent, self._emulated, self._min_score = agent, emulated, min_score
+    def __init__(self, document: FrameDocument) -> None:
+        self._document = document
 
     def add(self, result: Result) -> None:
         """One line, at once."""
-        line = frame_json(self._agent, result, self._min_score)
-        if self._emulated:
-            line["emulated"] = True
-        print_json(line)
+        print_json(self._document(result))
 
     def close(self) -> None:
         """Each line is written already."""
 
 
-def frame_json(agent: EdgeAgent, result: Result, min_score: float = MIN_SCORE) -> dict[str, Any]:
-    """The document of one frame, wherever it goes."""
-    line: dict[str, Any] = {
-        "id": result.id,
-        "source": str(result.metadata),
-        **({"source_name": source} if (source := source_of(result)) else {}),
-        "outcome": result.outcome.value,
-        "split": result.boundary,
-        "codec": result.codec,
-        "bytes_up": result.bytes_up,
-        **answer_json(agent, result, min_score),
-        "stages_ms": result.stages_ms.to_json(),
-        "total_ms": round(result.total_ms, 3),
-    }
-    if why := why_local(agent, result):
-        line["why"] = why
-    if result.error is not None:
-        line["error"] = str(result.error)
-    return line
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FrameDocument:
+    """Makes the JSON document of a frame, the same wherever it goes."""
+
+    agent: EdgeAgent
+    emulated: bool = False
+    min_score: float = MIN_SCORE
+
+    def __call__(self, result: Result) -> dict[str, Any]:
+        """`time` is when the frame ended, by this device's clock."""
+        document: dict[str, Any] = {
+            "id": result.id,
+            "time": _utc(result.ended_s),
+            "source": str(result.metadata),
+            **({"source_name": source} if (source := source_of(result)) else {}),
+            "outcome": result.outcome.value,
+            "split": result.boundary,
+            "codec": result.codec,
+            "bytes_up": result.bytes_up,
+            **_answer_json(self.agent, result, self.min_score),
+            "stages_ms": result.stages_ms.to_json(),
+            "total_ms": round(result.total_ms, 3),
+        }
+        if why := why_local(self.agent, result):
+            document["why"] = why
+        if result.error is not None:
+            document["error"] = str(result.error)
+        if self.emulated:
+            document["emulated"] = True
+        return document
 
 
 class PlainLines:
@@ -162,7 +172,7 @@ def _first(words: list[str]) -> str:
     return f"{', '.join(words[:_NAMED])}{more}"
 
 
-def answer_json(agent: EdgeAgent, result: Result, min_score: float = MIN_SCORE) -> dict[str, Any]:
+def _answer_json(agent: EdgeAgent, result: Result, min_score: float) -> dict[str, Any]:
     """The keys of a frame's answer: `top`, which only a classifier fills, and those of its task."""
     task, labels, view = agent.manifest.task.kind, agent.labels, _view_of(result)
     if task == "classify":
@@ -186,3 +196,9 @@ def source_of(result: Result) -> str:
 
 def _view_of(result: Result) -> View | None:
     return result.metadata.view if isinstance(result.metadata, Origin) else None
+
+
+def _utc(seconds: float) -> str:
+    """As RFC 3339 writes it, to the millisecond."""
+    moment = datetime.fromtimestamp(seconds, timezone.utc)
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")

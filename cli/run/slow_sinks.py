@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from splitpoint.edge import EdgeAgent, Result
+from splitpoint.edge import EdgeAgent, Outcome, Result
 from splitpoint.edge.sinks.behind import Behind
 from splitpoint.edge.sinks.sink import Sink
+from splitpoint.edge.sources.source import Origin
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,13 +50,21 @@ class SlowSinks:
             yield
 
     async def give(self, result: Result) -> None:
-        """To each."""
-        for behind in self._behind:
-            await behind.give(result)
+        """To each; a frame that was skipped has nothing to tell."""
+        if result.outcome is Outcome.SKIPPED:
+            return
+        plain = _without_photo(result)
+        for sink, behind in zip(self._sinks, self._behind, strict=True):
+            await behind.give(result if sink.draws else plain)
 
     def summary(self) -> dict[str, Any]:
-        """Results that each has taken, those that it has lost by being slow, and what it counts."""
-        return {
-            each.name: {"given": each.given, "lost": each.lost, **each.counts()}
-            for each in self._behind
-        }
+        """By name, what became of the results; see `Behind.counts`."""
+        return {each.name: each.counts() for each in self._behind}
+
+
+def _without_photo(result: Result) -> Result:
+    """The same, of which many may wait: only who draws needs the photos."""
+    origin = result.metadata
+    if not isinstance(origin, Origin) or origin.picture is None:
+        return result
+    return replace(result, metadata=replace(origin, picture=None))

@@ -53,9 +53,8 @@ def print_summary(
         ended = ", ".join(f"{count} {outcome}" for outcome, count in counted["outcomes"].items())
         table.add_row(name, f"{counted['frames']}{rate}: {ended}")
     for name, of in sinks.items():
-        lost = {"it was too slow for": of["lost"], **of}
-        said = [f"{count} {what}" for what, count in lost.items() if count and what != "lost"]
-        table.add_row(name, ", ".join(said) or "nothing given")
+        said = [f"{count} {what}" for what, count in of.items() if count]
+        table.add_row(name, ", ".join(said) or "nothing to deliver")
     for name in ("p50", "p95", "p99"):
         if summary[f"{name}_ms"] is not None:
             table.add_row(name, f"{summary[f'{name}_ms']:.1f} ms")

@@ -30,14 +30,18 @@ class Behind:
         self._loop, self._room = asyncio.get_running_loop(), asyncio.Event()
         self._changed = threading.Condition()  # guards all that follows
         self._waiting: deque[Result] = deque()
-        self._ending = False
+        self._ending = self._ended = False
+        self._in_hand = False
         self._error: Exception | None = None
         self._thread = threading.Thread(target=self._run, name=f"sink-{name}", daemon=True)
         self._thread.start()
 
     def counts(self) -> dict[str, int]:
-        """What the sink itself says of the results that it was given."""
-        return self._sink.counts() if isinstance(self._sink, Counted) else {}
+        """Of all results: `delivered`, `lost`, and what else the sink itself says of them."""
+        own = {"delivered": self.given, "lost": 0}
+        if isinstance(self._sink, Counted):
+            own = self._sink.counts()
+        return own | {"lost": own["lost"] + self.lost}
 
     async def give(self, result: Result) -> None:
         """Lets it wait for the sink."""
@@ -62,7 +66,8 @@ class Behind:
             self._changed.notify()
         await asyncio.to_thread(self._thread.join, FLUSH_S)
         with self._changed:
-            self.lost += len(self._waiting)
+            self._ended = True  # what it still does is counted already
+            self.lost += len(self._waiting) + self._in_hand
             self._waiting.clear()
             self._raise()
 
@@ -77,8 +82,7 @@ class Behind:
             try:
                 self._sink.add(result)
             except Exception as error:  # noqa: BLE001 - raised where results are given, or said
-                with self._changed:
-                    self.lost += 1
+                self._done(given=False)
                 if not self._live:
                     self._error = error
                     break
@@ -86,7 +90,8 @@ class Behind:
                     log.warning("%s: %s; what it cannot take is lost", self.name, error)
                 works = False
             else:
-                self.given, works = self.given + 1, True
+                self._done(given=True)
+                works = True
         try:
             self._sink.close()
         except Exception as error:  # noqa: BLE001 - raised by `end`
@@ -98,8 +103,16 @@ class Behind:
             while not self._waiting and not self._ending:
                 self._changed.wait()
             found = self._waiting.popleft() if self._waiting else None
+            self._in_hand = found is not None
         self._tell_room()
         return found
+
+    def _done(self, *, given: bool) -> None:
+        with self._changed:
+            self._in_hand = False
+            if not self._ended:
+                self.given += given
+                self.lost += not given
 
     def _tell_room(self) -> None:
         if not self._loop.is_closed():

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+from splitpoint.proto.address import join_address
 from splitpoint.proto.redact import redacted
 
 from ..errors import AgentError
@@ -43,9 +44,13 @@ class Broker:
             raise AgentError(f"{redacted(address)} is no broker", _FORM) from None
         topic = unquote(parts.path).strip("/") or TOPIC
         good = parts.scheme in PORTS and parts.hostname and not (parts.query or parts.fragment)
-        if not good or parts.password is not None or _WILD & set(topic):
+        if not good or parts.password is not None or _WILD & set(topic) or topic[0] == "$":
             raise AgentError(f"{redacted(address)} is no broker", _FORM)
         assert parts.hostname is not None
+        if password_file is not None and parts.username is None:
+            raise AgentError("--mqtt-password-file without a user", "name one: mqtt://USER@HOST")
+        if ca is not None and parts.scheme != "mqtts":
+            raise AgentError("--mqtt-ca without TLS", "write mqtts:// in --mqtt")
         return cls(
             host=parts.hostname,
             port=port or PORTS[parts.scheme],
@@ -58,8 +63,7 @@ class Broker:
 
     def __str__(self) -> str:
         """For lines that are said of it."""
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"the MQTT broker at {host}:{self.port}"
+        return f"the MQTT broker at {join_address(self.host, self.port)}"
 
 
 def _password(path: Path) -> str:

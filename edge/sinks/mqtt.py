@@ -5,21 +5,21 @@ The extra `mqtt` brings the client.
 
 from __future__ import annotations
 
-import json
 import logging
-import re
 import ssl
 import threading
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import paho.mqtt.client as paho
 from paho.mqtt.enums import CallbackAPIVersion
+from splitpoint.partition.strict_json import to_json
 
 from ..errors import AgentError
 from ..result import Result
 from .broker import Broker
+from .home_assistant import Sensors, topic_level
 
 log = logging.getLogger("splitpoint.edge")
 
@@ -29,74 +29,79 @@ MOST_UNACKNOWLEDGED = 20
 CONNECT_S, FLUSH_S, KEEP_ALIVE_S = 10.0, 5.0, 30
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 1, 60
 ONLINE, OFFLINE = "online", "offline"
-_DISCOVERY = "homeassistant/sensor"
 
 
 class MqttSink:
     """A sink that publishes TOPIC/SOURCE/result for each frame, each at least once and in order.
 
     TOPIC/status is `online` or `offline`, retained, and said by the broker where this device
-    cannot. `describe` gives a result's document, and `templates` the state of each source for Home
-    Assistant, by its name. A broker that goes away is waited for: `lost` counts what did not wait
-    as long. Raises `AgentError` where it cannot be reached at the start, or does not let us in.
+    cannot. `describe` gives a result's document, `source_of` the name of its source, and `sensors`
+    what Home Assistant is told. A broker that goes away is waited for: the oldest of more than
+    `MOST_WAITING` are lost. One that is there and slow is waited for by `add`. Raises `AgentError`
+    where it cannot be reached at the start, or does not let us in.
     """
 
     def __init__(
         self,
         broker: Broker,
         describe: Callable[[Result], Mapping[str, Any]],
-        templates: Mapping[str, str],
         source_of: Callable[[Result], str],
+        sensors: Sensors,
     ) -> None:
-        self._broker, self._describe, self._templates = broker, describe, templates
-        self._source_of = source_of
+        self._broker, self._describe, self._source_of = broker, describe, source_of
+        self._status = f"{broker.topic}/status"
+        self._sensors = dict(sensors.configs(broker.topic, self._status))
+        # The client calls back while it holds a lock of its own, which publishing takes: nothing
+        # is published while this one is held.
         self._changed = threading.Condition()  # guards all that follows
         self._waiting: deque[tuple[str, str]] = deque()
         self._under_way: set[int] = set()
-        self._connected, self._refused = False, ""
-        self._was_gone = False
-        self.delivered = self.lost = 0
+        self._again: set[int] = set()  # of these, what the client sends once more by itself
+        self._sending, self._early = False, set[int]()  # acknowledged before `publish` returned
+        self._connected, self._begun, self._refused = False, False, ""
+        self._delivered = self._lost = 0
         self._client = self._made()
         self._begin()
 
     def add(self, result: Result) -> None:
         """Publishes it, or lets it wait for the broker."""
-        topic = f"{self._broker.topic}/{_level(self._source_of(result))}/result"
-        message = json.dumps(self._describe(result))
+        topic = f"{self._broker.topic}/{topic_level(self._source_of(result))}/result"
+        message = to_json(self._describe(result))
         with self._changed:
+            self._changed.wait_for(lambda: len(self._waiting) < MOST_WAITING or not self._connected)
             if len(self._waiting) >= MOST_WAITING:
                 self._waiting.popleft()
-                self.lost += 1
+                self._lost += 1
             self._waiting.append((topic, message))
-            self._publish()
+        self._send()
 
     def close(self) -> None:
         """Says that this device is offline, once what waits is delivered or `FLUSH_S` are over."""
         with self._changed:
             self._changed.wait_for(
-                lambda: not (self._waiting or self._under_way) or not self._connected, FLUSH_S
+                lambda: not (self._waiting or self._under_way or self._sending), FLUSH_S
             )
-            self.lost += len(self._waiting) + len(self._under_way)
+            self._lost += len(self._waiting) + len(self._under_way)
             self._waiting.clear()
+            self._under_way.clear()
             connected = self._connected
         if connected:
-            self._client.publish(self._status, OFFLINE, qos=1, retain=True).wait_for_publish(1.0)
+            told = self._client.publish(self._status, OFFLINE, qos=1, retain=True)
+            if told.rc == paho.MQTT_ERR_SUCCESS:  # else it went away just now
+                told.wait_for_publish(1.0)
         self._client.disconnect()
         self._client.loop_stop()
 
     def counts(self) -> dict[str, int]:
         """What became of the results."""
-        return {"delivered": self.delivered, "undelivered": self.lost}
-
-    @property
-    def _status(self) -> str:
-        return f"{self._broker.topic}/status"
+        with self._changed:
+            return {"delivered": self._delivered, "lost": self._lost}
 
     def _made(self) -> paho.Client:
         client = paho.Client(CallbackAPIVersion.VERSION2)
         client.on_connect, client.on_disconnect = self._on_connect, self._on_disconnect
         client.on_publish = self._on_publish
-        client.max_inflight_messages_set(MOST_UNACKNOWLEDGED)
+        client.max_inflight_messages_set(0)  # `_send` limits them
         client.reconnect_delay_set(FIRST_PAUSE_S, LONGEST_PAUSE_S)
         client.will_set(self._status, OFFLINE, qos=1, retain=True)
         if self._broker.user:
@@ -105,7 +110,7 @@ class MqttSink:
             ca = None if self._broker.ca is None else str(self._broker.ca)
             try:
                 client.tls_set_context(ssl.create_default_context(cafile=ca))
-            except (OSError, ssl.SSLError) as error:
+            except OSError as error:
                 raise AgentError(f"--mqtt-ca {ca} holds no certificate that can be read") from error
         return client
 
@@ -113,24 +118,47 @@ class MqttSink:
         broker = self._broker
         try:
             self._client.connect(broker.host, broker.port, KEEP_ALIVE_S)
+        except ssl.SSLCertVerificationError as error:
+            raise AgentError(
+                f"{broker} is not trusted ({error.verify_message})", "name its CA by --mqtt-ca"
+            ) from error
         except (OSError, ValueError) as error:
             why = getattr(error, "strerror", None) or str(error)
-            raise AgentError(f"{broker} cannot be reached ({why})", "is it there?") from error
+            raise AgentError(
+                f"{broker} cannot be reached ({why})", "start it, or give another --mqtt"
+            ) from error
         self._client.loop_start()
         with self._changed:
             self._changed.wait_for(lambda: self._connected or bool(self._refused), CONNECT_S)
-            if self._connected:
-                return
-            refused = self._refused or "it does not answer"
+            self._begun = self._connected
+            refused = self._refused
+        if self._begun:
+            return
         self._client.disconnect()
         self._client.loop_stop()
-        raise AgentError(f"{broker} does not let us in: {refused}", "see user and password")
+        raise AgentError(
+            f"{broker} does not let us in ({refused or 'it does not answer'})",
+            "check the user in --mqtt, --mqtt-password-file, and whether it is mqtts://",
+        )
 
-    def _publish(self) -> None:
-        """Sends what may be under way; what that is waits for its acknowledgement in the client."""
-        while self._connected and self._waiting and len(self._under_way) < MOST_UNACKNOWLEDGED:
-            topic, message = self._waiting.popleft()
-            self._under_way.add(self._client.publish(topic, message, qos=1).mid)
+    def _send(self) -> None:
+        """Gives the client what may be under way, in order, one thread at a time."""
+        while True:
+            with self._changed:
+                room = len(self._under_way) < MOST_UNACKNOWLEDGED and not self._again
+                if self._sending or not (self._connected and self._waiting and room):
+                    return
+                self._sending = True
+                topic, message = self._waiting.popleft()
+            mid = self._client.publish(topic, message, qos=1).mid
+            with self._changed:
+                self._sending = False
+                if mid in self._early:
+                    self._delivered += 1
+                else:
+                    self._under_way.add(mid)
+                self._early.clear()
+                self._changed.notify_all()
 
     # What the client's thread calls ----------------------------------------------------------
 
@@ -138,25 +166,34 @@ class MqttSink:
         self, client: paho.Client, data: Any, flags: Any, reason: Any, properties: Any
     ) -> None:
         with self._changed:
+            before, self._refused = self._refused, str(reason) if reason.is_failure else ""
             if reason.is_failure:
-                self._refused = str(reason)
-            else:
-                self._connected, self._refused = True, ""
-                if self._was_gone:
-                    log.warning("%s is back", self._broker)
-                self._was_gone = False
-                client.publish(self._status, ONLINE, qos=1, retain=True)
-                self._announce(client)
-                self._publish()
+                if self._begun and self._refused != before:
+                    log.warning("%s does not let us in (%s)", self._broker, reason)
+                self._changed.notify_all()
+                return
+        client.publish(self._status, ONLINE, qos=1, retain=True)
+        for topic, config in self._sensors.items():  # it may have forgotten what it retained
+            client.publish(topic, config, qos=1, retain=True)
+        with self._changed:
+            if self._begun:
+                log.warning("%s is back", self._broker)
+            self._again = set(self._under_way)
+            self._connected = True
             self._changed.notify_all()
+        self._send()
 
     def _on_disconnect(
         self, client: paho.Client, data: Any, flags: Any, reason: Any, properties: Any
     ) -> None:
         with self._changed:
             if self._connected and reason.is_failure:
-                log.warning("%s is gone (%s); results wait for it", self._broker, reason)
-                self._was_gone = True
+                log.warning(
+                    "%s is gone (%s); up to %d results wait for it",
+                    self._broker, reason, MOST_WAITING,
+                )  # fmt: skip
+            elif not self._begun:
+                self._refused = self._refused or "it hangs up"
             self._connected = False
             self._changed.notify_all()
 
@@ -166,36 +203,9 @@ class MqttSink:
         with self._changed:
             if mid in self._under_way:
                 self._under_way.discard(mid)
-                self.delivered += 1
-                self._publish()
+                self._again.discard(mid)
+                self._delivered += 1
+            elif self._sending:
+                self._early.add(mid)
             self._changed.notify_all()
-
-    def _announce(self, client: paho.Client) -> None:
-        """To Home Assistant: one sensor for each source."""
-        for source, template in self._templates.items():
-            name = f"{_level(self._broker.topic)}_{_level(source)}"
-            config = {
-                "name": source or "splitpoint",
-                "unique_id": name,
-                "state_topic": f"{self._broker.topic}/{_level(source)}/result",
-                "value_template": template,
-                "json_attributes_topic": f"{self._broker.topic}/{_level(source)}/result",
-                "availability_topic": self._status,
-                "device": {"identifiers": [_level(self._broker.topic)], "name": self._broker.topic},
-            }
-            client.publish(f"{_DISCOVERY}/{name}/config", json.dumps(config), qos=1, retain=True)
-
-
-def _level(name: str) -> str:
-    """One level of a topic."""
-    return re.sub(r"[^A-Za-z0-9_-]", "_", name) or "frames"
-
-
-def templates_for(task: str, sources: Sequence[str]) -> dict[str, str]:
-    """What Home Assistant shows of each source: the first class, or how many things are seen."""
-    shown = {
-        "classify": "{{ value_json.top[0].label if value_json.top else 'none' }}",
-        "detect": "{{ value_json.detections | default([]) | count }}",
-        "segment": "{{ value_json.areas[0].label if value_json.areas else 'none' }}",
-    }.get(task, "{{ value_json.outcome }}")
-    return dict.fromkeys(sources, shown)
+        self._send()

@@ -26,7 +26,7 @@ class Counted(Protocol):
     """A sink that knows what became of the results given to it."""
 
     def counts(self) -> dict[str, int]:
-        """By what became of them."""
+        """By what became of them: `delivered`, `lost`, and others that the sink has a word for."""
 
 
 class CallbackSink:

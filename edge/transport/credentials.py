@@ -45,9 +45,7 @@ class Credentials:
     @property
     def metadata(self) -> tuple[tuple[str, str], ...]:
         """What goes with every call. Raises `AgentError` for a token that cannot be read."""
-        token = self.token if self.token_file is None else read_token(self.token_file)
-        if not (token.isascii() and token.isprintable()) or " " in token:
-            raise AgentError("the token has characters other than printable ASCII without spaces")
+        token = _sendable(self.token) if self.token_file is None else read_token(self.token_file)
         return ((TOKEN_KEY, f"{TOKEN_SCHEME} {token}"),) if token else ()
 
     def contents(self) -> tuple[bytes | None, ...]:
@@ -80,7 +78,7 @@ class Credentials:
 
 
 def read_token(path: Path) -> str:
-    """The token in a file that holds nothing else; `AgentError` where there is none."""
+    """The token in a file that holds nothing else; `AgentError` for none that can be sent."""
     try:
         token = path.read_text(encoding="utf-8").strip()
     except OSError as error:
@@ -89,6 +87,12 @@ def read_token(path: Path) -> str:
         raise AgentError(f"{path} holds no token") from error
     if not token:
         raise AgentError(f"{path} is empty", "it is to hold the token and nothing else")
+    return _sendable(token)
+
+
+def _sendable(token: str) -> str:
+    if not (token.isascii() and token.isprintable()) or " " in token:
+        raise AgentError("the token has characters other than printable ASCII without spaces")
     return token
 
 

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from splitpoint.cli.run.result_lines import JsonLines, PlainLines
+from splitpoint.cli.run.result_lines import FrameDocument, JsonLines, PlainLines
 from splitpoint.edge import Outcome, Result
 from splitpoint.partition.bundle.model_kind import CLASSIFY
 
@@ -34,7 +34,7 @@ def refuse(name: str) -> object:
 def test_no_class_is_made_up_from_what_is_no_number(
     logits: list[float], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    JsonLines(AGENT, emulated=False).add(result_of(logits))  # type: ignore[arg-type]
+    JsonLines(FrameDocument(agent=AGENT)).add(result_of(logits))  # type: ignore[arg-type]
     PlainLines(AGENT).add(result_of(logits))  # type: ignore[arg-type]
     as_json, plain = capsys.readouterr().out.splitlines()
     assert json.loads(as_json, parse_constant=refuse)["top"] == []
@@ -42,7 +42,7 @@ def test_no_class_is_made_up_from_what_is_no_number(
 
 
 def test_a_class_that_cannot_be_has_no_score(capsys: pytest.CaptureFixture[str]) -> None:
-    JsonLines(AGENT, emulated=False).add(result_of([-INF, 0, 0]))  # type: ignore[arg-type]
+    JsonLines(FrameDocument(agent=AGENT)).add(result_of([-INF, 0, 0]))  # type: ignore[arg-type]
     top = json.loads(capsys.readouterr().out, parse_constant=refuse)["top"]
     assert [(one["label"], one["score"]) for one in top] == [("bee", 0.5), ("cat", 0.5), ("ant", 0)]
 
@@ -58,7 +58,7 @@ def test_a_frame_that_the_device_finished_says_why(capsys: pytest.CaptureFixture
     lost = "finished on the device: the stream is lost"
     finished = replace(result_of([9, 0, 0]), boundary=1, why=lost)
     for result, why in ((finished, lost), (replace(finished, boundary=3), "")):
-        JsonLines(AGENT, emulated=False).add(result)  # type: ignore[arg-type]
+        JsonLines(FrameDocument(agent=AGENT)).add(result)  # type: ignore[arg-type]
         PlainLines(AGENT).add(result)  # type: ignore[arg-type]
         as_json, plain = capsys.readouterr().out.splitlines()
         assert json.loads(as_json).get("why", "") == why

@@ -121,4 +121,6 @@ async def test_one_that_hangs_ends_the_run_all_the_same(monkeypatch: pytest.Monk
     begun_s = time.perf_counter()
     await one.end()
     assert time.perf_counter() - begun_s < 0.6
-    assert one.lost == 4  # the first is in its hands
+    assert one.lost == 5  # with the one in its hands
+    await asyncio.sleep(1.1)
+    assert one.counts() == {"delivered": 0, "lost": 5}

@@ -3,89 +3,21 @@
 from __future__ import annotations
 
 import json
-import shutil
-import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from mosquitto import Listener, Mosquitto, needs_mosquitto, wait_for
 from processes import free_port
 from splitpoint.edge import AgentError, Outcome, Result
+from splitpoint.edge.sinks import mqtt
+from splitpoint.edge.sinks.broker import Broker
+from splitpoint.edge.sinks.home_assistant import Sensors
+from splitpoint.edge.sinks.mqtt import MqttSink
 
-paho = pytest.importorskip("paho.mqtt.client")
-
-from paho.mqtt.enums import CallbackAPIVersion  # noqa: E402
-from splitpoint.edge.sinks import mqtt  # noqa: E402
-from splitpoint.edge.sinks.broker import Broker  # noqa: E402
-from splitpoint.edge.sinks.mqtt import MqttSink, templates_for  # noqa: E402
-
-MOSQUITTO = shutil.which("mosquitto", path="/usr/sbin:/usr/local/sbin:/usr/bin")
-PASSWD = shutil.which("mosquitto_passwd")
-real = pytest.mark.skipif(MOSQUITTO is None, reason="mosquitto is not installed")
-
-
-class Mosquitto:
-    """A broker that can be killed and started again on its port."""
-
-    def __init__(self, folder: Path) -> None:
-        self.port = free_port()
-        self._config = folder / "mosquitto.conf"
-        self._config.write_text(f"listener {self.port} 127.0.0.1\nallow_anonymous true\n")
-        self._process: subprocess.Popen[bytes] | None = None
-
-    def demand_password(self, folder: Path) -> None:
-        assert PASSWD is not None
-        subprocess.run([PASSWD, "-b", "-c", folder / "users", "me", "right"], check=True)
-        (folder / "users").chmod(0o644)
-        self._config.write_text(
-            f"listener {self.port} 127.0.0.1\nallow_anonymous false\n"
-            f"password_file {folder / 'users'}\nuser root\n"
-        )
-
-    def start(self) -> None:
-        assert MOSQUITTO is not None
-        self._process = subprocess.Popen(
-            [MOSQUITTO, "-c", str(self._config)],
-            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-        )  # fmt: skip
-        time.sleep(0.3)
-
-    def kill(self) -> None:
-        if self._process is not None:
-            self._process.kill()
-            self._process.wait()
-            self._process = None
-
-
-class Listener:
-    """What a subscriber gets of all topics."""
-
-    def __init__(self, port: int, **over: Any) -> None:
-        self.messages: list[tuple[str, str, bool]] = []
-        self._client = paho.Client(CallbackAPIVersion.VERSION2)
-        self._client.on_message = lambda client, data, message: self.messages.append(
-            (message.topic, message.payload.decode(), message.retain)
-        )
-        self._client.on_connect = lambda client, *_: client.subscribe("#", qos=1)
-        self._client.reconnect_delay_set(1, 1)
-        self._client.connect("127.0.0.1", port)
-        self._client.loop_start()
-        time.sleep(0.3)
-
-    def of(self, topic: str) -> list[str]:
-        return [text for name, text, _ in self.messages if name == topic]
-
-    def wait(self, topic: str, count: int) -> list[str]:
-        give_up_s = time.monotonic() + 10
-        while len(self.of(topic)) < count and time.monotonic() < give_up_s:
-            time.sleep(0.02)
-        return self.of(topic)
-
-    def close(self) -> None:
-        self._client.disconnect()
-        self._client.loop_stop()
+RESULTS = "cams/yard/result"
 
 
 @pytest.fixture
@@ -102,13 +34,18 @@ def result(number: int) -> Result:
 def sink_at(port: int, address: str = "mqtt://127.0.0.1:{}/cams", **over: Any) -> MqttSink:
     return MqttSink(
         Broker.parse(address.format(port), **over),
-        lambda one: {"id": one.id, "outcome": one.outcome.value},
-        templates_for("detect", ["yard"]),
+        lambda one: {"id": one.id, "outcome": one.outcome.value, "score": float("nan")},
         lambda one: str(one.metadata),
+        Sensors(model="m", task="detect", sources=["yard"]),
     )
 
 
-@real
+def ids(texts: list[str]) -> list[int]:
+    """Each once, where it came first."""
+    return list(dict.fromkeys(json.loads(text)["id"] for text in texts))
+
+
+@needs_mosquitto
 def test_messages_come_in_order_and_the_device_says_whether_it_is_there(
     broker: Mosquitto,
 ) -> None:
@@ -118,80 +55,118 @@ def test_messages_come_in_order_and_the_device_says_whether_it_is_there(
     for number in range(100):
         sink.add(result(number))
     sink.close()
-    found = listener.wait("cams/yard/result", 100)
-    assert [json.loads(text) for text in found] == [
-        {"id": number, "outcome": "local"} for number in range(100)
+    assert [json.loads(text) for text in listener.wait(RESULTS, 100)] == [
+        {"id": number, "outcome": "local", "score": None} for number in range(100)
     ]
     assert listener.wait("cams/status", 2) == ["online", "offline"]
-    assert sink.counts() == {"delivered": 100, "undelivered": 0}
+    assert sink.counts() == {"delivered": 100, "lost": 0}
     (config,) = listener.wait("homeassistant/sensor/cams_yard/config", 1)
     told = json.loads(config)
-    assert told["state_topic"] == "cams/yard/result"
+    assert told["state_topic"] == RESULTS
     assert told["availability_topic"] == "cams/status"
+    assert told["state_class"] == "measurement"
     listener.close()
     late = Listener(broker.port)  # what is retained is there for those who come later
-    assert late.wait("cams/status", 1) == ["offline"]
-    assert late.messages[0][2]
+    late.wait("cams/status", 1)
+    late.wait("homeassistant/sensor/cams_yard/config", 1)
+    assert {(topic, kept) for topic, _, kept in late.messages} == {
+        ("cams/status", True), ("homeassistant/sensor/cams_yard/config", True),
+    }  # fmt: skip
+    assert late.of("cams/status") == ["offline"]
     late.close()
 
 
-@real
-def test_a_broker_that_dies_and_comes_back_gets_all_within_the_bound(
-    broker: Mosquitto, caplog: pytest.LogCaptureFixture
-) -> None:
-    broker.start()
-    sink = sink_at(broker.port)
-    for number in range(10):
-        sink.add(result(number))
-    time.sleep(0.5)
-    broker.kill()
-    for number in range(10, 60):
-        sink.add(result(number))
-        time.sleep(0.01)
+@needs_mosquitto
+def test_a_burst_waits_for_the_broker_and_loses_nothing(broker: Mosquitto) -> None:
+    """Both threads of the sink are busy for as long as it takes."""
     broker.start()
     listener = Listener(broker.port)
-    found = {json.loads(text)["id"] for text in listener.wait("cams/yard/result", 50)}
-    assert found >= set(range(10, 60))
+    sink = sink_at(broker.port)
+    for number in range(4000):
+        sink.add(result(number))
     sink.close()
+    assert ids(listener.wait(RESULTS, 4000)) == list(range(4000))
+    assert sink.counts() == {"delivered": 4000, "lost": 0}
     listener.close()
-    assert sink.counts() == {"delivered": 60, "undelivered": 0}
+
+
+@needs_mosquitto
+def test_a_broker_that_dies_and_comes_back_gets_all_within_the_bound(
+    broker: Mosquitto, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(mqtt, "FIRST_PAUSE_S", 2)  # the listener is there before it
+    broker.start()
+    sink = sink_at(broker.port)
+    for number in range(200):
+        sink.add(result(number))
+        if number == 100:
+            broker.kill()
+    broker.start()
+    listener = Listener(broker.port)
+    wait_for(lambda: sink.counts()["delivered"] == 200, "not all are delivered")
+    for number in range(200, 250):
+        sink.add(result(number))
+    sink.close()
+    assert sink.counts() == {"delivered": 250, "lost": 0}
+    found = ids(listener.wait(RESULTS, 149))
+    assert found == list(range(found[0], 250))  # in order, though some were sent twice
+    assert found[0] <= 101
+    assert listener.of("cams/status") == ["online", "offline"]
+    assert len(listener.of("homeassistant/sensor/cams_yard/config")) == 1  # it had forgotten
+    listener.close()
     said = [record.getMessage() for record in caplog.records]
     assert len(said) == 2
     assert "is gone" in said[0]
     assert said[1].endswith("is back")
 
 
-@real
+@needs_mosquitto
 def test_beyond_the_bound_the_oldest_are_lost_and_counted(
-    broker: Mosquitto, monkeypatch: pytest.MonkeyPatch
+    broker: Mosquitto, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(mqtt, "MOST_WAITING", 20)
+    monkeypatch.setattr(mqtt, "FIRST_PAUSE_S", 2)
     broker.start()
     sink = sink_at(broker.port)
-    time.sleep(0.2)
     broker.kill()
-    time.sleep(0.2)
+    wait_for(lambda: caplog.records, "it does not see that the broker is gone")
     for number in range(100):
         sink.add(result(number))
     broker.start()
     listener = Listener(broker.port)
-    found = [json.loads(text)["id"] for text in listener.wait("cams/yard/result", 20)]
-    assert found[-20:] == list(range(80, 100))
+    assert ids(listener.wait(RESULTS, 20)) == list(range(80, 100))
     sink.close()
     listener.close()
-    assert sink.counts() == {"delivered": 20, "undelivered": 80}
+    assert sink.counts() == {"delivered": 20, "lost": 80}
 
 
-@real
-@pytest.mark.skipif(PASSWD is None, reason="mosquitto_passwd is not installed")
+@needs_mosquitto
+def test_what_a_broker_never_took_is_lost_at_the_end(
+    broker: Mosquitto, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mqtt, "FLUSH_S", 0.1)
+    broker.start()
+    sink = sink_at(broker.port)
+    sink.add(result(0))
+    wait_for(lambda: sink.counts()["delivered"] == 1, "the first is not delivered")
+    broker.kill()
+    for number in range(1, 50):
+        sink.add(result(number))
+    begun_s = time.monotonic()
+    sink.close()
+    assert time.monotonic() - begun_s < 10
+    assert sink.counts() == {"delivered": 1, "lost": 49}
+
+
+@needs_mosquitto
 def test_a_password_lets_in_and_a_wrong_one_is_one_line(broker: Mosquitto, tmp_path: Path) -> None:
-    broker.demand_password(tmp_path)
+    broker.demand_password("right")
     broker.start()
     for name in ("right", "wrong"):
         (tmp_path / name).write_text(f"{name}\n")
     address = "mqtt://me@127.0.0.1:{}/cams"
     sink_at(broker.port, address, password_file=tmp_path / "right").close()
-    with pytest.raises(AgentError, match="does not let us in: Not authorized") as caught:
+    with pytest.raises(AgentError, match=r"does not let us in \(Not authorized\): check") as caught:
         sink_at(broker.port, address, password_file=tmp_path / "wrong")
     assert "\n" not in str(caught.value)
     with pytest.raises(AgentError, match="does not let us in"):
@@ -199,14 +174,14 @@ def test_a_password_lets_in_and_a_wrong_one_is_one_line(broker: Mosquitto, tmp_p
 
 
 def test_a_broker_that_is_not_there() -> None:
-    with pytest.raises(AgentError, match=r"broker at 127\.0\.0\.1:\d+ cannot be reached"):
+    with pytest.raises(AgentError, match=r"broker at 127\.0\.0\.1:\d+ cannot be reached .*: start"):
         sink_at(free_port())
 
 
 @pytest.mark.parametrize(
     "address",
     ["", "host", "http://h/t", "mqtt://", "mqtt://u:secret@h/t", "mqtt://h/a+b", "mqtt://h:x/t",
-     "mqtt://h/t?x=1", "mqtt://h/%23"],
+     "mqtt://h/t?x=1", "mqtt://h/%23", "mqtt://h/$SYS"],
 )  # fmt: skip
 def test_what_is_no_broker(address: str) -> None:
     with pytest.raises(AgentError, match="is no broker") as caught:
@@ -214,10 +189,40 @@ def test_what_is_no_broker(address: str) -> None:
     assert "secret" not in str(caught.value)
 
 
+def test_options_that_do_not_go_together(tmp_path: Path) -> None:
+    with pytest.raises(AgentError, match="without a user: name one"):
+        Broker.parse("mqtt://h/t", password_file=tmp_path / "password")
+    with pytest.raises(AgentError, match="--mqtt-ca without TLS: write mqtts://"):
+        Broker.parse("mqtt://h/t", ca=tmp_path / "ca.pem")
+    with pytest.raises(AgentError, match="cannot read the password file"):
+        Broker.parse("mqtt://me@h/t", password_file=tmp_path / "password")
+
+
 def test_addresses() -> None:
     found = Broker.parse("mqtts://me@[::1]:9999/a/b")
     assert (found.host, found.port, found.topic, found.tls, found.user) == (
         "::1", 9999, "a/b", True, "me",
     )  # fmt: skip
+    assert str(found) == "the MQTT broker at [::1]:9999"
     plain = Broker.parse("mqtt://broker.lan")
     assert (plain.port, plain.topic, plain.tls) == (1883, "splitpoint", False)
+
+
+@pytest.mark.parametrize("task", ["classify", "detect", "segment", ""])
+def test_home_assistant_is_told_of_each_source(task: str) -> None:
+    """Keys of the documented format; a source may have any name, and the only one has none."""
+    sensors = Sensors(model="m", task=task, sources=["", "the yard"])
+    found = {topic: json.loads(text) for topic, text in sensors.configs("a/b", "a/b/status")}
+    assert list(found) == [
+        "homeassistant/sensor/a_b_frames/config", "homeassistant/sensor/a_b_the_yard/config",
+    ]  # fmt: skip
+    first, second = found.values()
+    assert (first["state_topic"], second["state_topic"]) == (
+        "a/b/frames/result", "a/b/the_yard/result",
+    )  # fmt: skip
+    assert first["unique_id"] != second["unique_id"]
+    assert first["device"] == second["device"]
+    assert second["name"].startswith("the yard ")
+    template = first["value_template"]
+    assert template.count("{{") == template.count("}}") >= 1
+    assert template.count("{%") == template.count("%}")

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from built import built
-from splitpoint.cli.run.result_lines import JsonLines, OutputFiles, best_answer
+from splitpoint.cli.run.result_lines import FrameDocument, JsonLines, OutputFiles, best_answer
 from splitpoint.codec import TensorSpec
 from splitpoint.edge import EdgeAgent
 from splitpoint.partition.bundle.bundle import Bundle, Manifest
@@ -47,7 +47,7 @@ async def test_a_plain_module_that_segments_prints_its_outputs(
     pixels = np.zeros((16, 16, 3), np.uint8)
     async with EdgeAgent(None, bundle=segmenting.folder, split="local") as agent:
         result = await agent.infer({"pixels": pixels[np.newaxis]})
-        JsonLines(agent, emulated=False).add(result)
+        JsonLines(FrameDocument(agent=agent)).add(result)
         OutputFiles(tmp_path / "out").add(result)
         assert best_answer(agent, result).endswith("output float32 [1, 2, 16, 16]")
     line = json.loads(capsys.readouterr().out)
