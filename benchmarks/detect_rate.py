@@ -14,144 +14,54 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 import tempfile
-import time
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from report import Table, write_report
-from splitpoint.codec import Array, CodecError, codec_named, codec_of_tensor
-from splitpoint.codec.codec_set import CodecSource
-from splitpoint.partition.bundle.answer_form import AnswerForm
-from splitpoint.partition.bundle.bundle import Boundary, Bundle, open_bundle
-from splitpoint.partition.bundle.codec_tables import codecs_of
+from split_rates import Level, SplitModel, columns, fewest_kb
+from splitpoint.codec import Array
+from splitpoint.partition.bundle.bundle import open_bundle
 from splitpoint.partition.bundle.samples import find_pictures
-from splitpoint.partition.run.onnx_chain import OnnxChain
 from splitpoint.partition.tasks.detections import Detections, detections_of
-from splitpoint.partition.tasks.similarity import average_precision
+from splitpoint.partition.tasks.similarity import Similarity, average_precision
 
 TRUE_SCORE = 0.25
-PICTURES = ("jpeg@30", "jpeg@50", "jpeg@75", "jpeg@85", "jpeg@92", "jpeg@95", "webp@30", "webp@50",
-            "webp@80", "webp@90", "webp@95")  # fmt: skip
-PLAIN = ("q8", "q4")
-LEAST_AP = 0.99  # a point below the unsplit model
-EARLY = 0.25  # of the compute
-COLUMNS = ["boundary", "compute", "codec", "kB", "AP", "95 %", "enc ms", "dec ms"]
+LEAST_AP = {"1 point of AP": 0.99, "3 points of AP": 0.97}
 
 
-@dataclass
-class Level:
-    """One codec at one boundary, over all photos."""
-
-    boundary: Boundary
-    codec: str
-    found: list[Detections] = field(default_factory=list)
-    nbytes: list[int] = field(default_factory=list)
-    encode_ms: list[float] = field(default_factory=list)
-    decode_ms: list[float] = field(default_factory=list)
-
-
-class Detector:
-    """The chain, and what its head makes of its end."""
-
-    def __init__(self, bundle: Bundle) -> None:
-        self.manifest, self._form = bundle.manifest, AnswerForm.of(bundle.manifest)
-        self._chain = OnnxChain(bundle, threads=1)
-        for index in range(len(self._chain)):
-            self._chain.load(index)
-
-    def boundaries(self, given: Mapping[str, Array]) -> Iterator[tuple[Boundary, dict[str, Array]]]:
-        """The tensors that cross each, the outputs last."""
-        state: dict[str, Any] = dict(self._chain.place(given))
-        for boundary in self.manifest.boundaries:
-            fetched = {s.name: self._chain.fetch(state[s.name]) for s in boundary.tensors}
-            yield boundary, fetched
-            if boundary.id < len(self._chain):
-                state |= self._chain.step(boundary.id, state)
-
-    def rest(self, boundary: Boundary, values: Mapping[str, Array]) -> Detections:
-        """What is found from there on."""
-        state: dict[str, Any] = dict(self._chain.place(values))
-        for index in range(boundary.id, len(self._chain)):
-            state |= self._chain.step(index, state)
-        last = self.manifest.boundaries[-1].tensors
-        answer = self._form.made({s.name: self._chain.fetch(state[s.name]) for s in last})
-        return detections_of(answer["detections"][0])
-
-
-def levels_of(boundary: Boundary) -> list[str]:
-    if boundary.id == 0:
-        return list(PICTURES)
-    return [*PLAIN, *(level.codec for level in boundary.ladder if level.codec.startswith("fkt"))]
-
-
-def add(level: Level, detector: Detector, codecs: CodecSource, values: Mapping[str, Array]) -> None:
-    """Encodes, decodes and goes on with one photo."""
-    pictures = level.boundary.id == 0
-    codec = codec_named(level.codec) if pictures else codecs.named(level.codec, level.boundary.id)
-    specs = level.boundary.tensors
-    start = time.perf_counter()
-    payloads = [codec_of_tensor(codec, s).encode(values[s.name], s) for s in specs]
-    encoded = time.perf_counter()
-    decoded = {
-        s.name: codec_of_tensor(codec, s).decode(payload, s, 1)
-        for s, payload in zip(specs, payloads, strict=True)
-    }
-    level.encode_ms.append(1e3 * (encoded - start))
-    level.decode_ms.append(1e3 * (time.perf_counter() - encoded))
-    level.nbytes.append(sum(map(len, payloads)))
-    level.found.append(detector.rest(level.boundary, decoded))
-
-
-def measure(bundle: Bundle, images: str, most: int) -> tuple[list[Level], list[Detections]]:
-    detector, codecs = Detector(bundle), codecs_of(bundle.manifest, bundle.folder)
-    picture = bundle.manifest.picture
+def with_something(
+    model: SplitModel, images: Sequence[str], most: int, truth: list[Detections]
+) -> Iterator[Array]:
+    """Photos in which the unsplit model finds something, which goes to `truth`."""
+    picture = model.manifest.picture
     assert picture is not None
-    levels = [Level(b, c) for b in bundle.manifest.boundaries[:-1] for c in levels_of(b)]
-    truth: list[Detections] = []
-    for path in find_pictures(images):
-        given = {bundle.manifest.boundaries[0].tensors[0].name: picture.read(path)[np.newaxis]}
-        crossing = dict((b.id, values) for b, values in detector.boundaries(given))
-        own = detector.rest(bundle.manifest.boundaries[0], given).of_score(TRUE_SCORE)
-        if not len(own):
-            continue
-        truth.append(own)
-        for level in levels:
-            try:
-                add(level, detector, codecs, crossing[level.boundary.id])
-            except CodecError as error:
-                raise SystemExit(f"{level.codec} at {level.boundary.id}: {error}") from error
-        print(f"{len(truth)} photos, {sum(map(len, truth))} boxes", file=sys.stderr, flush=True)
+    for path in (path for folder in images for path in find_pictures(folder)):
+        pixels = picture.read(path)
+        own = detections_of(model.answer(pixels)).of_score(TRUE_SCORE)
+        if len(own):
+            truth.append(own)
+            yield pixels
         if len(truth) == most:
-            break
-    return levels, truth
+            return
 
 
-def judged(bundle: Bundle, levels: list[Level], truth: list[Detections]) -> tuple[Table, Any]:
-    flops = [0, *np.cumsum([segment.flops for segment in bundle.manifest.segments])]
-    rows, best = [], dict[str, tuple[float, str]]()
+def judged(levels: list[Level], truth: list[Detections]) -> tuple[Table, dict[str, Any]]:
+    likeness: dict[int, Similarity] = {
+        id(level): average_precision([detections_of(a) for a in level.answers], truth)
+        for level in levels
+    }
+    rows = []
     for level in levels:
-        at, share = level.boundary.id, flops[level.boundary.id] / flops[-1]
-        ap, kb = average_precision(level.found, truth), float(np.mean(level.nbytes)) / 1e3
-        rows.append([
-            str(at), f"{100 * share:.0f} %", level.codec, f"{kb:.1f}", f"{ap.value:.3f}",
-            f"{ap.low:.3f} to {ap.high:.3f}", f"{np.median(level.encode_ms):.1f}",
-            f"{np.median(level.decode_ms):.1f}",
-        ])  # fmt: skip
-        kind = level.codec.partition("@")[0] if at == 0 else "early" if share <= EARLY else "late"
-        if ap.value >= LEAST_AP and kb < best.get(kind, (np.inf, ""))[0]:
-            best[kind] = kb, f"{level.codec} at boundary {at}"
-    summary: dict[str, Any] = {
-        "photos": len(truth), "boxes": sum(map(len, truth)),
-        "fewest_kb_at_1_point_of_ap": {k: [round(kb, 1), name] for k, (kb, name) in best.items()},
-    }  # fmt: skip
-    if "jpeg" in best and "early" in best:
-        summary["times_fewer_bytes_than_jpeg"] = round(best["jpeg"][0] / best["early"][0], 2)
-    return Table(COLUMNS, rows), summary
+        ap = likeness[id(level)]
+        rows.append(level.cells(f"{ap.value:.3f}", f"{ap.low:.3f} to {ap.high:.3f}"))
+    summary: dict[str, Any] = {"photos": len(truth), "boxes": sum(map(len, truth))}
+    for name, least in LEAST_AP.items():
+        summary[f"fewest kB at {name}"] = fewest_kb(
+            levels, lambda level, least=least: likeness[id(level)].value >= least  # type: ignore[misc]
+        )  # fmt: skip
+    return Table(columns("AP", "95 %"), rows), summary
 
 
 def own_detector(folder: Path) -> tuple[Path, Path]:
@@ -166,21 +76,20 @@ def own_detector(folder: Path) -> tuple[Path, Path]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--bundle", type=Path, help="a calibrated detector")
-    parser.add_argument("--images", help="photos with what it detects")
+    parser.add_argument("--images", nargs="+", help="photos with what it detects: folders")
     parser.add_argument("--most", type=int, default=60, help="photos in which something is found")
     parser.add_argument("--quick", action="store_true")
     options = parser.parse_args()
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     with tempfile.TemporaryDirectory() as name:
         if options.quick:
-            options.bundle, options.images = own_detector(Path(name))
-            options.most = 3
-        bundle = open_bundle(options.bundle)
-        levels, truth = measure(bundle, str(options.images), options.most)
-        table, summary = judged(bundle, levels, truth)
-    write_report(
-        "detect_rate", str(__doc__).splitlines()[0], table, summary, save=not options.quick
-    )
+            options.bundle, images = own_detector(Path(name))
+            options.images, options.most = [str(images)], 3
+        model, truth = SplitModel(open_bundle(options.bundle)), list[Detections]()
+        levels = model.measured(with_something(model, options.images, options.most, truth))
+    table, summary = judged(levels, truth)
+    question = str(__doc__).splitlines()[0]
+    write_report("detect_rate", question, table, summary, save=not options.quick)
 
 
 if __name__ == "__main__":

@@ -99,13 +99,14 @@ class Grid:
         """The DCT of every axis; None for axes that are too long."""
         return [dct_matrix(n) if n <= MAX_DCT else None for n in self.extents]
 
-    def frequencies(self) -> Array:
+    def frequencies(self, axes: Sequence[Array] = ()) -> Array:
         """How fast each coefficient's wave oscillates, 0 to about 1, float64 `[positions]`.
 
-        Along an axis they go from slow to fast. The prefix has a frequency of 0; of an extent that
-        is not transformed all are 0.5.
+        `axes` are the frequencies along each axis. Without them they go from slow to fast, and of
+        an extent that is not transformed all are 0.5. The prefix has a frequency of 0.
         """
-        axes = [np.arange(n) / n if n <= MAX_DCT else np.full(n, 0.5) for n in self.extents]
+        if not axes:
+            axes = [np.arange(n) / n if n <= MAX_DCT else np.full(n, 0.5) for n in self.extents]
         squares = sum(axis**2 for axis in np.meshgrid(*axes, indexing="ij"))
         return np.concatenate([np.zeros(self.prefix), np.sqrt(squares).ravel()])
 

@@ -5,6 +5,9 @@ being the covariance of an axis' positions and the Fisher information with respe
 gives next to a DCT; F knows that the middle of a picture decides more than its border. F is taken
 to the power 1/2 first, because errors at the border cost more than its estimate for all channels
 alike says: measured, see docs/codec.md.
+
+Long axes have cosines in blocks instead. What their positions hold in common no longer depends on
+where they are, and a wave over the whole axis would spread what is in one place over all.
 """
 
 from __future__ import annotations
@@ -14,17 +17,19 @@ from dataclasses import dataclass
 
 import numpy as np
 from splitpoint.codec import Array
-from splitpoint.codec.fkt.grid import Grid
+from splitpoint.codec.fkt.grid import MAX_DCT, Grid, dct_matrix
 from splitpoint.codec.fkt.table import MAX_FITTED
 
 POWER = 0.5  # of the Fisher information
 RIDGE = 1e-2  # of its mean
 MANY_VALUES = 500_000  # of an input: of larger maps only some lines are looked at
+MAX_KLT = 80  # positions of an axis that is fitted to inputs
+BLOCK = 8  # positions that have cosines of their own, on longer axes
 
 
 @dataclass(slots=True)
 class AxisMoments:
-    """Sums of products of an axis' positions, `[n, n]` for each fitted axis of one tensor.
+    """Sums of products of an axis' positions, `[n, n]` for each axis of at most `MAX_KLT`.
 
     `second` is of values, `fisher` of the output's gradients.
     """
@@ -62,7 +67,7 @@ def _products(grid: Grid, rows: Array) -> list[Array]:
     block = rows[..., grid.prefix :].reshape(*rows.shape[:2], *grid.extents)
     found = []
     for axis, size in enumerate(grid.extents, start=2):
-        if size <= MAX_FITTED:
+        if size <= MAX_KLT:
             lines = np.moveaxis(block, axis, -1)
             if len(grid.extents) > 1:  # the lines beside each other say nearly the same
                 lines = lines[..., :: max(block.size // (len(block) * MANY_VALUES), 1), :]
@@ -72,12 +77,44 @@ def _products(grid: Grid, rows: Array) -> list[Array]:
 
 
 def axes_of(grid: Grid, moments: AxisMoments) -> Sequence[Array | None]:
-    """A matrix for every axis of the grid, float32: the fitted ones, and the DCT of longer ones."""
+    """A matrix for every axis of the grid, float32: fitted, or cosines in blocks or over it all.
+
+    A table holds no matrix of more than `MAX_FITTED` positions: such an axis has one DCT.
+    """
     found = grid.cosines()
-    fitted = [axis for axis, size in enumerate(grid.extents) if size <= MAX_FITTED]
-    for axis, second, fisher in zip(fitted, moments.second, moments.fisher, strict=True):
-        found[axis] = _klt(second, fisher)
+    fitted = iter(zip(moments.second, moments.fisher, strict=True))
+    for axis, size in enumerate(grid.extents):
+        if size <= MAX_KLT:
+            found[axis] = _klt(*next(fitted))
+        elif size <= MAX_FITTED:
+            found[axis] = block_cosines(size)
     return found
+
+
+def frequencies_of(grid: Grid) -> Array:
+    """`Grid.frequencies` of what `axes_of` makes."""
+    return grid.frequencies([_frequencies(size) for size in grid.extents])
+
+
+def _frequencies(size: int) -> Array:
+    if MAX_KLT < size <= MAX_FITTED:
+        return np.concatenate([np.arange(n) / n for n in _blocks(size)])
+    return np.arange(size) / size if size <= MAX_DCT else np.full(size, 0.5)
+
+
+def block_cosines(size: int) -> Array:
+    """The DCT of each block of positions, float32 `[size, size]`."""
+    found, start = np.zeros((size, size), np.float32), 0
+    for block in _blocks(size):
+        end = start + block
+        found[start:end, start:end] = dct_matrix(block)
+        start = end
+    return found
+
+
+def _blocks(size: int) -> list[int]:
+    """As many of `BLOCK` as fit, and the rest."""
+    return [min(BLOCK, size - start) for start in range(0, size, BLOCK)]
 
 
 def _klt(second: Array, fisher: Array) -> Array:

@@ -10,14 +10,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 import torch
-from splitpoint.codec import Array, TensorSpec, codecs_for
-from splitpoint.codec.codec_set import FKT, CodecSet
+from splitpoint.codec import TensorSpec, codecs_for
+from splitpoint.codec.codec_set import FKT, NO_TABLES
 from splitpoint.codec.fkt.grid import Grid
-from splitpoint.codec.fkt.table import FktTable
 
 from ..bundle.bundle import Boundary, Bundle
 from ..bundle.codec_tables import save_tables
@@ -28,20 +27,17 @@ from ..run.chain import SegmentChain
 from ..run.onnx_chain import OnnxChain
 from ..run.torch_chain import TorchChain
 from .axis_klt import AxisMoments, axes_of
-from .fisher import gradients
-from .fkt_fit import LEVEL_LOSSES, fit_table
+from .fisher import Weigh, gradients
+from .fkt_ladder import FOLDS, TableFit, fitted_ladder, rows_of, usual_losses
 from .fkt_transform import Blocks, Moments
 from .judge import InputList, Judge
 
-FOLDS = 4
 PROJECTIONS, AXIS_PROJECTIONS = 6, 1  # gradients of each input, for channels and for axes
 # Maps of more values than this (all boundaries together) have many more positions to learn from in
 # every input, and gradients that take as much longer: there are fewer of them.
 FEW_VALUES = 2_000_000
 MIN_PROJECTIONS, MIN_AXIS_INPUTS = 2, 24
 MIN_INPUTS, MAX_INPUTS = 8, 500
-EIGHT_LEVELS_VALUES = 500_000  # of a boundary; four levels above
-MAX_FIT_COEFFICIENTS = 60_000_000  # of a tensor, over the inputs that its table is fitted to
 # Image codecs at several qualities, so that what a split competes with is known as well as itself.
 IMAGE_LADDER = {
     "jpeg": ("jpeg@75", "jpeg@85", "jpeg", "jpeg@95"),
@@ -76,7 +72,8 @@ def calibrate(
     rungs = [_rungs(boundary) for boundary in manifest.boundaries[:-1]]
     share = _share(_specs(bundle))
     few = inputs[:: len(inputs) // min(max(int(share * len(inputs)), MIN_AXIS_INPUTS), len(inputs))]
-    total = len(few) + len(inputs) + sum(1 + len(names) for names in rungs)
+    levels = [_levels(boundary) for boundary in manifest.boundaries[:-1]]
+    total = len(few) + len(inputs) + sum(map(len, rungs)) + sum(levels)
     done = 0
 
     def advance(what: str) -> None:
@@ -85,12 +82,12 @@ def calibrate(
         progress(what, done, total)
 
     judge = Judge(manifest, judging, inputs, labels)
-    blocks = _blocks(bundle, chain, few, judge.spreads, lambda: advance("where outputs look"))
+    blocks = _blocks(bundle, chain, few, judge.weights, lambda: advance("where outputs look"))
     moments = _moments(
         bundle,
         chain,
         inputs,
-        judge.spreads,
+        judge.weights,
         blocks,
         max(int(share * PROJECTIONS), MIN_PROJECTIONS),
         lambda: advance("sensitivity of every boundary"),
@@ -98,27 +95,34 @@ def calibrate(
     (bundle.folder / "codecs").mkdir(exist_ok=True)
     states = [judging.place(given) for given in inputs]
     boundaries: list[Boundary] = []
-    for boundary, names in zip(manifest.boundaries, rungs, strict=False):
+    for boundary, names, usual in zip(manifest.boundaries, rungs, levels, strict=False):
         values = {
             spec.name: [judging.fetch(state[spec.name]) for state in states]
             for spec in boundary.tensors
         }
-        tables = _tables(boundary, blocks, moments, values)
-        path = ""
-        if tables.final:
-            path = f"codecs/{boundary.id:02}.safetensors"
-            save_tables(
-                [tables.final.get(spec.name) for spec in boundary.tensors], bundle.folder / path
-            )
-        advance(f"boundary {boundary.id}: transform")
-        sources = [CodecSet(lambda _, found=found: found) for found in tables.folds]  # type: ignore[misc]
         ladder: list[CodecLevel] = []
         for name in names:
-            if not name.startswith(FKT) or tables.final:
-                level = judge.level(boundary, name, sources, values)
-                ladder += [level] if level is not None else []
+            level = judge.level(boundary, name, [NO_TABLES], values)
+            ladder += [level] if level is not None else []
             advance(f"boundary {boundary.id}: {name}")
-        boundaries.append(replace(boundary, tables=path, ladder=tuple(ladder)))
+        left = usual
+
+        def judged(boundary: Boundary = boundary) -> None:
+            nonlocal left
+            if left:  # more than the usual levels are no news
+                left -= 1
+                advance(f"boundary {boundary.id}: {FKT}")
+
+        own = {name: parts for (at, name), parts in moments.items() if at == boundary.id}
+        fit = TableFit(boundary, {name: blocks[boundary.id, name] for name in own}, own, values)
+        tables, rungs_of_fkt = fitted_ladder(boundary, fit, judge, values, judged)
+        while left:
+            judged()
+        path = ""
+        if tables:
+            path = f"codecs/{boundary.id:02}.safetensors"
+            save_tables([tables.get(spec.name) for spec in boundary.tensors], bundle.folder / path)
+        boundaries.append(replace(boundary, tables=path, ladder=(*ladder, *rungs_of_fkt)))
         del values  # which may be gigabytes
         crossing = [spec.name for spec in manifest.boundaries[boundary.id + 1].tensors]
         for number, state in enumerate(states):
@@ -138,20 +142,19 @@ def _judging(bundle: Bundle, chain: TorchChain, device: torch.device) -> Segment
 
 
 def _rungs(boundary: Boundary) -> list[str]:
-    """The codecs that are measured at a boundary."""
+    """The codecs that need no tables and are measured at a boundary."""
     found: list[str] = []
     for name in codecs_for(boundary.tensors):
         if name not in _LOSSLESS:
             found += IMAGE_LADDER.get(name, (name,))
-    if boundary.id and any(spec.dtype == "float32" for spec in boundary.tensors):
-        found += [f"{FKT}@{level}" for level in range(1, len(_losses(boundary)) + 1)]
     return found
 
 
-def _losses(boundary: Boundary) -> Sequence[float]:
-    """Those of the levels; half of them where each takes long to judge."""
-    values = sum(math.prod(spec.shape) for spec in boundary.tensors)
-    return LEVEL_LOSSES if values <= EIGHT_LEVELS_VALUES else LEVEL_LOSSES[1::2]
+def _levels(boundary: Boundary) -> int:
+    """How many levels of `fkt` are usually measured at a boundary."""
+    if not boundary.id or all(spec.dtype != "float32" for spec in boundary.tensors):
+        return 0
+    return len(usual_losses(boundary))
 
 
 Key = tuple[int, str]  # a boundary and a tensor there
@@ -161,7 +164,7 @@ def _blocks(
     bundle: Bundle,
     chain: TorchChain,
     inputs: InputList,
-    spreads: Mapping[str, float],
+    weigh: Weigh,
     advance: Callable[[], None],
 ) -> dict[Key, Blocks]:
     """How tensors at inner boundaries are transformed, as far as their axes go.
@@ -173,14 +176,14 @@ def _blocks(
     unfit: set[Key] = set()
     generator = torch.Generator().manual_seed(1)
     for given in inputs:
-        seen = gradients(bundle.manifest, chain, given, spreads, generator, AXIS_PROJECTIONS)
+        seen = gradients(bundle.manifest, chain, given, weigh, generator, AXIS_PROJECTIONS)
         for key, (value, grads) in seen.items():
             if key in unfit or not np.isfinite(value).all():
                 unfit.add(key)
                 continue
             grid = Grid.of(specs[key])
-            rows = _rows(specs[key], [value])
-            own = AxisMoments.of(grid, rows, _rows(specs[key], list(grads)))
+            rows = rows_of(specs[key], [value])
+            own = AxisMoments.of(grid, rows, rows_of(specs[key], list(grads)))
             if key in found:
                 found[key].add(own)
             else:
@@ -197,7 +200,7 @@ def _moments(
     bundle: Bundle,
     chain: TorchChain,
     inputs: InputList,
-    spreads: Mapping[str, float],
+    weigh: Weigh,
     blocks: Mapping[Key, Blocks],
     projections: int,
     advance: Callable[[], None],
@@ -207,11 +210,11 @@ def _moments(
     found: dict[Key, list[list[Moments]]] = {key: [[] for _ in range(FOLDS)] for key in blocks}
     generator = torch.Generator().manual_seed(0)
     for number, given in enumerate(inputs):
-        seen = gradients(bundle.manifest, chain, given, spreads, generator, projections)
+        seen = gradients(bundle.manifest, chain, given, weigh, generator, projections)
         for key in blocks:
             value, grads = seen[key]
-            rows = _rows(specs[key], [value])
-            own = Moments.of(blocks[key], rows, _rows(specs[key], list(grads)))
+            rows = rows_of(specs[key], [value])
+            own = Moments.of(blocks[key], rows, rows_of(specs[key], list(grads)))
             fold = found[key][number % FOLDS]
             if fold:
                 fold[0].add(own)
@@ -234,42 +237,3 @@ def _share(specs: Mapping[Key, TensorSpec]) -> float:
     last = max(boundary for boundary, _ in specs)
     values = sum(math.prod(spec.shape) for (at, _), spec in specs.items() if 0 < at < last)
     return min(FEW_VALUES / max(values, 1), 1.0)
-
-
-def _rows(spec: TensorSpec, values: Sequence[Array]) -> Array:
-    """Single samples as `[values, C, P]`."""
-    return Grid.of(spec).rows(np.concatenate(values, spec.batch_dim))
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Tables:
-    """Tables by tensor: those that ship, and those that each fold is judged with."""
-
-    final: dict[str, FktTable]
-    folds: list[dict[str, FktTable]]
-
-
-def _tables(
-    boundary: Boundary,
-    blocks: Mapping[Key, Blocks],
-    moments: Mapping[Key, Sequence[Moments]],
-    values: Mapping[str, Sequence[Array]],
-) -> _Tables:
-    losses = _losses(boundary)
-    found = _Tables(final={}, folds=[{} for _ in range(FOLDS)])
-    for spec in boundary.tensors:
-        key = (boundary.id, spec.name)
-        if key not in moments:
-            continue
-        seen, own = moments[key], blocks[key]
-        samples = values[spec.name]
-        size = samples[0].size
-        some = range(0, len(samples), -(-len(samples) * size // MAX_FIT_COEFFICIENTS))
-        coefficients = own.coefficients(_rows(spec, [samples[i] for i in some]))
-        numbers = np.array(some)
-        found.final[spec.name] = fit_table(spec, own, Moments.total(seen), coefficients, losses)
-        for fold, tables in enumerate(found.folds):
-            others = [part for number, part in enumerate(seen) if number != fold]
-            kept = coefficients[numbers % FOLDS != fold]
-            tables[spec.name] = fit_table(spec, own, Moments.total(others), kept, losses)
-    return found

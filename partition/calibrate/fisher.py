@@ -4,13 +4,14 @@ The Fisher information of a tensor is the mean of g g^T, g being the gradient of
 of an output drawn from the model's own distribution. For a classifier with probabilities p the
 information of its logits is diag(p) - p p^T; v = sqrt(p) e - p (sqrt(p) . e) with random signs e
 has that covariance, and its gradients need fewer draws than those of single labels, as every class
-takes part in each. Any other output is taken as normal, with the variance of its values over all
-inputs. Several outputs add up.
+takes part in each. For a detector its head knows what an error in each value costs (information.py
+in tasks). Any other output is taken as normal, with the variance of its values over all inputs.
+Several outputs add up.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 import torch
 from splitpoint.codec import Array
@@ -18,21 +19,24 @@ from splitpoint.codec import Array
 from ..bundle.bundle import Manifest
 from ..run.torch_chain import TorchChain
 
+Weigh = Callable[[Mapping[str, Array]], Mapping[str, Array]]
+"""From the outputs of one input to what errors in each of their values cost, by tensor."""
+
 
 def gradients(
     manifest: Manifest,
     chain: TorchChain,
     inputs: Mapping[str, Array],
-    spreads: Mapping[str, float],
+    weigh: Weigh,
     generator: torch.Generator,
     projections: int,
 ) -> dict[tuple[int, str], tuple[Array, Array]]:
     """Value and gradients of every float32 tensor at every inner boundary, for one input.
 
-    `spreads` are the outputs' standard deviations, by tensor (see `Judge.spreads`); a classifier
-    needs none. The value has the tensor's shape, the gradients `[projections, *shape]`. A tensor
-    that crosses two boundaries has other gradients at each: what was done with it in between is
-    left out.
+    `weigh` says how much errors in each value of the outputs cost, by tensor (see `Judge.weights`);
+    a classifier is not asked. The value has the tensor's shape, the gradients
+    `[projections, *shape]`. A tensor that crosses two boundaries has other gradients at each: what
+    was done with it in between is left out.
     """
     state = chain.place(inputs)
     crossing: dict[tuple[int, str], torch.Tensor] = {}
@@ -50,11 +54,12 @@ def gradients(
         names = [name for name in manifest.outputs.values() if state[name].requires_grad]
         outputs = [state[name] for name in names]
         found = {key: [] for key in crossing}
+        costs = {} if manifest.classifies else weigh(_arrays(state, manifest.outputs.values()))
         for done in range(projections if outputs else 0):
             directions = [
                 _of_a_class(value, generator)
                 if manifest.classifies
-                else _signs(value, generator) / (spreads[name] * value.numel() ** 0.5)
+                else _signs(value, generator) * torch.from_numpy(costs[name]).to(value)
                 for name, value in zip(names, outputs, strict=True)
             ]
             grads = torch.autograd.grad(
@@ -76,6 +81,10 @@ def gradients(
         for key, grads in found.items()
         if grads
     }
+
+
+def _arrays(state: Mapping[str, torch.Tensor], names: Iterable[str]) -> dict[str, Array]:
+    return {name: state[name].detach().cpu().numpy() for name in names}
 
 
 def _signs(output: torch.Tensor, generator: torch.Generator) -> torch.Tensor:

@@ -16,6 +16,8 @@ import numpy as np
 from splitpoint.codec import Array, TensorSpec
 from splitpoint.codec.fkt.grid import Grid
 
+from .axis_klt import frequencies_of
+
 # Between bands of frequencies, 1 being the highest on one axis.
 BAND_EDGES = (0.036, 0.086, 0.143, 0.21, 0.32, 0.45, 0.65)
 RIDGE = 1e-3  # added to F, as a share of its largest diagonal entry
@@ -44,7 +46,7 @@ class Blocks:
         size = max(n for n in range(1, min(channels, MAX_BLOCK) + 1) if channels % n == 0)
         most = max(MAX_MATRIX_ENTRIES // (channels * size), 1)
         edges = BAND_EDGES[:: -(-len(BAND_EDGES) // (most - 1))] if most > 1 else ()
-        band = np.digitize(grid.frequencies(), edges)
+        band = np.digitize(frequencies_of(grid), edges)
         if grid.prefix:  # single tokens are like nothing else
             band[: grid.prefix] = -1
         band = np.unique(band, return_inverse=True)[1].astype(np.uint8)

@@ -45,7 +45,7 @@ class Judge:
         self._together = 1 if manifest.boundaries[0].one_sample else _TOGETHER
         specs = {spec.name: spec for spec in manifest.boundaries[-1].tensors}
         self._specs = {name: specs[tensor] for name, tensor in manifest.outputs.items()}
-        self._spread = OutputSpread()
+        self._spread, self._head = OutputSpread(), manifest.open_head()
         first = manifest.boundaries[0]
         values = {spec.name: [given[spec.name] for given in inputs] for spec in first.tensors}
         self._truth = self._truth_of(lambda: self._answers(first, self._batches(values)), labels)
@@ -64,19 +64,38 @@ class Judge:
                 self._spread.see(outputs)
                 yield outputs
 
-        head = self._manifest.open_head()
+        head = self._head
         if head is None:
             classifies = self._manifest.classifies
             return OutputsTruth(seen(), classifies=classifies, labels=labels)
         truth = AnswersTruth(seen(), head, self._manifest.task.kind)
-        # A model that finds nothing in any input still has outputs.
-        return OutputsTruth(answers(), classifies=False) if truth.is_empty else truth
+        if not truth.is_empty:
+            return truth
+        self._head = None  # a model that finds nothing in any input still has outputs
+        return OutputsTruth(answers(), classifies=False)
 
-    @property
-    def spreads(self) -> dict[str, float]:
-        """The standard deviation of each output's values over all inputs, by tensor."""
+    def weights(self, outputs: Outputs) -> dict[str, Array]:
+        """How much errors in each value of one input's outputs cost, of a model without classes.
+
+        `outputs` and what is found are by tensor. It is a root: see `Head.information`. Where the
+        head says nothing, values count in standard deviations of their output over all inputs, and
+        each output as one.
+        """
         names = self._manifest.outputs
-        return {names[name]: value for name, value in self._spread.deviations.items()}
+        known = {}
+        if self._head is not None:
+            known = self._head.information({name: outputs[names[name]] for name in names})
+        found = {}
+        for name, tensor in names.items():
+            shape = outputs[tensor].shape
+            if not known:
+                deviation = self._spread.deviations[name] * outputs[tensor].size ** 0.5
+                found[tensor] = np.full(shape, 1 / deviation, np.float32)
+            elif name in known:
+                found[tensor] = known[name].astype(np.float32)
+            else:  # no part of the answer
+                found[tensor] = np.zeros(shape, np.float32)
+        return found
 
     def level(
         self,

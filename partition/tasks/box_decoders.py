@@ -13,6 +13,7 @@ from splitpoint.codec import Array
 
 from .detections import MAX_CLASS, Detections
 from .scored import best_class, every_class
+from .shares import logistic, softmax
 
 
 def corners(boxes: Array) -> Array:
@@ -79,10 +80,7 @@ def detr(outputs: Sequence[Array], min_score: float) -> Detections:
     DetrImageProcessor).
     """
     logits, boxes = outputs
-    logits = logits.astype(np.float64)
-    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
-    shares = powers[:, :-1] / powers.sum(axis=1, keepdims=True)
-    found = best_class(shares.astype(np.float32), min_score)
+    found = best_class(softmax(logits)[:, :-1].astype(np.float32), min_score)
     return found.at(corners(boxes[found.rows]))
 
 
@@ -93,8 +91,7 @@ def rtdetr(outputs: Sequence[Array], min_score: float) -> Detections:
     RTDetrImageProcessor with its focal loss). A box may be of several classes.
     """
     logits, boxes = outputs
-    shares = 1 / (1 + np.exp(-logits.astype(np.float64)))
-    found = every_class(shares.astype(np.float32), min_score)
+    found = every_class(logistic(logits).astype(np.float32), min_score)
     return found.at(corners(boxes[found.rows]))
 
 

@@ -9,6 +9,7 @@ from splitpoint.codec import Array, TensorSpec
 
 from .detections import Detections, detections_spec
 from .head import Limits
+from .information import Information
 from .nms import best_apart
 
 Decode = Callable[[Sequence[Array], float], Detections]
@@ -25,11 +26,13 @@ class DetectHead:
         self,
         outputs: Sequence[str],
         decode: Decode,
+        information: Information,
         scale_xy: tuple[float, float],
         limits: Limits,
         classes: int | None,
     ) -> None:
         self._outputs, self._decode, self._limits = tuple(outputs), decode, limits
+        self._information = information
         self._scale = np.array(scale_xy * 2, np.float64)
         self.classes = classes
         self.specs: tuple[TensorSpec, ...] = (detections_spec(limits.max_detections),)
@@ -44,6 +47,16 @@ class DetectHead:
                 sample = [array[number] for array in arrays]
                 self._fill(rows, self._decode(sample, self._limits.min_score))
         return {spec.name: found}
+
+    def information(self, outputs: Mapping[str, Array]) -> dict[str, Array]:
+        """See `Head`."""
+        arrays = [np.asarray(outputs[name], np.float32) for name in self._outputs]
+        samples = [
+            self._information([array[number] for array in arrays], self._limits.min_score)
+            for number in range(len(arrays[0]))
+        ]
+        together = (np.stack(parts) for parts in zip(*samples, strict=True))
+        return dict(zip(self._outputs, together, strict=True))
 
     def _fill(self, rows: Array, found: Detections) -> None:
         boxes = (found.boxes * self._scale).astype(np.float32)

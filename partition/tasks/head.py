@@ -38,3 +38,11 @@ class Head(Protocol):
         The outputs are those that the head was opened with, of any batch size. NaN and infinity are
         no error: what was computed from them is no detection, and no class of a pixel.
         """
+
+    def information(self, outputs: Mapping[str, Array]) -> dict[str, Array]:
+        """How much errors in each value of these outputs cost, in their shapes.
+
+        It is the root of the diagonal of their Fisher information: half the square of an error
+        times this is the divergence that it is worth, in nats. Empty where nothing tells the values
+        of an output apart.
+        """

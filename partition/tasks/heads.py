@@ -9,6 +9,7 @@ from typing import ClassVar
 from splitpoint.codec import Array, TensorSpec
 
 from ..errors import TaskError
+from . import information
 from .box_decoders import (
     boxes_of_six,
     decoded,
@@ -23,6 +24,7 @@ from .box_decoders import (
 from .centerface import centerface
 from .detect_head import Decode, DetectHead
 from .head import Head, Limits
+from .information import Information
 from .segment_head import (
     LONGEST_SIDE,
     MASK_CLASSES,
@@ -49,6 +51,7 @@ class DetectForm:
 
     expects: tuple[str, ...]
     decode: Decode
+    information: Information
     max_iou: float = 1.0
     kind: ClassVar[str] = "detect"
     relative: bool = False
@@ -77,7 +80,7 @@ class DetectForm:
             raise misfit(name, outputs, self.expects)  # boxes and classes have changed places
         scale = (float(width), float(height)) if self.relative else (1.0, 1.0)
         classes = sizes["classes"] + self.first_class if "classes" in sizes else self.classes
-        return DetectHead(tuple(outputs), self.decode, scale, limits, classes)
+        return DetectHead(tuple(outputs), self.decode, self.information, scale, limits, classes)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,30 +122,55 @@ class SegmentForm:
 
 HEADS: Mapping[str, DetectForm | SegmentForm] = {
     "yolo": DetectForm(
-        expects=("[batch, 4 + classes, boxes]",), decode=yolo, max_iou=0.7, per_cell=1
+        expects=("[batch, 4 + classes, boxes]",),
+        decode=yolo,
+        information=information.yolo,
+        max_iou=0.7,
+        per_cell=1,
     ),
     "yolo_corners": DetectForm(
         expects=("[batch, 4 + classes, boxes]",), decode=yolo_corners, per_cell=1
     ),
     "yolov5": DetectForm(
-        expects=("[batch, boxes, 5 + classes]",), decode=yolov5, max_iou=0.45, per_cell=3
+        expects=("[batch, boxes, 5 + classes]",),
+        decode=yolov5,
+        information=information.yolov5,
+        max_iou=0.45,
+        per_cell=3,
     ),
-    "boxes": DetectForm(expects=("[batch, boxes, 6]",), decode=boxes_of_six),
+    "boxes": DetectForm(
+        expects=("[batch, boxes, 6]",),
+        decode=boxes_of_six,
+        information=information.boxes_of_six,
+    ),
     "detr": DetectForm(
-        expects=("[batch, boxes, classes + 1]", "[batch, boxes, 4]"), decode=detr, relative=True
+        expects=("[batch, boxes, classes + 1]", "[batch, boxes, 4]"),
+        decode=detr,
+        information=information.detr,
+        relative=True,
     ),
     "rtdetr": DetectForm(
-        expects=("[batch, boxes, classes]", "[batch, boxes, 4]"), decode=rtdetr, relative=True
+        expects=("[batch, boxes, classes]", "[batch, boxes, 4]"),
+        decode=rtdetr,
+        information=information.rtdetr,
+        relative=True,
     ),
     "rtdetr_joined": DetectForm(
-        expects=("[batch, boxes, 4 + classes]",), decode=rtdetr_joined, relative=True
+        expects=("[batch, boxes, 4 + classes]",),
+        decode=rtdetr_joined,
+        information=information.rtdetr_joined,
+        relative=True,
     ),
     "decoded": DetectForm(
-        expects=("[batch, boxes, 4]", "[batch, boxes, classes]"), decode=decoded, max_iou=0.5
+        expects=("[batch, boxes, 4]", "[batch, boxes, classes]"),
+        decode=decoded,
+        information=information.decoded,
+        max_iou=0.5,
     ),
     "decoded_background": DetectForm(
         expects=("[batch, boxes, 4]", "[batch, boxes, 1 + classes]"),
         decode=decoded_background,
+        information=information.decoded_background,
         first_class=1,
         max_iou=0.5,
     ),
@@ -154,6 +182,7 @@ HEADS: Mapping[str, DetectForm | SegmentForm] = {
             "[batch, 10, height, width]",
         ),
         decode=centerface,
+        information=information.centerface,
         max_iou=0.3,
         classes=1,
     ),

@@ -35,6 +35,10 @@ class SegmentHead:
         """See `Head`."""
         return {self.specs[0].name: self._class_map(outputs[self._output])}
 
+    def information(self, outputs: Mapping[str, Array]) -> dict[str, Array]:
+        """See `Head`: every pixel counts alike."""
+        return {}
+
 
 def largest(scores: Array) -> Array:
     """The class that scores best in each pixel: the first of equal ones, 0 where none is a number.

@@ -7,7 +7,12 @@ import pytest
 from splitpoint.codec import Array, TensorSpec
 from splitpoint.codec.fkt.grid import Grid, dct_matrix
 from splitpoint.codec.fkt.table import MAX_FITTED
-from splitpoint.partition.calibrate.axis_klt import AxisMoments, axes_of
+from splitpoint.partition.calibrate.axis_klt import (
+    MAX_KLT,
+    AxisMoments,
+    axes_of,
+    frequencies_of,
+)
 from splitpoint.partition.calibrate.fkt_transform import Blocks
 
 
@@ -79,7 +84,26 @@ def test_a_tensor_that_tells_nothing(value: float, gradient: float) -> None:
         assert np.linalg.cond(matrix) < 100
 
 
-def test_long_axes_keep_the_cosines() -> None:
+def test_long_axes_have_cosines_in_blocks() -> None:
+    """What is in one place stays there, and slow waves of all blocks are in one band."""
+    spec = spec_of((1, 2, MAX_KLT + 3, 3))
+    grid = Grid.of(spec)
+    rows = noise(2, grid.channels, grid.positions)
+    axes = axes_for(grid, rows, rows)
+    bump = np.zeros((1, 1, grid.positions), np.float32)
+    bump.reshape(-1, 3)[12] = 1
+    spread = grid.along(bump, axes).reshape(-1, 3).any(axis=1)
+    assert np.flatnonzero(spread).tolist() == list(range(8, 16))
+    lines = frequencies_of(grid).reshape(-1, 3)[:, 0]
+    assert lines[:16].tolist() == [k / 8 for k in range(8)] * 2
+    long, _ = axes
+    assert long is not None
+    np.testing.assert_allclose(long @ long.T, np.eye(len(long)), atol=1e-6)
+    band = Blocks.of(spec, axes).band.reshape(-1, 3)
+    assert len(set(band[:80:8, 0])) == 1
+
+
+def test_longer_axes_keep_the_cosines() -> None:
     grid = Grid.of(spec_of((1, 2, MAX_FITTED + 1, 3)))
     rows = noise(2, grid.channels, grid.positions)
     long, short = axes_for(grid, rows, rows)

@@ -37,6 +37,14 @@ class Functions:
 SPREADS = {"y": 2.0, "z": 30.0}
 
 
+def by_spread(outputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Values in standard deviations, each output as one."""
+    return {
+        name: np.full(value.shape, 1 / (SPREADS[name] * value.size**0.5), np.float32)
+        for name, value in outputs.items()
+    }
+
+
 def seeded(seed: int) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
@@ -95,7 +103,7 @@ def test_a_softmax_has_its_own_information() -> None:
         lambda state: {"h": state["x"] @ first.T}, lambda state: {"y": state["h"] @ second.T}
     )
     known = manifest({"x": 6}, {"h": 4}, {"y": 5}, classifies=True)
-    found = gradients(known, chain, {"x": X}, SPREADS, seeded(0), DRAWS)
+    found = gradients(known, chain, {"x": X}, by_spread, seeded(0), DRAWS)
     assert found.keys() == {(1, "h")}
     value, grads = found[1, "h"]
     np.testing.assert_allclose(value, X @ first.numpy().T, rtol=1e-5)
@@ -112,7 +120,7 @@ def test_the_loss_is_half_the_squared_length_in_that_information() -> None:
     chain = Functions(lambda state: {"h": state["x"]}, lambda state: {"y": state["h"] @ second.T})
     known = manifest({"x": 4}, {"h": 4}, {"y": 5}, classifies=True)
     value, grads = gradients(
-        known, chain, {"x": X[:, :4]}, SPREADS, torch.Generator().manual_seed(0), DRAWS
+        known, chain, {"x": X[:, :4]}, by_spread, torch.Generator().manual_seed(0), DRAWS
     )[1, "h"]
     error = 0.02 * np.random.default_rng(2).normal(size=(1, 4))
     told = float((error @ information(grads) @ error.T)[0, 0] / 2)
@@ -128,7 +136,7 @@ def test_any_other_output_is_normal() -> None:
     chain = Functions(lambda state: {"h": state["x"]}, lambda state: {"y": state["h"] @ second.T})
     known = manifest({"x": 4}, {"h": 4}, {"y": 7}, classifies=False)
     value, grads = gradients(
-        known, chain, {"x": X[:, :4]}, SPREADS, torch.Generator().manual_seed(0), DRAWS
+        known, chain, {"x": X[:, :4]}, by_spread, torch.Generator().manual_seed(0), DRAWS
     )[1, "h"]
     output = value @ second.numpy().T
     exact = second.numpy().T @ second.numpy() / (SPREADS["y"] ** 2 * output.size)
@@ -143,7 +151,7 @@ def test_several_outputs_add_up() -> None:
     )
     known = manifest({"x": 4}, {"h": 4}, {"y": 7, "z": 3}, classifies=False)
     value, grads = gradients(
-        known, chain, {"x": X[:, :4]}, SPREADS, torch.Generator().manual_seed(0), DRAWS
+        known, chain, {"x": X[:, :4]}, by_spread, torch.Generator().manual_seed(0), DRAWS
     )[1, "h"]
     exact = np.zeros((4, 4))
     for name, matrix in (("y", one.numpy()), ("z", 100 * two.numpy())):
@@ -165,7 +173,7 @@ def test_a_tensor_that_crosses_two_boundaries_has_two_gradients() -> None:
         lambda state: {"y": state["t"] @ a.T + state["u"] @ b.T},
     )
     known = manifest({"x": 4}, {"t": 4}, {"t": 4, "u": 3}, {"y": 5}, classifies=True)
-    found = gradients(known, chain, {"x": X[:, :4]}, SPREADS, seeded(0), 6)
+    found = gradients(known, chain, {"x": X[:, :4]}, by_spread, seeded(0), 6)
     assert found.keys() == {(1, "t"), (2, "t"), (2, "u")}
     early, late, of_u = (found[key][1] for key in ((1, "t"), (2, "t"), (2, "u")))
     assert early.shape == (6, 1, 4)
@@ -189,7 +197,7 @@ def test_only_float32_is_asked_for() -> None:
         dtypes={"ids": "int64"},
     )
     given = {"x": X[:, :4], "ids": np.array([[1, 8]])}
-    found = gradients(known, chain, given, SPREADS, seeded(0), 6)
+    found = gradients(known, chain, given, by_spread, seeded(0), 6)
     assert found.keys() == {(1, "h"), (1, "spare")}
     assert not found[1, "spare"][1].any()
     assert found[1, "h"][1].any()
@@ -200,7 +208,7 @@ def test_an_output_without_gradients_leaves_nothing() -> None:
         lambda state: {"h": state["x"] + 1}, lambda state: {"y": state["h"].argmax(-1)[:, None]}
     )
     known = manifest({"x": 4}, {"h": 4}, {"y": 1}, classifies=False, dtypes={"y": "int64"})
-    assert gradients(known, chain, {"x": X[:, :4]}, SPREADS, torch.Generator(), 6) == {}
+    assert gradients(known, chain, {"x": X[:, :4]}, by_spread, torch.Generator(), 6) == {}
 
 
 def test_the_same_generator_gives_the_same_gradients() -> None:
@@ -208,7 +216,7 @@ def test_the_same_generator_gives_the_same_gradients() -> None:
     chain = Functions(lambda state: {"h": state["x"]}, lambda state: {"y": state["h"] @ second.T})
     known = manifest({"x": 4}, {"h": 4}, {"y": 5}, classifies=True)
     first, again, other = (
-        gradients(known, chain, {"x": X[:, :4]}, SPREADS, seeded(seed), 6)[1, "h"][1]
+        gradients(known, chain, {"x": X[:, :4]}, by_spread, seeded(seed), 6)[1, "h"][1]
         for seed in (7, 7, 8)
     )
     assert np.array_equal(first, again)
@@ -222,7 +230,7 @@ def test_where_there_is_no_gradient_it_counts_as_nothing() -> None:
     )
     known = manifest({"x": 4}, {"h": 4}, {"y": 4}, classifies=False)
     given = {"x": np.array([[1.0, -1.0, 4.0, 0.0]], np.float32)}
-    grads = gradients(known, chain, given, SPREADS, seeded(0), 6)[1, "h"][1]
+    grads = gradients(known, chain, given, by_spread, seeded(0), 6)[1, "h"][1]
     assert np.isfinite(grads).all()
     assert np.abs(grads[:, 0, [0, 2]]).all()
     assert not grads[:, 0, [1, 3]].any()
