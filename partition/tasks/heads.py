@@ -129,7 +129,10 @@ HEADS: Mapping[str, DetectForm | SegmentForm] = {
         per_cell=1,
     ),
     "yolo_corners": DetectForm(
-        expects=("[batch, 4 + classes, boxes]",), decode=yolo_corners, per_cell=1
+        expects=("[batch, 4 + classes, boxes]",),
+        decode=yolo_corners,
+        information=information.yolo_corners,
+        per_cell=1,
     ),
     "yolov5": DetectForm(
         expects=("[batch, boxes, 5 + classes]",),

@@ -32,6 +32,13 @@ def yolo(outputs: Sequence[Array], min_score: float) -> Sequence[Array]:
     return [_columns(output.T, 4, output[4:].T, min_score).T]
 
 
+def yolo_corners(outputs: Sequence[Array], min_score: float) -> Sequence[Array]:
+    """`[4 + C, N]`, with corners."""
+    (output,) = outputs
+    of_boxes, of_scores = decoded([output[:4].T, output[4:].T], min_score)
+    return [np.concatenate([of_boxes, of_scores], 1).T]
+
+
 def yolov5(outputs: Sequence[Array], min_score: float) -> Sequence[Array]:
     """`[N, 5 + C]`: of the product, each factor's error counts as its own."""
     (output,) = outputs

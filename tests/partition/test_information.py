@@ -7,11 +7,11 @@ from collections.abc import Mapping
 
 import numpy as np
 import pytest
+from head_outputs import outputs_of, specs_of
 from splitpoint.codec import Array
 from splitpoint.partition.tasks.head import Head
 from splitpoint.partition.tasks.heads import HEADS, DetectForm
 from splitpoint.partition.tasks.task import Task
-from test_heads import outputs_of, specs_of
 
 DETECTORS = [name for name, form in HEADS.items() if isinstance(form, DetectForm)]
 
