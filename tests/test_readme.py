@@ -27,7 +27,7 @@ README, GUIDES = ROOT / "README.md", ROOT / "docs" / "guides"
 TUTORIAL, MEASUREMENTS = ROOT / "docs" / "tutorial.md", ROOT / "docs" / "measurements.md"
 # One after the other, in one folder: later pages use what earlier ones have made.
 SESSION = [README, *(GUIDES / f"{name}.md" for name in (
-    "compile", "run-the-device", "plan", "run-the-worker",
+    "compile", "run-the-device", "answers-elsewhere", "plan", "run-the-worker",
 ))]  # fmt: skip
 PAGES = [README, ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 PORTS = ("7070", "7071", "7072", "7443", "9464", "9465")

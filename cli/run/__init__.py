@@ -1,4 +1,4 @@
 """What `run` shows: its session, lines of results, the live table, the summary.
 
-May import: shell; edge, partition, proto.
+May import: shell; codec, edge, partition, proto.
 """

@@ -27,7 +27,7 @@ log = logging.getLogger("splitpoint.edge")
 MOST_WAITING = 1000
 MOST_UNACKNOWLEDGED = 20
 CONNECT_S, FLUSH_S, KEEP_ALIVE_S = 10.0, 5.0, 30
-FIRST_PAUSE_S, LONGEST_PAUSE_S = 1, 60
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 1, 30
 ONLINE, OFFLINE = "online", "offline"
 
 
