@@ -87,7 +87,7 @@ def test_it_may_do_no_more_than_it_must(name: str) -> None:
 def test_the_commands_parse_and_the_device_finds_the_worker() -> None:
     worker, agent = parsed(OURS["worker"]), parsed(OURS["agent"])
     assert agent["server"] == f"worker:{worker['listen'].rpartition(':')[2]}"
-    assert agent["source"].removeprefix("watch:") in mounts(OURS["agent"])
+    assert agent["source"][0].removeprefix("watch:") in mounts(OURS["agent"])
     assert str(agent["cache"]) in mounts(OURS["agent"])
     assert worker["insecure"]
     assert "ports" not in OURS["worker"]

@@ -62,7 +62,7 @@ async def test_it_gets_the_answers_that_the_agent_gets(
     client: Path, served: str, small_bundle: Bundle, tmp_path: Path
 ) -> None:
     rng, paths, said = np.random.default_rng(0), [], []
-    async with EdgeAgent(bundle=small_bundle.folder, split="local") as agent:
+    async with EdgeAgent(None, bundle=small_bundle.folder, split="local") as agent:
         for number in range(9):  # more than there are credits
             paths.append(tmp_path / f"{number}.jpg")
             pixels = rng.integers(0, 256, (24, 24, 3)).astype(np.uint8)

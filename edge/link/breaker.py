@@ -17,7 +17,7 @@ from .connection import Connection
 
 log = logging.getLogger("splitpoint.edge")
 
-FAILURES = 2  # in a row, before frames stop waiting
+MOST_FAILURES = 2  # in a row, before frames stop waiting
 PROBE_S = 1.0  # for the stream to open, and for an empty probe's way there and back
 # Frames go to the cloud again within 2 s of its return: a pause, a stream, an echo.
 FIRST_PAUSE_S, LONGEST_PAUSE_S, TRIAL_S = 0.1, 0.5, 0.5
@@ -70,7 +70,7 @@ class Breaker:
     def failed(self) -> None:
         """A frame was lost with its stream, or no answer came in time."""
         self._failures += 1
-        if self._failures >= FAILURES or self._trial_at is not None:
+        if self._failures >= MOST_FAILURES or self._trial_at is not None:
             if not self.is_open:
                 self._shunned_until_s = time.perf_counter() + self._shunning.next_s()
             self.open()

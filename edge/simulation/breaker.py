@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from splitpoint.proto.backoff import Backoff
 
-from ..link.breaker import FAILURES, FIRST_PAUSE_S, LONGEST_PAUSE_S, PROBE_S, TRIAL_S
+from ..link.breaker import FIRST_PAUSE_S, LONGEST_PAUSE_S, MOST_FAILURES, PROBE_S, TRIAL_S
 from .world import World
 
 PROBE_BYTES = 64.0  # an empty probe, with what HTTP/2 and TCP put around it
@@ -42,7 +42,7 @@ class SimBreaker:
     def failed(self) -> None:
         """A frame was not."""
         self._failures += 1
-        if self._failures >= FAILURES or self._trial_s is not None:
+        if self._failures >= MOST_FAILURES or self._trial_s is not None:
             self._open()
         elif not self._asked:
             self._ask(opens=True)

@@ -6,6 +6,7 @@ import http.client
 import time
 import urllib.error
 import urllib.request
+from contextlib import closing
 from typing import IO, Any
 from urllib.parse import unquote, urlsplit, urlunsplit
 
@@ -106,10 +107,8 @@ class _Basic(urllib.request.HTTPBasicAuthHandler):
 
     def http_error_401(self, req: Any, fp: Any, code: Any, msg: Any, headers: Any) -> Any:
         """The answer to the request with one, if there is one."""
-        answer = super().http_error_401(req, fp, code, msg, headers)
-        if answer is not None:
-            fp.close()
-        return answer
+        with closing(fp):
+            return super().http_error_401(req, fp, code, msg, headers)
 
 
 class _Digest(urllib.request.HTTPDigestAuthHandler):
@@ -117,10 +116,8 @@ class _Digest(urllib.request.HTTPDigestAuthHandler):
 
     def http_error_401(self, req: Any, fp: Any, code: Any, msg: Any, headers: Any) -> Any:
         """The answer to the request with one, if there is one."""
-        answer = super().http_error_401(req, fp, code, msg, headers)
-        if answer is not None:
-            fp.close()
-        return answer
+        with closing(fp):
+            return super().http_error_401(req, fp, code, msg, headers)
 
 
 class _SameHost(urllib.request.HTTPRedirectHandler):

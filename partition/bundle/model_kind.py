@@ -55,7 +55,8 @@ def check_labels(labels: Sequence[str], classes: int | None) -> None:
     """Raises `CaptureError` unless there are as many `labels` as `classes`, or none."""
     if labels and classes is not None and len(labels) != classes:
         raise CaptureError(
-            f"the model's classes: {classes}, the labels that came with it: {len(labels)}",
+            f"the model tells {classes} class{'es' if classes != 1 else ''}, "
+            f"and {len(labels)} labels came with it",
             "give a label for each class, in their order",
         )
 

@@ -7,7 +7,7 @@ as much as it is there. What scores less than an answer holds costs nothing, wha
 it.
 
 Each function gives the square root of that information for each value of its outputs, which are
-those of the decoder of its name, of one sample, with the least score of an answer.
+those of the decoder that it is named after, of one sample, with the least score of an answer.
 """
 
 from __future__ import annotations
@@ -26,26 +26,26 @@ _LEAST = 1e-6  # of a probability and of what it lacks to 1
 _LEAST_SIDE = 1e-3  # of a box
 
 
-def yolo(outputs: Sequence[Array], min_score: float) -> Sequence[Array]:
+def yolo_costs(outputs: Sequence[Array], min_score: float) -> Sequence[Array]:
     """`[4 + C, N]`."""
     (output,) = outputs
     return [_columns(output.T, 4, output[4:].T, min_score).T]
 
 
-def yolo_corners(outputs: Sequence[Array], min_score: float) -> Sequence[Array]:
+def yolo_corners_costs(outputs: Sequence[Array], min_score: float) -> Sequence[Array]:
     """`[4 + C, N]`, with corners."""
     (output,) = outputs
-    of_boxes, of_scores = decoded([output[:4].T, output[4:].T], min_score)
+    of_boxes, of_scores = decoded_costs([output[:4].T, output[4:].T], min_score)
     return [np.concatenate([of_boxes, of_scores], 1).T]
 
 
-def yolov5(outputs: Sequence[Array], min_score: float) -> Sequence[Array]:
+def yolov5_costs(outputs: Sequence[Array], min_score: float) -> Sequence[Array]:
     """`[N, 5 + C]`: of the product, each factor's error counts as its own."""
     (output,) = outputs
     return [_columns(output, 4, output[:, 5:] * output[:, 4:5], min_score)]
 
 
-def boxes_of_six(outputs: Sequence[Array], min_score: float) -> Sequence[Array]:
+def boxes_of_six_costs(outputs: Sequence[Array], min_score: float) -> Sequence[Array]:
     """`[N, 6]`: corners, score, class. A class is a choice, which has no small errors."""
     (output,) = outputs
     score = output[:, 4:5]
@@ -53,7 +53,7 @@ def boxes_of_six(outputs: Sequence[Array], min_score: float) -> Sequence[Array]:
     return [np.concatenate([_corners(output, worth), worth * _of(score), 0 * score], 1)]
 
 
-def detr(outputs: Sequence[Array], min_score: float) -> Sequence[Array]:
+def detr_costs(outputs: Sequence[Array], min_score: float) -> Sequence[Array]:
     """Logits `[N, C + 1]` and centres and sizes `[N, 4]`."""
     logits, boxes = outputs
     shares = softmax(logits)
@@ -61,7 +61,7 @@ def detr(outputs: Sequence[Array], min_score: float) -> Sequence[Array]:
     return [(worth > 0) / _of(shares), _sized(boxes, worth)]
 
 
-def rtdetr(outputs: Sequence[Array], min_score: float) -> Sequence[Array]:
+def rtdetr_costs(outputs: Sequence[Array], min_score: float) -> Sequence[Array]:
     """Logits `[N, C]` and centres and sizes `[N, 4]`."""
     logits, boxes = outputs
     shares = logistic(logits)
@@ -69,27 +69,27 @@ def rtdetr(outputs: Sequence[Array], min_score: float) -> Sequence[Array]:
     return [(worth > 0) / _of(shares), _sized(boxes, worth)]
 
 
-def rtdetr_joined(outputs: Sequence[Array], min_score: float) -> Sequence[Array]:
+def rtdetr_joined_costs(outputs: Sequence[Array], min_score: float) -> Sequence[Array]:
     """`[N, 4 + C]`."""
     (output,) = outputs
     return [_columns(output, 4, output[:, 4:], min_score)]
 
 
-def decoded(outputs: Sequence[Array], min_score: float) -> Sequence[Array]:
+def decoded_costs(outputs: Sequence[Array], min_score: float) -> Sequence[Array]:
     """Corners `[N, 4]` and scores `[N, C]`."""
     boxes, scores = outputs
     worth = _worth(scores, min_score)
     return [_corners(boxes, worth), (worth > 0) * _of(scores)]
 
 
-def decoded_background(outputs: Sequence[Array], min_score: float) -> Sequence[Array]:
+def decoded_background_costs(outputs: Sequence[Array], min_score: float) -> Sequence[Array]:
     """The same, with the background first, whose score decides nothing."""
     boxes, scores = outputs
-    of_boxes, of_scores = decoded([boxes, scores[:, 1:]], min_score)
+    of_boxes, of_scores = decoded_costs([boxes, scores[:, 1:]], min_score)
     return [of_boxes, np.concatenate([0 * scores[:, :1], of_scores], 1)]
 
 
-def centerface(outputs: Sequence[Array], min_score: float) -> Sequence[Array]:
+def centerface_costs(outputs: Sequence[Array], min_score: float) -> Sequence[Array]:
     """Heat, the logarithms of sizes in cells, offsets in cells, and landmarks, which are unused."""
     heat, scale, _, landmarks = outputs
     there = heat >= min_score

@@ -70,7 +70,13 @@ def test_run_json(
     assert [line["outcome"] for line in lines] == ["answered"] * 3 + ["failed"]
     summary = last["summary"]
     assert summary["frames"] == 4 == sum(summary["outcomes"].values())
-    assert summary["outcomes"] == {"answered": 3, "local": 0, "expired": 0, "failed": 1}
+    assert summary["outcomes"] == {
+        "answered": 3,
+        "local": 0,
+        "expired": 0,
+        "failed": 1,
+        "skipped": 0,
+    }
     assert summary.keys() >= {
         "p50_ms", "p95_ms", "p99_ms", "bytes_up", "energy_mj", "energy_kind",
     }  # fmt: skip

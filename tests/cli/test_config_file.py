@@ -46,7 +46,7 @@ def test_keys_and_values(tmp_path: Path) -> None:
         'finish-locally = false\ncache = "c"\n',
     )
     assert found == {
-        "server": "a:1,b:2", "split": "3", "source": "0", "max_kb_per_frame": 40, "json_": True,
+        "server": "a:1,b:2", "split": "3", "source": ["0"], "max_kb_per_frame": 40, "json_": True,
         "finish_locally": False, "cache": "c",
     }  # fmt: skip
 

@@ -50,7 +50,6 @@ def test_the_commented_keys_of_the_example_are_understood(tmp_path: Path) -> Non
     [
         ('bundle = "a.split"', "unknown key 'bundle': did you mean bundles?"),
         ('max_que_mb = "a"', "did you mean max_queued_mb?"),
-        ('bundles = "a.split"', "bundles = 'a.split': give a list"),
         ("bundles = [1]", "bundles = 1: give a path"),
         ("max_batch = 0", "max_batch = 0: give 1 or more"),
         ("qqq = 1", "see `splitpoint serve -h`"),

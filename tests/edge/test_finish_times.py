@@ -145,7 +145,9 @@ async def test_a_live_frame_does_not_begin_behind_a_lost_finish(
         return given
 
     newest = Newest(take, lambda g, t: g, 4, busy=lambda: local.busy)
-    reading = asyncio.create_task(anext(newest.run([cast(Any, SimpleNamespace(metadata=0))])))
+    reading = asyncio.create_task(
+        anext(newest.run([cast(Any, SimpleNamespace(metadata=0, still=False))]))
+    )
     for _ in range(50):
         await asyncio.sleep(0)
     assert begun == []

@@ -15,7 +15,7 @@ from fake_faults import swallowed
 from patience import PATIENCE_S, until
 from splitpoint.edge import CacheError, EdgeAgent, FakeWorker, Outcome, Result
 from splitpoint.edge.frames.local_finish import LocalFinish
-from splitpoint.edge.link.breaker import FAILURES, FIRST_PAUSE_S, LONGEST_PAUSE_S, Breaker
+from splitpoint.edge.link.breaker import FIRST_PAUSE_S, LONGEST_PAUSE_S, MOST_FAILURES, Breaker
 from splitpoint.edge.link.connection import Connection
 from splitpoint.edge.store.cache import BundleCache
 from splitpoint.partition.bundle.bundle import Bundle
@@ -103,8 +103,8 @@ async def test_frames_stop_waiting_for_a_worker_that_does_not_answer(
             results = [await agent.infer({"pixels": pixels}) for _ in range(12)]
             for result in results:
                 assert_finished_here(result, expected, 1)
-            assert all(result.total_ms > 200 for result in results[:FAILURES])
-            for result in results[FAILURES:]:  # which waited for nobody
+            assert all(result.total_ms > 200 for result in results[:MOST_FAILURES])
+            for result in results[MOST_FAILURES:]:  # which waited for nobody
                 assert "has not answered lately" in result.why
         await answered(agent, pixels)
         assert agent.outcomes[Outcome.FAILED] == agent.outcomes[Outcome.EXPIRED] == 0
@@ -218,7 +218,7 @@ async def test_an_echo_alone_does_not_let_all_frames_wait_again() -> None:
     stream = Stream()
     breaker = Breaker(cast(Connection, stream))
     assert all(breaker.allows() for _ in range(5))
-    for _ in range(FAILURES):
+    for _ in range(MOST_FAILURES):
         breaker.failed()
     assert not breaker.allows()
     await allowed(breaker)
@@ -250,7 +250,7 @@ async def test_probes_become_rare_and_end_with_the_agent() -> None:
     stream.echoes = False
     pauses = NotedPauses(FIRST_PAUSE_S, LONGEST_PAUSE_S)
     breaker = Breaker(cast(Connection, stream), pauses)
-    for _ in range(FAILURES):
+    for _ in range(MOST_FAILURES):
         breaker.failed()
     await until(lambda: stream.probes >= 4)
     expected_s = [FIRST_PAUSE_S, 2 * FIRST_PAUSE_S, 4 * FIRST_PAUSE_S, LONGEST_PAUSE_S]

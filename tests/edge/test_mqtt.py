@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -111,7 +112,9 @@ def test_a_broker_that_dies_and_comes_back_gets_all_within_the_bound(
     found = ids(listener.wait(RESULTS, 149))
     assert found == list(range(found[0], 250))  # in order, though some were sent twice
     assert found[0] <= 101
-    assert listener.of("cams/status") == ["online", "offline"]
+    # The device may be back before or after the listener, who then hears of it twice.
+    said = [status for status, _ in groupby(listener.of("cams/status"))]
+    assert said == ["online", "offline"]
     assert len(listener.of("homeassistant/sensor/cams_yard/config")) == 1  # it had forgotten
     listener.close()
     said = [record.getMessage() for record in caplog.records]

@@ -88,7 +88,13 @@ def test_counts_add_up() -> None:
         sink.close()
     summary = stats.summary()
     assert summary["frames"] == len(ends) == len(seen) == sum(summary["outcomes"].values())
-    assert summary["outcomes"] == {"answered": 5, "local": 1, "expired": 1, "failed": 1}
+    assert summary["outcomes"] == {
+        "answered": 5,
+        "local": 1,
+        "expired": 1,
+        "failed": 1,
+        "skipped": 0,
+    }
     assert (summary["p50_ms"], summary["bytes_up"]) == (35.0, 800)  # of those with an answer
     assert stats.answers == 6
     assert RunStats().summary()["p99_ms"] is None

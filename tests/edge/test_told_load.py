@@ -125,7 +125,9 @@ async def test_the_first_plan_goes_to_the_worker_where_its_model_waits_least(
     full = Channel("full:1", info("other", 0.0), info("small", 90_000.0), load=pb.Load())
     free = Channel("free:1", info("other", 90_000.0), info("small", 30_000.0), load=BUSY)
     channels: Any = [full, free]
-    found = await prepare(channels, bundle=small_bundle.folder, model="", cache=tmp_path)
+    found = await prepare(
+        channels, bundle=small_bundle.folder, model="", cache=tmp_path, known_as=()
+    )
     assert found.serving is not None
     assert (found.serving.server, found.serving.load.queue_ms) == ("free:1", 30_000.0)
 
@@ -145,7 +147,7 @@ async def test_a_worker_without_the_model_is_not_the_idlest(
     nbytes = (small_bundle.folder / MANIFEST).stat().st_size
     info = pb.ModelInfo(name="small", digest=small_bundle.digest, manifest_bytes=nbytes, load=load)
     channels: Any = [Channel("other:1", pb.ModelInfo(name="other")), Holder("busy:1", info)]
-    found = await prepare(channels, bundle=None, model="small", cache=tmp_path)
+    found = await prepare(channels, bundle=None, model="small", cache=tmp_path, known_as=())
     assert found.use is not None
     found.use.close()
     assert found.serving is not None
@@ -158,7 +160,9 @@ async def test_an_older_worker_has_no_load_of_its_model(
     info = pb.ModelInfo(name="small", digest=small_bundle.digest)
     for load, expected in ((BUSY, BUSY), (pb.Load(queued=2), pb.Load())):
         channels: Any = [Channel("a:1", info, load=load)]
-        found = await prepare(channels, bundle=small_bundle.folder, model="", cache=tmp_path)
+        found = await prepare(
+            channels, bundle=small_bundle.folder, model="", cache=tmp_path, known_as=()
+        )
         assert found.serving is not None
         assert found.serving.load == expected
 

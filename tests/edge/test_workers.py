@@ -15,7 +15,7 @@ from patience import PATIENCE_S, until
 from splitpoint.edge import AgentError, EdgeAgent, FakeWorker, Outcome, Result
 from splitpoint.edge.link import breaker as breaker_module
 from splitpoint.edge.link import workers as workers_module
-from splitpoint.edge.link.breaker import FAILURES
+from splitpoint.edge.link.breaker import MOST_FAILURES
 from splitpoint.edge.link.workers import WorkerLink, parse_servers
 from splitpoint.edge.transport.fake_worker import answers
 from splitpoint.partition.bundle.bundle import Bundle
@@ -167,7 +167,7 @@ async def test_a_worker_is_left_alone_until_it_echoes_and_then_used_again(
         agent.session.workers.move_to(first)
         assert (await agent.infer({"pixels": pixels})).outcome is Outcome.ANSWERED
         one.cut()
-        for _ in range(FAILURES):
+        for _ in range(MOST_FAILURES):
             await asyncio.sleep(0)
             agent.session.workers.move_to(first)
             assert (await agent.infer({"pixels": pixels})).outcome is Outcome.ANSWERED
@@ -293,7 +293,7 @@ async def test_a_worker_that_ends_every_frame_without_an_answer_costs_two_of_the
         assert in_use(agent) == near.address
         near.script, near.finish = replies, lambda frame: []  # type: ignore[method-assign]
         ends = [(await agent.infer({"pixels": pixels})).outcome for _ in range(6)]
-        assert ends == [Outcome.FAILED] * FAILURES + [Outcome.ANSWERED] * (6 - FAILURES)
+        assert ends == [Outcome.FAILED] * MOST_FAILURES + [Outcome.ANSWERED] * (6 - MOST_FAILURES)
 
 
 async def test_nothing_goes_on_after_the_end_of_an_agent_with_frames_under_way(
