@@ -15,6 +15,7 @@ _EXTRA = {
     "safetensors": "torch",
     "cv2": "video",
     "prometheus_client": "metrics",
+    "aiohttp": "http",
     "ray": "ray",
     "opentelemetry": "otel",
 }

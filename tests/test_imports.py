@@ -115,6 +115,7 @@ BLOCKED = (
     "skimage",
     "cv2",
     "prometheus_client",
+    "aiohttp",
     "opentelemetry",
 )
 

@@ -10,7 +10,7 @@ import math
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from splitpoint.edge import AgentOptions, AutoPlan, EdgeAgent
@@ -21,7 +21,8 @@ from splitpoint.edge.figures.run_stats import RunStats
 from splitpoint.edge.meaning import MIN_SCORE
 from splitpoint.edge.sinks.annotated import AnnotatedPictures
 from splitpoint.edge.sinks.sink import Sink
-from splitpoint.edge.sources.find import find_source
+from splitpoint.edge.sources.find import find_source, sayable
+from splitpoint.edge.sources.no_source import NoSource
 from splitpoint.partition.energy.find import choose_meter
 from splitpoint.partition.energy.meter import EnergyMeter
 from splitpoint.partition.energy.power_model import PowerModel
@@ -41,6 +42,8 @@ from .profile import names_in, power_model_of
 if TYPE_CHECKING:
     from splitpoint.edge.metrics import MetricsSink
 
+    from ..service.service import HttpService
+
 
 def _command() -> Callable[..., object]:
     return run
@@ -51,10 +54,11 @@ def run(
         str,
         typer.Option(
             help="Image, video, .npy or .npz file, glob, folder, watch:FOLDER, a camera's index, "
-            "rtsp://… or http://… (MJPEG), or - for paths of files on stdin, one a line.",
+            "rtsp://… or http://… (MJPEG), or - for paths of files on stdin, one a line. "
+            "Needed unless --http is given.",
             show_default=False,
         ),
-    ],
+    ] = "",
     config: Annotated[Path | None, config_option(_command)] = None,
     server: Annotated[
         str,
@@ -192,6 +196,20 @@ def run(
         typer.Option(help="Serve Prometheus metrics here; 0: any free port.", min=0, max=65535),
     ] = None,
     metrics_host: Annotated[str, typer.Option(help="The address for that.")] = "127.0.0.1",
+    http: Annotated[
+        str,
+        typer.Option(
+            help="Answer HTTP requests at HOST:PORT while the run lasts, and show it on a page.",
+            show_default=False,
+        ),
+    ] = "",
+    http_token_file: Annotated[
+        Path | None,
+        typer.Option(
+            help="A file with the token that --http asks for; needed if other machines reach it.",
+            show_default=False,
+        ),
+    ] = None,
     json_: Annotated[
         bool, typer.Option("--json", help="One JSON line a frame, then a summary.")
     ] = False,
@@ -214,7 +232,9 @@ def run(
         must_run_on_edge=tuple(must_run_on_edge or ()),
         must_not_upload_input=must_not_upload_input,
     )
-    frames = find_source(source, watch=watch, repeat=repeat)
+    if not source and not http:
+        raise typer.BadParameter("nothing to do: give --source, --http, or both")
+    frames = find_source(source, watch=watch, repeat=repeat) if source else NoSource()
     needs_energy = "energy" in aim.weights
     if energy == "none" and (needs_energy or battery_wh is not None):
         raise AgentError(
@@ -257,6 +277,13 @@ def run(
     sinks: list[Sink] = [stats, costs]
     if save_outputs is not None:
         sinks.append(OutputFiles(save_outputs))
+    service = None
+    if http:
+        service = _service(
+            spent, listen=http, token_file=http_token_file, source=sayable(source),
+            budget_ms=budget_ms, min_score=min_score, emulated=slowdown > 1,
+            keeps_all=save_annotated is not None,
+        )  # fmt: skip
     metrics = None if metrics_port is None else _metrics(metrics_host, metrics_port)
     if metrics is not None:
         sinks.append(metrics)
@@ -277,6 +304,7 @@ def run(
         metrics=metrics,
         in_flight=in_flight,
         annotates=None if save_annotated is None else _annotates(save_annotated, min_score),
+        service=service,
     )
     stopped = asyncio.run(session.run())
     print_summary(stats, costs, spent.reading, slowdown=slowdown, as_json=json_)
@@ -302,6 +330,12 @@ def _metrics(host: str, port: int) -> MetricsSink:
     sink = MetricsSink(host, port)
     say(f"metrics on http://{sink.address}/metrics")
     return sink
+
+
+def _service(energy: RunEnergy, **options: Any) -> HttpService:
+    from ..service.service import HttpService, ServiceOptions
+
+    return HttpService(ServiceOptions(**options), energy)
 
 
 def _progress(what: str, done: int, total: int) -> None:

@@ -30,27 +30,36 @@ class JsonLines:
 
     def add(self, result: Result) -> None:
         """One line, at once."""
-        line: dict[str, Any] = {
-            "id": result.id,
-            "source": str(result.metadata),
-            "outcome": result.outcome.value,
-            "split": result.boundary,
-            "codec": result.codec,
-            "bytes_up": result.bytes_up,
-            **answer_json(self._agent, result, self._min_score),
-            "stages_ms": result.stages_ms.to_json(),
-            "total_ms": round(result.total_ms, 3),
-        }
-        if why := why_local(self._agent, result):
-            line["why"] = why
-        if result.error is not None:
-            line["error"] = str(result.error)
-        if self._emulated:
-            line["emulated"] = True
-        print_json(line)
+        print_json(
+            result_json(self._agent, result, emulated=self._emulated, min_score=self._min_score)
+        )
 
     def close(self) -> None:
         """Each line is written already."""
+
+
+def result_json(
+    agent: EdgeAgent, result: Result, *, emulated: bool, min_score: float = MIN_SCORE
+) -> dict[str, Any]:
+    """A frame's end as `run --json` and `POST /infer` give it."""
+    line: dict[str, Any] = {
+        "id": result.id,
+        "source": str(result.metadata),
+        "outcome": result.outcome.value,
+        "split": result.boundary,
+        "codec": result.codec,
+        "bytes_up": result.bytes_up,
+        **answer_json(agent, result, min_score),
+        "stages_ms": result.stages_ms.to_json(),
+        "total_ms": round(result.total_ms, 3),
+    }
+    if why := why_local(agent, result):
+        line["why"] = why
+    if result.error is not None:
+        line["error"] = str(result.error)
+    if emulated:
+        line["emulated"] = True
+    return line
 
 
 class PlainLines:

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import AsyncExitStack, aclosing, asynccontextmanager, suppress
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from contextlib import (
+    AbstractAsyncContextManager,
+    AsyncExitStack,
+    aclosing,
+    asynccontextmanager,
+    suppress,
+)
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
-from splitpoint.edge import EdgeAgent
+from splitpoint.edge import EdgeAgent, Result
 from splitpoint.edge.figures.run_energy import RunEnergy
 from splitpoint.edge.sinks.sink import Sink
-from splitpoint.edge.sources.source import InputFeed, Source
+from splitpoint.edge.sources.source import InputFeed, Source, every_picture, no_picture
 from splitpoint.partition.significant import significant
 from splitpoint.proto.tasks import cancel_and_wait
 
@@ -26,12 +32,30 @@ if TYPE_CHECKING:
 REFRESH_S, ENERGY_S = 0.25, 5.0
 
 
+class Service(Protocol):
+    """What asks the agent for others while a run goes on, and shows them what it does."""
+
+    def keeps(self, pixels: int) -> bool:
+        """Whether a photo of so many pixels is to stay at its frame, for somebody who looks."""
+
+    def switched(self, why: str) -> None:
+        """The plan has changed."""
+
+    def serving(
+        self, agent: EdgeAgent, results: AsyncGenerator[Result, None]
+    ) -> AbstractAsyncContextManager[AsyncGenerator[Result, None]]:
+        """While it is entered, requests are answered: gives `results`, and theirs in between."""
+
+    def close(self) -> None:
+        """Ends what was begun before it was entered."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunSession:
     """Feeds an agent from a source and its results to the sinks.
 
     The table and the metrics are also told what no result tells. `annotates` makes a sink that
-    draws on photos, once the model is known.
+    draws on photos, once the model is known. The frames of a `service` are results like the others.
     """
 
     agent: EdgeAgent
@@ -42,6 +66,7 @@ class RunSession:
     metrics: MetricsSink | None
     in_flight: int
     annotates: Callable[[EdgeAgent], Sink] | None = None
+    service: Service | None = None
 
     async def run(self) -> bool:
         """Until the source ends or the user stops it: whether it was the user.
@@ -55,26 +80,37 @@ class RunSession:
                 for sink in sinks:
                     stack.callback(sink.close)  # all of them, whichever fails
                 stack.push_async_callback(self.source.close)
+                if self.service is not None:
+                    stack.callback(self.service.close)
                 with suppress(Stopped):
                     await stop.unless_requested(self.source.open())
                     await stop.unless_requested(stack.enter_async_context(self.agent))
                     if self.annotates is not None:
                         sinks.append(self.annotates(self.agent))
                         stack.callback(sinks[-1].close)
-                    draws = self.annotates is not None
-                    feed = InputFeed.of(self.agent.manifest, keeps_pictures=draws)
+                    feed = InputFeed.of(self.agent.manifest, self._keeps)
                     self._say_plan()
                     self.agent.on_switch = self._switched
                     await stack.enter_async_context(self._followed(systemd))
                     frames = stop.until_requested(self.source.frames(feed))
                     results = self.agent.stream(frames, self.in_flight, live=self.source.live)
                     await stack.enter_async_context(aclosing(results))
+                    if self.service is not None:
+                        serving = self.service.serving(self.agent, results)
+                        results = await stack.enter_async_context(serving)
                     systemd.ready()
                     async for result in results:
                         for sink in sinks:
                             sink.add(result)
                 systemd.stopping()
             return stop.requested
+
+    @property
+    def _keeps(self) -> Callable[[int], bool]:
+        """Which photos stay at their frames."""
+        if self.annotates is not None:
+            return every_picture
+        return no_picture if self.service is None else self.service.keeps
 
     def _say_plan(self) -> None:
         agent = self.agent
@@ -95,6 +131,8 @@ class RunSession:
             self.table.switched(why)
         if self.metrics is not None:
             self.metrics.switched()
+        if self.service is not None:
+            self.service.switched(why)
 
     @asynccontextmanager
     async def _followed(self, systemd: Systemd) -> AsyncIterator[None]:
