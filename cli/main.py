@@ -16,10 +16,10 @@ _EXTRA = {
     "cv2": "video",
     "paho": "mqtt",
     "prometheus_client": "metrics",
+    "aiohttp": "http",
     "ray": "ray",
     "opentelemetry": "otel",
     "zeroconf": "mdns",
-    "aiohttp": "http",
 }
 
 

@@ -103,10 +103,21 @@ class EdgeAgent:
         """
         await self.session.present.switch(plan)
 
-    async def infer(self, inputs: Inputs, *, metadata: Any = None, traceparent: str = "") -> Result:
-        """Runs one frame to its outcome. Raises `SpecError` only for inputs that do not fit."""
+    async def infer(
+        self,
+        inputs: Inputs,
+        *,
+        metadata: Any = None,
+        traceparent: str = "",
+        computed: Callable[[], None] | None = None,
+    ) -> Result:
+        """Runs one frame to its outcome. Raises `SpecError` only for inputs that do not fit.
+
+        `computed` is called when this device has computed its part before the split: whoever gives
+        many frames at a time lets others have their turn by waiting for it.
+        """
         return await self.session.intake.infer(
-            Given(inputs=inputs, metadata=metadata, traceparent=traceparent)
+            Given(inputs=inputs, metadata=metadata, traceparent=traceparent), computed=computed
         )
 
     async def stream(

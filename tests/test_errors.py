@@ -18,6 +18,7 @@ CONTROL_FLOW = {
     "cloud.frames.decoders.DecoderDied",
     "cloud.schedule.outlook.Refused",
     "cloud.wire.abort.Aborted",
+    "cli.service.turned_down.TurnedDown",
     "cli.shell.broken_pipe.ReaderGone",
     "cli.shell.stop_signals.Stopped",
 }

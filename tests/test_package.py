@@ -46,6 +46,8 @@ def test_both_hold_every_module(built_files: tuple[Path, Path]) -> None:
     assert {name for name in names if name.endswith(".py")} == sources()
     assert {f"splitpoint/{room}/py.typed" for room in ROOMS} <= names
     assert "splitpoint/proto/splitpoint.proto" in names
+    for name in ("page.html", "page.css", "page.js", "login.html", "icon.svg"):
+        assert f"splitpoint/cli/service/{name}" in names
     with tarfile.open(sdist) as archive:
         packed = {name.partition("/")[2] for name in archive.getnames()}
     assert {name.partition("/")[2] for name in sources()} <= packed

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 import shutil
@@ -27,10 +28,10 @@ README, GUIDES = ROOT / "README.md", ROOT / "docs" / "guides"
 TUTORIAL, MEASUREMENTS = ROOT / "docs" / "tutorial.md", ROOT / "docs" / "measurements.md"
 # One after the other, in one folder: later pages use what earlier ones have made.
 SESSION = [README, *(GUIDES / f"{name}.md" for name in (
-    "compile", "run-the-device", "answers-elsewhere", "plan", "run-the-worker",
+    "compile", "run-the-device", "service", "answers-elsewhere", "plan", "run-the-worker",
 ))]  # fmt: skip
 PAGES = [README, ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
-PORTS = ("7070", "7071", "7072", "7443", "9464", "9465")
+PORTS = ("7070", "7071", "7072", "7443", "8080", "9464", "9465")
 MAX_README_BYTES = 9_000
 # For a process: an agent that plans measures its device, and here a first idea of it is enough.
 BRIEF = f"from splitpoint.edge.dispatch import auto_plan; auto_plan.MAX_SECONDS = {BRIEF_S}"
@@ -106,6 +107,8 @@ def run_pages(pages: Sequence[Path], folder: Path, command: Command) -> set[str]
                     if title or is_model:
                         (folder / (title or "mine.py")).write_text(local(text), encoding="utf-8")
             for words in commands(page):
+                if words[0] == "curl":
+                    run_curl([local(word) for word in words], folder)
                 if words[0] != "splitpoint" or words[1] == "demo" or "--ray" in words:
                     continue  # Ray's is run by tests/cloud/test_ray.py, in make test-ray
                 arguments = [local(word) for word in words[1:]]
@@ -121,14 +124,26 @@ def run_pages(pages: Sequence[Path], folder: Path, command: Command) -> set[str]
 
 
 def run_one(arguments: list[str], folder: Path, stack: ExitStack, command: Command) -> None:
-    if arguments[0] in ("serve", "emulate"):
-        stack.enter_context(background(arguments, cwd=folder))
+    answers = "--http" in arguments and "--source" not in arguments
+    if arguments[0] in ("serve", "emulate") or answers:
+        kept = ["--cache", str(folder / "cache")] if answers else []
+        stack.enter_context(background([*arguments, *kept], cwd=folder))
         return
     more = {"run": ["--cache", str(folder / "cache")], "profile": ["--max-seconds", "1"]}
     sys.modules.pop("mine", None)  # each page has one of its own
     done = command(*arguments, *more.get(arguments[0], ()), cwd=folder)
     assert done.returncode == 0, (arguments, done.stderr)
     assert done.stdout or arguments[0] == "certs"
+
+
+def run_curl(words: list[str], folder: Path) -> None:
+    if shutil.which("curl") is None:
+        return
+    done = subprocess.run(
+        [*words, "--silent", "--fail", "--max-time", "60"], cwd=folder, capture_output=True,
+        check=True,
+    )  # fmt: skip
+    assert isinstance(json.loads(done.stdout), dict)
 
 
 def run_python(code: str, folder: Path) -> None:

@@ -10,7 +10,7 @@ import math
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from splitpoint.edge import AgentOptions, AutoPlan, EdgeAgent
@@ -23,7 +23,9 @@ from splitpoint.edge.finding import ANYWHERE
 from splitpoint.edge.meaning import MIN_SCORE
 from splitpoint.edge.sinks.events import MOST_MB
 from splitpoint.edge.sinks.sink import Sink
-from splitpoint.edge.sources.named import SourceWords, named_sources
+from splitpoint.edge.sources.find import sayable
+from splitpoint.edge.sources.named import NamedSource, SourceWords, named_sources
+from splitpoint.edge.sources.no_source import NoSource
 from splitpoint.partition.energy.find import choose_meter
 from splitpoint.partition.energy.meter import EnergyMeter
 from splitpoint.partition.energy.power_model import PowerModel
@@ -47,6 +49,8 @@ from .profile import names_in, power_model_of
 if TYPE_CHECKING:
     from splitpoint.edge.metrics import MetricsSink
 
+    from ..service.service import HttpService
+
 SOURCES, SINKS = "Sources", "Answers elsewhere"
 
 
@@ -56,14 +60,14 @@ def _command() -> Callable[..., object]:
 
 def run(
     source: Annotated[
-        list[str],
+        list[str] | None,
         typer.Option(
             help="Image, video, .npy or .npz file, glob, folder, watch:FOLDER, a camera's index, "
             "picamera, rtsp://… or http://… (MJPEG or snapshots), or - for paths of files on "
-            "stdin, one a line. Several: NAME=SOURCE each.",
+            "stdin, one a line. Several: NAME=SOURCE each. Needed unless --http is given.",
             show_default=False,
         ),
-    ],
+    ] = None,
     config: Annotated[Path | None, config_option(_command)] = None,
     server: Annotated[
         str,
@@ -281,6 +285,20 @@ def run(
         typer.Option(help="Serve Prometheus metrics here; 0: any free port.", min=0, max=65535),
     ] = None,
     metrics_host: Annotated[str, typer.Option(help="The address for that.")] = "127.0.0.1",
+    http: Annotated[
+        str,
+        typer.Option(
+            help="Answer HTTP requests at HOST:PORT while the run lasts, and show it on a page.",
+            show_default=False,
+        ),
+    ] = "",
+    http_token_file: Annotated[
+        Path | None,
+        typer.Option(
+            help="A file with the token that --http asks for; needed if other machines reach it.",
+            show_default=False,
+        ),
+    ] = None,
     json_: Annotated[
         bool, typer.Option("--json", help="One JSON line a frame, then a summary.")
     ] = False,
@@ -304,7 +322,13 @@ def run(
         must_not_upload_input=must_not_upload_input,
     )
     words = SourceWords(fps=fps or (), region=region or (), mask=mask or (), motion=motion or ())
-    sources = named_sources(source, words, watch=watch, repeat=repeat)
+    if not source and not http:
+        raise typer.BadParameter("nothing to do: give --source, --http, or both")
+    sources = (
+        named_sources(source, words, watch=watch, repeat=repeat)
+        if source
+        else [NamedSource(source=NoSource())]
+    )
     needs_energy = "energy" in aim.weights
     if energy == "none" and (needs_energy or battery_wh is not None):
         raise AgentError(
@@ -345,6 +369,14 @@ def run(
     stats, costs, counts = RunStats(), RunCosts(tariff), SourceCounts()
     spent = RunEnergy(_run_meter(energy, power, slowdown), lambda: stats.busy_ms)
     sinks: list[Sink] = [stats, costs, counts]
+    service = None
+    if http:
+        service = _service(
+            spent, listen=http, token_file=http_token_file,
+            sources=tuple(each.name or sayable(source[0]) for each in sources) if source else (),
+            budget_ms=budget_ms, min_score=min_score, emulated=slowdown > 1,
+            keeps_all=save_annotated is not None,
+        )  # fmt: skip
     metrics = None if metrics_port is None else _metrics(metrics_host, metrics_port)
     if metrics is not None:
         sinks.append(metrics)
@@ -387,6 +419,7 @@ def run(
         metrics=metrics,
         in_flight=in_flight,
         slow=slow,
+        service=service,
     )
     if server == ANYWHERE:
         say(f"looking for workers in the local network for {LOOK_S:g} s")
@@ -411,6 +444,12 @@ def _metrics(host: str, port: int) -> MetricsSink:
     sink = MetricsSink(host, port)
     say(f"metrics on http://{sink.address}/metrics")
     return sink
+
+
+def _service(energy: RunEnergy, **options: Any) -> HttpService:
+    from ..service.service import HttpService, ServiceOptions
+
+    return HttpService(ServiceOptions(**options), energy)
 
 
 def _progress(what: str, done: int, total: int) -> None:

@@ -6,13 +6,13 @@ import time
 from collections import deque
 from collections.abc import Callable
 
-import numpy as np
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 from splitpoint.edge import EdgeAgent, Outcome, Result
 from splitpoint.edge.dispatch.regime import uplink_words
+from splitpoint.edge.figures.recent import RecentFrames
 from splitpoint.edge.figures.run_energy import RunEnergy
 from splitpoint.edge.meaning import MIN_SCORE
 from splitpoint.proto.printable import printable
@@ -21,8 +21,7 @@ from ..shell.output import err
 from .energy_words import energy_words
 from .result_lines import best_answer
 
-# Long enough for a p99 that means something, short enough to follow what changes.
-WINDOW, RATE_S, LAST = 512, 5.0, 3
+LAST = 3  # answers that are shown
 
 
 class LiveTable:
@@ -37,24 +36,17 @@ class LiveTable:
         console: Console = err,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._agent, self._energy, self._clock = agent, energy, clock
-        self._min_score = min_score
+        self._agent, self._energy, self._min_score = agent, energy, min_score
+        self._recent = RecentFrames(clock=clock)
         self._outcomes = dict.fromkeys(Outcome, 0)
-        self._times: deque[float] = deque(maxlen=WINDOW)
-        self._ended: deque[float] = deque(maxlen=WINDOW)
         self._last: deque[str] = deque(maxlen=LAST)
-        self._codec = ""
         self._switch = ""
-        self._began = clock()
         self._live = Live(console=console, auto_refresh=False, transient=True)
 
     def add(self, result: Result) -> None:
         """Remembers what the table shows of it."""
         self._outcomes[result.outcome] += 1
-        self._ended.append(self._clock())
-        self._codec = result.codec
-        if result.outputs:
-            self._times.append(result.total_ms)
+        self._recent.add(result)
         answer = best_answer(self._agent, result, self._min_score)
         self._last.append(f"{result.id}  {answer}  {result.total_ms:.1f} ms")
 
@@ -77,10 +69,10 @@ class LiveTable:
         boundary = agent.manifest.boundaries[agent.plan.boundary]
         uplink = agent.uplink_mbps
         rows = {
-            "frames": f"{sum(self._outcomes.values())}, {self._rate():.1f} a second",
+            "frames": f"{sum(self._outcomes.values())}, {self._recent.rate():.1f} a second",
             "outcomes": ", ".join(f"{n} {o.value}" for o, n in self._outcomes.items() if n),
             "split": f"boundary {boundary.id} after {printable(boundary.after or 'the input')}",
-            "codec": self._codec or agent.plan.codec,
+            "codec": self._recent.codec or agent.plan.codec,
             "uplink": "" if uplink is None else uplink_words(uplink),
             "latency": self._latency(),
             "energy": energy_words(reading),
@@ -95,16 +87,9 @@ class LiveTable:
                 table.add_row(name, Text(text))
         return table
 
-    def _rate(self) -> float:
-        """Frames a second over the last seconds."""
-        now = self._clock()
-        recent = [ended for ended in self._ended if now - ended <= RATE_S]
-        if len(recent) == WINDOW:  # there may have been more
-            return (WINDOW - 1) / max(now - recent[0], 1e-3)
-        return len(recent) / max(min(RATE_S, now - self._began), 1e-3)
-
     def _latency(self) -> str:
-        if not self._times:
+        found = self._recent.percentiles_ms((50, 95, 99))
+        if found is None:
             return ""
-        p50, p95, p99 = np.percentile(self._times, (50, 95, 99))
-        return f"p50 {p50:.1f} ms, p95 {p95:.1f} ms, p99 {p99:.1f} ms (last {len(self._times)})"
+        p50, p95, p99 = found
+        return f"p50 {p50:.1f} ms, p95 {p95:.1f} ms, p99 {p99:.1f} ms (last {self._recent.answers})"

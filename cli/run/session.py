@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
-from contextlib import AsyncExitStack, aclosing, asynccontextmanager, suppress
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from contextlib import (
+    AbstractAsyncContextManager,
+    AsyncExitStack,
+    aclosing,
+    asynccontextmanager,
+    suppress,
+)
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
-from splitpoint.edge import EdgeAgent
+from splitpoint.edge import EdgeAgent, Result
 from splitpoint.edge.figures.run_energy import RunEnergy
 from splitpoint.edge.sinks.sink import Sink
+from splitpoint.edge.sources.source import every_picture, no_picture
 from splitpoint.partition.significant import significant
 from splitpoint.proto.tasks import cancel_and_wait
 
@@ -27,11 +34,30 @@ if TYPE_CHECKING:
 REFRESH_S, ENERGY_S = 0.25, 5.0
 
 
+class Service(Protocol):
+    """What asks the agent for others while a run goes on, and shows them what it does."""
+
+    def keeps(self, pixels: int) -> bool:
+        """Whether a photo of so many pixels is to stay at its frame, for somebody who looks."""
+
+    def switched(self, why: str) -> None:
+        """The plan has changed."""
+
+    def serving(
+        self, agent: EdgeAgent, results: AsyncGenerator[Result, None]
+    ) -> AbstractAsyncContextManager[AsyncGenerator[Result, None]]:
+        """While it is entered, requests are answered: gives `results`, and theirs in between."""
+
+    def close(self) -> None:
+        """Ends what was begun before it was entered."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunSession:
     """Feeds an agent from sources and its results to the sinks.
 
-    The table and the metrics are also told what no result tells.
+    The table and the metrics are also told what no result tells. The frames of a `service` are
+    results like the others.
     """
 
     agent: EdgeAgent
@@ -42,6 +68,7 @@ class RunSession:
     metrics: MetricsSink | None
     in_flight: int
     slow: SlowSinks
+    service: Service | None = None
 
     async def run(self) -> bool:
         """Until the sources end or the user stops them: whether it was the user.
@@ -54,6 +81,8 @@ class RunSession:
                 for sink in self.sinks:
                     stack.callback(sink.close)  # all of them, whichever fails
                 stack.push_async_callback(self.sources.close)
+                if self.service is not None:
+                    stack.callback(self.service.close)
                 with suppress(Stopped):
                     await stop.unless_requested(self.sources.open())
                     await stop.unless_requested(stack.enter_async_context(self.agent))
@@ -65,10 +94,13 @@ class RunSession:
                     results = self.sources.results(
                         self.agent,
                         stop,
-                        keeps_pictures=self.slow.draw,
+                        keeps=self._keeps,
                         in_flight=self.in_flight,
                     )
                     await stack.enter_async_context(aclosing(results))
+                    if self.service is not None:
+                        serving = self.service.serving(self.agent, results)
+                        results = await stack.enter_async_context(serving)
                     systemd.ready()
                     async for result in results:
                         for sink in self.sinks:
@@ -76,6 +108,13 @@ class RunSession:
                         await self.slow.give(result)
                 systemd.stopping()
             return stop.requested
+
+    @property
+    def _keeps(self) -> Callable[[int], bool]:
+        """Which photos stay at their frames."""
+        if self.slow.draw:
+            return every_picture
+        return no_picture if self.service is None else self.service.keeps
 
     def _say_plan(self) -> None:
         agent = self.agent
@@ -96,6 +135,8 @@ class RunSession:
             self.table.switched(why)
         if self.metrics is not None:
             self.metrics.switched()
+        if self.service is not None:
+            self.service.switched(why)
 
     @asynccontextmanager
     async def _followed(self, systemd: Systemd) -> AsyncIterator[None]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing, suppress
 
 from splitpoint.codec import SplitpointError
@@ -69,15 +69,13 @@ class Together:
                 raise error
 
     async def results(
-        self, agent: EdgeAgent, stop: StopSignals, *, keeps_pictures: bool, in_flight: int
+        self, agent: EdgeAgent, stop: StopSignals, *, keeps: Callable[[int], bool], in_flight: int
     ) -> AsyncGenerator[Result, None]:
         """The results of all, as they come, until all have ended or the user stops them."""
         found: asyncio.Queue[Result | Exception | None] = asyncio.Queue(MOST_UNREAD)
 
         async def one(each: NamedSource) -> None:
-            feed = InputFeed.of(
-                agent.manifest, keeps_pictures=keeps_pictures, source=each.name, lens=each.lens
-            )
+            feed = InputFeed.of(agent.manifest, keeps, source=each.name, lens=each.lens)
             try:
                 if each.name in self._late:
                     await stop.unless_requested(_come(each))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -39,8 +40,7 @@ class AnnotatedPictures:
                 "nothing says what the outputs of this model mean",
                 "compile it with --task, or leave --save-annotated out",
             )
-        self._folder, self._task, self._labels = folder, task, labels
-        self._min_score = min_score
+        self._folder, self._drawing = folder, Drawing(task, labels, min_score)
         folder.mkdir(parents=True, exist_ok=True)
 
     def add(self, result: Result) -> None:
@@ -49,11 +49,18 @@ class AnnotatedPictures:
         if not isinstance(origin, Origin) or origin.picture is None or not result.outputs:
             return
         name = Path(origin.name).stem.encode()[:_NAME_BYTES].decode(errors="ignore")
-        drawn = self.drawn(result, origin, origin.picture)
+        drawn = self._drawing.drawn(result, origin, origin.picture)
         drawn.save(self._folder / f"{result.id:06}-{name or 'frame'}.jpg", quality=_QUALITY)
 
     def close(self) -> None:
         """Each picture is written already."""
+
+
+class Drawing:
+    """Draws what a `task` has found on its photos; for a task that is not known, nothing."""
+
+    def __init__(self, task: str, labels: Sequence[str], min_score: float = MIN_SCORE) -> None:
+        self._task, self._labels, self._min_score = task, labels, min_score
 
     def drawn(self, result: Result, origin: Origin, picture: Array) -> Image.Image:
         """The photo, RGB uint8 `[height, width, 3]`, with what was found in it."""
@@ -64,6 +71,8 @@ class AnnotatedPictures:
         if self._task == "classify":
             for best in classes_in(result, self._labels, 1):
                 pen.text((0, 0), f"{best.label} {best.score:.2f}", COLOURS[3])
+            return photo
+        if self._task != "detect":
             return photo
         found = things_in(result, self._labels, origin.view, self._min_score)
         for thing in reversed(found):  # the best lies on top

@@ -48,7 +48,7 @@ def find_source(
             FolderSource(folder, repeat) if folder.is_dir() else FilesSource(_files(text), repeat)
         )
     elif repeat != 1:
-        raise SourceError(f"the source {_sayable(text)} cannot be repeated", "leave out --repeat")
+        raise SourceError(f"the source {sayable(text)} cannot be repeated", "leave out --repeat")
     return source if source.live or fps == math.inf else Paced(source, fps)
 
 
@@ -56,13 +56,13 @@ def _files(text: str) -> list[Path]:
     try:
         return find_pictures(text)
     except PictureError:
-        if _sayable(text) == text:
+        if sayable(text) == text:
             raise
-        what = f"the source {_sayable(text)} is no address of a stream, and matches no file"
+        what = f"the source {sayable(text)} is no address of a stream, and matches no file"
         raise SourceError(what, f"begin an address with {', '.join(STREAMS)}") from None
 
 
-def _sayable(text: str) -> str:
+def sayable(text: str) -> str:
     """What names the source in an error: a password may be in it even where its scheme is not."""
     if "://" in text:
         return redacted(text)
@@ -73,9 +73,9 @@ def _watched(folder: str) -> WatchSource:
     try:
         return WatchSource(Path(folder))
     except SourceError:
-        if _sayable(folder) == folder:
+        if sayable(folder) == folder:
             raise
-        raise SourceError(f"{_sayable(folder)} is no folder to watch", "give a folder") from None
+        raise SourceError(f"{sayable(folder)} is no folder to watch", "give a folder") from None
 
 
 def _endless(text: str, watch: bool) -> Source | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -11,9 +11,15 @@ import numpy as np
 from PIL.Image import Image
 from splitpoint.codec import Array, TensorSpec
 from splitpoint.partition.bundle.bundle import Manifest
-from splitpoint.partition.bundle.input_files import ARRAY_SUFFIXES, read_input, suffixes_for
+from splitpoint.partition.bundle.input_files import (
+    ARRAY_SUFFIXES,
+    input_in,
+    is_array_file,
+    read_input,
+    suffixes_for,
+)
 from splitpoint.partition.errors import InputError, PictureError
-from splitpoint.partition.photo import photo_of, read_photo
+from splitpoint.partition.photo import open_photo, photo_of, read_photo
 from splitpoint.partition.picture import PictureInput
 from splitpoint.partition.view import View
 
@@ -40,19 +46,29 @@ class Origin:
         return self.name
 
 
+def no_picture(pixels: int) -> bool:
+    """That no photo stays at its frame."""
+    return False
+
+
+def every_picture(pixels: int) -> bool:
+    """That every photo does."""
+    return True
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InputFeed:
     """Makes frames of one sample for a model out of files and pictures.
 
     `specs` are its inputs, and `picture` how photos become the one of a model that takes them.
-    `keeps_pictures` leaves every photo at its frame until that has ended. `source` and `lens` are
-    those of the source that it feeds from.
+    `keeps` says of a photo of so many pixels whether it stays at its frame until that has ended.
+    `source` and `lens` are those of the source that it feeds from.
     """
 
     model: str
     specs: tuple[TensorSpec, ...]
     picture: PictureInput | None
-    keeps_pictures: bool = False
+    keeps: Callable[[int], bool] = no_picture
     source: str = ""
     lens: Lens = field(default_factory=Lens)
 
@@ -60,8 +76,8 @@ class InputFeed:
     def of(
         cls,
         manifest: Manifest,
+        keeps: Callable[[int], bool] = no_picture,
         *,
-        keeps_pictures: bool = False,
         source: str = "",
         lens: Lens | None = None,
     ) -> InputFeed:
@@ -70,7 +86,7 @@ class InputFeed:
             model=manifest.name,
             specs=manifest.boundaries[0].tensors,
             picture=manifest.picture,
-            keeps_pictures=keeps_pictures,
+            keeps=keeps,
             source=source,
             lens=Lens() if lens is None else lens,
         )
@@ -99,6 +115,21 @@ class InputFeed:
         except (InputError, PictureError) as error:
             return Given(error=error, metadata=self._origin(name))
 
+    def of_content(self, content: bytes, name: str) -> Given:
+        """What a file holds that somebody sent, who is not trusted: a picture or arrays.
+
+        Which of them is said by its first bytes.
+        """
+        try:
+            if is_array_file(content):
+                inputs = input_in(content, name, self.specs)
+                return Given(inputs=inputs, metadata=self._origin(name))
+            if self.picture is None:
+                raise InputError(f"{self.model} does not take pictures", "send a .npy or .npz file")
+            return self._of_photo(open_photo(content, name), name)
+        except (InputError, PictureError) as error:
+            return Given(error=error, metadata=self._origin(name))
+
     def of_array(self, rgb: Array | None, name: str) -> Given:
         """RGB uint8 `[height, width, 3]` of any size; None is a frame that could not be decoded."""
         try:
@@ -119,7 +150,7 @@ class InputFeed:
             name=name,
             source=self.source,
             view=view,
-            picture=np.asarray(photo) if self.keeps_pictures else None,
+            picture=np.asarray(photo) if self.keeps(photo.width * photo.height) else None,
         )
         inputs = {self.specs[0].name: picture.pixels_of(part)[np.newaxis]}
         return Given(inputs=inputs, metadata=origin)

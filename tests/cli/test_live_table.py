@@ -17,8 +17,9 @@ import pytest
 from PIL import Image
 from processes import MAIN
 from rich.console import Console
-from splitpoint.cli.run.live_table import WINDOW, LiveTable
+from splitpoint.cli.run.live_table import LiveTable
 from splitpoint.edge import EdgeAgent, Outcome, Result
+from splitpoint.edge.figures.recent import WINDOW
 from splitpoint.edge.figures.run_energy import RunEnergy
 from splitpoint.partition.bundle.bundle import Bundle
 from splitpoint.partition.energy.meter import EnergyReading, NoMeter

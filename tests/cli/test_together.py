@@ -70,7 +70,7 @@ async def played(
     many, found = Together(named), list[Result]()
 
     async def read() -> None:
-        async for result in many.results(agent, stop, keeps_pictures=False, in_flight=0):
+        async for result in many.results(agent, stop, keeps=lambda pixels: False, in_flight=0):
             found.append(result)
 
     async with EdgeAgent(None, bundle=bundle.folder, split="local") as agent:

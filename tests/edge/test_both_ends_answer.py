@@ -10,10 +10,10 @@ from typing import TypeVar
 import numpy as np
 import pytest
 import torch
-from built import built
 from command import Command
 from local_worker import local_worker
 from PIL import Image
+from small_tasks import SIDE, spec_of, task_bundle
 from splitpoint.cloud.worker import Worker
 from splitpoint.codec import Array
 from splitpoint.edge import EdgeAgent, Given
@@ -24,67 +24,18 @@ from splitpoint.partition.bundle.segment_files import ONNX
 from splitpoint.partition.compile.compile import compile_model
 from splitpoint.partition.errors import TaskError
 from splitpoint.partition.model_spec import ModelSpec
-from splitpoint.partition.picture import PictureInput
 from splitpoint.partition.run.open_chain import open_chain
 from splitpoint.partition.run.slowdown import Slowdown
 from splitpoint.partition.tasks.detections import detections_of
 from splitpoint.partition.tasks.task import Task
 
 T = TypeVar("T")
-SIDE, CLASSES = 64, 3
 ANSWERS = {"yolo": "detections", "segment": "classes"}
-
-
-class Detector(torch.nn.Module):
-    """A box for each cell of three grids, as a YOLO's: `[batch, 4 + classes, cells]`."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.stem = torch.nn.Sequential(
-            torch.nn.Conv2d(3, 8, 3, 2, 1), torch.nn.ReLU(), torch.nn.Conv2d(8, 8, 3, 4, 1)
-        )
-        self.downs = torch.nn.ModuleList(torch.nn.Conv2d(8, 8, 3, 2, 1) for _ in range(2))
-        self.heads = torch.nn.ModuleList(torch.nn.Conv2d(8, 4 + CLASSES, 1) for _ in range(3))
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        x = self.stem(x)
-        found = []
-        for head, down in zip(self.heads, [*self.downs, torch.nn.Identity()], strict=True):
-            y = head(x).flatten(2)
-            found.append(torch.cat([y[:, :4].sigmoid() * SIDE, (4 * y[:, 4:]).sigmoid()], 1))
-            x = down(torch.relu(x))
-        return torch.cat(found, 2)
-
-
-class Segmenter(torch.nn.Module):
-    """A map of logits at a quarter of the size."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.net = torch.nn.Sequential(
-            torch.nn.Conv2d(3, 8, 3, 2, 1), torch.nn.ReLU(), torch.nn.Conv2d(8, 5, 3, 2, 1)
-        )
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        found: torch.Tensor = self.net(x)
-        return found
-
-
-def spec_of(head: str) -> ModelSpec:
-    torch.manual_seed(0)
-    module = Detector() if head == "yolo" else Segmenter()
-    picture = PictureInput(resize="letterbox", height_px=SIDE, width_px=SIDE)
-    return ModelSpec.of_picture_model(
-        head, module.eval(), picture, mean=(0.4,) * 3, std=(0.2,) * 3,
-        task=Task.of_head(head, max_detections=20) if head == "yolo" else Task.of_head(head),
-        labels=tuple("abcde"[: CLASSES if head == "yolo" else 5]),
-    )  # fmt: skip
 
 
 @pytest.fixture(scope="module", params=["yolo", "segment"])
 def bundle(request: pytest.FixtureRequest) -> Bundle:
-    spec = spec_of(request.param)
-    return built(request.param, lambda path: compile_model(spec, path, boundaries=4), __file__)
+    return task_bundle(request.param)
 
 
 @pytest.fixture

@@ -13,12 +13,12 @@ from splitpoint.edge import Outcome, Result
 from splitpoint.edge.errors import AgentError
 from splitpoint.edge.meaning import areas_in, classes_in, things_in
 from splitpoint.edge.sinks.annotated import COLOURS, AnnotatedPictures
-from splitpoint.edge.sources.source import InputFeed, Origin
+from splitpoint.edge.sources.source import InputFeed, Origin, every_picture
 from splitpoint.partition.picture import PictureInput
 
 LABELS = ["cat", "dog"]
 PICTURE = PictureInput(resize="letterbox", height_px=64, width_px=64)
-FEED = InputFeed(model="m", specs=(PICTURE.spec,), picture=PICTURE, keeps_pictures=True)
+FEED = InputFeed(model="m", specs=(PICTURE.spec,), picture=PICTURE, keeps=every_picture)
 PHOTO = np.full((100, 200, 3), 90, np.uint8)  # in the input: rows 16 to 48
 
 
