@@ -25,7 +25,6 @@ from splitpoint.edge.sinks.events import MOST_MB
 from splitpoint.edge.sinks.sink import Sink
 from splitpoint.edge.sources.find import sayable
 from splitpoint.edge.sources.named import NamedSource, SourceWords, named_sources
-from splitpoint.edge.sources.no_source import NoSource
 from splitpoint.partition.energy.find import choose_meter
 from splitpoint.partition.energy.meter import EnergyMeter
 from splitpoint.partition.energy.power_model import PowerModel
@@ -33,6 +32,7 @@ from splitpoint.partition.plan.link import parse_link
 from splitpoint.partition.plan.objective import Constraints, Objective
 
 from ..run.live_table import LiveTable
+from ..run.no_source import NoSource
 from ..run.result_lines import FrameDocument, JsonLines, PlainLines
 from ..run.session import RunSession
 from ..run.sinks import SinkWords, slow_sinks

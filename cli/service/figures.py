@@ -85,7 +85,7 @@ class SourceFigures:
         }
 
 
-class Figures:
+class ServiceFigures:
     """All that a run tells of itself, in memory that does not grow with it."""
 
     def __init__(

@@ -16,7 +16,7 @@ from splitpoint.partition.strict_json import to_json
 from ..run.result_lines import FrameDocument
 from .bodies import Admission, read_begin, read_body
 from .detection import CONFIDENCE, IMAGE, KEY, check_task, confidence_of, predictions_json
-from .figures import Figures
+from .figures import ServiceFigures
 from .form import KIND, MOST_BEFORE, boundary_of, fields_of
 from .guard import Guard, no_token
 from .page_files import HTML, LOGIN, LOGIN_AGAIN, OPEN_FILES, PageFile
@@ -41,7 +41,7 @@ class Routes:
         *,
         guard: Guard,
         admission: Admission,
-        figures: Figures,
+        figures: ServiceFigures,
         pictures: Pictures,
         min_score: float,
         emulated: bool,

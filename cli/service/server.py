@@ -33,7 +33,7 @@ ALWAYS = {
     "Server": "splitpoint",
 }
 
-Answers = Callable[[web.BaseRequest], Awaitable[web.Response]]
+AnswerRequest = Callable[[web.BaseRequest], Awaitable[web.Response]]
 
 
 def bound_socket(listen: str) -> socket.socket:
@@ -73,7 +73,7 @@ def address_of(sock: socket.socket) -> str:
 class HttpServer:
     """Gives each request to `answers`, which must not raise; everything else is bounded here."""
 
-    def __init__(self, sock: socket.socket, answers: Answers) -> None:
+    def __init__(self, sock: socket.socket, answers: AnswerRequest) -> None:
         self._socket, self._answers = sock, answers
         self._server: asyncio.Server | None = None
         self._requests: web.Server | None = None

@@ -20,7 +20,7 @@ from splitpoint.proto.tasks import cancel_and_wait
 from ..run.result_lines import source_of
 from ..shell.output import say
 from .bodies import Admission
-from .figures import Figures
+from .figures import ServiceFigures
 from .guard import Guard, token_for
 from .pictures import Pictures
 from .routes import Routes
@@ -60,7 +60,7 @@ class HttpService:
         self._guard = Guard(token_for(options.listen, options.token_file))
         self._socket = bound_socket(options.listen)
         self.address = address_of(self._socket)
-        self._figures: Figures | None = None
+        self._figures: ServiceFigures | None = None
         self._pictures: Pictures | None = None
 
     def keeps(self, pixels: int) -> bool:
@@ -86,7 +86,7 @@ class HttpService:
         options = self._options
         drawing = Drawing(agent.manifest.task.kind, agent.labels, options.min_score)
         self._pictures = pictures = Pictures(drawing)
-        self._figures = figures = Figures(
+        self._figures = figures = ServiceFigures(
             agent, self._energy, budget_ms=options.budget_ms, min_score=options.min_score
         )
         for name in (*options.sources, REQUESTS):

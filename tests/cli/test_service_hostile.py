@@ -205,7 +205,7 @@ async def test_mutated_requests_leave_memory_and_frames_as_they_are(
             yield given
             await asyncio.sleep(0.01)
 
-    async with serving(bundle, frames=frames(), source="own") as served:
+    async with serving(bundle, frames=frames(), sources=("own",)) as served:
 
         async def send(count: int) -> int:
             answered = 0

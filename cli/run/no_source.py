@@ -6,8 +6,8 @@ import asyncio
 from collections.abc import AsyncGenerator
 from pathlib import Path
 
-from ..given import Given
-from .source import InputFeed
+from splitpoint.edge import Given
+from splitpoint.edge.sources.source import InputFeed
 
 
 class NoSource:
