@@ -32,13 +32,18 @@ BOUNDARIES = 4  # beside them, all on the device
 
 @dataclass(frozen=True, kw_only=True)
 class Found:
-    """`verdict` is equal or refused; in capitals, what must not be."""
+    """`verdict` is equal or refused; in capitals, what must not be.
+
+    When the boundaries were chosen, `compile` said that `foreseen_s` were left, and `left_s` were.
+    """
 
     verdict: str
     said: str = ""
     layers: int = 0
     boundaries: int = 0
     compile_s: float = 0.0
+    foreseen_s: float = 0.0
+    left_s: float = 0.0
     error: float = 0.0
     differ: float = 0.0
 
@@ -55,11 +60,15 @@ def check(subject: Subject) -> Found:
             torch.manual_seed(0)
             given = subject.make(Path(folder))
             start_s = time.perf_counter()
+            told: list[tuple[float, float]] = []  # when it was foreseen, and what
             bundle = compile_model(
                 replace(given.spec, task=RAW_TASK),  # all outputs are compared, before any head
                 Path(folder) / "model.split",
                 boundaries=BOUNDARIES,
+                foresee=lambda forecast: told.append((time.perf_counter(), forecast.seconds)),
             )
+            ((foreseen_at_s, foreseen_s),) = told
+            left_s = time.perf_counter() - foreseen_at_s
             _open_head(given.spec, bundle)
             compile_s = time.perf_counter() - start_s
         except SplitpointError as error:
@@ -84,6 +93,8 @@ def check(subject: Subject) -> Found:
         layers=len(bundle.manifest.layers),
         boundaries=len(bundle.manifest.boundaries),
         compile_s=compile_s,
+        foreseen_s=foreseen_s,
+        left_s=left_s,
         error=error,
         differ=differ,
     )

@@ -7,15 +7,15 @@ from typing import Any
 
 import torch
 from splitpoint.partition.models.torchvision import declare_detection_operators
-from zoo_subject import Given, Subject, given, pixels
+from zoo_subject import Given, Subject, known
 
 
 def built(name: str, side_px: int = 224, **options: Any) -> Given:
-    """A model of timm's on square photos."""
+    """A model of timm's, as its configuration says, on photos of another size."""
     declare_detection_operators()
     timm: Any = importlib.import_module("timm")
     module: torch.nn.Module = timm.create_model(name, pretrained=False, **options)
-    return given(module, pixels(side_px))
+    return known(module, side_px)
 
 
 TIMM = [

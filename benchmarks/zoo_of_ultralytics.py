@@ -35,11 +35,19 @@ def fused() -> Given:
     return known(module.fuse(verbose=False), SIDE_PX)
 
 
+def without_suppression() -> Given:
+    """As the published weights have it: the head whose boxes lie apart."""
+    module: Any = yolo("yolo26n")
+    module.end2end = True
+    return known(module, SIDE_PX)
+
+
 ULTRALYTICS = [
     Subject("yolo11n", lambda _: known(yolo("yolo11n"), SIDE_PX), quick=True),
     Subject("yolo11n, fused", lambda _: fused()),
     Subject("yolov8n", lambda _: known(yolo("yolov8n"), SIDE_PX)),
     Subject("yolo26n", lambda _: known(yolo("yolo26n"), SIDE_PX)),
+    Subject("yolo26n without suppression", lambda _: without_suppression()),
     Subject("yolo11n-seg", lambda _: other("yolo11n-seg", "SegmentationModel")),
     Subject("yolo11n-pose", lambda _: other("yolo11n-pose", "PoseModel")),
 ]

@@ -18,6 +18,8 @@ _EXTRA = {
     "prometheus_client": "metrics",
     "ray": "ray",
     "opentelemetry": "otel",
+    "zeroconf": "mdns",
+    "aiohttp": "http",
 }
 
 

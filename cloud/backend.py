@@ -33,6 +33,13 @@ class Backend:
     decoders: Decoders
     service: SplitService
 
+    @property
+    def is_serving(self) -> bool:
+        """Whether frames are taken: models are there, can be computed, and nobody drains."""
+        service = self.service
+        usable = bool(self.models) and self.engine.can_compute
+        return service.open and usable and not service.services.draining.worker
+
     async def stop(self) -> None:
         """Nothing is computed or decoded any more."""
         await self.engine.stop()

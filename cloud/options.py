@@ -74,8 +74,10 @@ class WorkerOptions:
     max_queued_bytes: int = 1 << 30
     grace_s: float = 10.0  # for what was taken, once it is to stop
 
-    # How others look into it.
+    # How others find it and look into it.
+    announce: str = ""  # by mDNS under this name, "auto": the machine's and the port
     metrics: str = ""  # HOST:PORT for Prometheus, "" for nowhere
+    http: str = ""  # HOST:PORT on loopback for /healthz and /stats, "" for nowhere
     reflection: bool = False
 
     def __post_init__(self) -> None:

@@ -17,13 +17,14 @@ from typing import TYPE_CHECKING
 import grpc
 import torch
 from splitpoint.partition.bundle.bundle import Bundle, open_bundle
-from splitpoint.partition.energy.gpu_state import GpuState, open_gpu_state
+from splitpoint.partition.energy.gpu_state import GpuState
 from splitpoint.partition.profile.profile import Profile, load_profile
 from splitpoint.partition.run.torch_chain import pick_devices
 from splitpoint.proto.limits import server_options
 from splitpoint.proto.tasks import cancel_and_wait
 
 from .access.security import Security
+from .announcing import announcer_of, check_announced
 from .backend import Backend, assemble
 from .brief_log import keep_log_brief
 from .bundle_watch import BundleWatch
@@ -34,6 +35,7 @@ from .engine.measure_again import measure_again
 from .errors import Interrupted, ServeError
 from .model_set import ModelSet, frame_bytes
 from .options import WorkerOptions
+from .stats import WorkerStats, gpu_states
 from .wire.health import Health
 
 if TYPE_CHECKING:
@@ -49,10 +51,11 @@ LAST_ANSWERS_S = 1.0  # for those that are on their way when all is drained
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """What can be asked of a worker that listens; `metrics_address` is "" without metrics."""
+    """What can be asked of a worker that listens; an address that is not wanted is ""."""
 
     address: str
     metrics_address: str
+    http_address: str
     backend: Backend
 
 
@@ -69,6 +72,8 @@ async def serving(
     """
     security = options.security or Security()
     security.check_listen(options.listen)
+    if options.announce:
+        await asyncio.to_thread(check_announced, options.announce, options.listen)
     credentials, access = security.server_credentials(), security.access()
     devices = pick_devices(options.device)
     check_precision(options.precision, devices[0])
@@ -89,7 +94,9 @@ async def serving(
         backend.engine.start()
         closing.push_async_callback(backend.engine.stop)
         await server.start()
-        metrics_address = _metrics(options, backend, devices, closing)
+        gpus = gpu_states(devices)
+        metrics_address = _metrics(options, backend, gpus, closing)
+        http_address = await _http(options, backend, gpus, closing)
         loading = _Loading(options, devices, profiles, progress)
         closing.callback(loading.stop)
         tasks = _Tasks()
@@ -104,8 +111,11 @@ async def serving(
         tell_health.tell()
         tasks.start(tell_health.follow(), "health")
         closing.push_async_callback(backend.service.drain, options.grace_s)
+        if options.announce:
+            announcer = announcer_of(options, address, backend.models, progress)
+            await closing.enter_async_context(announcer.announced())
         closing.callback(health.stop)  # before that: others should be asked from now on
-        yield Session(address, metrics_address, backend)
+        yield Session(address, metrics_address, http_address, backend)
 
 
 def _most_frame_bytes(bundles: Sequence[Bundle], options: WorkerOptions) -> int:
@@ -155,7 +165,7 @@ def _listen(
 def _metrics(
     options: WorkerOptions,
     backend: Backend,
-    devices: Sequence[torch.device],
+    gpus: Sequence[GpuState],
     closing: AsyncExitStack,
 ) -> str:
     if not options.metrics:
@@ -165,20 +175,21 @@ def _metrics(
 
     services = backend.service.services
     collector = WorkerCollector(
-        services.figures, backend.models, backend.engine, services.quarantine, gpu_states(devices)
+        services.figures, backend.models, backend.engine, services.quarantine, gpus
     )
     server = MetricsServer(options.metrics, collector)
     closing.push_async_callback(asyncio.to_thread, server.close)
     return server.address
 
 
-def gpu_states(devices: Sequence[torch.device]) -> list[GpuState]:
-    """What can be asked of the devices while they compute, if they are GPUs."""
-    if devices[0].type != "cuda":
-        return []
-    uuids = [torch.cuda.get_device_properties(device).uuid for device in devices]
-    states = [open_gpu_state(f"GPU-{uuid}") for uuid in uuids]
-    return [state for state in states if state is not None]
+async def _http(
+    options: WorkerOptions, backend: Backend, gpus: Sequence[GpuState], closing: AsyncExitStack
+) -> str:
+    if not options.http:
+        return ""
+    from .stats_server import answering  # aiohttp
+
+    return await closing.enter_async_context(answering(options.http, WorkerStats(backend, gpus)))
 
 
 async def _load_all(
@@ -267,8 +278,7 @@ class _HealthTeller:
 
     def tell(self) -> None:
         """Says how it is now."""
-        backend = self._backend
-        self._health.set(serving=bool(backend.models) and backend.engine.can_compute)
+        self._health.set(serving=self._backend.is_serving)
 
     async def changed(self, what: str) -> None:
         """A model came or went."""

@@ -81,6 +81,11 @@ class Worker:
         return self._session.metrics_address
 
     @property
+    def http_address(self) -> str:
+        """HOST:PORT of `/healthz` and `/stats`, "" where there are none."""
+        return self._session.http_address
+
+    @property
     def backend(self) -> Backend:
         """What it is made of behind its address."""
         return self._session.backend

@@ -2,9 +2,19 @@
 
 All errors that splitpoint raises on purpose derive from `SplitpointError`: one line that says what
 is wrong, and a remedy that says what to do about it. The command line prints exactly that line.
+
+Names out of files and from peers stand in these lines, whoever made them up. So what ends a line,
+moves a cursor or cannot be seen is escaped in every one of them, and no error has to think of it.
 """
 
 from __future__ import annotations
+
+
+def visible(text: str) -> str:
+    """The text, with an escape for each character that is not printable: `\\x1b`, `\\n`."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 class SplitpointError(Exception):
@@ -15,9 +25,8 @@ class SplitpointError(Exception):
     """
 
     def __init__(self, what: str, remedy: str = "") -> None:
-        super().__init__(what, remedy)
-        self.what = what
-        self.remedy = remedy
+        self.what, self.remedy = visible(what), visible(remedy)
+        super().__init__(self.what, self.remedy)
 
     def __str__(self) -> str:
         return f"{self.what}: {self.remedy}" if self.remedy else self.what

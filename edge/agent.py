@@ -14,7 +14,10 @@ from splitpoint.partition.plan.link import Link
 from splitpoint.partition.plan.plan import Plan
 from splitpoint.partition.plan.planner import Report
 
+from .discovery.network import LocalNetwork
+from .discovery.over_zeroconf import ZeroconfNetwork
 from .errors import AgentError
+from .finding import ANYWHERE, check_trust
 from .given import Given, Inputs
 from .link.workers import parse_servers
 from .options import AgentOptions
@@ -32,10 +35,12 @@ class EdgeAgent:
             result = await agent.infer({"pixels": pixels})
 
     `server` is HOST:PORT, several of them with commas or as a list, or None to run all on the
-    device from a local `bundle`. The model is the workers' only one, the one called `model`, or
-    that of `bundle`. Everything else is an option: see `AgentOptions` for all of them. They are
-    given as `options`, as keywords that override those, or both; None leaves one as it is.
-    `connect` takes the place of the network, as in `connect=FakeWorker(bundle).connect`.
+    device from a local `bundle`. With "auto" it is those that announce themselves in the local
+    network (extra `mdns`), where the credentials say how they are known. The model is the workers'
+    only one, the one called `model`, or that of `bundle`. Everything else is an option: see
+    `AgentOptions` for all of them. They are given as `options`, as keywords that override those, or
+    both; None leaves one as it is. `connect` takes the place of gRPC, as in
+    `connect=FakeWorker(bundle).connect`, and `network` that of mDNS.
 
     Raises `AgentError`, `PlanError`, or what the wire and the cache raise, on entering; afterwards
     every frame has a `Result`. `on_switch` is told of each change of the plan in one line.
@@ -47,12 +52,20 @@ class EdgeAgent:
         options: AgentOptions | None = None,
         *,
         connect: Connect | None = None,
+        network: LocalNetwork | None = None,
         **keywords: Any,
     ) -> None:
         given = {name: value for name, value in keywords.items() if value is not None}
         self._options = replace(options or AgentOptions(), **given)
-        self._servers, self._connect = _servers(server), connect
-        if not self._servers and self._options.bundle is None:
+        self._connect = connect
+        self._network: LocalNetwork | None = None
+        self._servers: list[str] = []
+        if server == ANYWHERE:
+            check_trust(self._options.credentials)
+            self._network = network or ZeroconfNetwork()
+        else:
+            self._servers = _servers(server)
+        if not (self._servers or self._network or self._options.bundle):
             raise AgentError("neither a server nor a bundle", "give --server or --bundle")
         self._closing = AsyncExitStack()
         self._session: Session | None = None
@@ -62,7 +75,14 @@ class EdgeAgent:
     async def __aenter__(self) -> EdgeAgent:
         """Connects, plans, fetches the segments that the plan needs, and loads them."""
         self._session = await self._closing.enter_async_context(
-            open_session(self._servers, self._options, self._connect, self.outcomes, self._switched)
+            open_session(
+                self._servers,
+                self._options,
+                self._connect,
+                self.outcomes,
+                self._switched,
+                self._network,
+            )
         )
         return self
 

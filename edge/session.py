@@ -17,8 +17,10 @@ from splitpoint.partition.run.open_chain import open_chain
 from splitpoint.partition.run.slowdown import Slowdown
 from splitpoint.proto.status import UnreachableError
 
+from .discovery.network import LocalNetwork
 from .dispatch.first_plan import ThisDevice
 from .dispatch.planning import Planning
+from .finding import ANYWHERE, Newcomers, looked_for, say_chosen
 from .frames.edge_half import EdgeHalf
 from .frames.intake import Intake
 from .frames.local_finish import LocalFinish, fits
@@ -28,7 +30,7 @@ from .frames.segments import Segments
 from .joining import Joining
 from .link.channel import WorkerChannel
 from .link.frame_stream import FrameStream
-from .link.workers import Workers, links_of
+from .link.workers import WorkerLink, Workers, links_of
 from .options import AgentOptions
 from .result import Outcome
 from .store.cache_size import shrink
@@ -57,28 +59,38 @@ async def open_session(
     connect: Connect | None,
     outcomes: dict[Outcome, int],
     switched: Callable[[str], None],
+    network: LocalNetwork | None = None,
 ) -> AsyncIterator[Session]:
     """Connects, plans, fetches the segments that the plan needs, and loads them.
 
-    `connect` takes the place of gRPC. Frames are counted in `outcomes`, and `switched` is told of
-    each change of the plan. What began last ends first.
+    With a `network` the servers are those that announce themselves there. `connect` takes the place
+    of gRPC. Frames are counted in `outcomes`, and `switched` is told of each change of the plan.
+    What began last ends first.
     """
     opened: list[Callable[[FrameStream], None]] = []  # called with every new stream
     async with AsyncExitStack() as closing:
         threads = _threads(closing)
         channel_to = partial(WorkerChannel, credentials=options.credentials, connect=connect)
-        channels = []  # for what the workers say of themselves, and for files
-        for server in servers:
-            channels.append(channel_to(server))
-            closing.push_async_callback(channels[-1].close)
-        prepared = await _prepared(channels, options, closing)
+        search, found, known_as = None, dict[str, str](), servers
+        if network is not None:
+            looking = looked_for(network, options)
+            search, found = await closing.enter_async_context(looking)
+            servers, known_as = list(found), [ANYWHERE]
+        channels: list[WorkerChannel] = []  # for what workers say of themselves, and for files
+        closing.push_async_callback(_close_all, channels)
+        channels += map(channel_to, servers)
+        away = search.nobody() if search is not None and not servers else None
+        prepared = await _prepared(channels, options, closing, known_as, away)
+        if search is not None:
+            say_chosen(found, prepared)
         codecs = codecs_of(prepared.manifest, prepared.folder)
         slower = Slowdown(options.slowdown)
         segments = _segments(prepared, options, slower)
         half = EdgeHalf(prepared.manifest, codecs, segments, slower, options.max_frame_bytes)
         opened.append(lambda stream: half.new_stream())
 
-        workers = _workers(servers, channel_to, prepared, opened)
+        links_to = _links_to(channel_to, prepared, opened)
+        workers = Workers(links_to(servers))
         closing.push_async_callback(workers.close)
 
         planning = _planning(options, prepared, codecs, threads)
@@ -94,7 +106,7 @@ async def open_session(
             segments(ONNX),
             threads.compute,
             present.observer.finish_ms(),
-            wanted=bool(servers)
+            wanted=bool(servers or search)
             and options.finish_locally
             and fits(prepared.manifest, segments(ONNX).loaded, options.max_edge_mb),
         )
@@ -136,6 +148,10 @@ async def open_session(
             elif not present.is_local:
                 _say_once(opened, "a worker is there: frames go to it from now on")
             workers.look_for_all()
+        if search is not None:
+            newcomers = Newcomers(search, workers, channels, channel_to, links_to)
+            closing.push_async_callback(newcomers.close)
+            newcomers.start(prepared.digest)
         yield session
 
 
@@ -149,11 +165,25 @@ def _threads(closing: AsyncExitStack) -> Threads:
     return threads
 
 
+async def _close_all(channels: list[WorkerChannel]) -> None:
+    for channel in channels:
+        await channel.close()
+
+
 async def _prepared(
-    channels: Sequence[WorkerChannel], options: AgentOptions, closing: AsyncExitStack
+    channels: Sequence[WorkerChannel],
+    options: AgentOptions,
+    closing: AsyncExitStack,
+    known_as: Sequence[str],
+    away: UnreachableError | None,
 ) -> Prepared:
     prepared = await prepare(
-        channels, bundle=options.bundle, model=options.model, cache=options.cache
+        channels,
+        bundle=options.bundle,
+        model=options.model,
+        cache=options.cache,
+        known_as=known_as,
+        away=away,
     )
     if prepared.use is not None:
         closing.callback(prepared.use.close)
@@ -176,20 +206,22 @@ def _segments(
     return in_runtime
 
 
-def _workers(
-    servers: Sequence[str],
+def _links_to(
     channel_to: Callable[[str, int], WorkerChannel],
     prepared: Prepared,
     opened: Sequence[Callable[[FrameStream], None]],
-) -> Workers:
+) -> Callable[[Sequence[str]], list[WorkerLink]]:
     """The nearest and idlest is asked first: it is the one that described the bundle."""
 
     def tell(stream: FrameStream) -> None:
         for told in tuple(opened):
             told(stream)
 
-    first = "" if prepared.serving is None else prepared.serving.server
-    return Workers(links_of(servers, first, prepared.manifest, prepared.digest, channel_to, tell))
+    def links_to(servers: Sequence[str]) -> list[WorkerLink]:
+        first = "" if prepared.serving is None else prepared.serving.server
+        return links_of(servers, first, prepared.manifest, prepared.digest, channel_to, tell)
+
+    return links_to
 
 
 def _planning(

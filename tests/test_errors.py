@@ -8,6 +8,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "docs"))
 import rooms
+from splitpoint.codec import SplitpointError
 
 ROOT_ERROR = "SplitpointError"
 # How a part of the product ends something of its own; each is caught in the room that raises it.
@@ -44,3 +45,11 @@ def test_every_error_descends_from_one() -> None:
     assert len(errors) > 30
     outside = {n for n in errors - {ROOT_ERROR} if ROOT_ERROR not in ancestors(n)}
     assert {found[name][0] for name in outside} == CONTROL_FLOW
+
+
+def test_an_error_is_one_line_that_moves_no_cursor() -> None:
+    """Names out of files and from peers stand in it."""
+    error = SplitpointError("the node 'a\x1b[2J'\nfails", "say so\r\u202e")
+    assert str(error) == "the node 'a\\x1b[2J'\\nfails: say so\\r\\u202e"
+    assert (error.what, error.remedy) == ("the node 'a\\x1b[2J'\\nfails", "say so\\r\\u202e")
+    assert str(SplitpointError("Tür 3, 東門")) == "Tür 3, 東門"

@@ -117,6 +117,8 @@ BLOCKED = (
     "prometheus_client",
     "paho",
     "opentelemetry",
+    "zeroconf",
+    "aiohttp",
 )
 
 

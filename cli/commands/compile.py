@@ -11,12 +11,15 @@ from splitpoint.partition.errors import PictureError
 from splitpoint.partition.tasks.heads import HEADS
 from splitpoint.partition.tasks.task import MOST_DETECTIONS
 
-from ..shell.output import Steps, human_bytes, out, print_json, say
+from ..shell.output import Steps, human_bytes, human_count, out, print_json, say
 from ..shell.shared_options import Json
 from .inspect import boundary_table
 
 if TYPE_CHECKING:
+    from splitpoint.partition.calibrate.inputs import Calibration
+    from splitpoint.partition.compile.forecast import Forecast
     from splitpoint.partition.from_onnx.picture_options import PictureOptions
+    from splitpoint.partition.model_spec import ModelSpec
 
 _ANSWERS, _PICTURE = "Answers", "Pictures"
 _Number = TypeVar("_Number", int, float)
@@ -171,6 +174,7 @@ def compile_(
             overwrite=overwrite,
             calibration=calibration,
             progress=steps,
+            foresee=lambda forecast: say(_in_words(forecast, spec, calibration)),
         )
     manifest = bundle.manifest
     seconds = time.perf_counter() - start
@@ -202,6 +206,22 @@ def compile_(
         f"segments differ from the unsplit model by at most {manifest.max_relative_error:.1e} "
         "of its largest output",
         soft_wrap=True,
+    )
+
+
+def _in_words(forecast: Forecast, spec: ModelSpec, calibration: Calibration | None) -> str:
+    """What will be done, and how long it will take."""
+    task, picture = forecast.task, spec.picture
+    takes = (
+        f", photos of {picture.height_px}x{picture.width_px} ({picture.resize})" if picture else ""
+    )
+    gives = task.kind + (f" (head {task.head})" if task.head else "")
+    named = f" with {len(spec.labels)} labels" if spec.labels else ""
+    then = "; calibration comes on top" if calibration else ""
+    return (
+        f"{spec.source}: {forecast.layers} layers, {human_count(forecast.parameters)} parameters"
+        f"{takes}, answers: {gives}{named}; to be cut at {forecast.boundaries} boundaries, "
+        f"which takes some {max(round(forecast.seconds), 1)} s{then}"
     )
 
 

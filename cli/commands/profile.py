@@ -101,8 +101,9 @@ def profile(
     out.print(_segment_table(found))
     out.print(_codec_table(found))
     emulated = f", {found.emulated} (emulated)" if found.emulated else ""
+    head = f"{found.head_ms:.2f} ms of them in its head, " if found.head_ms else ""
     out.print(
-        f"{found.device}: {found.total_ms:.2f} ms a frame in {found.runtime}, "
+        f"{found.device}: {found.total_ms:.2f} ms a frame in {found.runtime}, {head}"
         f"{found.threads} threads{emulated}; {_energy_words(found)}; codecs on {found.pictures}",
         soft_wrap=True,
     )

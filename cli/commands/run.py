@@ -14,10 +14,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from splitpoint.edge import AgentOptions, AutoPlan, EdgeAgent
+from splitpoint.edge.discovery.search import LOOK_S
 from splitpoint.edge.errors import AgentError
 from splitpoint.edge.figures.run_costs import RunCosts, Tariff
 from splitpoint.edge.figures.run_energy import RunEnergy
 from splitpoint.edge.figures.run_stats import RunStats
+from splitpoint.edge.finding import ANYWHERE
 from splitpoint.edge.meaning import MIN_SCORE
 from splitpoint.edge.sinks.events import MOST_MB
 from splitpoint.edge.sinks.sink import Sink
@@ -65,7 +67,11 @@ def run(
     config: Annotated[Path | None, config_option(_command)] = None,
     server: Annotated[
         str,
-        typer.Option(help="The worker, HOST:PORT; several with commas.", show_default=False),
+        typer.Option(
+            help="The worker, HOST:PORT; several with commas; auto: those that announce "
+            "themselves in the local network (mDNS).",
+            show_default=False,
+        ),
     ] = "",
     tls_ca: TlsCa = None,
     tls_cert: TlsCert = None,
@@ -382,6 +388,8 @@ def run(
         in_flight=in_flight,
         slow=slow,
     )
+    if server == ANYWHERE:
+        say(f"looking for workers in the local network for {LOOK_S:g} s")
     stopped = asyncio.run(session.run())
     print_summary(
         stats, costs, spent.reading, counts, slow.summary(), slowdown=slowdown, as_json=json_

@@ -108,9 +108,23 @@ def serve(
     max_age_s: Annotated[
         float, typer.Option(help="Have clients connect anew so often, 0: never.", min=0)
     ] = LIMITS.max_age_s,
+    announce: Annotated[
+        str,
+        typer.Option(
+            help="Announce it in the local network (mDNS) by this name; auto: the machine's.",
+            show_default="not at all",
+        ),
+    ] = WorkerOptions.announce,
     metrics: Annotated[
         str, typer.Option(help="Serve Prometheus metrics at HOST:PORT.", show_default="nowhere")
     ] = "",
+    http: Annotated[
+        str,
+        typer.Option(
+            help="Answer /healthz and /stats (JSON) at HOST:PORT, to this machine alone.",
+            show_default="nowhere",
+        ),
+    ] = WorkerOptions.http,
     traces: Annotated[
         str,
         typer.Option(
@@ -148,7 +162,8 @@ def serve(
         plain = {
             "--profile": profile, "--reflection": reflection, "--watch": watch,
             "--tls-cert": tls_cert, "--tls-key": tls_key, "--client-ca": client_ca,
-            "--metrics": metrics, "--traces": traces,
+            "--metrics": metrics, "--traces": traces, "--announce": announce,
+            "--http": http,
         }  # fmt: skip
         if any(plain.values()):
             names = ", ".join(name for name, given in plain.items() if given)
@@ -196,7 +211,9 @@ def serve(
             max_age_s=max_age_s,
         ),
         watch=watch,
+        announce=announce,
         metrics=metrics,
+        http=http,
     )
     with signals_end_at_once():
         from splitpoint.cloud.worker import Worker
@@ -235,6 +252,8 @@ async def _serve(make_worker: Callable[[], Worker], tell: Callable[[str], None])
                 return
             if worker.metrics_address:
                 tell(f"metrics on http://{worker.metrics_address}/metrics")
+            if worker.http_address:
+                tell(f"figures on http://{worker.http_address}/stats")
             tell(f"listening on {worker.address}")
             systemd.ready()
             alive = asyncio.create_task(systemd.keep_alive())

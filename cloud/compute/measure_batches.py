@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from splitpoint.partition.bundle.answer_form import AnswerForm
 from splitpoint.partition.bundle.bundle import Bundle
 from splitpoint.partition.bundle.samples import synthetic_samples
 
@@ -63,9 +64,10 @@ def measure_batches(
     before.
     """
     values = synthetic_samples(bundle.manifest).inputs[0]
+    form = AnswerForm.of(bundle.manifest)
 
     def run(size: int) -> list[float]:
-        return segments_ms(runner, len(bundle.manifest.segments), values, size)
+        return segments_ms(runner, form, values, size)
 
     sizes: list[int] = []
     for size in batch_sizes(max_batch):
@@ -123,8 +125,9 @@ def run_once(bundle: Bundle, runner: Runner, limit: int) -> None:
     That is one sample, and each size for which the runner keeps something ready.
     """
     values = synthetic_samples(bundle.manifest).inputs[0]
+    form = AnswerForm.of(bundle.manifest)
     for size in runner.sizes or (1,):
-        segments_ms(runner, len(bundle.manifest.segments), values, size)
+        segments_ms(runner, form, values, size)
         if size >= limit:
             break
 
@@ -148,13 +151,18 @@ def _planned(ms: Mapping[int, float], max_batch: int) -> dict[int, float]:
     return found
 
 
-def segments_ms(runner: Runner, segments: int, values: object, size: int) -> list[float]:
-    """Milliseconds of each segment, once."""
+def segments_ms(runner: Runner, form: AnswerForm, values: object, size: int) -> list[float]:
+    """Milliseconds of each segment, once; the last with the head, for each sample by itself."""
     state = runner.enter(0, [values] * size)  # type: ignore[list-item]
     times = []
-    for segment in range(segments):
+    for segment in range(len(runner.chain)):
         start = time.perf_counter()
         state = runner.step(segment, state, size)
         runner.chain.wait()
         times.append(1e3 * (time.perf_counter() - start))
+    if form.head is not None:
+        start = time.perf_counter()
+        for outputs in runner.answers(state, [1] * size):
+            form.made(outputs)
+        times[-1] += 1e3 * (time.perf_counter() - start)
     return times

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from splitpoint.codec import Array, SplitpointError
@@ -21,6 +21,9 @@ from .arrival import Arrival
 if TYPE_CHECKING:
     from .tracing import FrameTraces
 
+# Compressing so much takes less than a millisecond, as long as the event loop may be kept from
+# everybody else. The class map of a segmenter has more, and is encoded in a thread.
+LARGE_BYTES = 100_000
 _REASON_CHARACTERS = 500
 
 
@@ -36,6 +39,14 @@ def load_of(engine: Engines, model: ServedModel, share: str, figures: Figures) -
     except Exception as error:  # noqa: BLE001 - it is noted, and frames matter more
         figures.unexpected.caught(Stage.LOAD, error, model=model.bundle.manifest.name)
         return None
+
+
+def encoded(model: ServedModel, outputs: Mapping[str, Array]) -> Sequence[pb.Tensor] | Exception:
+    """The outputs as an answer carries them, or why they cannot be."""
+    try:
+        return encode_tensors(outputs, model.form.specs, model.form.codec)
+    except Exception as error:  # noqa: BLE001 - its own frame answers for it
+        return error
 
 
 class Answers:
@@ -58,30 +69,29 @@ class Answers:
         self._announced, self._share = announced, share
 
     def give(
-        self, arrival: Arrival, result: dict[str, Array] | FrameError, job: Request | None = None
+        self,
+        arrival: Arrival,
+        result: Sequence[pb.Tensor] | Exception,
+        job: Request | None = None,
     ) -> None:
-        """Answers with outputs, or with the error. Whatever fails here becomes INTERNAL."""
+        """Answers with the `encoded` outputs, or with the error; what fails becomes INTERNAL."""
         if arrival.is_answered:
             return
         arrival.is_answered = True
-        if job is not None and not isinstance(result, FrameError):
+        if job is not None and not isinstance(result, Exception):
             try:
                 self._ok(arrival, job, result)
                 return
-            except SplitpointError as misfit:
-                result = FrameError(
-                    pb.INTERNAL, f"the outputs do not fit the bundle ({str(misfit)[:100]})"
-                )
             except Exception as error:  # noqa: BLE001 - noted, and answered
-                result = self._caught(Stage.ANSWER, arrival, error)
-        assert isinstance(result, FrameError)
-        self._error(arrival, job, result)
+                result = error
+        assert isinstance(result, Exception)
+        self._error(arrival, job, self._told(arrival, result))
 
     def echo(self, model: ServedModel, probe_id: int) -> None:
         """Answers a probe."""
         self._send(pb.ProbeReply(id=probe_id, load=self._load(model)))
 
-    def _ok(self, arrival: Arrival, job: Request, outputs: dict[str, Array]) -> None:
+    def _ok(self, arrival: Arrival, job: Request, outputs: Sequence[pb.Tensor]) -> None:
         waited_s = arrival.decode_began_s - arrival.read_s + job.started_s - job.queued_s
         times = pb.Times(
             queue_us=int(1e6 * max(waited_s, 0.0)),
@@ -90,12 +100,11 @@ class Answers:
             total_us=_since_us(arrival),
             batch=job.batch_computed,
         )
-        form = job.model.form
         reply = pb.Reply(
             id=arrival.frame_id,
             message_index=arrival.index,
             status=pb.OK,
-            outputs=encode_tensors(outputs, form.specs, form.codec),
+            outputs=outputs,
             times=times,
             load=self._load(arrival.model),
         )
@@ -147,6 +156,15 @@ class Answers:
             self._traces.answered(arrival, job, status, reason)
         except Exception as error:  # noqa: BLE001 - noted; the frame has its answer
             self._caught(Stage.TRACE, arrival, error)
+
+    def _told(self, arrival: Arrival, error: Exception) -> FrameError:
+        """What a client is told of it."""
+        if isinstance(error, FrameError):
+            return error
+        if isinstance(error, SplitpointError):
+            why = f"the outputs do not fit the bundle ({str(error)[:100]})"
+            return FrameError(pb.INTERNAL, why)
+        return self._caught(Stage.ANSWER, arrival, error)
 
     def _caught(self, stage: Stage, arrival: Arrival, error: Exception) -> FrameError:
         name = arrival.model.bundle.manifest.name

@@ -6,8 +6,9 @@ import asyncio
 import contextlib
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import replace
+from typing import Any
 
 from splitpoint.codec import Array, codec_named
 from splitpoint.codec.fkt.video import FktVideo, VideoStream
@@ -23,7 +24,7 @@ from ..compute.unpack import Values
 from ..engine.request import Request
 from ..schedule.job import Job
 from ..unexpected import Stage
-from .answers import Answers
+from .answers import LARGE_BYTES, Answers, encoded
 from .arrival import Arrival
 from .decoders import Decoding
 from .pending import PendingFrames
@@ -83,9 +84,7 @@ class FrameWork:
                 self._drop(frame.id)
                 raise
         else:  # everything else takes long enough to be worth another thread
-            task = asyncio.create_task(self._decode(frame, arrival, in_order))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            self._begin(self._decode(frame, arrival, in_order))
 
     def _check_room(self, frame: CheckedFrame, arrival: Arrival) -> None:
         """`FrameError` (OVERLOADED) where decoding would be in vain, or take others' room."""
@@ -144,9 +143,14 @@ class FrameWork:
         digest, quarantine = self._model.bundle.digest, self._services.quarantine
 
         def answer(job: Request, result: dict[str, Array] | FrameError) -> None:
-            if not arrival.is_answered:
-                self._drop(frame.id)
-                self._answers.give(arrival, result, job)
+            if arrival.is_answered:
+                return
+            if isinstance(result, FrameError):
+                self._give(arrival, result, job)
+            elif sum(output.nbytes for output in result.values()) <= LARGE_BYTES:
+                self._give(arrival, encoded(job.model, result), job)
+            else:
+                self._begin(self._encode(arrival, result, job))
 
         job = Request(
             model=arrival.model,
@@ -166,6 +170,26 @@ class FrameWork:
             job.cancelled = True  # it may have been queued before that went wrong
             raise
         self._pending.queued(frame.id, job)
+
+    async def _encode(self, arrival: Arrival, outputs: dict[str, Array], job: Request) -> None:
+        """Answers with outputs that take long to encode: the frame holds its bytes until then."""
+        result: Sequence[pb.Tensor] | Exception
+        try:
+            result = await asyncio.to_thread(encoded, job.model, outputs)
+        except Exception as error:  # noqa: BLE001 - there is no thread for it, and it is told
+            result = error
+        self._give(arrival, result, job)
+
+    def _give(
+        self, arrival: Arrival, result: Sequence[pb.Tensor] | Exception, job: Request
+    ) -> None:
+        self._drop(arrival.frame_id)
+        self._answers.give(arrival, result, job)
+
+    def _begin(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     def _drop(self, frame_id: int) -> None:
         self._use.release(self._pending.drop(frame_id))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import Callable
 
 from splitpoint.proto import splitpoint_pb2 as pb
@@ -51,6 +52,7 @@ class Intake:
         self._session = session
         self._use, self._stream_use = use, StreamUse(use)
         self._figures = services.figures.of(model)
+        self.cuts: Counter[int] = Counter()  # of the frames that were in order, by boundary
         self._answers = Answers(
             services.engine, services.figures, services.traces, model.times, caller.share, send
         )
@@ -86,7 +88,9 @@ class Intake:
             if self._services.traces is not None and len(frame.traceparent) <= _TRACEPARENT:
                 arrival.traceparent = frame.traceparent
             self._use.request()  # before anything that costs more than this
-            self.work.take(await self._checked(frame, len(data)), arrival)
+            checked = await self._checked(frame, len(data))
+            self.cuts[frame.boundary] += 1
+            self.work.take(checked, arrival)
         elif kind == "cancel":
             if self._session.cancel(message.cancel.id):
                 self.work.cancel(message.cancel.id)

@@ -40,7 +40,7 @@ class SplitService:
     """The worker's methods; `device` is what clients are told that it computes on."""
 
     def __init__(self, services: StreamServices, device: str, access: Access) -> None:
-        self.services, self._device, self._access = services, device, access
+        self.services, self.device, self._access = services, device, access
         limits, self._refusals = services.limits, services.figures.refusals
         self.uses = ClientUses(self._refusals)
         self._stream_places, self.fetch_places = [
@@ -95,7 +95,7 @@ class SplitService:
                     digest=digest,
                     manifest_bytes=model.manifest_bytes,
                     segment_ms=model.times.segment_ms,
-                    device=self._device,
+                    device=self.device,
                     segment_p95_ms=model.times.segment_p95_ms,
                     decode=[
                         pb.DecodeTime(boundary=boundary, codec=codec, ms=ms)

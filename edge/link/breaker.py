@@ -122,7 +122,7 @@ class Breaker:
         loop = asyncio.get_running_loop()
         since_s, self._pauses.longest_s = loop.time(), LONGEST_PAUSE_S
         refused = False
-        while True:
+        while not self._closed:  # who cancels it may not be heard by what it waits for
             pause_s = REFUSED_PAUSE_S if refused else self._pauses.next_s()
             await asyncio.sleep(pause_s * random.uniform(0.5, 1.0))
             refused = False

@@ -144,7 +144,7 @@ class Workers:
 
     def start(self) -> None:
         """Begins to watch those that are not in use."""
-        if len(self.links) > 1:
+        if len(self.links) > 1 and self._watching is None:
             self._watching = asyncio.create_task(self._watch(), name="watch-workers")
 
     async def close(self) -> None:
@@ -154,6 +154,25 @@ class Workers:
             await link.breaker.close()
         for link in self.links:  # frames that one of them loses shall not go to the next
             await link.connection.close()
+
+    def add(self, link: WorkerLink) -> None:
+        """One more, which is asked once it echoes."""
+        self.links.append(link)
+        if self._current is None:
+            self._current = link
+        link.breaker.open()
+        self.start()
+
+    async def make_room(self, most: int) -> bool:
+        """Whether there are fewer than `most`. One that is away, and not in use, is let go."""
+        if len(self.links) < most:
+            return True
+        gone = [link for link in self.links if link is not self._current and link.breaker.is_open]
+        for link in gone[:1]:
+            self.links.remove(link)
+            await link.breaker.close()
+            await link.connection.close()
+        return bool(gone)
 
     def pick(
         self, besides: Collection[WorkerLink] = (), *, needed: bool = False
@@ -199,7 +218,7 @@ class Workers:
 
     async def _watch(self) -> None:
         while True:
-            for link in self.links:
+            for link in tuple(self.links):
                 if link is not self.current and not link.breaker.is_open:
                     try:
                         await (await link.connection.live()).probe(timeout_s=1.0)

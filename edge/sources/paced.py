@@ -13,7 +13,7 @@ from ..errors import SourceError
 from ..given import Given
 from .source import InputFeed, Source
 
-# A camera's frames do not come at even times: one that is this early, in frames, is on time.
+# A camera's frames do not come at even times: this early or late, in frames, is on time.
 EARLY = 0.25
 
 
@@ -29,8 +29,9 @@ class Pace:
         return left_s if left_s > EARLY * self._interval_s else 0.0
 
     def took(self, now_s: float) -> None:
-        """A frame was taken. Who was late does not hurry afterwards."""
-        self._due_s = max(self._due_s, now_s - self._interval_s) + self._interval_s
+        """A frame was taken. What is late does not make the next ones hurry."""
+        due_s = now_s if self._due_s == -math.inf else self._due_s
+        self._due_s = max(due_s, now_s - EARLY * self._interval_s) + self._interval_s
 
 
 class Paced:

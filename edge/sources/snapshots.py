@@ -6,7 +6,7 @@ import http.client
 import time
 import urllib.error
 import urllib.request
-from typing import IO
+from typing import IO, Any
 from urllib.parse import unquote, urlsplit, urlunsplit
 
 import numpy as np
@@ -64,7 +64,11 @@ class _Camera:
     """Requests to one address. A password in it is sent as Basic or Digest, as the camera asks."""
 
     def __init__(self, url: str) -> None:
-        self._name, parts = redacted(url), urlsplit(url)
+        self._name = redacted(url)
+        try:
+            parts = urlsplit(url)
+        except ValueError:
+            raise SourceError(f"{self._name} is no address", "give http://HOST/PATH") from None
         host = parts.netloc.rpartition("@")[2]
         self._url = urlunsplit(parts._replace(netloc=host, fragment=""))
         passwords = urllib.request.HTTPPasswordMgrWithDefaultRealm()
@@ -73,8 +77,8 @@ class _Camera:
             passwords.add_password(None, self._url, user, password)
         self._opener = urllib.request.build_opener(
             _SameHost,
-            urllib.request.HTTPBasicAuthHandler(passwords),
-            urllib.request.HTTPDigestAuthHandler(passwords),
+            _Basic(passwords),
+            _Digest(passwords),
         )
 
     def get(self, *, only_kind: bool = False) -> tuple[str, bytes]:
@@ -95,6 +99,28 @@ class _Camera:
                 f"{self._name} sends more than {MOST_BYTES >> 20} MB", "is it a camera?"
             )
         return kind, body
+
+
+class _Basic(urllib.request.HTTPBasicAuthHandler):
+    """Closes the connection on which it was asked for a password."""
+
+    def http_error_401(self, req: Any, fp: Any, code: Any, msg: Any, headers: Any) -> Any:
+        """The answer to the request with one, if there is one."""
+        answer = super().http_error_401(req, fp, code, msg, headers)
+        if answer is not None:
+            fp.close()
+        return answer
+
+
+class _Digest(urllib.request.HTTPDigestAuthHandler):
+    """Likewise."""
+
+    def http_error_401(self, req: Any, fp: Any, code: Any, msg: Any, headers: Any) -> Any:
+        """The answer to the request with one, if there is one."""
+        answer = super().http_error_401(req, fp, code, msg, headers)
+        if answer is not None:
+            fp.close()
+        return answer
 
 
 class _SameHost(urllib.request.HTTPRedirectHandler):

@@ -82,16 +82,22 @@ class Prepared:
 
 
 async def prepare(
-    channels: Sequence[WorkerChannel], *, bundle: Path | None, model: str, cache: Path
+    channels: Sequence[WorkerChannel],
+    *,
+    bundle: Path | None,
+    model: str,
+    cache: Path,
+    known_as: Sequence[str],
+    away: UnreachableError | None = None,
 ) -> Prepared:
     """Reads the local `bundle`, or the manifest of the workers' model into `cache`.
 
     The nearest and idlest of the workers that answer says which bundle it is; where none answers,
-    it is the one that they served last, as far as it is in the cache. Raises `AgentError` when the
-    worker serves no such model, and whatever the bundle, the wire and the cache raise.
+    it is the one that they served last, as far as it is in the cache, where workers are `known_as`
+    these. `away` says why there are no channels yet. Raises `AgentError` when the worker serves no
+    such model, and whatever the bundle, the wire and the cache raise.
     """
     described: list[Described] = []
-    away: UnreachableError | None = None
     if channels:
         try:
             described = await describe(channels)
@@ -108,12 +114,16 @@ async def prepare(
             away=away,
         )
     if away is not None:
-        return await _of_cache(channels, away, model, cache)
-    return await _of_worker(channels, described, model, cache)
+        return await _of_cache(channels, away, model, cache, known_as)
+    return await _of_worker(channels, described, model, cache, known_as)
 
 
 async def _of_worker(
-    channels: Sequence[WorkerChannel], described: Sequence[Described], model: str, cache: Path
+    channels: Sequence[WorkerChannel],
+    described: Sequence[Described],
+    model: str,
+    cache: Path,
+    known_as: Sequence[str],
 ) -> Prepared:
     """The model of the nearest and idlest worker, which is remembered as that of all of them."""
     best = nearest(described, lambda info: model in ("", info.name))
@@ -121,18 +131,20 @@ async def _of_worker(
     known = KnownModel(digest=info.digest, manifest_bytes=info.manifest_bytes)
     others = [channel for channel in channels if channel is not best.channel]
     prepared = await _of_digest(known, [best.channel, *others], cache)
-    servers, names = [channel.server for channel in channels], {model, info.name}
-    await asyncio.to_thread(remember, cache, servers, names, known)
+    await asyncio.to_thread(remember, cache, known_as, {model, info.name}, known)
     said = Serving(info=info, load=best.load(info), server=best.channel.server)
     return replace(prepared, serving=said)
 
 
 async def _of_cache(
-    channels: Sequence[WorkerChannel], away: UnreachableError, model: str, cache: Path
+    channels: Sequence[WorkerChannel],
+    away: UnreachableError,
+    model: str,
+    cache: Path,
+    known_as: Sequence[str],
 ) -> Prepared:
     """The model that the workers served last; `UnreachableError` where that is not known."""
-    servers = [channel.server for channel in channels]
-    known = await asyncio.to_thread(recall, cache, servers, model)
+    known = await asyncio.to_thread(recall, cache, known_as, model)
     if known is not None:
         try:
             return replace(await _of_digest(known, channels, cache), away=away)
@@ -169,6 +181,8 @@ def _fetch_from(channels: Sequence[WorkerChannel]) -> FetchFrom:
     """Files of a bundle, from the first of the workers that has them."""
 
     async def fetch(digest: str, sha256: str, offset: int) -> AsyncIterator[bytes]:
+        if not channels:
+            raise UnreachableError("there is no worker to fetch files from")
         for channel in channels:
             try:
                 async for data in channel.fetch(digest, sha256, offset):

@@ -59,7 +59,8 @@ class FakeWorker:
 
     What happens is the test's to say, at any time: `script` decides how each frame ends, and may
     wait before it does (with a status other than OK it is refused, with None never answered);
-    `link` is the network; `load` what the worker says of its queue. `frames` are those that came,
+    `link` is the network; `load` what the worker says of its queue. A frame may have `max_batch`
+    samples, as many as a real worker takes where that is not given. `frames` are those that came,
     `cancelled` the numbers of those that nobody waits for any more, `streams` how many are open.
     """
 
@@ -70,10 +71,13 @@ class FakeWorker:
         address: str = "fake:7070",
         script: Script = answers,
         credits: int = MAX_CREDITS,
+        max_batch: int | None = None,
         segment_ms: Sequence[float] = (),
     ) -> None:
         manifest = bundle.manifest
         self.bundle, self.address, self.script, self.credits = bundle, address, script, credits
+        most = 1 if manifest.boundaries[0].one_sample else MAX_BATCH_PER_FRAME
+        self.max_batch = most if max_batch is None else max_batch
         self.segment_ms = tuple(segment_ms) or (1.0,) * len(manifest.segments)
         self.link = FakeLink()
         self.load = pb.Load(wait_ms=[0.0] * len(manifest.segments), slowdown=1.0)
@@ -164,8 +168,8 @@ class FakeWorker:
         welcome = pb.Welcome(
             protocol=PROTOCOL,
             credits=self.credits,
-            max_batch=MAX_BATCH_PER_FRAME,
-            max_frame_bytes=max_frame_bytes(self._boundaries, MAX_BATCH_PER_FRAME),
+            max_batch=self.max_batch,
+            max_frame_bytes=max_frame_bytes(self._boundaries, self.max_batch),
             segment_ms=self.segment_ms,
             load=self.load,
         )
@@ -184,7 +188,7 @@ class FakeWorker:
         """The frame, if it may be answered; else `FrameError`."""
         if self._draining:
             raise FrameError(pb.STOPPING, "the worker is stopping")
-        checked = check_frame(frame, self._boundaries, MAX_BATCH_PER_FRAME, self._codecs)
+        checked = check_frame(frame, self._boundaries, self.max_batch, self._codecs)
         self.frames.append(checked)
         return checked
 

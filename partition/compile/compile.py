@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
+import time
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
@@ -34,6 +35,7 @@ from ..export.refusal import refused
 from ..model_spec import ModelSpec
 from ..progress import Progress, tell_nobody
 from .example_inputs import with_usable_inputs
+from .forecast import Forecast, Foresee, foresee_for_nobody
 from .refused_codecs import refusals
 from .separable_cuts import separable_cuts
 from .verify import verified_error
@@ -53,6 +55,7 @@ def compile_model(
     overwrite: bool = False,
     calibration: Calibration | None = None,
     progress: Progress = tell_nobody,
+    foresee: Foresee = foresee_for_nobody,
 ) -> Bundle:
     """Writes the bundle of `spec` to the folder `out` and returns it.
 
@@ -60,8 +63,9 @@ def compile_model(
     folder appears complete or not at all. Before it does, every segment has run in torch and in
     onnxruntime and their chain was compared with the unsplit model. With `calibration` the
     transform codec gets its tables, every codec its measured ladder, and, if it says so, every
-    segment an INT8 form. Raises `CaptureError` for a model that cannot be cut, `CalibrationError`
-    for inputs that do not do, `BundleError` when `out` cannot be written.
+    segment an INT8 form. `foresee` is told of the long part before it begins. Raises
+    `CaptureError` for a model that cannot be cut, `CalibrationError` for inputs that do not do,
+    `BundleError` when `out` cannot be written.
     """
     if out.exists():
         if not overwrite:
@@ -69,7 +73,9 @@ def compile_model(
         if not (out / MANIFEST).is_file():
             raise BundleError(f"{out} exists and is no bundle", "give another --out")
     with borrowed(spec.module):
-        return _compile(with_usable_inputs(spec), out, boundaries, after, calibration, progress)
+        return _compile(
+            with_usable_inputs(spec), out, boundaries, after, calibration, progress, foresee
+        )
 
 
 def _compile(
@@ -79,8 +85,10 @@ def _compile(
     after: Sequence[str],
     calibration: Calibration | None,
     progress: Progress,
+    foresee: Foresee,
 ) -> Bundle:
     """See `compile_model`; the module is in eval mode."""
+    start_s = time.perf_counter()
     steps = _Steps(progress)
     steps("capture the graph")
     model = capture(
@@ -108,6 +116,11 @@ def _compile(
     spec = replace(spec, task=task)
     steps("choose boundaries")
     chosen = separable_cuts(model, spec, boundaries, after)
+    foresee(
+        Forecast.after(
+            time.perf_counter() - start_s, model.graph.layers, boundaries=len(chosen), task=task
+        )
+    )
     cuts = [model.graph.cuts[i] for i in chosen]
     nodes = [model.cut_nodes[i] for i in chosen]
     fold_batch_norms(model.program, frozenset(node for crossing in nodes for node in crossing))

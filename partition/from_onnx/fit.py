@@ -19,6 +19,7 @@ from .oracle import Oracle
 from .random_inputs import joined, random_inputs
 
 TOLERANCE = 1e-4
+_CHOICE = "TopK"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,9 +78,19 @@ def _compare_all(
         for name, value in expected.items():
             error = relative_error(found[name], value)
             if error > TOLERANCE:
-                raise ModelError(
+                differs = (
                     f"what was made of {path} differs from onnxruntime by {error:.1e} of the "
-                    f"largest magnitude in the output {name!r}, and {TOLERANCE:.0e} is allowed",
+                    f"largest magnitude in the output {name!r}, and {TOLERANCE:.0e} is allowed"
+                )
+                choice = module.first_of(_CHOICE)
+                if choice:
+                    raise ModelError(
+                        f"{differs}; its node {choice!r} ({_CHOICE}) chooses by values, whose "
+                        "order rounding may turn over",
+                        "export the model with what it chooses from as its output",
+                    )
+                raise ModelError(
+                    differs,
                     "write a function that returns the model in torch and name it as "
                     "package.module:function",
                 )

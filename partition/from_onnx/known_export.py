@@ -21,7 +21,7 @@ _AUTHOR = "Ultralytics"
 _TASKS = ("detect", "segment", "classify", "pose", "obb")
 # Heads that may read what they detect, the first that fits: no picture has as few as six cells, and
 # so six values in the last dimension are a box.
-_HEADS, _HEADS_V5 = ("boxes", "yolo"), ("yolov5",)
+_HEADS, _HEADS_V5, _HEADS_V10 = ("boxes", "yolo"), ("yolov5",), ("boxes", "yolo_corners")
 _MOST_CHARACTERS = 1 << 18  # of a text that is parsed; 1,000 names have a twentieth of it
 _MOST_LABELS = 1 << 16
 _LONGEST_LABEL = 200
@@ -32,13 +32,14 @@ class KnownExport:
     """What the model does, the names of its classes, and the (height, width) of its pictures.
 
     What the file does not say properly is nothing, or None. `heads` are those that may read a
-    detector's outputs.
+    detector's outputs. One that `chooses` ends with a choice of the best boxes, by their scores.
     """
 
     task: str
     labels: tuple[str, ...]
     size_px: tuple[int, int] | None
     heads: tuple[str, ...] = _HEADS
+    chooses: bool = False
 
     @property
     def resize(self) -> str:
@@ -74,10 +75,13 @@ def known_export(model: Any) -> KnownExport | None:
         return KnownExport(task="detect", labels=labels, size_px=None, heads=_HEADS_V5)
     if said.get("author") != _AUTHOR or said.get("task") not in _TASKS:
         return None
+    chooses = said["task"] == "detect" and said.get("end2end") == "True"
     return KnownExport(
         task=said["task"],
         labels=_labels(_literal(said.get("names", ""))),
         size_px=_size(_literal(said.get("imgsz", ""))),
+        heads=_HEADS_V10 if chooses else _HEADS,
+        chooses=chooses,
     )
 
 

@@ -32,8 +32,8 @@ def onnx_model(path: Path, weights: str, picture: PictureOptions | None = None) 
     if weights not in ("default", "none"):
         raise ModelError("an ONNX file carries its own weights", "leave --weights out")
     model = read_onnx(path)
-    remarks = without_tail(model, path)
     known = known_export(model)
+    remarks = without_tail(model, path, chooses=known is not None and known.chooses)
     if picture is None and known is not None and takes_pictures(model, path):
         picture = PictureOptions()
     if picture is not None:

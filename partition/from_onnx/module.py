@@ -93,6 +93,7 @@ class OnnxModule(torch.nn.Module):
         super().__init__()
         check_operators(model.graph)
         self.nodes, self.weights = torch.nn.ModuleDict(), torch.nn.Module()
+        self._free_node, self._free_weight = _FreeNames(self.nodes), _FreeNames(self.weights)
         self.batch = GraphBatch(fixed)
         self._steps: list[tuple[str, list[str], list[str]]] = []
         self._stored: dict[str, str] = {}  # the graph's name of a constant -> ours
@@ -131,6 +132,11 @@ class OnnxModule(torch.nn.Module):
         finally:
             self.batch.now = self.batch.fixed  # symbols of an export are not to outlive it
         return {name: as_tensor(values[name]) for name in self._outputs}
+
+    def first_of(self, kind: str) -> str:
+        """The name of the first node of a kind; "" where there is none."""
+        parts = (part for part in self.nodes.values() if isinstance(part, Operation))
+        return next((part.node.name for part in parts if part.node.kind == kind), "")
 
     def learn_batch(self, once: Mapping[str, Tensor], thrice: Mapping[str, Tensor]) -> None:
         """Runs on the fixed batch and on three times that, to find what has to grow with it.
@@ -173,7 +179,7 @@ class OnnxModule(torch.nn.Module):
         for name in node.input:
             if name in constants and name not in self._stored and name not in self._numbers:
                 self._store(name, constants[name])
-        key = _free_name(re.sub(r"\W+", "_", made.name).strip("_") or made.kind, self.nodes)
+        key = self._free_node(re.sub(r"\W+", "_", made.name).strip("_") or made.kind)
         self.nodes[key] = part
         self._steps.append((key, list(node.input), list(node.output)))
 
@@ -181,7 +187,7 @@ class OnnxModule(torch.nn.Module):
         if is_small_integers(array):
             self._numbers[name] = array.tolist()
             return
-        key = _free_name(re.sub(r"\W+", "_", name).strip("_") or "value", self.weights)
+        key = self._free_weight(re.sub(r"\W+", "_", name).strip("_") or "value")
         self.weights.register_buffer(key, torch.from_numpy(array))
         self._stored[name] = key
 
@@ -189,21 +195,31 @@ class OnnxModule(torch.nn.Module):
 def parameter_names(given: Sequence[str]) -> dict[str, str]:
     """The graph's names of its inputs -> as Python writes names, each another."""
     found: dict[str, str] = {}
+    taken: set[str] = set()
     for name in given:
         plain = re.sub(r"\W", "_", name, flags=re.ASCII)
         if not plain.isidentifier() or keyword.iskeyword(plain) or plain == "self":
             plain = f"input_{plain}"
-        while plain in found.values():
+        while plain in taken:
             plain += "_"
+        taken.add(plain)
         found[name] = plain
     return found
 
 
-def _free_name(wanted: str, holder: torch.nn.Module) -> str:
-    name, number = wanted, 2
-    while hasattr(holder, name):
-        name, number = f"{wanted}_{number}", number + 1
-    return name
+class _FreeNames:
+    """`add`, `add_2`, `add_3`: names that no attribute of a module has, for thousands of one."""
+
+    def __init__(self, holder: torch.nn.Module) -> None:
+        self._holder = holder
+        self._next: dict[str, int] = {}  # the number to try first
+
+    def __call__(self, wanted: str) -> str:
+        name, number = wanted, self._next.get(wanted, 2)
+        while hasattr(self._holder, name):
+            name, number = f"{wanted}_{number}", number + 1
+        self._next[wanted] = number
+        return name
 
 
 def _is_list(array: Array) -> bool:

@@ -1,7 +1,8 @@
 """Cuts off the tail of a graph whose sizes depend on values: what follows a built-in NMS.
 
 No segment can hold such operations. What comes before them is as good an answer: the boxes and
-scores to choose from.
+scores to choose from. The same goes for the last choice of detectors without NMS: its rows are in
+the order of scores, of which two runtimes, or two batches, never round all in the same way.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from ..onnx_operators.operators import label_of
 from .graph_input import declared
 
 _OF_VALUES = frozenset(("Compress", "NonMaxSuppression", "NonZero", "Unique"))
+_CHOICE = "TopK"
 _SIZES = frozenset(("Shape", "Size"))
 # Of these a tail is no tail, but a part of the model.
 _LEARNT = frozenset(("Conv", "ConvTranspose", "GRU", "Gemm", "LSTM", "RNN", "RoiAlign"))
@@ -26,19 +28,21 @@ _MOVERS = frozenset(("Gather", "Identity", "Slice", "Squeeze", "Transpose", "Uns
 _REMEDY = "export the model without it: without NMS, say, with the boxes and scores as outputs"
 
 
-def without_tail(model: Any, path: Path) -> tuple[str, ...]:
+def without_tail(model: Any, path: Path, *, chooses: bool = False) -> tuple[str, ...]:
     """Cuts the graph before the first operation that makes a size of values, if there is one.
 
-    What crosses there are outputs then; returned is a line that says so. Raises `ModelError`,
-    naming the node, where such an operation is no part of a tail.
+    Of a model that `chooses` the best of its rows at its end, before that choice, too. What crosses
+    there are outputs then; returned is a line that says so. Raises `ModelError`, naming the node,
+    where such an operation is no part of a tail.
     """
+    ends = _OF_VALUES | {_CHOICE} if chooses else _OF_VALUES
     graph = model.graph
     _prune(graph)
     values = {value.name for value in declared(model)}
     inputs, after, tail, before = set(values), set[str](), list[Any](), list[Any]()
     for node in graph.node:
         reads = set(_reads(node))
-        if reads & after or (node.op_type in _OF_VALUES and reads & values):
+        if reads & after or (node.op_type in ends and reads & values):
             tail.append(node)
             after.update(name for name in node.output if name)
         elif reads & values and node.op_type not in _SIZES:
@@ -47,7 +51,8 @@ def without_tail(model: Any, path: Path) -> tuple[str, ...]:
     if not tail:
         return ()
     crossing = _crossing(before, tail, values, inputs)
-    what = f"the node {label_of(tail[0])!r} ({tail[0].op_type}) makes sizes of tensors' values"
+    does = "chooses by" if tail[0].op_type == _CHOICE else "makes sizes of"
+    what = f"the node {label_of(tail[0])!r} ({tail[0].op_type}) {does} tensors' values"
     if not crossing or any(node.op_type in _LEARNT for node in tail):
         raise ModelError(f"{what}, which no segment can hold", _REMEDY)
     kept = [output for output in graph.output if output.name not in after]

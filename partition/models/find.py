@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -12,6 +13,7 @@ from ..from_onnx.load import onnx_model
 from ..from_onnx.picture_options import PictureOptions
 from ..model_spec import ModelSpec
 from ..picture import PictureInput
+from .odd import untrained
 from .torchvision import SEED, imagenet_labels, torchvision_model
 from .user_model import exported_model, factory_model, says_its_picture
 from .weights_file import load_weights_file
@@ -52,6 +54,11 @@ def load_model(
     before it here. `picture` is for ONNX files and plain modules, which do not say how pixels
     become their input; other models do. Raises `ModelError` when anything of it cannot be had.
     """
+    spec = _loaded(model, weights, picture)
+    return replace(spec, remarks=(*spec.remarks, *untrained(spec)))
+
+
+def _loaded(model: str, weights: str, picture: PictureOptions | None) -> ModelSpec:
     suffix = Path(model).suffix.lower()
     is_factory = ":" in model and not model.startswith("torchvision:")
     if picture is not None and suffix != ".onnx" and not is_factory:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 import torch
 
 from ..model_spec import ModelSpec
+from .of_timm import timm_spec
 from .of_torchvision import dense_detector_spec, segmenter_spec
 from .of_transformers import vision_model_spec
 from .of_ultralytics import yolo_spec
@@ -27,6 +28,8 @@ _KNOWN: dict[str, Recognise] = {
     "transformers.modeling_utils.PreTrainedModel": vision_model_spec,
     "ultralytics.nn.tasks.DetectionModel": yolo_spec,
 }
+# All classes of these modules, and of those below them.
+_FAMILIES: dict[str, Recognise] = {"timm.models.": timm_spec}
 
 
 def known_module(
@@ -42,7 +45,10 @@ def known_module(
     Its class is known by name: none of the libraries is imported here.
     """
     for kind in type(module).__mro__:
-        recognise = _KNOWN.get(f"{kind.__module__}.{kind.__qualname__}")
+        name = f"{kind.__module__}.{kind.__qualname__}"
+        recognise = _KNOWN.get(name)
+        for family, of_family in _FAMILIES.items():
+            recognise = of_family if name.startswith(family) else recognise
         if recognise is not None:
             return recognise(source, module, size_px, labels, weights)
     return None

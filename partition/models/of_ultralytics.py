@@ -19,21 +19,36 @@ class YoloOutput(Around):
     """The decoded output alone, as ultralytics exports it, and not what it trains with beside it.
 
     The head keeps the anchors of the last input, and looks at its batch size to see whether they
-    still hold: made anew each time, they are a constant.
+    still hold: made anew each time, they are a constant. One that chooses the best boxes itself
+    gives all of them: rounding turns the order of nearly equal ones over, and with it all rows.
     """
 
     def forward(self, pictures: Tensor) -> Tensor:
-        """Of float32 `[batch, 3, height, width]` from 0 to 1.
-
-        `[batch, 4 + classes, boxes]`, or the best `[batch, boxes, 6]` of a head that chooses.
-        """
+        """`[batch, 4 + classes, boxes]` of float32 `[batch, 3, height, width]` from 0 to 1."""
         parts: list[Any] = list(self.model.modules())
         for part in parts:
             if hasattr(part, "anchors") and hasattr(part, "shape"):
                 part.shape = None
-        found: Any = self.model(pictures)
+        choosing = [part for part in parts if _chooses(part)]
+        for part in choosing:
+            part.postprocess = _all_boxes
+        try:
+            found: Any = self.model(pictures)
+        finally:
+            for part in choosing:
+                del part.postprocess
         output: Tensor = found[0] if isinstance(found, (tuple, list)) else found
         return output
+
+
+def _all_boxes(rows: Tensor, *_: Any) -> Tensor:
+    """In place of `Detect.postprocess`, whose versions also take how many to choose."""
+    return rows.permute(0, 2, 1)
+
+
+def _chooses(part: Any) -> bool:
+    """Whether it is a head that needs no suppression, and gives the best boxes."""
+    return getattr(part, "end2end", False) is True and hasattr(part, "postprocess")
 
 
 def yolo_spec(
@@ -57,7 +72,7 @@ def yolo_spec(
         PictureInput(height_px=height, width_px=width, resize="letterbox"),
         mean=(0, 0, 0),
         std=(1, 1, 1),
-        task=Task.of_head("boxes" if _ends_with_boxes(model) else "yolo"),
+        task=Task.of_head("yolo_corners" if any(map(_chooses, model.modules())) else "yolo"),
         labels=labels or _names(model),
         weights=weights,
     )
@@ -73,8 +88,3 @@ def _size_px(trained_with: Any) -> tuple[int, int]:
 def _names(model: torch.nn.Module) -> tuple[str, ...]:
     names: Any = getattr(model, "names", ())
     return tuple(map(str, names.values() if isinstance(names, Mapping) else names))
-
-
-def _ends_with_boxes(model: torch.nn.Module) -> bool:
-    """Whether its head needs no suppression, and gives the best boxes."""
-    return any(getattr(part, "end2end", False) is True for part in model.modules())

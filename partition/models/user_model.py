@@ -20,6 +20,7 @@ from ..model_spec import IMAGENET_MEAN, IMAGENET_STD, ModelSpec
 from ..picture import PictureInput
 from ..quiet import quiet_torch
 from .known_modules import known_module
+from .odd import in_training_mode
 from .torchvision import SEED, declare_detection_operators
 from .weights_file import load_weights_file
 
@@ -43,8 +44,10 @@ def factory_model(source: str, weights: str, options: PictureOptions | None = No
     """
     made = _made(source)
     spec: ModelSpec
+    remarks: tuple[str, ...] = ()
     if isinstance(made, torch.nn.Module):
         said = options or PictureOptions()
+        remarks = in_training_mode(source, made)  # before anybody changes that
         known = known_module(source, made, size_px=said.size_px)
         if known is not None and replace(said, size_px=None) != PictureOptions():
             raise says_its_picture(source)
@@ -52,7 +55,7 @@ def factory_model(source: str, weights: str, options: PictureOptions | None = No
     elif isinstance(made, ModelSpec):
         if options is not None:
             raise says_its_picture(source)
-        spec = made
+        spec, remarks = made, in_training_mode(source, made.users_module)
     else:
         raise ModelError(
             f"{source} returned {type(made).__name__}",
@@ -60,7 +63,7 @@ def factory_model(source: str, weights: str, options: PictureOptions | None = No
         )
     if weights not in ("default", "none"):
         load_weights_file(spec.users_module, Path(weights))
-    return spec
+    return replace(spec, remarks=(*spec.remarks, *remarks))
 
 
 def _plain(source: str, module: torch.nn.Module, said: PictureOptions) -> ModelSpec:

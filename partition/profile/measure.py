@@ -23,6 +23,7 @@ from ..progress import Progress, tell_nobody
 from ..run.chain import SegmentChain, State
 from ..run.slowdown import Slowdown
 from .cloud_times import CloudTimes
+from .head_time import measure_head
 from .layer_share import layer_times
 from .measure_codecs import measure_codecs
 from .measure_energy import measure_energy
@@ -55,7 +56,8 @@ def measure(
 
     Segments run one after the other as they will in use, on the first sample, until every median
     is stable or `max_seconds` are over; then for each of `batches`. Layers come from the runtime's
-    own record, scaled so that a segment's layers add up to its median. Codecs run on all samples,
+    own record, scaled so that a segment's layers add up to its median without the head, which the
+    last segment's time has in it and whose energy is only modelled. Codecs run on all samples,
     unless `codecs` were measured before: they do not depend on the runtime.
     `slowdown` plays a slower device, by waiting as an agent with that slowdown does, and marks the
     profile as emulated. Raises `PlanError` for batches of a model that takes none.
@@ -72,6 +74,7 @@ def measure(
     memory_mb = _load(chain, samples.inputs[0])
     progress("time the segments", 1, total)
     times = _segment_times(chain, samples.inputs[0], max_seconds, slowdown)
+    head_ms = slowdown * measure_head(bundle, chain, samples.inputs, max_seconds=max_seconds)
     progress("time batches", 2, total)
     batch_ms = {b: _batch_times(bundle, chain, samples.inputs[0], b) for b in batches if b != 1}
     progress("time the layers", 3, total)
@@ -105,6 +108,8 @@ def measure(
         )
         for index, found in enumerate(times)
     )
+    # A meter was read while segments ran, and no head: where it is modelled, both are.
+    head_mj = (energy.busy_w or 0.0) * head_ms if energy.kind == "modelled" else 0.0
     notes += clock_notes(before, read_clock())
     if energy.warning:
         notes.append(energy.warning)
@@ -117,8 +122,9 @@ def measure(
         date=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         digest=bundle.digest,
         versions=versions(),
-        segments=measured,
+        segments=(*measured[:-1], measured[-1].longer(head_ms, head_mj)),
         layers=layer_times(manifest.layers, measured, spent),
+        head_ms=head_ms,
         codecs=codecs,
         pictures=samples.description,
         base_mb=base_mb,
@@ -144,6 +150,8 @@ def measure_server(
     samples = replace(samples, inputs=samples.inputs[:1])
     _load(chain, samples.inputs[0])
     times = _segment_times(chain, samples.inputs[0], max_seconds)
+    head_ms = measure_head(bundle, chain, samples.inputs, max_seconds=max_seconds)
+    times[-1] = [ms + head_ms for ms in times[-1]]
     decoding = measure_codecs(bundle, chain, codecs, samples, max_seconds=max_seconds)
     return CloudTimes(
         segment_ms=tuple(statistics.median(found) for found in times),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,8 @@ class SegmentTime:
 
     `memory_mb` is what loading and running it added to the process, `mj` its energy in
     millijoules; None where neither could be read. `batch_ms` is the median for each batch size
-    that was measured, for the whole batch.
+    that was measured, for the whole batch. The times of the last segment have the head in them:
+    whoever runs it ends the frame.
     """
 
     id: int
@@ -39,6 +40,16 @@ class SegmentTime:
     memory_mb: float | None = None
     mj: float | None = None
     batch_ms: Mapping[int, float] = field(default_factory=dict)
+
+    def longer(self, ms: float, mj: float = 0.0) -> SegmentTime:
+        """The same with so much more for every sample."""
+        return replace(
+            self,
+            ms=self.ms + ms,
+            p95_ms=self.p95_ms + ms,
+            mj=None if self.mj is None else self.mj + mj,
+            batch_ms={batch: own + batch * ms for batch, own in self.batch_ms.items()},
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,7 +93,8 @@ class Profile:
     `pictures` says what ran: photos, or synthetic ones. `base_mb` is the process before it loaded
     a segment. `busy_w` and `idle_w` are the board's power while it computes and while it waits,
     None where unknown. `cores` are those of the machine where the segments run on them, None on a
-    GPU and where nobody wrote it down. `notes` are what the system said of clocks and heat, and
+    GPU and where nobody wrote it down. `head_ms` is the part of the last segment's time that the
+    head takes, and in no layer's. `notes` are what the system said of clocks and heat, and
     which codecs refused a sample. `emulated` and `modelled` say how the figures came about where
     they were not measured on this device.
     """
@@ -106,6 +118,7 @@ class Profile:
     emulated: str = ""
     modelled: str = ""
     cores: int | None = None
+    head_ms: float = 0.0
 
     @property
     def total_ms(self) -> float:
@@ -185,7 +198,7 @@ def _makes_sense(profile: Profile) -> bool:
     figures = [
         figure for s in profile.segments for figure in (s.ms, s.p95_ms, *s.batch_ms.values())
     ]
-    figures += [layer.ms for layer in profile.layers]
+    figures += [profile.head_ms, *(layer.ms for layer in profile.layers)]
     for codec in profile.codecs:
         figures += [codec.nbytes, codec.p95_bytes, codec.encode_ms, codec.decode_ms]
     optional = [profile.busy_w, profile.idle_w, profile.base_mb]
@@ -194,6 +207,7 @@ def _makes_sense(profile: Profile) -> bool:
     return (
         [s.id for s in profile.segments] == list(range(len(profile.segments)))
         and bool(profile.segments)
+        and profile.head_ms <= profile.segments[-1].ms
         and all(math.isfinite(figure) and figure >= 0 for figure in figures)
         and sum(s.ms for s in profile.segments) > 0
         and isinstance(profile.digest, str)

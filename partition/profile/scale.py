@@ -60,9 +60,9 @@ def scale_profile(
 
     It was measured with `profile.threads` cores of `source`, the nearest entry unless given; for
     `source` itself no time changes. A segment keeps what its layers do not account for, scaled like
-    them; codecs run on the processor and scale like a copy by one thread. Energy is the target's
-    busy power over the time. Raises `DeviceError` for a profile of other layers, or one that is
-    modelled or emulated already.
+    them; codecs and heads run on the processor and scale like a copy by one thread. Energy is the
+    target's busy power over the time. Raises `DeviceError` for a profile of other layers, or one
+    that is modelled or emulated already.
     """
     if profile.modelled or profile.emulated:
         raise DeviceError(
@@ -78,14 +78,17 @@ def scale_profile(
         spent=_spent(profile, layers),
     )
     busy_w = target.busy_w.value
-    segments = tuple(_scaled_segment(s, scaler, busy_w) for s in profile.segments)
     codec = _copy_gb_s(source) / _copy_gb_s(target)
+    head_ms = codec * profile.head_ms
+    *first, last = profile.segments
+    scaled = [_scaled_segment(s, scaler, busy_w) for s in (*first, last.longer(-profile.head_ms))]
     return replace(
         profile,
         device=target.title,
         threads=profile.threads if same or target.cores is None else target.cores,
         cores=profile.cores if same else target.cores,
-        segments=segments,
+        segments=(*scaled[:-1], scaled[-1].longer(head_ms, busy_w * head_ms)),
+        head_ms=head_ms,
         layers=_scaled_layers(profile.layers, scaler, busy_w),
         codecs=tuple(
             replace(c, encode_ms=codec * c.encode_ms, decode_ms=codec * c.decode_ms)

@@ -33,6 +33,17 @@ def yolo(outputs: Sequence[Array], min_score: float) -> Detections:
     return found.at(corners(output[:4, found.rows].T))
 
 
+def yolo_corners(outputs: Sequence[Array], min_score: float) -> Detections:
+    """`[4 + C, N]`: x0, y0, x1, y1 in pixels, and a probability of each class.
+
+    What ultralytics' YOLO26 and YOLOv10 choose from (`Detect.postprocess` in
+    ultralytics/nn/modules/head.py). A box may be of several classes, and no box lies on another.
+    """
+    (output,) = outputs
+    found = every_class(output[4:].T, min_score)
+    return found.at(output[:4, found.rows].T)
+
+
 def yolov5(outputs: Sequence[Array], min_score: float) -> Detections:
     """`[N, 5 + C]`: centre and size in pixels, the probability of a thing, and of each class of it.
 

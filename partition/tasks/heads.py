@@ -17,6 +17,7 @@ from .box_decoders import (
     rtdetr,
     rtdetr_joined,
     yolo,
+    yolo_corners,
     yolov5,
 )
 from .centerface import centerface
@@ -119,6 +120,9 @@ class SegmentForm:
 HEADS: Mapping[str, DetectForm | SegmentForm] = {
     "yolo": DetectForm(
         expects=("[batch, 4 + classes, boxes]",), decode=yolo, max_iou=0.7, per_cell=1
+    ),
+    "yolo_corners": DetectForm(
+        expects=("[batch, 4 + classes, boxes]",), decode=yolo_corners, per_cell=1
     ),
     "yolov5": DetectForm(
         expects=("[batch, boxes, 5 + classes]",), decode=yolov5, max_iou=0.45, per_cell=3

@@ -194,6 +194,12 @@ def test_compile_json_and_unsupported_op(command: Command, tmp_path: Path) -> No
     )
     done = command("compile", "mine:Net", "--out", "net.split", "--json", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
+    (line,) = [line for line in done.stderr.splitlines() if "boundaries, which takes" in line]
+    assert line.startswith(
+        "mine:Net: 3 layers, 118 parameters, photos of 224x224 (crop), answers: "
+    )
+    assert "classify; to be cut at " in line
+    assert "mine:Net returns the model in training mode" in done.stderr
     document = json.loads(done.stdout)
     assert document["max_relative_error"] < 1e-4
     done = command("compile", "mine:Odd", "--out", "odd.split", cwd=tmp_path)

@@ -73,10 +73,10 @@ async def played(
         async for result in many.results(agent, stop, keeps_pictures=False, in_flight=0):
             found.append(result)
 
-    async with EdgeAgent(bundle=bundle.folder, split="local") as agent:
+    async with EdgeAgent(None, bundle=bundle.folder, split="local") as agent:
         with StopSignals() as stop:
-            await many.open()
             try:
+                await many.open()
                 reading = asyncio.create_task(read())
                 done, _ = await asyncio.wait((reading,), timeout=seconds)
                 if not done:
@@ -158,9 +158,10 @@ def test_through_the_command(command: Command, small_bundle: Bundle, tmp_path: P
     for name, count in (("yard", 3), ("door", 2)):
         (tmp_path / name).mkdir()
         for number in range(count):
-            # Of the yard's pictures, the second shows what the first one does.
-            grey = 100 if name == "yard" and number < 2 else 20 * number
-            Image.new("RGB", (64, 48), (grey, 90, 0)).save(tmp_path / name / f"{number}.png")
+            photo = Image.new("RGB", (64, 48), (100, 90, 0))
+            if number == 2:  # of the yard's pictures, the second shows what the first one does
+                photo.paste((250, 250, 250), (10, 10, 30, 30))
+            photo.save(tmp_path / name / f"{number}.png")
     (tmp_path / "agent.toml").write_text(
         f'bundle = "{small_bundle.folder}"\nsplit = "local"\n'
         f'[source]\nyard = "{tmp_path / "yard"}"\ndoor = "{tmp_path / "door"}"\n'

@@ -14,13 +14,15 @@ from patience import until
 from raw_client import RawClient
 from splitpoint.cloud.access.quotas import StreamUse
 from splitpoint.cloud.access.security import Security
+from splitpoint.cloud.frames import answers as answers_module
+from splitpoint.cloud.frames import frame_work as frame_work_module
 from splitpoint.cloud.frames import intake as intake_module
 from splitpoint.cloud.frames.decoders import Decoders
 from splitpoint.cloud.schedule.batch_times import BatchTimes
 from splitpoint.cloud.schedule.job import Job
 from splitpoint.cloud.worker import Worker
 from splitpoint.proto import splitpoint_pb2 as pb
-from splitpoint.proto.frames import CheckedFrame, check_frame
+from splitpoint.proto.frames import CheckedFrame, check_frame, encode_tensors
 from splitpoint.proto.limits import MAX_CREDITS
 
 PROBE = pb.ClientMessage(probe=pb.Probe(id=7)).SerializeToString()
@@ -210,6 +212,43 @@ async def test_a_large_frame_is_checked_in_a_thread_and_nothing_overtakes_it(
         gate.set()
         kinds = [(await client.message()).WhichOneof("kind") for _ in range(2)]
         assert sorted(kinds) == ["probe", "reply"]
+
+
+@pytest.mark.parametrize("fails", [False, True], ids=["good", "failing"])
+async def test_a_large_answer_is_encoded_in_a_thread(
+    worker: Worker, monkeypatch: pytest.MonkeyPatch, fails: bool
+) -> None:
+    gate, threads = threading.Event(), []
+
+    def encode(*given: Any) -> list[pb.Tensor]:
+        threads.append(threading.current_thread())
+        if threads[-1] is not threading.main_thread():
+            assert gate.wait(60)
+            if fails:
+                raise IndexError("broken")
+        return encode_tensors(*given)
+
+    monkeypatch.setattr(answers_module, "encode_tensors", encode)
+    async with (
+        RawClient(worker, metadata=token("hog")) as client,
+        RawClient(worker, metadata=token("neighbour")) as other,
+    ):
+        await client.hello()
+        await other.hello()
+        assert (await client.ask(client.frame(1))).status == pb.OK
+        assert threads == [threading.main_thread()]
+        monkeypatch.setattr(frame_work_module, "LARGE_BYTES", 0)
+        await client.call.write(client.frame(2))
+        await until(lambda: len(threads) == 2)
+        assert threads[1] is not threading.main_thread()
+        await other.call.write(PROBE)  # the loop is free
+        assert (await other.message()).probe.id == 7
+        gate.set()
+        reply = await client.reply()
+        assert (reply.id, reply.status) == (2, pb.INTERNAL if fails else pb.OK)
+        assert bool(reply.outputs) is not fails
+        monkeypatch.undo()
+        assert (await client.ask(client.frame(2))).status == pb.OK  # nothing is left of it
 
 
 async def test_which_messages_count_towards_a_pause(

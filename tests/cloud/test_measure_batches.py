@@ -30,9 +30,9 @@ def measure(
     def run(ms: Callable[[int], float], max_batch: int) -> tuple[Measured, list[int]]:
         runner: Any = _Runner(ms)
 
-        def once(runner: Any, segments: int, values: object, size: int) -> list[float]:
+        def once(runner: Any, form: object, values: object, size: int) -> list[float]:
             runner.asked.append(size)
-            return [runner.ms(size)] * segments
+            return [runner.ms(size)] * len(small_bundle.manifest.segments)
 
         monkeypatch.setattr(module, "segments_ms", once)
         return module.measure_batches(small_bundle, runner, max_batch), runner.asked

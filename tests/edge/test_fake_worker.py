@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from pathlib import Path
 
 import grpc
@@ -14,6 +15,7 @@ from splitpoint.edge.transport.fake_call import FakeCall, FakeLink
 from splitpoint.partition.bundle.bundle import Bundle
 from splitpoint.proto import splitpoint_pb2 as pb
 from splitpoint.proto.frames import CheckedFrame
+from splitpoint.proto.limits import MAX_BATCH_PER_FRAME
 from splitpoint.proto.status import RefusedError, UnauthenticatedError
 
 
@@ -162,3 +164,23 @@ async def test_another_bundle_is_refused(
     worker = FakeWorker(small_bundle)
     with pytest.raises(RefusedError, match="is not served here"):
         await agent_of(worker, tmp_path, bundle=int8_bundle.folder).__aenter__()
+
+
+async def test_a_frame_has_no_more_samples_than_a_test_says(
+    small_bundle: Bundle, pixels: np.ndarray, tmp_path: Path
+) -> None:
+    worker = FakeWorker(small_bundle, max_batch=2)
+    outcomes = []
+    async with agent_of(worker, tmp_path, finish_locally=False) as agent:
+        for samples in (2, 3):
+            result = await agent.infer({"pixels": np.concatenate([pixels[:1]] * samples)})
+            outcomes.append((result.outcome, [frame.batch for frame in worker.frames]))
+    assert outcomes == [(Outcome.ANSWERED, [2]), (Outcome.FAILED, [2])]
+
+
+def test_it_takes_one_sample_of_a_model_that_takes_no_more(small_bundle: Bundle) -> None:
+    first, *others = small_bundle.manifest.boundaries
+    alone = replace(first, tensors=tuple(replace(spec, one_sample=True) for spec in first.tensors))
+    manifest = replace(small_bundle.manifest, boundaries=(alone, *others))
+    assert FakeWorker(small_bundle).max_batch == MAX_BATCH_PER_FRAME
+    assert FakeWorker(replace(small_bundle, manifest=manifest)).max_batch == 1

@@ -60,6 +60,6 @@ async def test_where_its_package_is_missing(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setitem(sys.modules, "picamera2", None)
     source = find_source("picamera")
     assert isinstance(source, LiveSource)
-    with pytest.raises(SourceError, match="picamera2 is not installed; apt install"):
+    with pytest.raises(SourceError, match="picamera2 is not installed: apt install"):
         await source.open()
     await source.close()

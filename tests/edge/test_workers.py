@@ -313,3 +313,26 @@ async def test_nothing_goes_on_after_the_end_of_an_agent_with_frames_under_way(
     names = {task.get_name() for task in asyncio.all_tasks()}
     assert not names & {"probe-worker", "ask-worker", "open-stream", "watch-workers"}
     assert not agent.session.workers.current.breaker.is_open
+
+
+async def test_a_probe_that_loses_its_cancellation_ends_all_the_same() -> None:
+    """As `asyncio.wait_for` does where what it waits for fails in the same moment."""
+
+    class Connection:
+        stream = None
+        asked = asyncio.Event()
+
+        async def live(self, timeout_s: float) -> None:
+            self.asked.set()
+            try:
+                await asyncio.sleep(PATIENCE_S)
+            except asyncio.CancelledError:
+                raise UnreachableError("it failed in the same moment") from None
+
+    connection = Connection()
+    breaker = breaker_module.Breaker(connection)  # type: ignore[arg-type]
+    breaker.open()
+    await connection.asked.wait()
+    closing = asyncio.create_task(breaker.close())
+    done, _ = await asyncio.wait([closing], timeout=2.0)
+    assert done

@@ -169,6 +169,14 @@ REFUSED: dict[str, tuple[Callable[[], ModelSpec], str, str, str]] = {
         "from layer 'inner.sub' (sub) on",
         "independent samples",
     ),
+    "a choice between equals": (
+        lambda: doing(
+            lambda m, x: x.gather(1, (1 + 1e-5 * (x - x.mean(0, keepdim=True))).topk(4).indices)
+        ),
+        "a batch is not answered as its samples are",
+        "from layer 'inner.topk' (topk) on",
+        "return what it chooses from",
+    ),
     "mixing, seen with one sample": (
         lambda: of(Net(lambda m, x: x - x.mean(0, keepdim=True)), torch.zeros(1, 8)),
         "mixes the samples of a batch",

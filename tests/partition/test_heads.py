@@ -68,6 +68,8 @@ def outputs_of(head: str, batch: int = 1, seed: int = 0) -> dict[str, Array]:
     match head:
         case "yolo":
             return {"out": np.concatenate([boxes, scores], axis=2).transpose(0, 2, 1).copy()}
+        case "yolo_corners":
+            return {"out": np.concatenate([around, scores], axis=2).transpose(0, 2, 1).copy()}
         case "yolov5":
             return {"out": np.concatenate([boxes, noise(batch, n, 1), scores], axis=2)}
         case "boxes":
@@ -101,6 +103,11 @@ def around(x: float, y: float, w: float, h: float) -> tuple[float, float, float,
 def loop_yolo(out: Array) -> list[Row]:
     return [(*around(*column[:4]), max(column[4:]), column[4:].index(max(column[4:])))
             for column in out.T.tolist()]  # fmt: skip
+
+
+def loop_yolo_corners(out: Array) -> list[Row]:
+    return [(*column[:4], score, number) for column in out.T.tolist()
+            for number, score in enumerate(column[4:])]  # fmt: skip
 
 
 def loop_yolov5(out: Array) -> list[Row]:
@@ -161,6 +168,7 @@ def loop_centerface(heat: Array, scale: Array, offset: Array, _: Array) -> list[
 
 LOOPS: dict[str, Callable[..., list[Row]]] = {
     "yolo": loop_yolo,
+    "yolo_corners": loop_yolo_corners,
     "yolov5": loop_yolov5,
     "boxes": loop_boxes,
     "detr": loop_detr,
@@ -376,6 +384,7 @@ def test_the_form_of_a_shape_is_what_is_read() -> None:
     ("head", "outputs", "classes"),
     [
         ("yolo", [spec("a", 1, 84, BOXES)], 80),
+        ("yolo_corners", [spec("a", 1, 84, BOXES)], 80),
         ("yolov5", [spec("a", 1, 3 * BOXES, 85)], 80),
         ("boxes", [spec("a", 1, 300, 6)], None),
         ("detr", [spec("a", 1, 100, 92), spec("b", 1, 100, 4)], 91),

@@ -206,13 +206,36 @@ def test_a_yolo_after_it_saw_another_picture(tmp_path: Path) -> None:
     assert list(bundle.manifest.outputs) == ["output"]
 
 
-def test_a_yolo_that_needs_no_suppression() -> None:
+class Chooses(Detect):
+    """The head of a YOLO that needs no suppression: the best boxes, a row each."""
+
+    end2end = True
+
+    def forward(self, x: Tensor) -> Any:
+        y, beside = super().forward(x)
+        return self.postprocess(y.permute(0, 2, 1)), beside
+
+    def postprocess(self, rows: Tensor) -> Tensor:
+        best = rows[..., 4:].amax(-1).topk(5).indices
+        return rows.gather(1, best[..., None].expand(-1, -1, rows.shape[-1]))
+
+
+def test_a_yolo_that_needs_no_suppression_gives_all_that_it_chooses_from() -> None:
+    torch.manual_seed(0)
     module: Any = yolo()
-    module.model[-1].end2end = True
+    module.model[-1] = Chooses()
     spec = known_module("test", module)
     assert spec is not None
     assert spec.task is not None
-    assert spec.task.head == "boxes"
+    assert spec.task.head == "yolo_corners"
+    pixels = spec.args[0][:2]
+    with torch.no_grad():
+        found = spec.module(pixels)
+        chosen, _ = module(pixels.permute(0, 3, 1, 2) / 255)
+    assert found.shape == (2, 7, 9)
+    assert chosen.shape == (2, 5, 7)
+    order = found[:, 4:].amax(1).argsort(descending=True)[:, :5]
+    torch.testing.assert_close(found.gather(2, order[:, None].expand(-1, 7, -1)).mT, chosen)
 
 
 def test_other_models_of_the_library_are_not_taken_for_detectors() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -134,15 +135,20 @@ SAID = {
 }
 
 
-def yolo(path: Path, classes: int, **said: str) -> Path:
-    """A detector of as many cells as the picture has in steps of 8, 16 and 32."""
+def yolo(path: Path, classes: int, tail: Sequence[Any] = (), **said: str) -> Path:
+    """A detector of as many cells as the picture has in steps of 8, 16 and 32.
+
+    What it detects is `y`, or, with a `tail`, `all`, of which the tail makes `y`.
+    """
     weights = {"w": np.ones((4 + classes, 3, 1, 1), np.float32), "flat": ints(0, 0, -1)}
+    weights |= {"ends": ints(4, classes), "few": ints(5)}
     nodes = [node("Conv", "x", "w", to="a")]
     for step in (8, 16, 32):
         pool = {"kernel_shape": [step, step], "strides": [step, step]}
         nodes.append(node("MaxPool", "a", to=f"p{step}", name=f"pool{step}", **pool))
         nodes.append(node("Reshape", f"p{step}", "flat", to=f"q{step}", name=f"flat{step}"))
-    nodes.append(node("Concat", "q8", "q16", "q32", axis=2))
+    nodes.append(node("Concat", "q8", "q16", "q32", axis=2, to="all" if tail else "y"))
+    nodes += tail
     shape = ("batch", 3, "height", "width")
     return Path(graph(nodes, path, shape, weights=weights, metadata=SAID | said))
 
@@ -154,6 +160,25 @@ def test_a_file_that_says_what_it_is(tmp_path: Path) -> None:
     assert spec.picture.resize == "letterbox"
     assert spec.labels == ("person", "traffic light")
     assert spec.task == Task.of_head("yolo")
+
+
+CHOICE = [
+    node("Transpose", "all", perm=[0, 2, 1], to="rows"),
+    node("Split", "rows", "ends", axis=2, to="boxes scores"),
+    node("ReduceMax", "scores", axes=[2], keepdims=0, to="best"),
+    node("TopK", "best", "few", to="top places", name="choose"),
+    node("Gather", "boxes", "places", axis=1),
+]
+
+
+def test_a_file_that_chooses_its_boxes_gives_all_of_them(tmp_path: Path) -> None:
+    """As YOLO26 does: equal scores, of which there are many here, come in any order."""
+    spec = onnx_model(yolo(tmp_path / "m.onnx", 2, CHOICE, end2end="True"), "default")
+    assert spec.task == Task.of_head("yolo_corners")
+    (line,) = [line for line in spec.remarks if "is cut before its tail" in line]
+    assert "'choose' (TopK) chooses by tensors' values; its outputs are 'all'" in line
+    assert not spec.one_sample
+    assert spec.task.max_iou == 1
 
 
 def test_a_known_file_of_other_channels_takes_arrays(tmp_path: Path) -> None:

@@ -155,6 +155,19 @@ def test_a_difference_is_said_with_its_size(
         load_model(path)
 
 
+def test_a_choice_that_rounding_turns_over_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One runtime's rounding is played by another function."""
+    from splitpoint.partition.onnx_operators.operators import OPERATORS
+
+    monkeypatch.setitem(OPERATORS, "Relu", OPERATORS["Tanh"])
+    nodes = [node("Relu", "x", to="a"), node("TopK", "a", "k", to="y places", name="best")]
+    path = graph(nodes, tmp_path / "m.onnx", weights={"k": ints(2)})
+    with pytest.raises(ModelError, match=r"'best' \(TopK\) chooses.*what it chooses from"):
+        load_model(path)
+
+
 def test_weights_come_with_the_file(tmp_path: Path) -> None:
     path = graph([node("Relu", "x")], tmp_path / "m.onnx")
     with pytest.raises(ModelError, match="carries its own weights"):
