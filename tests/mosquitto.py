@@ -17,6 +17,8 @@ from paho.mqtt.enums import CallbackAPIVersion
 from patience import PATIENCE_S
 from processes import free_port
 
+# Of what a listener has not yet acknowledged, the broker would drop what is beyond 1,000.
+_ALL_KEPT = "max_queued_messages 0\n"
 MOSQUITTO = shutil.which("mosquitto", path="/usr/sbin:/usr/local/sbin:/usr/bin")
 PASSWD = shutil.which("mosquitto_passwd")
 needs_mosquitto = pytest.mark.skipif(
@@ -37,7 +39,9 @@ class Mosquitto:
     def __init__(self, folder: Path) -> None:
         self.port = free_port()
         self._config = folder / "mosquitto.conf"
-        self._config.write_text(f"listener {self.port} 127.0.0.1\nallow_anonymous true\n")
+        self._config.write_text(
+            f"listener {self.port} 127.0.0.1\nallow_anonymous true\n{_ALL_KEPT}"
+        )
         self._process: subprocess.Popen[bytes] | None = None
 
     def demand_password(self, password: str) -> None:
@@ -47,7 +51,7 @@ class Mosquitto:
         users.chmod(0o644)
         self._config.write_text(
             f"listener {self.port} 127.0.0.1\nallow_anonymous false\n"
-            f"password_file {users}\nuser root\n"
+            f"password_file {users}\nuser root\n{_ALL_KEPT}"
         )
 
     def start(self) -> None:

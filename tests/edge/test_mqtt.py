@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from mosquitto import Listener, Mosquitto, needs_mosquitto, wait_for
+from patience import PATIENCE_S
 from processes import free_port
 from splitpoint.edge import AgentError, Outcome, Result
 from splitpoint.edge.sinks import mqtt
@@ -78,8 +79,11 @@ def test_messages_come_in_order_and_the_device_says_whether_it_is_there(
 
 
 @needs_mosquitto
-def test_a_burst_waits_for_the_broker_and_loses_nothing(broker: Mosquitto) -> None:
+def test_a_burst_waits_for_the_broker_and_loses_nothing(
+    broker: Mosquitto, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Both threads of the sink are busy for as long as it takes."""
+    monkeypatch.setattr(mqtt, "FLUSH_S", PATIENCE_S)
     broker.start()
     listener = Listener(broker.port)
     sink = sink_at(broker.port)
