@@ -35,7 +35,7 @@ def spec():
 
 @pytest.fixture
 def factories(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    (tmp_path / "odd_factories.py").write_text(FACTORIES)
+    (tmp_path / "untrained_factories.py").write_text(FACTORIES)
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
     return tmp_path
@@ -47,24 +47,26 @@ def said(source: str, weights: str = "default") -> str:
 
 def test_training_mode(factories: Path) -> None:
     for name in ("plain", "spec"):
-        assert f"odd_factories:{name} returns the model in training mode" in said(
-            f"odd_factories:{name}"
+        assert f"untrained_factories:{name} returns the model in training mode" in said(
+            f"untrained_factories:{name}"
         )
-    assert said("odd_factories:ready") == ""
+    assert said("untrained_factories:ready") == ""
 
 
 def test_random_weights(factories: Path) -> None:
-    assert "the weights of odd_factories:plain are random" in said("odd_factories:plain")
-    assert "random" not in said("odd_factories:spec")  # nothing tells
+    assert "the weights of untrained_factories:plain are random" in said(
+        "untrained_factories:plain"
+    )
+    assert "random" not in said("untrained_factories:spec")  # nothing tells
     assert "the weights of torchvision:alexnet" not in said("torchvision:alexnet", "none")
     assert "the weights of torchvision:squeezenet1_1" not in said(
         "torchvision:squeezenet1_1", "none"
     )
     assert "the weights of torchvision:resnet18 are random" in said("torchvision:resnet18", "none")
     assert said("efficientnet-lite0") == ""
-    state = load_model("odd_factories:ready").users_module.state_dict()
+    state = load_model("untrained_factories:ready").users_module.state_dict()
     save_file(state, factories / "w.safetensors")
-    assert "random" not in said("odd_factories:plain", str(factories / "w.safetensors"))
+    assert "random" not in said("untrained_factories:plain", str(factories / "w.safetensors"))
 
 
 def test_the_long_part_is_foreseen(tmp_path: Path) -> None:
