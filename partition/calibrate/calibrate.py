@@ -9,6 +9,7 @@ for all folds.
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
@@ -81,7 +82,9 @@ def calibrate(
         done += 1
         progress(what, done, total)
 
-    judge = Judge(manifest, judging, inputs, labels)
+    # One thread for each of onnxruntime's: what codecs do keeps no second one busy.
+    threads = 1 if judging is chain else os.cpu_count() or 1
+    judge = Judge(manifest, judging, inputs, labels, threads=threads)
     blocks = _blocks(bundle, chain, few, judge.weights, lambda: advance("where outputs look"))
     moments = _moments(
         bundle,
@@ -135,7 +138,7 @@ def _judging(bundle: Bundle, chain: TorchChain, device: torch.device) -> Segment
     """What runs the model without gradients; on a CPU onnxruntime takes a third of torch's time."""
     if device.type != "cpu":
         return chain
-    found = OnnxChain(bundle)
+    found = OnnxChain(bundle, threads=1)
     for index in range(len(found)):
         found.load(index)
     return found

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 from splitpoint.codec import Array, TensorSpec
@@ -23,12 +24,14 @@ from ..bundle.ladder import CodecLevel
 from .fkt_fit import LEVEL_LOSSES, fit_table
 from .fkt_transform import Blocks, Moments
 from .judge import Judge
+from .side_by_side import side_by_side
 
 FOLDS = 4
 EIGHT_LEVELS_VALUES = 250_000  # of a boundary; half as many levels above
 MAX_FIT_COEFFICIENTS = 24_000_000  # of a tensor, over the inputs that its table is fitted to
 # A coarser level is added while no more of the answers change, or of their likeness is lost.
 MOST_DROP = 0.05
+_FITTED_TOGETHER = 2  # tables, each of which needs some times its coefficients' memory
 _COARSER = 2**0.5  # times the loss of the next level, about as among the usual ones
 
 Tables = dict[str, FktTable]
@@ -77,15 +80,19 @@ class TableFit:
         """
         found: list[Tables] = [{} for _ in range(FOLDS + 1)]
         for spec in self._specs:
-            name, own = spec.name, self._moments[spec.name]
-            for fold, tables in enumerate(found):
-                # No input is of the fold that is left out last.
-                others = [part for number, part in enumerate(own) if number != fold]
-                kept = self._coefficients[name][self._folds[name] != fold]
-                tables[name] = fit_table(
-                    spec, self._blocks[name], Moments.total(others), kept, losses
-                )
+            # No input is of the fold that is left out last.
+            jobs = (partial(self._table, spec, fold, losses) for fold in range(FOLDS + 1))
+            fitted = side_by_side(jobs, _FITTED_TOGETHER)
+            for tables, table in zip(found, fitted, strict=True):
+                tables[spec.name] = table
         return found
+
+    def _table(self, spec: TensorSpec, fold: int, losses: Sequence[float]) -> FktTable:
+        """Fitted to the inputs of all folds but one."""
+        name = spec.name
+        others = [part for number, part in enumerate(self._moments[name]) if number != fold]
+        kept = self._coefficients[name][self._folds[name] != fold]
+        return fit_table(spec, self._blocks[name], Moments.total(others), kept, losses)
 
 
 def fitted_ladder(

@@ -5,6 +5,8 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from splitpoint.codec import Array, CodecError, TensorSpec, codec_of_tensor
@@ -14,6 +16,7 @@ from ..bundle.bundle import Boundary, Manifest
 from ..bundle.ladder import CodecLevel, RuntimeLevel
 from ..errors import CalibrationError
 from ..run.chain import SegmentChain
+from .side_by_side import side_by_side
 from .spread import OutputSpread
 from .truth import AnswersTruth, ExactAnswers, Outputs, OutputsTruth, is_finite
 
@@ -23,15 +26,27 @@ InputList = Sequence[Mapping[str, Array]]
 ValuesTogether = Mapping[str, Sequence[Array]]
 """Tensors of a boundary by name, one array each for some inputs."""
 
+Making = Callable[[], ValuesTogether]
+"""Some inputs' tensors, which take their time to be made."""
+
 _TOGETHER = 10  # inputs that the rest of the model runs on at a time
 _TIMED = 12  # inputs whose encoding and decoding is timed
+
+
+@dataclass(frozen=True, slots=True)
+class _Coded:
+    """What a codec left of one input's tensors, by name, and the times that it took."""
+
+    values: Mapping[str, Array]
+    encode_ms: float
+    decode_ms: float
 
 
 class Judge:
     """Runs the rest of the model on what a codec left of its inputs.
 
     Nothing is kept of all inputs but the exact model's answers (see truth.py): what a codec leaves
-    is looked at a few inputs at a time.
+    is looked at a few inputs at a time, by as many `threads`. The chain has to bear that.
     """
 
     def __init__(
@@ -40,8 +55,10 @@ class Judge:
         chain: SegmentChain,
         inputs: InputList,
         labels: Sequence[int] = (),
+        *,
+        threads: int = 1,
     ) -> None:
-        self._manifest, self._chain = manifest, chain
+        self._manifest, self._chain, self._threads = manifest, chain, threads
         self._together = 1 if manifest.boundaries[0].one_sample else _TOGETHER
         specs = {spec.name: spec for spec in manifest.boundaries[-1].tensors}
         self._specs = {name: specs[tensor] for name, tensor in manifest.outputs.items()}
@@ -109,11 +126,10 @@ class Judge:
         Input i is coded with `sources[i % len(sources)]`. None for a codec that refuses an input,
         or what it leaves of one is answered with NaN or infinity: it has no place on the ladder.
         """
-        sizes: list[int] = []
-        encode_ms: list[float] = []
-        decode_ms: list[float] = []
+        count = len(next(iter(values.values())))
+        sizes = [0] * count
 
-        def decoded(number: int) -> dict[str, Array]:
+        def coded(number: int) -> _Coded:
             found = sources[number % len(sources)].named(codec, boundary.id)
             ways = [(spec, codec_of_tensor(found, spec)) for spec in boundary.tensors]
             start = time.perf_counter()
@@ -124,30 +140,31 @@ class Judge:
                 for (spec, way), payload in zip(ways, payloads, strict=True)
             }
             end = time.perf_counter()
-            sizes.append(sum(map(len, payloads)))
-            if len(sources) <= number < len(sources) + _TIMED:  # the first ones make the codec
-                encode_ms.append(1e3 * (encoded - start))
-                decode_ms.append(1e3 * (end - encoded))
-            return arrived
+            sizes[number] = sum(map(len, payloads))
+            return _Coded(arrived, 1e3 * (encoded - start), 1e3 * (end - encoded))
 
-        def batches() -> Iterator[ValuesTogether]:
-            count = len(next(iter(values.values())))
-            for start in range(0, count, self._together):
-                part = [decoded(i) for i in range(start, min(start + self._together, count))]
-                yield {spec.name: [one[spec.name] for one in part] for spec in boundary.tensors}
+        def together(start: int) -> ValuesTogether:
+            ends = min(start + self._together, count)
+            part = [alone[i] if i < len(alone) else coded(i) for i in range(start, ends)]
+            return {spec.name: [one.values[spec.name] for one in part] for spec in boundary.tensors}
 
         try:
-            outcome = self._truth.outcome(self._answers(boundary, batches()))
+            # The first ones make the codec; the next are timed, with the machine to themselves.
+            alone = [coded(number) for number in range(min(len(sources) + _TIMED, count))]
+            starts = range(0, count, self._together)
+            batches = (partial(together, start) for start in starts)
+            outcome = self._truth.outcome(self._answers(boundary, batches))
         except CodecError:
             return None
         if outcome is None:
             return None
+        timed = alone[len(sources) :]
         return CodecLevel(
             codec=codec,
             nbytes=round(statistics.mean(sizes), 1),
             p95_bytes=round(float(np.percentile(sizes, 95)), 1),
-            encode_ms=round(statistics.median(encode_ms or [0.0]), 3),
-            decode_ms=round(statistics.median(decode_ms or [0.0]), 3),
+            encode_ms=round(statistics.median([one.encode_ms for one in timed] or [0.0]), 3),
+            decode_ms=round(statistics.median([one.decode_ms for one in timed] or [0.0]), 3),
             **outcome,
         )
 
@@ -167,30 +184,36 @@ class Judge:
             )
         return RuntimeLevel(**outcome)
 
-    def _batches(self, values: Mapping[str, Sequence[Array]]) -> Iterator[ValuesTogether]:
+    def _batches(self, values: Mapping[str, Sequence[Array]]) -> Iterator[Making]:
         """Some inputs at a time."""
-        count = len(next(iter(values.values())))
-        for start in range(0, count, self._together):
-            yield {name: arrays[start : start + self._together] for name, arrays in values.items()}
 
-    def _answers(self, boundary: Boundary, batches: Iterator[ValuesTogether]) -> Iterator[Outputs]:
+        def together(start: int) -> ValuesTogether:
+            return {name: arrays[start : start + self._together] for name, arrays in values.items()}
+
+        count = len(next(iter(values.values())))
+        return (partial(together, start) for start in range(0, count, self._together))
+
+    def _answers(self, boundary: Boundary, batches: Iterator[Making]) -> Iterator[Outputs]:
         """The model's outputs for each of the batches of values at a boundary."""
-        chain = self._chain
-        for batch in batches:
-            state = chain.place(
-                {
-                    spec.name: np.concatenate(batch[spec.name], spec.batch_dim)
-                    for spec in boundary.tensors
-                }
-            )
-            for index in range(boundary.id, len(chain)):
-                state = dict(state) | dict(chain.step(index, state))
-            outputs = {name: chain.fetch(state[t]) for name, t in self._manifest.outputs.items()}
-            samples = len(batch[boundary.tensors[0].name])
-            yield {
-                name: self._by_input(self._specs[name], value, samples)
-                for name, value in outputs.items()
+        jobs = (partial(self._answer, boundary, making) for making in batches)
+        return side_by_side(jobs, self._threads)
+
+    def _answer(self, boundary: Boundary, making: Making) -> Outputs:
+        chain, batch = self._chain, making()
+        state = chain.place(
+            {
+                spec.name: np.concatenate(batch[spec.name], spec.batch_dim)
+                for spec in boundary.tensors
             }
+        )
+        for index in range(boundary.id, len(chain)):
+            state = dict(state) | dict(chain.step(index, state))
+        outputs = {name: chain.fetch(state[t]) for name, t in self._manifest.outputs.items()}
+        samples = len(batch[boundary.tensors[0].name])
+        return {
+            name: self._by_input(self._specs[name], value, samples)
+            for name, value in outputs.items()
+        }
 
     @staticmethod
     def _by_input(spec: TensorSpec, output: Array, samples: int) -> Array:
