@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 from splitpoint.codec import SplitpointError
 from splitpoint.proto.backoff import Backoff
@@ -79,8 +79,18 @@ class Upgrade:
             log.warning("the workers serve %s now, which is fetched", _name(new))
             found.append(new)
 
-        await self._succession.follow(self._opening(check))
+        await self._succession.follow(_whole(self._opening(check)))
         self._switched(f"frames go through {_name(found[0])} now, instead of {_name(old)}")
+
+
+@asynccontextmanager
+async def _whole(opening: AbstractAsyncContextManager[Session]) -> AsyncIterator[Session]:
+    """A session that can also finish frames on the device, where that is wanted."""
+    async with opening as session:
+        await session.finish.wait()
+        if session.finish.error is not None:
+            raise session.finish.error
+        yield session
 
 
 def check_follows(old: Prepared, new: Prepared) -> None:

@@ -75,7 +75,7 @@ def _to_json(bundle: CachedBundle) -> dict[str, object]:
 
 
 def _table(place: Path, found: list[CachedBundle]) -> Table:
-    table = Table("digest", "model", "here", "of all its files", "last used", "served by")
+    table = Table("digest", "model", "here", "of all its files", "last used", "last served by")
     # Names are of manifests that a worker sent: they are no markup.
     table.title = Text(printable(f"bundles in {place}"))
     for bundle in found:
