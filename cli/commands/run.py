@@ -89,6 +89,13 @@ def run(
     model: Annotated[
         str, typer.Option(help="Which, if the worker serves several.")
     ] = AgentOptions.model,
+    pin: Annotated[
+        str,
+        typer.Option(
+            help="Only the bundle with this digest (its first digits), from the cache or a worker.",
+            show_default="the one that the workers serve",
+        ),
+    ] = AgentOptions.pin,
     fps: Annotated[
         list[str] | None,
         typer.Option(
@@ -350,6 +357,7 @@ def run(
         credentials=credentials,
         bundle=bundle,
         model=model,
+        pin=pin,
         split=split,
         codec=codec,
         auto=auto,
