@@ -16,10 +16,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from splitpoint.cloud.options import StreamLimits, WorkerOptions
 from splitpoint.cloud.ray.options import RayOptions
+from splitpoint.partition.tasks.user_head import allow_head as trust_head
 
 from ..shell.config_file import config_option
 from ..shell.early_signals import signals_end_at_once
 from ..shell.log_lines import setup_log_lines
+from ..shell.shared_options import AllowHead
 from ..shell.stop_signals import Stopped, StopSignals
 from ..shell.systemd import Systemd
 
@@ -41,6 +43,7 @@ def serve(
         list[Path] | None, typer.Argument(help="NAME.split …", show_default=False)
     ] = None,
     config: Annotated[Path | None, config_option(_command)] = None,
+    allow_head: AllowHead = None,
     watch: Annotated[
         Path | None,
         typer.Option(help="Serve the bundles of this folder as they come and go, too."),
@@ -156,6 +159,8 @@ def serve(
     from splitpoint.cloud.access.security import Security
 
     tell = setup_log_lines(log_format, verbose)
+    for head in allow_head or ():
+        trust_head(head)
     if ray:
         from .serve_on_ray import serve_on_ray
 
@@ -163,7 +168,7 @@ def serve(
             "--profile": profile, "--reflection": reflection, "--watch": watch,
             "--tls-cert": tls_cert, "--tls-key": tls_key, "--client-ca": client_ca,
             "--metrics": metrics, "--traces": traces, "--announce": announce,
-            "--http": http,
+            "--http": http, "--allow-head": allow_head,
         }  # fmt: skip
         if any(plain.values()):
             names = ", ".join(name for name, given in plain.items() if given)
