@@ -19,7 +19,7 @@ from .discovery.over_zeroconf import ZeroconfNetwork
 from .errors import AgentError
 from .finding import ANYWHERE, check_trust
 from .frames.arrivals import Arrivals
-from .frames.tally import Tally
+from .frames.frame_count import FrameCount
 from .given import Given, Inputs
 from .link.workers import parse_servers
 from .options import AgentOptions
@@ -72,7 +72,7 @@ class EdgeAgent:
             self._servers = _servers(server)
         if not (self._servers or self._network or self._options.bundle):
             raise AgentError("neither a server nor a bundle", "give --server or --bundle")
-        self._tally = Tally()
+        self._count = FrameCount()
         self._sessions = Succession()
         self._upgrade = Upgrade(self._sessions, self._opening, self._switched)
         self.on_switch: Callable[[str], None] | None = None
@@ -91,7 +91,7 @@ class EdgeAgent:
             self._servers,
             self._options,
             self._connect,
-            self._tally,
+            self._count,
             self._switched,
             self._network,
             check,
@@ -177,7 +177,7 @@ class EdgeAgent:
     @property
     def outcomes(self) -> dict[Outcome, int]:
         """How many frames have ended so."""
-        return self._tally.outcomes
+        return self._count.outcomes
 
     @property
     def manifest(self) -> Manifest:

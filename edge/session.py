@@ -23,12 +23,12 @@ from .dispatch.first_plan import ThisDevice
 from .dispatch.planning import Planning
 from .finding import ANYWHERE, Newcomers, looked_for, say_chosen
 from .frames.edge_half import EdgeHalf
+from .frames.frame_count import FrameCount
 from .frames.intake import Intake
 from .frames.local_finish import LocalFinish, fits
 from .frames.path import FramePath, Threads
 from .frames.present_plan import PresentPlan
 from .frames.segments import Segments
-from .frames.tally import Tally
 from .joining import Joining
 from .link.channel import WorkerChannel
 from .link.frame_stream import FrameStream
@@ -60,7 +60,7 @@ async def open_session(
     servers: Sequence[str],
     options: AgentOptions,
     connect: Connect | None,
-    tally: Tally,
+    count: FrameCount,
     switched: Callable[[str], None],
     network: LocalNetwork | None = None,
     check: Callable[[Prepared], None] = lambda prepared: None,
@@ -68,7 +68,7 @@ async def open_session(
     """Connects, plans, fetches the segments that the plan needs, and loads them.
 
     With a `network` the servers are those that announce themselves there. `connect` takes the place
-    of gRPC. Frames are counted in `tally`, and `switched` is told of each change of the plan.
+    of gRPC. Frames are counted in `count`, and `switched` is told of each change of the plan.
     `check` raises for a model that is not to be used. What began last ends first.
     """
     opened: list[Callable[[FrameStream], None]] = []  # called with every new stream
@@ -137,7 +137,7 @@ async def open_session(
             present,
             local=finish,
             budget_ms=options.budget_ms,
-            tally=tally,
+            count=count,
         )
         session = Session(
             prepared=prepared,

@@ -21,7 +21,7 @@ log = logging.getLogger("splitpoint.edge")
 LOOK_S = 0.5  # how often it is looked whether the workers refuse the model
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 60.0  # after an attempt that failed
 
-Check = Callable[[Prepared], None]
+Admit = Callable[[Prepared], None]
 
 
 class Upgrade:
@@ -35,7 +35,7 @@ class Upgrade:
     def __init__(
         self,
         succession: Succession,
-        opening: Callable[[Check], AbstractAsyncContextManager[Session]],
+        opening: Callable[[Admit], AbstractAsyncContextManager[Session]],
         switched: Callable[[str], None],
     ) -> None:
         self._succession, self._opening, self._switched = succession, opening, switched

@@ -15,12 +15,12 @@ from ..result import Outcome, Result
 from ..store.prepare import Prepared
 from .arrivals import Arrivals
 from .frame import Frame
+from .frame_count import FrameCount
 from .local_finish import LocalFinish
 from .only_this_frame import only_this_frame
 from .order import Newest, in_order
 from .path import FramePath
 from .present_plan import PresentPlan
-from .tally import Tally
 
 
 class Intake:
@@ -34,12 +34,12 @@ class Intake:
         *,
         local: LocalFinish,
         budget_ms: float,
-        tally: Tally,
+        count: FrameCount,
     ) -> None:
         self._tensors, self._labels = prepared.manifest.boundaries[0].tensors, prepared.labels
         self._path, self._present = path, present
         self._local, self._budget_ms = local, budget_ms
-        self._tally = tally
+        self._count = count
 
     async def infer(
         self,
@@ -53,7 +53,7 @@ class Intake:
         with it.
         """
         batch = batch_of(given.inputs, self._tensors)
-        number, observer = self._tally.next_number(), self._present.observer
+        number, observer = self._count.next_number(), self._present.observer
         way = observer.way(number, live=taken_s is not None, samples=batch)
         if observer.let_go(number):
             if computed is not None:
@@ -79,7 +79,7 @@ class Intake:
             result = await self._path.run(frame)
         finally:
             observer.frame_ended(number)
-        self._tally.outcomes[result.outcome] += 1
+        self._count.outcomes[result.outcome] += 1
         observer.device_can_finish(self._local.predicted_ms if self._local.ready else None)
         return result
 
@@ -154,8 +154,8 @@ class Intake:
         self, given: Given, taken_s: float | None, outcome: Outcome, number: int | None = None
     ) -> Frame:
         if number is None:
-            number = self._tally.next_number()
-        self._tally.outcomes[outcome] += 1
+            number = self._count.next_number()
+        self._count.outcomes[outcome] += 1
         return Frame(
             id=number,
             plan=self._present.plan,

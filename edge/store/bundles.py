@@ -11,7 +11,7 @@ from splitpoint.partition.bundle.bundle_file import file_sha256
 from splitpoint.partition.errors import BundleError
 
 from ..errors import CacheError
-from .cache_size import DIGEST, mark_of, nbytes_in, remove, used_s
+from .cache_size import FOLDER_NAME, mark_of, nbytes_in, remove, used_s
 from .known_models import servers_of
 
 
@@ -36,7 +36,7 @@ class CachedBundle:
 def bundles_in(cache: Path) -> list[CachedBundle]:
     """Those in the cache, the one that was used last first. Raises `CacheError`."""
     try:
-        folders = [folder for folder in cache.iterdir() if DIGEST.fullmatch(folder.name)]
+        folders = [folder for folder in cache.iterdir() if FOLDER_NAME.fullmatch(folder.name)]
         found = [_described(folder) for folder in folders if folder.is_dir()]
     except FileNotFoundError:
         return []

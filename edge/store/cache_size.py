@@ -17,7 +17,7 @@ from .part_file import is_at
 
 log = logging.getLogger("splitpoint.edge")
 
-DIGEST = re.compile(r"[0-9a-f]{64}")
+FOLDER_NAME = re.compile(r"[0-9a-f]{64}")
 
 
 class CacheUse:
@@ -64,7 +64,7 @@ def shrink(cache: Path, max_bytes: float) -> list[str]:
     bundles = []
     total = 0
     for folder in cache.iterdir() if cache.is_dir() else ():
-        if not (folder.is_dir() and DIGEST.fullmatch(folder.name)):
+        if not (folder.is_dir() and FOLDER_NAME.fullmatch(folder.name)):
             continue
         nbytes = nbytes_in(folder)
         mark = mark_of(folder)

@@ -17,9 +17,9 @@ from patience import until
 from splitpoint.codec import SplitpointError
 from splitpoint.edge import EdgeAgent, FakeWorker, Given, Outcome, Result
 from splitpoint.edge.frames.arrivals import Arrivals
+from splitpoint.edge.frames.frame_count import FrameCount
 from splitpoint.edge.frames.intake import Intake
 from splitpoint.edge.frames.order import MOST_UNREAD, Newest, in_order
-from splitpoint.edge.frames.tally import Tally
 from splitpoint.partition.bundle.bundle import Bundle
 from splitpoint.partition.plan.plan import Plan
 from splitpoint.proto.status import FrameExpiredError
@@ -374,7 +374,7 @@ async def test_a_frame_that_is_let_go_does_not_hold_the_device(
     nothing: Any = None
     prepared: Any = SimpleNamespace(manifest=small_bundle.manifest, labels=[])
     intake = Intake(
-        prepared, nothing, present, local=nothing, budget_ms=100.0, tally=Tally()
+        prepared, nothing, present, local=nothing, budget_ms=100.0, count=FrameCount()
     )  # fmt: skip
     given, computed = Given(inputs={"pixels": pixels[:1]}), asyncio.Event()
     result = await intake.infer(given, time.perf_counter(), computed.set)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from ..result import Outcome
 
 
-class Tally:
-    """Counts frames from 1, whichever model they go through; `outcomes` says how many ended so."""
+class FrameCount:
+    """Numbers frames from 1, whichever model they go through; `outcomes` says how many ended so."""
 
     def __init__(self) -> None:
         self._last = 0
