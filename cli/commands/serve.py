@@ -7,14 +7,14 @@ import importlib.util
 import logging
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from splitpoint.cloud.options import StreamLimits, WorkerOptions
+from splitpoint.cloud.options import HttpFile, StreamLimits, WorkerOptions
 from splitpoint.cloud.ray.options import RayOptions
 from splitpoint.partition.tasks.user_head import allow_head as trust_head
 
@@ -124,7 +124,7 @@ def serve(
     http: Annotated[
         str,
         typer.Option(
-            help="Answer /healthz and /stats (JSON) at HOST:PORT, to this machine alone.",
+            help="Show a page, /healthz and /stats (JSON) at HOST:PORT, to this machine alone.",
             show_default="nowhere",
         ),
     ] = WorkerOptions.http,
@@ -219,6 +219,7 @@ def serve(
         announce=announce,
         metrics=metrics,
         http=http,
+        http_files=_page() if http else {},
     )
     with signals_end_at_once():
         from splitpoint.cloud.worker import Worker
@@ -237,6 +238,12 @@ def serve(
     logging.shutdown()
     sys.stderr.flush()
     os._exit(0)
+
+
+def _page() -> Mapping[str, HttpFile]:
+    from ..service.worker_page import worker_page  # aiohttp
+
+    return worker_page()
 
 
 def _traces(endpoint: str) -> FrameTraces:
@@ -258,7 +265,7 @@ async def _serve(make_worker: Callable[[], Worker], tell: Callable[[str], None])
             if worker.metrics_address:
                 tell(f"metrics on http://{worker.metrics_address}/metrics")
             if worker.http_address:
-                tell(f"figures on http://{worker.http_address}/stats")
+                tell(f"page on http://{worker.http_address}/, figures on /stats")
             tell(f"listening on {worker.address}")
             systemd.ready()
             alive = asyncio.create_task(systemd.keep_alive())
