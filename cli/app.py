@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from .commands.cache import cache
 from .commands.certs import certs
 from .commands.compile import compile_
 from .commands.demo import demo
@@ -31,7 +32,7 @@ app = typer.Typer(
     help="Split inference: the early layers on the device, the rest on a GPU server.",
 )
 app.command("compile", cls=FiniteCommand)(compile_)
-for command in (inspect, profile, plan, serve, run, certs, emulate, demo, doctor):
+for command in (inspect, profile, plan, serve, run, cache, certs, emulate, demo, doctor):
     app.command(cls=FiniteCommand)(command)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -50,6 +50,15 @@ class StreamLimits:
             raise ServeError("the time that a stream may last is negative", "give 0 or more")
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HttpFile:
+    """What `http` gives for a path beside its own, the same for everybody; `policy` is its CSP."""
+
+    content_type: str
+    content: bytes
+    policy: str
+
+
 @dataclass(frozen=True, kw_only=True)
 class WorkerOptions:
     """See `Worker`. Raises `ServeError` for what no worker can do."""
@@ -78,6 +87,7 @@ class WorkerOptions:
     announce: str = ""  # by mDNS under this name, "auto": the machine's and the port
     metrics: str = ""  # HOST:PORT for Prometheus, "" for nowhere
     http: str = ""  # HOST:PORT on loopback for /healthz and /stats, "" for nowhere
+    http_files: Mapping[str, HttpFile] = field(default_factory=dict)  # by path: a page for them
     reflection: bool = False
 
     def __post_init__(self) -> None:

@@ -189,7 +189,8 @@ async def _http(
         return ""
     from .stats_server import answering  # aiohttp
 
-    return await closing.enter_async_context(answering(options.http, WorkerStats(backend, gpus)))
+    stats = WorkerStats(backend, gpus)
+    return await closing.enter_async_context(answering(options.http, stats, options.http_files))
 
 
 async def _load_all(

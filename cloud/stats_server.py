@@ -1,6 +1,7 @@
 """Where programs of this machine ask how a worker is: HTTP, JSON, and nobody else.
 
-`/healthz` says whether it takes frames, `/stats` what it does. It answers on the worker's event
+`/healthz` says whether it takes frames, `/stats` what it does, and a page may be given to look at
+that. It answers on the worker's event
 loop: one that stands still does not answer.
 """
 
@@ -8,16 +9,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection, Mapping
 from contextlib import asynccontextmanager
 from http import HTTPStatus
 from typing import Any, cast
 
 from aiohttp import web
 from splitpoint.partition.strict_json import to_json
-from splitpoint.proto.address import is_loopback, join_address, split_address
+from splitpoint.proto.address import is_loopback, is_own_host, join_address, split_address
 
 from .errors import ServeError
+from .options import HttpFile
 from .stats import WorkerStats
 
 log = logging.getLogger("splitpoint.cloud")
@@ -52,14 +54,18 @@ def check_http(listen: str) -> None:
 
 
 @asynccontextmanager
-async def answering(listen: str, stats: WorkerStats) -> AsyncIterator[str]:
+async def answering(
+    listen: str, stats: WorkerStats, pages: Mapping[str, HttpFile] | None = None
+) -> AsyncIterator[str]:
     """Answers while it is entered, at the HOST:PORT that it gives; port 0 is any free one.
+
+    `pages` are given for other paths.
 
     Raises what `check_http` raises, and `ServeError` for a port that is in use.
     """
     check_http(listen)
     host, port = split_address(listen)
-    requests = web.Server(_Answers(stats).answer, handler_cancellation=True)
+    requests = web.Server(_Answers(stats, pages or {}).answer, handler_cancellation=True)
 
     def connection() -> asyncio.Protocol:
         if len(requests.connections) >= MOST_CONNECTIONS:
@@ -87,19 +93,32 @@ async def answering(listen: str, stats: WorkerStats) -> AsyncIterator[str]:
 
 
 class _Answers:
-    def __init__(self, stats: WorkerStats) -> None:
-        self._stats = stats
+    def __init__(self, stats: WorkerStats, pages: Mapping[str, HttpFile]) -> None:
+        self._stats, self._pages = stats, pages
+        self._paths = {"/healthz", "/stats", *pages}
 
     async def answer(self, request: web.BaseRequest) -> web.StreamResponse:
-        status, document = await self._answer(request)
-        response = web.Response(
-            status=status, text=to_json(document), content_type="application/json", headers=HEADERS
-        )
+        refused = _refused(request, self._paths)
+        page = self._pages.get(request.path)
+        if refused is None and page is not None:
+            policy = {"Content-Security-Policy": page.policy}
+            response = web.Response(
+                body=page.content, content_type=page.content_type, charset="utf-8",
+                headers=HEADERS | policy,
+            )  # fmt: skip
+        else:
+            status, document = await self._document(request, refused)
+            response = web.Response(
+                status=status, text=to_json(document), content_type="application/json",
+                headers=HEADERS,
+            )  # fmt: skip
         response.force_close()
         return response
 
-    async def _answer(self, request: web.BaseRequest) -> tuple[HTTPStatus, object]:
-        if (refused := _refused(request)) is not None:
+    async def _document(
+        self, request: web.BaseRequest, refused: HTTPStatus | None
+    ) -> tuple[HTTPStatus, object]:
+        if refused is not None:
             return refused, {"error": refused.phrase}
         if request.path == "/healthz":
             serving = self._stats.is_serving
@@ -108,17 +127,22 @@ class _Answers:
         return HTTPStatus.OK, await self._stats.to_json()
 
 
-def _refused(request: web.BaseRequest) -> HTTPStatus | None:
-    """What another site makes a browser ask, by its own name or by one that leads here, is not."""
+def _refused(request: web.BaseRequest, paths: Collection[str]) -> HTTPStatus | None:
+    """What another site makes a browser ask, by its own name or by one that leads here, is not.
+
+    A link on another site may open the page itself.
+    """
     hosts = request.headers.getall("Host", [])
-    if len(hosts) != 1 or not _is_own(hosts[0].lower()):
+    if len(hosts) != 1 or not is_own_host(hosts[0]):
         return HTTPStatus.MISDIRECTED_REQUEST
     origin = request.headers.get("Origin")
-    if request.headers.get("Sec-Fetch-Site", "none") not in ("none", "same-origin") or (
+    opens_page = request.path == "/" and request.headers.get("Sec-Fetch-Mode") == "navigate"
+    own = request.headers.get("Sec-Fetch-Site", "none") in ("none", "same-origin")
+    if not (own or opens_page) or (
         origin is not None and origin.partition("://")[2].lower() != hosts[0].lower()
     ):
         return HTTPStatus.FORBIDDEN
-    if request.path not in ("/healthz", "/stats"):
+    if request.path not in paths:
         return HTTPStatus.NOT_FOUND
     return None if request.method in ("GET", "HEAD") else HTTPStatus.METHOD_NOT_ALLOWED
 
@@ -136,12 +160,6 @@ class _Connection(web.RequestHandler):
     def connection_lost(self, exc: BaseException | None) -> None:
         self._ending.cancel()
         super().connection_lost(exc)
-
-
-def _is_own(host: str) -> bool:
-    """Whether a Host header names this machine, and no socket's file."""
-    has_port = ":" in host.rpartition("]")[2]
-    return not host.startswith("unix") and is_loopback(host if has_port else f"{host}:80")
 
 
 class _Full(asyncio.Protocol):

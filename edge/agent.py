@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable, Sequence
-from contextlib import AsyncExitStack, aclosing
+from contextlib import AbstractAsyncContextManager, aclosing
 from dataclasses import replace
 from types import TracebackType
 from typing import Any
@@ -18,12 +18,17 @@ from .discovery.network import LocalNetwork
 from .discovery.over_zeroconf import ZeroconfNetwork
 from .errors import AgentError
 from .finding import ANYWHERE, check_trust
+from .frames.arrivals import Arrivals
+from .frames.frame_count import FrameCount
 from .given import Given, Inputs
 from .link.workers import parse_servers
 from .options import AgentOptions
 from .result import Outcome, Result
 from .session import Session, open_session
+from .store.prepare import Prepared
+from .succession import Succession, Tenure
 from .transport.transport import Connect
+from .upgrade import Upgrade
 
 log = logging.getLogger("splitpoint.edge")
 
@@ -67,24 +72,30 @@ class EdgeAgent:
             self._servers = _servers(server)
         if not (self._servers or self._network or self._options.bundle):
             raise AgentError("neither a server nor a bundle", "give --server or --bundle")
-        self._closing = AsyncExitStack()
-        self._session: Session | None = None
-        self.outcomes: dict[Outcome, int] = dict.fromkeys(Outcome, 0)
+        self._count = FrameCount()
+        self._sessions = Succession()
+        self._upgrade = Upgrade(self._sessions, self._opening, self._switched)
         self.on_switch: Callable[[str], None] | None = None
 
     async def __aenter__(self) -> EdgeAgent:
         """Connects, plans, fetches the segments that the plan needs, and loads them."""
-        self._session = await self._closing.enter_async_context(
-            open_session(
-                self._servers,
-                self._options,
-                self._connect,
-                self.outcomes,
-                self._switched,
-                self._network,
-            )
-        )
+        await self._sessions.follow(self._opening())
+        if self._options.bundle is None and not self._options.pin:
+            self._upgrade.start()
         return self
+
+    def _opening(
+        self, check: Callable[[Prepared], None] = lambda prepared: None
+    ) -> AbstractAsyncContextManager[Session]:
+        return open_session(
+            self._servers,
+            self._options,
+            self._connect,
+            self._count,
+            self._switched,
+            self._network,
+            check,
+        )
 
     async def __aexit__(
         self,
@@ -93,7 +104,10 @@ class EdgeAgent:
         trace: TracebackType | None,
     ) -> None:
         """Ends the streams and the connections, in that order."""
-        await self._closing.aclose()
+        try:
+            await self._upgrade.close()
+        finally:
+            await self._sessions.close()
 
     async def switch(self, plan: Plan) -> None:
         """Goes on with another plan, once its segments are here and loaded.
@@ -116,9 +130,9 @@ class EdgeAgent:
         `computed` is called when this device has computed its part before the split: whoever gives
         many frames at a time lets others have their turn by waiting for it.
         """
-        return await self.session.intake.infer(
-            Given(inputs=inputs, metadata=metadata, traceparent=traceparent), computed=computed
-        )
+        given = Given(inputs=inputs, metadata=metadata, traceparent=traceparent)
+        with self._tenure.used() as session:
+            return await session.intake.infer(given, computed=computed)
 
     async def stream(
         self,
@@ -132,21 +146,38 @@ class EdgeAgent:
         At most `in_flight` frames are under way, 0 for as many as keep all stages busy. Results
         come in the order of `frames`; from a `live` source, which does not wait, as frames end, the
         newest begins first, and those that could not begin before the next came have expired. A
-        frame that has no inputs, or inputs that do not fit, becomes a failed result.
+        frame that has no inputs, or inputs that do not fit, becomes a failed result. Where the
+        agent goes on with a newer model, frames that have begun end in the one before.
         """
-        # One is computed and one encoded while the others are on their way.
-        window = in_flight or self.session.workers.credits + 2
-        results = self.session.intake.results(frames, window, live=live)
-        async with aclosing(results):
-            async for result in results:
-                yield result
+        arrivals = Arrivals(frames)
+        try:
+            while not arrivals.ended:
+                tenure = self._tenure
+                with tenure.used() as session:
+                    # One is computed and one encoded while the others are on their way.
+                    window = in_flight or session.workers.credits + 2
+                    results = session.intake.results(arrivals, window, tenure.over, live=live)
+                    async with aclosing(results):
+                        async for result in results:
+                            yield result
+        finally:
+            await arrivals.close()
 
     @property
     def session(self) -> Session:
         """What is at work, or was when the agent was left; `AgentError` before it is entered."""
-        if self._session is None:
+        return self._tenure.session
+
+    @property
+    def _tenure(self) -> Tenure:
+        if self._sessions.present is None:
             raise AgentError("the agent is not at work", "enter it: async with EdgeAgent(...)")
-        return self._session
+        return self._sessions.present
+
+    @property
+    def outcomes(self) -> dict[Outcome, int]:
+        """How many frames have ended so."""
+        return self._count.outcomes
 
     @property
     def manifest(self) -> Manifest:

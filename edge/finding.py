@@ -21,6 +21,7 @@ from .errors import AgentError
 from .link.channel import WorkerChannel
 from .link.workers import WorkerLink, Workers
 from .options import AgentOptions
+from .store.bundles import bundles_in
 from .store.known_models import recall
 from .store.prepare import Prepared
 from .transport.credentials import Credentials
@@ -62,6 +63,9 @@ def _wanted(options: AgentOptions) -> Wanted:
     digest = ""
     if options.bundle is not None:
         digest = open_bundle(options.bundle, verify_files=False).digest
+    elif options.pin:
+        found = {each.digest for each in bundles_in(options.cache)}
+        digest = next((each for each in found if each.startswith(options.pin)), "")
     elif (known := recall(options.cache, [ANYWHERE], options.model)) is not None:
         digest = known.digest
     return Wanted(

@@ -65,7 +65,7 @@ class Area:
         return {"label": self.label, "index": self.index, "share": round(self.share, 5)}
 
 
-def classes_in(result: Result, labels: Sequence[str], count: int = TOP) -> list[ClassScore]:
+def classes_in(result: Result, count: int = TOP) -> list[ClassScore]:
     """The first classes of a classifier's answer.
 
     None where NaN or infinity among the outputs leaves no scores; `-inf` is a class that cannot be.
@@ -79,14 +79,12 @@ def classes_in(result: Result, labels: Sequence[str], count: int = TOP) -> list[
     scores = np.exp(logits - logits.max())
     scores /= scores.sum()
     return [
-        ClassScore(label=class_label(int(i), labels), index=int(i), score=float(scores[i]))
+        ClassScore(label=class_label(int(i), result.labels), index=int(i), score=float(scores[i]))
         for i in np.argsort(-scores, kind="stable")[:count]
     ]
 
 
-def things_in(
-    result: Result, labels: Sequence[str], view: View | None, min_score: float = MIN_SCORE
-) -> list[Thing]:
+def things_in(result: Result, view: View | None, min_score: float = MIN_SCORE) -> list[Thing]:
     """What a detector found, best first; `view` is what its input shows of the photo."""
     if not result.outputs:
         return []
@@ -94,7 +92,7 @@ def things_in(
     boxes = found.boxes if view is None else view.boxes_in_photo(found.boxes)
     return [
         Thing(
-            label=class_label(int(index), labels),
+            label=class_label(int(index), result.labels),
             index=int(index),
             score=float(score),
             box=(float(box[0]), float(box[1]), float(box[2]), float(box[3])),
@@ -104,7 +102,7 @@ def things_in(
     ]
 
 
-def areas_in(result: Result, labels: Sequence[str], view: View | None) -> list[Area]:
+def areas_in(result: Result, view: View | None) -> list[Area]:
     """The classes of a segmenter's answer, the largest first."""
     if not result.outputs:
         return []
@@ -113,7 +111,11 @@ def areas_in(result: Result, labels: Sequence[str], view: View | None) -> list[A
         shown = view.part_with_photo(shown)
     counts = np.bincount(shown.reshape(-1))
     return [
-        Area(label=class_label(int(i), labels), index=int(i), share=float(counts[i] / shown.size))
+        Area(
+            label=class_label(int(i), result.labels),
+            index=int(i),
+            share=float(counts[i] / shown.size),
+        )
         for i in np.argsort(-counts, kind="stable")
         if counts[i]
     ]

@@ -11,6 +11,7 @@ from splitpoint.partition.kept_files import default_cache
 
 from .dispatch.auto_plan import AutoPlan
 from .errors import AgentError
+from .store.bundles import first_digits
 from .transport.credentials import Credentials
 
 MOST_BUDGET_MS = 2**32  # what the wire has room for
@@ -22,6 +23,9 @@ class AgentOptions:
 
     model: str = ""  # which, where the worker serves several
     bundle: Path | None = None  # a local one, instead of what the worker serves
+    # The first digits of a bundle's digest: that one, from the cache or a worker, whatever else
+    # the workers serve. Without it the agent goes on with a newer one once they serve that.
+    pin: str = ""
 
     # The split. `auto` measures this device and the link, and takes the best plan, as the option
     # of that name says; with `adapt` the plan follows the link, the worker's load and the device.
@@ -54,6 +58,10 @@ class AgentOptions:
     credentials: Credentials = field(default_factory=Credentials)  # for all workers
 
     def __post_init__(self) -> None:
+        if self.pin:
+            first_digits(self.pin)
+            if self.bundle is not None:
+                raise AgentError("both a bundle and the digest of one", "leave out one of them")
         if not 1 <= self.slowdown < math.inf:
             raise AgentError(f"a slowdown of {self.slowdown} is not 1 or more")
         if not 1 <= self.budget_ms < MOST_BUDGET_MS:

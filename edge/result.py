@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
@@ -46,8 +46,9 @@ class Stages:
 class Result:
     """One frame's end. `outputs` bear the model's own names and are empty unless it has an answer.
 
-    `boundary` and `codec` are what was really used; `bytes_up` counts all that was sent for it,
-    where the device then finished it, too. `metadata` is what the caller gave with the frame.
+    `labels` are those of the model's classes: an agent may go on with a newer model. `boundary` and
+    `codec` are what was really used; `bytes_up` counts all that was sent for it, where the device
+    then finished it, too. `metadata` is what the caller gave with the frame.
     """
 
     id: int
@@ -55,6 +56,7 @@ class Result:
     boundary: int
     codec: str
     outputs: Mapping[str, Array] = field(default_factory=dict)
+    labels: Sequence[str] = ()
     stages_ms: Stages = Stages()
     total_ms: float = 0.0
     bytes_up: int = 0

@@ -15,13 +15,15 @@ from splitpoint.partition.bundle.codec_tables import codecs_of
 from splitpoint.partition.bundle.segment_files import ONNX
 from splitpoint.partition.run.open_chain import open_chain
 from splitpoint.partition.run.slowdown import Slowdown
-from splitpoint.proto.status import UnreachableError
+from splitpoint.proto.backoff import Backoff
+from splitpoint.proto.status import NotYetValidError, UnreachableError
 
 from .discovery.network import LocalNetwork
 from .dispatch.first_plan import ThisDevice
 from .dispatch.planning import Planning
 from .finding import ANYWHERE, Newcomers, looked_for, say_chosen
 from .frames.edge_half import EdgeHalf
+from .frames.frame_count import FrameCount
 from .frames.intake import Intake
 from .frames.local_finish import LocalFinish, fits
 from .frames.path import FramePath, Threads
@@ -32,12 +34,13 @@ from .link.channel import WorkerChannel
 from .link.frame_stream import FrameStream
 from .link.workers import WorkerLink, Workers, links_of
 from .options import AgentOptions
-from .result import Outcome
 from .store.cache_size import shrink
 from .store.prepare import Prepared, prepare
 from .transport.transport import Connect
 
 log = logging.getLogger("splitpoint.edge")
+
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 15.0  # until the clock is looked at again
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,15 +60,16 @@ async def open_session(
     servers: Sequence[str],
     options: AgentOptions,
     connect: Connect | None,
-    outcomes: dict[Outcome, int],
+    count: FrameCount,
     switched: Callable[[str], None],
     network: LocalNetwork | None = None,
+    check: Callable[[Prepared], None] = lambda prepared: None,
 ) -> AsyncIterator[Session]:
     """Connects, plans, fetches the segments that the plan needs, and loads them.
 
     With a `network` the servers are those that announce themselves there. `connect` takes the place
-    of gRPC. Frames are counted in `outcomes`, and `switched` is told of each change of the plan.
-    What began last ends first.
+    of gRPC. Frames are counted in `count`, and `switched` is told of each change of the plan.
+    `check` raises for a model that is not to be used. What began last ends first.
     """
     opened: list[Callable[[FrameStream], None]] = []  # called with every new stream
     async with AsyncExitStack() as closing:
@@ -81,6 +85,7 @@ async def open_session(
         channels += map(channel_to, servers)
         away = search.nobody() if search is not None and not servers else None
         prepared = await _prepared(channels, options, closing, known_as, away)
+        check(prepared)
         if search is not None:
             say_chosen(found, prepared)
         codecs = codecs_of(prepared.manifest, prepared.folder)
@@ -111,7 +116,10 @@ async def open_session(
             and fits(prepared.manifest, segments(ONNX).loaded, options.max_edge_mb),
         )
         closing.push_async_callback(finish.close)
-        finish.start()
+        if finish.wanted:
+            finish.start()
+        else:
+            await prepared.all_here()
         opened.append(lambda stream: finish.start())
 
         path = FramePath(
@@ -124,12 +132,12 @@ async def open_session(
             hedge=options.hedge,
         )
         intake = Intake(
-            prepared.manifest,
+            prepared,
             path,
             present,
             local=finish,
             budget_ms=options.budget_ms,
-            outcomes=outcomes,
+            count=count,
         )
         session = Session(
             prepared=prepared,
@@ -177,14 +185,24 @@ async def _prepared(
     known_as: Sequence[str],
     away: UnreachableError | None,
 ) -> Prepared:
-    prepared = await prepare(
-        channels,
-        bundle=options.bundle,
-        model=options.model,
-        cache=options.cache,
-        known_as=known_as,
-        away=away,
-    )
+    pauses, said = Backoff(FIRST_PAUSE_S, LONGEST_PAUSE_S), False
+    while True:
+        try:
+            prepared = await prepare(
+                channels,
+                bundle=options.bundle,
+                model=options.model,
+                cache=options.cache,
+                known_as=known_as,
+                pin=options.pin,
+                away=away,
+            )
+            break
+        except NotYetValidError as error:  # a clock that is wrong at boot is set soon after
+            if not said:
+                log.warning("%s", error)
+            said = True
+        await asyncio.sleep(pauses.next_s())
     if prepared.use is not None:
         closing.callback(prepared.use.close)
     if prepared.cache is not None:

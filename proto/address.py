@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 from urllib.parse import unquote
 
 from splitpoint.codec import SplitpointError
 
 _SCHEMES = ("ipv4", "ipv6", "dns")
 _SOCKET_FILES = ("unix:", "unix-abstract:")
+_HOST_HEADER = re.compile(r"(\[[0-9a-f:.]+\]|[0-9a-z.-]+)(?::[0-9]{1,5})?")
 
 
 class AddressError(SplitpointError):
@@ -80,7 +82,19 @@ def is_loopback(address: str) -> bool:
     """
     if address.startswith(_SOCKET_FILES):
         return True
-    host = host_of(address)
+    return _leads_here(host_of(address))
+
+
+def is_own_host(host: str) -> bool:
+    """Whether a Host header names this machine, whatever its port.
+
+    Another name may have been made to lead here (DNS rebinding), and gRPC's forms are no hosts.
+    """
+    found = _HOST_HEADER.fullmatch(host.lower())
+    return found is not None and _leads_here(found[1].strip("[]"))
+
+
+def _leads_here(host: str) -> bool:
     if host == "localhost":
         return True
     try:

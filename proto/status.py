@@ -21,6 +21,10 @@ class UnreachableError(WireError):
     """There is no worker at the address, or the connection to it was lost."""
 
 
+class NotYetValidError(UnreachableError):
+    """By this device's clock, which may be wrong, the worker's certificate is not valid yet."""
+
+
 class RefusedError(WireError):
     """The worker refuses this client: another protocol version, an unknown model or digest."""
 

@@ -23,16 +23,19 @@ class TlsError(SplitpointError):
     """A certificate or key that is not there, cannot be used, or does not belong to the other."""
 
 
-def read_pair(cert: Path, key: Path, now: datetime | None = None) -> tuple[bytes, bytes]:
+def read_pair(
+    cert: Path, key: Path, now: datetime | None = None, *, early: bool = False
+) -> tuple[bytes, bytes]:
     """The certificate (its chain behind it) and its key, in PEM.
 
     Raises `TlsError` where one is missing, they do not belong together, the key is encrypted, or
-    the certificate is not valid at `now`. Of the chain nothing is asked: authorities sign each
-    other, and a path over one that has expired need not be the only one.
+    the certificate is not valid at `now`; with `early` it may become so later. Of the chain nothing
+    is asked: authorities sign each other, and a path over one that has expired need not be the only
+    one.
     """
     chain, secret = _read(cert), _read(key)
     first, *_ = _certificates(cert, chain)
-    _check_dates(cert, first, now)
+    _check_dates(cert, first, now, early=early)
 
     def no_password() -> str:
         # Without this, OpenSSL would ask for one on the terminal.
@@ -49,16 +52,17 @@ def read_pair(cert: Path, key: Path, now: datetime | None = None) -> tuple[bytes
     return chain, secret
 
 
-def read_ca(path: Path) -> bytes:
+def read_ca(path: Path, *, early: bool = False) -> bytes:
     """The certificates of authorities in a file that can be used now, in PEM.
 
-    The bundles of systems hold some that have expired: those are left out. Raises `TlsError`, with
-    what is wrong with the first of them, where none is left.
+    The bundles of systems hold some that have expired: those are left out. With `early` they may
+    become valid later. Raises `TlsError`, with what is wrong with the first of them, where none is
+    left.
     """
     usable, refused = [], []
     for certificate in _certificates(path, _read(path)):
         try:
-            _check_dates(path, certificate)
+            _check_dates(path, certificate, early=early)
             ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cadata=certificate)
         except TlsError as error:
             refused.append(error)
@@ -88,7 +92,7 @@ def _certificates(path: Path, pem: bytes) -> list[str]:
     return [f"{_BEGIN}{part.partition(_END)[0]}{_END}" for part in parts]
 
 
-def _check_dates(path: Path, certificate: str, now: datetime | None = None) -> None:
+def _check_dates(path: Path, certificate: str, now: datetime | None = None, *, early: bool) -> None:
     now = now or datetime.now(timezone.utc)
     try:
         begins, ends = _validity(ssl.PEM_cert_to_DER_cert(certificate))
@@ -96,7 +100,7 @@ def _check_dates(path: Path, certificate: str, now: datetime | None = None) -> N
         raise TlsError(f"{path} holds a damaged certificate") from error
     if now > ends:
         raise TlsError(f"a certificate in {path} expired on {ends:%Y-%m-%d}", "make a new one")
-    if now < begins:
+    if now < begins and not early:
         raise TlsError(
             f"a certificate in {path} is valid from {begins:%Y-%m-%d %H:%M} UTC on",
             "is this machine's clock right?",

@@ -68,7 +68,7 @@ async def test_it_gets_the_answers_that_the_agent_gets(
             pixels = rng.integers(0, 256, (24, 24, 3)).astype(np.uint8)
             Image.fromarray(pixels).save(paths[-1], quality=95)
             decoded = np.asarray(Image.open(paths[-1]))[np.newaxis]
-            best = classes_in(await agent.infer({"pixels": decoded}), agent.labels, 3)
+            best = classes_in(await agent.infer({"pixels": decoded}), 3)
             words = ", ".join(f"{each.label} {each.score:.3f}" for each in best)
             said.append(f"{paths[-1].name}  {words}")
     done = run(client, served, *map(str, paths))

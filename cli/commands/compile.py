@@ -83,7 +83,7 @@ def compile_(
     head: Annotated[
         str,
         typer.Option(
-            help=f"How outputs are read: {', '.join(HEADS)}.",
+            help=f"How outputs are read: {', '.join(HEADS)}; or module:function of your own.",
             show_default="what the model says",
             rich_help_panel=_ANSWERS,
         ),

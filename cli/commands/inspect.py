@@ -53,9 +53,11 @@ def _task_words(manifest: Manifest) -> str:
     task, form = manifest.task, AnswerForm.of(manifest)
     if form.head is None:
         return f"task {task.kind}: the outputs are the answer"
-    (spec,) = form.specs
-    shape = "x".join(map(str, spec.shape_without_batch))
-    return f"task {task.kind}, head {task.head}: answers with {spec.name} {spec.dtype} {shape}"
+    answer = ", ".join(
+        f"{printable(spec.name)} {spec.dtype} " + "x".join(map(str, spec.shape_without_batch))
+        for spec in form.specs
+    )
+    return f"task {task.kind}, head {task.head}: answers with {answer}"
 
 
 def layer_table(manifest: Manifest) -> Table:

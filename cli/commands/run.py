@@ -30,6 +30,7 @@ from splitpoint.partition.energy.meter import EnergyMeter
 from splitpoint.partition.energy.power_model import PowerModel
 from splitpoint.partition.plan.link import parse_link
 from splitpoint.partition.plan.objective import Constraints, Objective
+from splitpoint.partition.tasks.user_head import allow_head as trust_head
 
 from ..run.live_table import LiveTable
 from ..run.no_source import NoSource
@@ -43,7 +44,14 @@ from ..run.together import Together
 from ..shell.config_file import config_option
 from ..shell.credentials_options import Insecure, TlsCa, TlsCert, TlsKey, TokenFile, credentials_of
 from ..shell.output import err, say, setup_logging
-from ..shell.shared_options import Energy, MaxAccuracyDrop, MustRunOnEdge, PowerModelName, Providers
+from ..shell.shared_options import (
+    AllowHead,
+    Energy,
+    MaxAccuracyDrop,
+    MustRunOnEdge,
+    PowerModelName,
+    Providers,
+)
 from .profile import names_in, power_model_of
 
 if TYPE_CHECKING:
@@ -89,6 +97,14 @@ def run(
     model: Annotated[
         str, typer.Option(help="Which, if the worker serves several.")
     ] = AgentOptions.model,
+    allow_head: AllowHead = None,
+    pin: Annotated[
+        str,
+        typer.Option(
+            help="Only the bundle with this digest (its first digits), from the cache or a worker.",
+            show_default="the one that the workers serve",
+        ),
+    ] = AgentOptions.pin,
     fps: Annotated[
         list[str] | None,
         typer.Option(
@@ -310,6 +326,8 @@ def run(
     finishes the frames that are under way; a second one ends at once.
     """
     setup_logging(verbose)
+    for head in allow_head or ():
+        trust_head(head)
     credentials = credentials_of(tls_ca, tls_cert, tls_key, token_file, insecure)
     aim = Objective.parse(objective)
     tariff = Tariff(price_per_gb=price_per_gb, battery_wh=battery_wh)
@@ -350,6 +368,7 @@ def run(
         credentials=credentials,
         bundle=bundle,
         model=model,
+        pin=pin,
         split=split,
         codec=codec,
         auto=auto,

@@ -7,19 +7,21 @@ import importlib.util
 import logging
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from splitpoint.cloud.options import StreamLimits, WorkerOptions
+from splitpoint.cloud.options import HttpFile, StreamLimits, WorkerOptions
 from splitpoint.cloud.ray.options import RayOptions
+from splitpoint.partition.tasks.user_head import allow_head as trust_head
 
 from ..shell.config_file import config_option
 from ..shell.early_signals import signals_end_at_once
 from ..shell.log_lines import setup_log_lines
+from ..shell.shared_options import AllowHead
 from ..shell.stop_signals import Stopped, StopSignals
 from ..shell.systemd import Systemd
 
@@ -41,6 +43,7 @@ def serve(
         list[Path] | None, typer.Argument(help="NAME.split …", show_default=False)
     ] = None,
     config: Annotated[Path | None, config_option(_command)] = None,
+    allow_head: AllowHead = None,
     watch: Annotated[
         Path | None,
         typer.Option(help="Serve the bundles of this folder as they come and go, too."),
@@ -121,7 +124,7 @@ def serve(
     http: Annotated[
         str,
         typer.Option(
-            help="Answer /healthz and /stats (JSON) at HOST:PORT, to this machine alone.",
+            help="Show a page, /healthz and /stats (JSON) at HOST:PORT, to this machine alone.",
             show_default="nowhere",
         ),
     ] = WorkerOptions.http,
@@ -156,6 +159,8 @@ def serve(
     from splitpoint.cloud.access.security import Security
 
     tell = setup_log_lines(log_format, verbose)
+    for head in allow_head or ():
+        trust_head(head)
     if ray:
         from .serve_on_ray import serve_on_ray
 
@@ -163,7 +168,7 @@ def serve(
             "--profile": profile, "--reflection": reflection, "--watch": watch,
             "--tls-cert": tls_cert, "--tls-key": tls_key, "--client-ca": client_ca,
             "--metrics": metrics, "--traces": traces, "--announce": announce,
-            "--http": http,
+            "--http": http, "--allow-head": allow_head,
         }  # fmt: skip
         if any(plain.values()):
             names = ", ".join(name for name, given in plain.items() if given)
@@ -214,6 +219,7 @@ def serve(
         announce=announce,
         metrics=metrics,
         http=http,
+        http_files=_page() if http else {},
     )
     with signals_end_at_once():
         from splitpoint.cloud.worker import Worker
@@ -232,6 +238,12 @@ def serve(
     logging.shutdown()
     sys.stderr.flush()
     os._exit(0)
+
+
+def _page() -> Mapping[str, HttpFile]:
+    from ..service.worker_page import worker_page  # aiohttp
+
+    return worker_page()
 
 
 def _traces(endpoint: str) -> FrameTraces:
@@ -253,7 +265,7 @@ async def _serve(make_worker: Callable[[], Worker], tell: Callable[[str], None])
             if worker.metrics_address:
                 tell(f"metrics on http://{worker.metrics_address}/metrics")
             if worker.http_address:
-                tell(f"figures on http://{worker.http_address}/stats")
+                tell(f"page on http://{worker.http_address}/, figures on /stats")
             tell(f"listening on {worker.address}")
             systemd.ready()
             alive = asyncio.create_task(systemd.keep_alive())

@@ -25,11 +25,10 @@ class AtBoundary:
     boundary: int
     photos: Sequence[Path]
     results: Sequence[Result]
-    labels: Sequence[str]
 
     def best(self) -> list[ClassScore]:
         """The first class of each photo."""
-        return [classes_in(result, self.labels, 1)[0] for result in self.results]
+        return [classes_in(result, 1)[0] for result in self.results]
 
     def row(self, manifest: Manifest, truth: dict[str, Any]) -> dict[str, Any]:
         """Medians of the stages, and how many photos have the unsplit model's first class."""
@@ -72,10 +71,9 @@ async def run_boundary(
         finish_locally=False,
     ) as agent:
         results = [result async for result in agent.stream([*given, *given], 1)]
-        labels = agent.labels
     for result in results:
         if result.outcome not in (Outcome.ANSWERED, Outcome.LOCAL):
             raise DemoError(
                 f"a frame was {result.outcome.value} ({result.error})", "choose a faster --link"
             )
-    return AtBoundary(boundary, photos, results[len(given) :], labels)
+    return AtBoundary(boundary, photos, results[len(given) :])

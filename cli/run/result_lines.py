@@ -149,18 +149,18 @@ def best_answer(agent: EdgeAgent, result: Result, min_score: float = MIN_SCORE) 
 
 
 def _in_words(agent: EdgeAgent, result: Result, min_score: float) -> str:
-    task, labels, view = agent.manifest.task.kind, agent.labels, _view_of(result)
+    task, view = agent.manifest.task.kind, _view_of(result)
     if task == "classify":
-        best = classes_in(result, labels, 1)
+        best = classes_in(result, 1)
         if not best:
             return "no class: NaN or infinity among the outputs"
         return f"{best[0].label} {best[0].score:.3f}"
     if task == "detect":
-        things = Counter(thing.label for thing in things_in(result, labels, view, min_score))
+        things = Counter(thing.label for thing in things_in(result, view, min_score))
         words = [f"{count} {label}" for label, count in things.most_common()]
         return _first(words) or "nothing found"
     if task == "segment":
-        areas = areas_in(result, labels, view)
+        areas = areas_in(result, view)
         return _first([f"{area.label} {100 * area.share:.0f} %" for area in areas])
     return _first([
         f"{output} {array.dtype} {list(array.shape)}" for output, array in result.outputs.items()
@@ -174,14 +174,14 @@ def _first(words: list[str]) -> str:
 
 def _answer_json(agent: EdgeAgent, result: Result, min_score: float) -> dict[str, Any]:
     """The keys of a frame's answer: `top`, which only a classifier fills, and those of its task."""
-    task, labels, view = agent.manifest.task.kind, agent.labels, _view_of(result)
+    task, view = agent.manifest.task.kind, _view_of(result)
     if task == "classify":
-        return {"top": [each.to_json() for each in classes_in(result, labels)]}
+        return {"top": [each.to_json() for each in classes_in(result)]}
     if task == "detect":
-        things = things_in(result, labels, view, min_score)
+        things = things_in(result, view, min_score)
         return {"top": [], "detections": [thing.to_json() for thing in things]}
     if task == "segment":
-        return {"top": [], "areas": [area.to_json() for area in areas_in(result, labels, view)]}
+        return {"top": [], "areas": [area.to_json() for area in areas_in(result, view)]}
     outputs = [
         {"name": name, "shape": list(array.shape), "dtype": str(array.dtype)}
         for name, array in result.outputs.items()

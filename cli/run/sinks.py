@@ -57,7 +57,7 @@ def _on_disk(words: SinkWords) -> Iterator[SlowSink]:
         yield SlowSink(
             name="save-annotated",
             make=lambda agent: AnnotatedPictures(
-                annotated, agent.manifest.task.kind, agent.labels, words.min_score
+                annotated, agent.manifest.task.kind, words.min_score
             ),
             most_waiting=4,  # each holds its photo
             draws=True,

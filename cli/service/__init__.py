@@ -1,4 +1,6 @@
 """The HTTP service of `run --http`: requests from other programs, figures, and a page of them.
 
-May import: run, shell; edge, partition, proto, codec.
+Also the page of `serve --http`.
+
+May import: run, shell; cloud, edge, partition, proto, codec.
 """

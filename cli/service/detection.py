@@ -46,16 +46,14 @@ def confidence_of(field: bytes | None) -> float | None:
     return found
 
 
-def predictions_json(
-    agent: EdgeAgent, result: Result, confidence: float | None, min_score: float
-) -> dict[str, Any]:
+def predictions_json(result: Result, confidence: float | None, min_score: float) -> dict[str, Any]:
     """DeepStack's reply, the best prediction first; sides are whole pixels of the photo.
 
     Without `confidence`, predictions from `min_score` on, and only the best of them.
     """
     view = result.metadata.view if isinstance(result.metadata, Origin) else None
     least = min_score if confidence is None else confidence
-    things = things_in(result, agent.labels, view, least)
+    things = things_in(result, view, least)
     if confidence is None:
         things = things[:MOST_PREDICTIONS]
     return {

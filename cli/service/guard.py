@@ -10,7 +10,7 @@ from pathlib import Path
 from aiohttp import web
 from splitpoint.edge.errors import AgentError
 from splitpoint.edge.transport.credentials import read_token
-from splitpoint.proto.address import is_loopback
+from splitpoint.proto.address import is_loopback, is_own_host
 
 from .turned_down import TurnedDown
 
@@ -63,7 +63,7 @@ class Guard:
         hosts = request.headers.getall("Host", [])
         if len(hosts) != 1:
             raise TurnedDown(HTTPStatus.BAD_REQUEST, "give one Host header")
-        if self.is_open and not is_loopback(_with_port(hosts[0])):
+        if self.is_open and not is_own_host(hosts[0]):
             raise TurnedDown(
                 HTTPStatus.MISDIRECTED_REQUEST, "this service answers to localhost alone"
             )
@@ -115,9 +115,3 @@ def no_token() -> TurnedDown:
 
 def _same(given: str, known: bytes) -> bool:
     return hmac.compare_digest(given.encode(errors="surrogateescape"), known)
-
-
-def _with_port(host: str) -> str:
-    """`HOST:PORT` of what a Host header names."""
-    has_port = ":" in host.rpartition("]")[2]
-    return host if has_port else f"{host}:80"

@@ -1,4 +1,4 @@
-"""The files of the page, which are the same for everybody: all data come by `GET /stats`."""
+"""The files of the pages, which are the same for everybody: all data come by `GET /stats`."""
 
 from __future__ import annotations
 

@@ -141,7 +141,7 @@ class Routes:
             result = await self._turns.infer(_image_in(fields))
         if not result.outputs:
             raise _lost(result)
-        return _json(predictions_json(self._agent, result, confidence, self._min_score))
+        return _json(predictions_json(result, confidence, self._min_score))
 
     # For people ------------------------------------------------------------------------------
 

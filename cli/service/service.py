@@ -84,7 +84,7 @@ class HttpService:
     ) -> AsyncIterator[AsyncGenerator[Result, None]]:
         """Listens while it is entered. Gives `results`, and in between those of requests."""
         options = self._options
-        drawing = Drawing(agent.manifest.task.kind, agent.labels, options.min_score)
+        drawing = Drawing(agent.manifest.task.kind, options.min_score)
         self._pictures = pictures = Pictures(drawing)
         self._figures = figures = ServiceFigures(
             agent, self._energy, budget_ms=options.budget_ms, min_score=options.min_score

@@ -39,3 +39,12 @@ MustRunOnEdge = Annotated[
     list[str] | None,
     typer.Option(help="A layer that must not leave the device.", rich_help_panel="Constraints"),
 ]
+AllowHead = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="Trust this function as the head of models that name it, module:function; may be "
+        "repeated.",
+        metavar="MODULE:FUNCTION",
+        show_default=False,
+    ),
+]

@@ -47,13 +47,15 @@ def load_served_model(
     """Loads the bundle in `folder`, with the times that were kept, or are measured now.
 
     A profile of it, out of `profiles`, is announced. What `check` raises, between two segments,
-    ends it. Raises `BundleError` for a damaged bundle, `ServeError` for one that does not fit here.
+    ends it. Raises `BundleError` for a damaged bundle, `ServeError` for one that does not fit here,
+    `TaskError` for one whose answers a function makes that nobody has allowed here.
     """
     check()
     runtime, precision, max_batch = options.runtime, options.precision, options.max_batch
     kept = KeptTimes(options.times, measure=options.measure)
     bundle = open_bundle(folder)
     manifest = bundle.manifest
+    manifest.task.check_allowed()
     max_batch = 1 if manifest.boundaries[0].one_sample else max_batch
     progress(f"loading {manifest.name} ({bundle.digest[:12]})")
     try:

@@ -113,6 +113,14 @@ class Continuation:
             np.maximum(found, away, out=found)
         return found
 
+    def comes_too_early(self, taken_s: float, device_free_s: float) -> bool:
+        """Whether the next frame is here before the device could begin with this one.
+
+        What the device is free for then, it can do for that one as well, whose answer is newer and
+        more likely to be in time.
+        """
+        return device_free_s >= taken_s + self._interval_s
+
     def end_s(self, now_s: float, taken_s: float) -> float:
         """To when frames are followed, after the one that came at `taken_s`."""
         return max(taken_s + (STEPS + 1) * self._interval_s, now_s)
@@ -139,6 +147,8 @@ class Continuation:
         for edge_s, extra in self._here:
             device_s, value, sure_s = free_s, 0.0, SURE * self._spread * edge_s
             for at_s in times:
+                if self.comes_too_early(at_s, device_s):
+                    continue
                 computed_s = (device_s if device_s > at_s else at_s) + edge_s
                 left_s = at_s + self._budget_s - computed_s
                 chance = 1.0 if left_s > sure_s else likely(left_s, edge_s, self._spread)

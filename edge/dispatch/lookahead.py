@@ -112,6 +112,8 @@ class Lookahead:
         own = ways.in_time - self._work.hurry / self._budget_s * ways.latency_s
         own -= self._work.extra
         own[ways.in_time < NEVER_BELOW] = -1.0
+        if continuation.comes_too_early(now_s, float(ways.device_s[count])):
+            own[~self._work.sends & (self._work.edge_s > 0)] = -1.0
         value[:count] += own
         value[count] -= LATENCY_WEIGHT
         return value

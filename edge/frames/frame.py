@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -29,6 +29,7 @@ class Frame:
     inputs: Inputs
     batch: int
     budget_ms: float
+    labels: Sequence[str] = ()
     metadata: Any = None
     traceparent: str = ""
     may_expire: bool = False
@@ -85,6 +86,7 @@ class Frame:
             boundary=self.plan.boundary,
             codec=part.codec,
             outputs=outputs,
+            labels=self.labels,
             stages_ms=Stages(
                 edge=part.edge_ms + here_ms + waited_ms - for_link_ms,
                 encode=part.encode_ms,
@@ -116,6 +118,7 @@ class Frame:
             boundary=self.plan.boundary,
             codec=part.codec,
             outputs=outputs,
+            labels=self.labels,
             stages_ms=Stages(
                 edge=part.edge_ms,
                 encode=part.encode_ms,

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
-from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 
 from splitpoint.codec import SplitpointError
-from splitpoint.partition.bundle.bundle import Manifest
 from splitpoint.proto.status import FrameExpiredError
 
 from ..given import Given, batch_of
 from ..result import Outcome, Result
+from ..store.prepare import Prepared
+from .arrivals import Arrivals
 from .frame import Frame
+from .frame_count import FrameCount
 from .local_finish import LocalFinish
 from .only_this_frame import only_this_frame
 from .order import Newest, in_order
@@ -25,17 +28,18 @@ class Intake:
 
     def __init__(
         self,
-        manifest: Manifest,
+        prepared: Prepared,
         path: FramePath,
         present: PresentPlan,
         *,
         local: LocalFinish,
         budget_ms: float,
-        outcomes: dict[Outcome, int],
+        count: FrameCount,
     ) -> None:
-        self._manifest, self._path, self._present = manifest, path, present
+        self._tensors, self._labels = prepared.manifest.boundaries[0].tensors, prepared.labels
+        self._path, self._present = path, present
         self._local, self._budget_ms = local, budget_ms
-        self._frames, self._outcomes = 0, outcomes
+        self._count = count
 
     async def infer(
         self,
@@ -48,9 +52,8 @@ class Intake:
         A live source's was taken at `taken_s`; `computed` is called when the compute thread is done
         with it.
         """
-        batch = batch_of(given.inputs, self._manifest.boundaries[0].tensors)
-        self._frames += 1
-        number, observer = self._frames, self._present.observer
+        batch = batch_of(given.inputs, self._tensors)
+        number, observer = self._count.next_number(), self._present.observer
         way = observer.way(number, live=taken_s is not None, samples=batch)
         if observer.let_go(number):
             if computed is not None:
@@ -65,6 +68,7 @@ class Intake:
             inputs=given.inputs,
             batch=batch,
             budget_ms=self._budget_ms,
+            labels=self._labels,
             metadata=given.metadata,
             traceparent=given.traceparent,
             may_expire=taken_s is not None,
@@ -75,7 +79,7 @@ class Intake:
             result = await self._path.run(frame)
         finally:
             observer.frame_ended(number)
-        self._outcomes[result.outcome] += 1
+        self._count.outcomes[result.outcome] += 1
         observer.device_can_finish(self._local.predicted_ms if self._local.ready else None)
         return result
 
@@ -102,10 +106,11 @@ class Intake:
         return self._never_began(given, taken_s, Outcome.FAILED).failed(error)
 
     async def results(
-        self, frames: AsyncIterable[Given] | Iterable[Given], window: int, *, live: bool
+        self, frames: Arrivals, window: int, leave: asyncio.Future[None], *, live: bool
     ) -> AsyncGenerator[Result, None]:
         """A result for each of `frames`, of which at most `window` are under way.
 
+        Once it is time to `leave`, the others stay with `frames`, and those that were taken end.
         See `EdgeAgent.stream` for their order, and for what `live` means.
         """
         if live:
@@ -115,9 +120,9 @@ class Intake:
                 window,
                 busy=self.finishing,
                 at_once=self.decided_at_once,
-            ).run(frames)
+            ).run(frames, leave)
         else:
-            results = in_order(frames, self.take, window)
+            results = in_order(frames, self.take, window, leave)
         # A caller that stops early ends, by closing this, all that is under way.
         async with aclosing(results):
             try:
@@ -149,9 +154,8 @@ class Intake:
         self, given: Given, taken_s: float | None, outcome: Outcome, number: int | None = None
     ) -> Frame:
         if number is None:
-            self._frames += 1
-            number = self._frames
-        self._outcomes[outcome] += 1
+            number = self._count.next_number()
+        self._count.outcomes[outcome] += 1
         return Frame(
             id=number,
             plan=self._present.plan,

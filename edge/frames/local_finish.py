@@ -69,7 +69,7 @@ class LocalFinish:
         wanted: bool = True,
     ) -> None:
         self._prepared, self._segments, self._pool = prepared, segments, pool
-        self._wanted = wanted
+        self.wanted, self._whole = wanted, False
         self._loading: asyncio.Task[None] | None = None
         self.predicted_ms: Mapping[int, float] = dict(expected_ms)  # before any finish
         # By boundary: the mean time of a finish from there; before the first, what was predicted.
@@ -80,11 +80,11 @@ class LocalFinish:
     @property
     def ready(self) -> bool:
         """Whether it is wanted, and all segments are loaded."""
-        return self._wanted and self._segments.loaded == len(self._prepared.manifest.segments)
+        return self.wanted and self._segments.loaded == len(self._prepared.manifest.segments)
 
     def start(self) -> None:
         """Begins, or begins again, to load what is missing."""
-        if self._wanted and not self.ready and (self._loading is None or self._loading.done()):
+        if self.wanted and not self._whole and (self._loading is None or self._loading.done()):
             self._loading = asyncio.create_task(self._load(), name="load-local-segments")
 
     async def wait(self) -> None:
@@ -153,16 +153,19 @@ class LocalFinish:
     async def _load(self) -> None:
         loop = asyncio.get_running_loop()
         try:
-            last = len(self._prepared.manifest.segments)
-            await self._prepared.fetch_segments(last, ONNX)
-            took_ms = [
-                await loop.run_in_executor(self._pool, self._load_one, index)
-                for index in range(last)
-            ]
-            if not self.predicted_ms:
-                self.predicted_ms = {at: sum(took_ms[at:]) for at in range(len(took_ms) + 1)}
-                self._ms = {**self.predicted_ms, **self._ms}
+            if not self.ready:
+                last = len(self._prepared.manifest.segments)
+                await self._prepared.fetch_segments(last, ONNX)
+                took_ms = [
+                    await loop.run_in_executor(self._pool, self._load_one, index)
+                    for index in range(last)
+                ]
+                if not self.predicted_ms:
+                    self.predicted_ms = {at: sum(took_ms[at:]) for at in range(len(took_ms) + 1)}
+                    self._ms = {**self.predicted_ms, **self._ms}
             self.error = None
+            await self._prepared.all_here()
+            self._whole = True
         except SplitpointError as error:
             self.error = error
             log.warning("frames cannot be finished on the device yet: %s", error)

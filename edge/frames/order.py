@@ -5,14 +5,15 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterable, Callable, Coroutine, Iterable
+from collections.abc import AsyncGenerator, Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any
 
 from splitpoint.proto.tasks import cancel_and_wait
 
-from ..given import Given, each
+from ..given import Given
 from ..result import Result
+from .arrivals import Arrivals
 
 # Results that the consumer has not taken, before a live source is read no further.
 MOST_UNREAD = 64
@@ -22,59 +23,37 @@ LOOK_S = 0.005
 
 
 async def in_order(
-    frames: AsyncIterable[Given] | Iterable[Given],
+    frames: Arrivals,
     take: Callable[[Given], Coroutine[Any, Any, Result]],
     window: int,
+    leave: asyncio.Future[None],
 ) -> AsyncGenerator[Result, None]:
     """Every frame's result, in the order of `frames`; at most `window` are under way.
 
-    What `frames` raises is raised after the results of those before.
+    Once it is time to `leave`, no other is taken. What `frames` raises is raised after the results
+    of those before.
     """
     running: deque[asyncio.Task[Result]] = deque()
-    source = _Source(frames)
-    coming: asyncio.Future[Given | None] | None = None
     try:
-        while True:
-            coming = asyncio.ensure_future(source.next())
+        while not leave.done():
+            coming = frames.coming()
             await asyncio.sleep(0)  # most have one at once, and need no more
             # A source may be silent for hours: a result does not wait for the frame behind it.
-            while not coming.done():
-                awaited = (coming, running[0]) if running else (coming,)
+            while not (coming.done() or leave.done()):
+                awaited = (coming, leave, running[0]) if running else (coming, leave)
                 await asyncio.wait(awaited, return_when=asyncio.FIRST_COMPLETED)
                 while running and running[0].done():
                     yield await running.popleft()
-            given = coming.result()
-            if given is None:
+            if leave.done() or (given := frames.taken()) is None:
                 break
             running.append(asyncio.create_task(take(given)))
             while running and (len(running) >= window or running[0].done()):
                 yield await running.popleft()
         while running:
             yield await running.popleft()
-        source.raise_error()
+        frames.raise_error()
     finally:
-        await cancel_and_wait(coming, *running)
-
-
-class _Source:
-    """Frames one by one, and why there are no more where that is an error."""
-
-    def __init__(self, frames: AsyncIterable[Given] | Iterable[Given]) -> None:
-        self._frames = each(frames)
-        self._error: Exception | None = None
-
-    async def next(self) -> Given | None:
-        """None after the last."""
-        try:
-            return await anext(self._frames, None)
-        except Exception as error:  # noqa: BLE001 - frames that were taken in are to end first
-            self._error = error
-            return None
-
-    def raise_error(self) -> None:
-        """Raises what ended the source early, if anything did."""
-        if self._error is not None:
-            raise self._error
+        await cancel_and_wait(*running)
 
 
 @dataclass(slots=True)
@@ -113,10 +92,10 @@ class Newest:
         self._error: BaseException | None = None  # what no frame may raise, of one that did
 
     async def run(
-        self, frames: AsyncIterable[Given] | Iterable[Given]
+        self, frames: Arrivals, leave: asyncio.Future[None]
     ) -> AsyncGenerator[Result, None]:
-        """A result for each frame."""
-        pump = asyncio.create_task(self._pump(frames), name="live-source")
+        """A result for each frame that comes before it is time to `leave`."""
+        pump = asyncio.create_task(self._pump(frames, leave), name="live-source")
         try:
             while (result := await self._results.get()) is not None:
                 self._room.set()
@@ -129,10 +108,9 @@ class Newest:
             await cancel_and_wait(pump)
             await cancel_and_wait(self._looking, *self._running)
 
-    async def _pump(self, frames: AsyncIterable[Given] | Iterable[Given]) -> None:
-        source = _Source(frames)
+    async def _pump(self, frames: Arrivals, leave: asyncio.Future[None]) -> None:
         try:
-            while (given := await source.next()) is not None:
+            while (given := await frames.next(leave)) is not None:
                 self._came(given)
                 while self._results.qsize() >= MOST_UNREAD:
                     self._room.clear()
@@ -141,7 +119,7 @@ class Newest:
                 self._begin()
                 under_way = [*self._running, *([self._looking] if self._looking else [])]
                 await asyncio.wait(under_way, return_when=asyncio.FIRST_COMPLETED)
-            source.raise_error()
+            frames.raise_error()
         finally:
             self._results.put_nowait(None)
 

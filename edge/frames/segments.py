@@ -14,9 +14,13 @@ from splitpoint.partition.run.slowdown import Slowdown
 
 
 class Segments:
-    """Those of a chain that are loaded, from the first on. `slowdown` plays a slower device."""
+    """Those of a chain that are loaded, from the first on. `slowdown` plays a slower device.
+
+    `TaskError` where the model answers by a function that this process was not told to trust.
+    """
 
     def __init__(self, chain: SegmentChain, manifest: Manifest, slowdown: Slowdown) -> None:
+        manifest.task.check_allowed()
         self._chain, self._slowdown, self._form = chain, slowdown, AnswerForm.of(manifest)
         self._boundaries = [boundary.tensors for boundary in manifest.boundaries]
         self.loaded = 0

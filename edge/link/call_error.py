@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from datetime import datetime, timezone
+
 import grpc
 from splitpoint.proto.proxy import proxy_of
 from splitpoint.proto.status import (
     NO_ROOM,
+    NotYetValidError,
     PermissionDeniedError,
     ProtocolError,
     RefusedError,
@@ -60,6 +63,8 @@ _TLS_FAILURES: tuple[tuple[str, str, str], ...] = (
 )
 
 
+_NOT_YET_VALID = "certificate is not yet valid"  # BoringSSL's words
+
 # gRPC's word for a stream that the other end, or what stands in between, has reset, as it is when a
 # worker restarts. A worker that ends a call with INTERNAL itself says what failed.
 _RESET = "RST_STREAM"
@@ -81,6 +86,13 @@ def error_of_call(error: grpc.RpcError, server: str) -> WireError:
 
 
 def _unreachable(server: str, said: str, details: str) -> WireError:
+    if _NOT_YET_VALID in said:
+        now = datetime.now(timezone.utc)
+        return NotYetValidError(
+            f"the certificate of {server} is not valid yet at {now:%Y-%m-%d %H:%M} UTC, as this "
+            "device's clock says",
+            "set the clock; until then it is tried again",
+        )
     proxy = proxy_of(server)
     through = "" if proxy is None else f" through {proxy}"
     for words, what, remedy in _TLS_FAILURES:

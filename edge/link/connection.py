@@ -9,7 +9,7 @@ import platform
 from collections.abc import Callable
 
 from splitpoint.codec import SplitpointError
-from splitpoint.proto.status import FrameExpiredError, UnreachableError
+from splitpoint.proto.status import FrameExpiredError, RefusedError, UnreachableError
 from splitpoint.proto.tasks import cancel_and_wait
 
 from .channel import WorkerChannel
@@ -41,6 +41,7 @@ class Connection:
         self._turned_away = TurnedAway(channel.server)
         self._closed = False
         self.stream: FrameStream | None = None  # the latest, working or not
+        self.refused = False  # whether the worker, when it was last heard, did not have this model
 
     @property
     def server(self) -> str:
@@ -90,7 +91,11 @@ class Connection:
         except TURNED_AWAY as error:
             self._turned_away.again(error)
             raise
+        except RefusedError:
+            self.refused = True
+            raise
         self._turned_away.let_in()
+        self.refused = False
         self._take(stream)
         return stream
 

@@ -205,6 +205,13 @@ class Workers:
             link.breaker.open()
 
     @property
+    def refuse(self) -> bool:
+        """Whether some take no frames of this model, and none takes any."""
+        return any(link.connection.refused for link in self.links) and all(
+            link.connection.refused or link.away for link in self.links
+        )
+
+    @property
     def stream(self) -> FrameStream | None:
         """The stream to the worker in use, if there is one that works."""
         stream = None if self._current is None else self._current.connection.stream

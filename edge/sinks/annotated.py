@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -32,15 +31,13 @@ class AnnotatedPictures:
     `task` that gives nothing to draw.
     """
 
-    def __init__(
-        self, folder: Path, task: str, labels: list[str], min_score: float = MIN_SCORE
-    ) -> None:
+    def __init__(self, folder: Path, task: str, min_score: float = MIN_SCORE) -> None:
         if task not in TASKS:
             raise AgentError(
                 "nothing says what the outputs of this model mean",
                 "compile it with --task, or leave --save-annotated out",
             )
-        self._folder, self._drawing = folder, Drawing(task, labels, min_score)
+        self._folder, self._drawing = folder, Drawing(task, min_score)
         folder.mkdir(parents=True, exist_ok=True)
 
     def add(self, result: Result) -> None:
@@ -59,27 +56,27 @@ class AnnotatedPictures:
 class Drawing:
     """Draws what a `task` has found on its photos; for a task that is not known, nothing."""
 
-    def __init__(self, task: str, labels: Sequence[str], min_score: float = MIN_SCORE) -> None:
-        self._task, self._labels, self._min_score = task, labels, min_score
+    def __init__(self, task: str, min_score: float = MIN_SCORE) -> None:
+        self._task, self._min_score = task, min_score
 
     def drawn(self, result: Result, origin: Origin, picture: Array) -> Image.Image:
         """The photo, RGB uint8 `[height, width, 3]`, with what was found in it."""
         if self._task == "segment":
-            return self._with_areas(class_map(result, origin.view), picture)
+            return self._with_areas(result, class_map(result, origin.view), picture)
         photo = Image.fromarray(picture)
         pen = _Pen(photo)
         if self._task == "classify":
-            for best in classes_in(result, self._labels, 1):
+            for best in classes_in(result, 1):
                 pen.text((0, 0), f"{best.label} {best.score:.2f}", COLOURS[3])
             return photo
         if self._task != "detect":
             return photo
-        found = things_in(result, self._labels, origin.view, self._min_score)
+        found = things_in(result, origin.view, self._min_score)
         for thing in reversed(found):  # the best lies on top
             pen.box(thing.box, f"{thing.label} {thing.score:.2f}", _colour(thing.index))
         return photo
 
-    def _with_areas(self, classes: Array, picture: Array) -> Image.Image:
+    def _with_areas(self, result: Result, classes: Array, picture: Array) -> Image.Image:
         counts = np.bincount(classes[classes != UNSEEN], minlength=1)
         # Nothing of the photo's size is wider than a byte a channel: a device has little memory.
         table = np.array([_colour(index) for index in range(256)], np.uint8)
@@ -91,7 +88,7 @@ class Drawing:
         pen = _Pen(photo)
         for line, index in enumerate(np.flatnonzero(counts[1:]) + 1):
             share = counts[index] / classes.size
-            text = f"{class_label(int(index), self._labels)} {100 * share:.0f} %"
+            text = f"{class_label(int(index), result.labels)} {100 * share:.0f} %"
             pen.text((0, line * pen.line_px), text, _colour(int(index)))
         return photo
 

@@ -17,7 +17,7 @@ from .part_file import is_at
 
 log = logging.getLogger("splitpoint.edge")
 
-_DIGEST = re.compile(r"[0-9a-f]{64}")
+FOLDER_NAME = re.compile(r"[0-9a-f]{64}")
 
 
 class CacheUse:
@@ -32,7 +32,7 @@ class CacheUse:
         self._mark: BinaryIO | None = None
         try:
             folder.parent.mkdir(parents=True, exist_ok=True)
-            path = folder.with_name(f"{folder.name}.used")
+            path = mark_of(folder)
             self._mark = _locked(path, fcntl.LOCK_SH)
             os.utime(path)
         except OSError as error:
@@ -64,18 +64,18 @@ def shrink(cache: Path, max_bytes: float) -> list[str]:
     bundles = []
     total = 0
     for folder in cache.iterdir() if cache.is_dir() else ():
-        if not (folder.is_dir() and _DIGEST.fullmatch(folder.name)):
+        if not (folder.is_dir() and FOLDER_NAME.fullmatch(folder.name)):
             continue
-        nbytes = _nbytes(folder)
-        mark = folder.with_name(f"{folder.name}.used")
-        bundles.append((_used_s(mark), folder, mark, nbytes))
+        nbytes = nbytes_in(folder)
+        mark = mark_of(folder)
+        bundles.append((used_s(mark), folder, mark, nbytes))
         total += nbytes
     removed = []
     for _, folder, mark, nbytes in sorted(bundles, key=lambda entry: entry[0]):
         if total <= max_bytes:
             break
         if folder.exists():  # or another agent has removed it
-            if not _remove(folder, mark):
+            if not remove(folder, mark):
                 continue
             removed.append(folder.name)
             log.info(
@@ -90,7 +90,12 @@ def shrink(cache: Path, max_bytes: float) -> list[str]:
     return removed
 
 
-def _nbytes(folder: Path) -> int:
+def mark_of(folder: Path) -> Path:
+    """What says when the bundle in `folder` was used last, and whether it is now."""
+    return folder.with_name(f"{folder.name}.used")
+
+
+def nbytes_in(folder: Path) -> int:
     """Of all files in a folder, those left out that go while they are counted."""
     total = 0
     for place, _, names in os.walk(folder):
@@ -100,14 +105,15 @@ def _nbytes(folder: Path) -> int:
     return total
 
 
-def _used_s(mark: Path) -> float:
+def used_s(mark: Path) -> float:
+    """When it was used last, in seconds since 1970; 0 where nothing says so."""
     try:
         return mark.stat().st_mtime
     except FileNotFoundError:
         return 0.0
 
 
-def _remove(folder: Path, mark: Path) -> bool:
+def remove(folder: Path, mark: Path) -> bool:
     """Whether the folder is gone; one that is in use stays."""
     try:
         with _locked(mark, fcntl.LOCK_EX | fcntl.LOCK_NB):

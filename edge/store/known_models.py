@@ -72,6 +72,20 @@ def recall(cache: Path, servers: Iterable[str], name: str) -> KnownModel | None:
     return None
 
 
+def servers_of(cache: Path, digest: str) -> tuple[str, ...]:
+    """The servers that were last said to serve a bundle."""
+    found = set()
+    for path in cache.glob("model-*.json"):
+        try:
+            with path.open("rb") as stream:
+                record = json.loads(stream.read(_MOST_BYTES))
+            if record["digest"] == digest:
+                found.add(str(record["server"]))
+        except (OSError, ValueError, LookupError, TypeError):
+            continue  # `recall` says so where it matters
+    return tuple(sorted(found))
+
+
 def _path(cache: Path, server: str, name: str) -> Path:
     key = hashlib.sha256(f"{server}\n{name}".encode()).hexdigest()[:16]
     return cache / f"model-{key}.json"

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from splitpoint.partition.bundle.bundle import Bundle, Manifest, open_bundle, read_labels
@@ -15,6 +16,7 @@ from splitpoint.proto.status import RefusedError, UnreachableError
 from ..errors import AgentError
 from ..link.channel import WorkerChannel
 from ..link.described import Described, Serving, describe, nearest, who_serves
+from .bundles import bundles_in, only_digest
 from .cache import BundleCache, FetchFrom
 from .cache_size import CacheUse
 from .known_models import KnownModel, recall, remember
@@ -27,8 +29,9 @@ class Prepared:
     """A model whose manifest is here; its segments may still lie with the worker.
 
     `serving` is what a worker says of the model, None where none was asked or none serves it.
-    `away` says that workers were asked and none answered. `use` keeps the files in the cache from
-    being removed: close it.
+    `away` says why no worker can be asked: none answered, or none serves this model. `use` keeps
+    the files in the cache from being removed: close it. `keep` has the cache remember that this is
+    what the workers serve.
     """
 
     manifest: Manifest
@@ -39,6 +42,16 @@ class Prepared:
     use: CacheUse | None = None
     away: UnreachableError | None = None
     serving: Serving | None = None
+    keep: Callable[[], None] | None = None
+
+    async def all_here(self) -> None:
+        """The files that this device needs without a worker are here: it may start from them.
+
+        Not before: whatever breaks off while a newer model is fetched leaves the one that was
+        remembered, whole.
+        """
+        if self.keep is not None:
+            await asyncio.to_thread(self.keep)
 
     async def fetch_segments(self, count: int, runtime: str) -> None:
         """Has the files here that `runtime` needs of the first `count` segments.
@@ -88,14 +101,16 @@ async def prepare(
     model: str,
     cache: Path,
     known_as: Sequence[str],
+    pin: str = "",
     away: UnreachableError | None = None,
 ) -> Prepared:
     """Reads the local `bundle`, or the manifest of the workers' model into `cache`.
 
     The nearest and idlest of the workers that answer says which bundle it is; where none answers,
     it is the one that they served last, as far as it is in the cache, where workers are `known_as`
-    these. `away` says why there are no channels yet. Raises `AgentError` when the worker serves no
-    such model, and whatever the bundle, the wire and the cache raise.
+    these. With `pin`, the first digits of a digest, it is that bundle, from a worker or the cache.
+    `away` says why there are no channels yet. Raises `AgentError` when the worker serves no such
+    model, and whatever the bundle, the wire and the cache raise.
     """
     described: list[Described] = []
     if channels:
@@ -113,27 +128,57 @@ async def prepare(
             serving=who_serves(described, opened.digest),
             away=away,
         )
-    if away is not None:
+    if pin:
+        said = _serving_pinned(described, pin)
+        if said is None:
+            return await _pinned(channels, pin, cache, away)
+    elif away is not None:
         return await _of_cache(channels, away, model, cache, known_as)
-    return await _of_worker(channels, described, model, cache, known_as)
+    else:
+        best = nearest(described, lambda info: model in ("", info.name))
+        info = best.model(model)
+        said = Serving(info=info, load=best.load(info), server=best.channel.server)
+    prepared = await _of_worker(channels, said, cache)
+    names = {model, said.info.name}
+    return replace(prepared, keep=partial(remember, cache, known_as, names, _known(said)))
 
 
-async def _of_worker(
-    channels: Sequence[WorkerChannel],
-    described: Sequence[Described],
-    model: str,
-    cache: Path,
-    known_as: Sequence[str],
+async def _of_worker(channels: Sequence[WorkerChannel], said: Serving, cache: Path) -> Prepared:
+    """A model that a worker serves, which is the first to be asked for files."""
+    first = sorted(channels, key=lambda channel: channel.server != said.server)
+    return replace(await _of_digest(_known(said), first, cache), serving=said)
+
+
+def _known(said: Serving) -> KnownModel:
+    return KnownModel(digest=said.info.digest, manifest_bytes=said.info.manifest_bytes)
+
+
+def _serving_pinned(described: Sequence[Described], pin: str) -> Serving | None:
+    infos = (info for one in described for info in one.reply.models)
+    digests = {info.digest for info in infos if info.digest.startswith(pin)}
+    return who_serves(described, only_digest(digests, pin)) if digests else None
+
+
+async def _pinned(
+    channels: Sequence[WorkerChannel], pin: str, cache: Path, away: UnreachableError | None
 ) -> Prepared:
-    """The model of the nearest and idlest worker, which is remembered as that of all of them."""
-    best = nearest(described, lambda info: model in ("", info.name))
-    info = best.model(model)
-    known = KnownModel(digest=info.digest, manifest_bytes=info.manifest_bytes)
-    others = [channel for channel in channels if channel is not best.channel]
-    prepared = await _of_digest(known, [best.channel, *others], cache)
-    await asyncio.to_thread(remember, cache, known_as, {model, info.name}, known)
-    said = Serving(info=info, load=best.load(info), server=best.channel.server)
-    return replace(prepared, serving=said)
+    """The pinned model, which no worker serves now, from the cache."""
+    found = await asyncio.to_thread(bundles_in, cache)
+    pinned = {each.digest: each for each in found if each.name and each.digest.startswith(pin)}
+    if not pinned:
+        where = f"neither in the cache {cache} nor served by a worker"
+        if away is not None:
+            where = f"not in the cache {cache}, and {away.what}"
+        raise AgentError(
+            f"the bundle {pin} is {where}",
+            "`splitpoint cache` lists those that are; or leave --pin out",
+        )
+    digest = only_digest(set(pinned), pin)
+    known = KnownModel(digest=digest, manifest_bytes=pinned[digest].manifest_bytes)
+    why = away or UnreachableError(
+        f"no worker serves the bundle {digest[:12]}", "leave --pin out for the one that they serve"
+    )
+    return replace(await _of_digest(known, channels, cache), away=why)
 
 
 async def _of_cache(
@@ -151,7 +196,7 @@ async def _of_cache(
         except UnreachableError:
             pass  # its manifest or its labels are not here any more
     what = f"model {model!r}" if model else "model"
-    raise UnreachableError(f"{away.what}, and the cache has no {what} of it", away.remedy)
+    raise type(away)(f"{away.what}, and the cache has no {what} of it", away.remedy)
 
 
 async def _of_digest(model: KnownModel, channels: Sequence[WorkerChannel], cache: Path) -> Prepared:
@@ -205,7 +250,6 @@ async def described_now(prepared: Prepared, channels: Sequence[WorkerChannel]) -
     said = who_serves(await describe(channels), prepared.digest)
     if said is None:
         raise AgentError(
-            f"no worker serves {prepared.manifest.name} as it is here ({prepared.digest[:12]})",
-            "start the agent again: it then fetches the model that they serve",
+            f"no worker serves {prepared.manifest.name} as it is here ({prepared.digest[:12]})"
         )
     return replace(prepared, serving=said, away=None)

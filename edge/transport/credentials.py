@@ -57,8 +57,9 @@ class Credentials:
         """A channel to `server`; files are read anew for each, so that new certificates count.
 
         Through a proxy that the environment names, but to this machine itself always directly.
-        Raises `TlsError` for files that will not do, and `AgentError` for a token that others could
-        read on its way.
+        Certificates may become valid later: a device without a battery for its clock boots in the
+        past. Raises `TlsError` for files that will not do, and `AgentError` for a token that others
+        could read on its way.
         """
         if proxy_of(server) is None:
             options = [*options, ("grpc.enable_http_proxy", 0)]
@@ -69,10 +70,10 @@ class Credentials:
                     "give --tls-ca, or say --insecure",
                 )
             return grpc.aio.insecure_channel(server, options)
-        ca = read_ca(self.tls_ca)
+        ca = read_ca(self.tls_ca, early=True)
         chain = key = None
         if self.tls_cert is not None and self.tls_key is not None:
-            chain, key = read_pair(self.tls_cert, self.tls_key)
+            chain, key = read_pair(self.tls_cert, self.tls_key, early=True)
         credentials = grpc.ssl_channel_credentials(ca, key, chain)
         return grpc.aio.secure_channel(server, credentials, options)
 

@@ -38,6 +38,7 @@ from .example_inputs import with_usable_inputs
 from .forecast import Forecast, Foresee, foresee_for_nobody
 from .refused_codecs import refusals
 from .separable_cuts import separable_cuts
+from .user_answer import with_answer
 from .verify import verified_error
 from .write_program import program_of, with_turned
 from .write_weights import save_weights
@@ -106,6 +107,7 @@ def _compile(
         takes_photos=spec.picture is not None,
     )
     outputs = {name: tensors[tensor] for name, tensor in model.output_names.items()}
+    task = with_answer(task, spec, outputs)
     head = task.open(
         outputs, None if spec.picture is None else (spec.picture.height_px, spec.picture.width_px)
     )

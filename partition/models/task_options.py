@@ -9,6 +9,7 @@ from ..errors import ModelError, PictureError, TaskError
 from ..model_spec import ModelSpec
 from ..tasks.heads import HEADS
 from ..tasks.task import KINDS, Task
+from ..tasks.user_head import allow_head, is_user_head
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,6 +45,9 @@ class TaskOptions:
         return replace(spec, picture=replace(spec.picture, resize=self.resize))
 
     def _task(self, known: Task | None) -> Task | None:
+        if is_user_head(self.head):
+            allow_head(self.head)  # by whoever names it here
+            return Task.of_head(self.head, kind=self.kind or "raw")
         if self.head:
             task = Task.of_head(self.head)
             if self.kind and self.kind != task.kind:

@@ -20,13 +20,14 @@ class DetectHead:
     """Answers with `detections_spec`.
 
     `decode` reads the outputs that are named; its boxes times `scale_xy` are pixels of the input.
+    `information` is None where nothing is known of it.
     """
 
     def __init__(
         self,
         outputs: Sequence[str],
         decode: Decode,
-        information: Information,
+        information: Information | None,
         scale_xy: tuple[float, float],
         limits: Limits,
         classes: int | None,
@@ -50,9 +51,12 @@ class DetectHead:
 
     def information(self, outputs: Mapping[str, Array]) -> dict[str, Array]:
         """See `Head`."""
+        tells = self._information
+        if tells is None:
+            return {}
         arrays = [np.asarray(outputs[name], np.float32) for name in self._outputs]
         samples = [
-            self._information([array[number] for array in arrays], self._limits.min_score)
+            tells([array[number] for array in arrays], self._limits.min_score)
             for number in range(len(arrays[0]))
         ]
         together = (np.stack(parts) for parts in zip(*samples, strict=True))

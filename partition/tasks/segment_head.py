@@ -12,6 +12,11 @@ MASK_CLASSES = 2  # what is not in the mask is the first
 LONGEST_SIDE = 16384  # of a map, in cells: as of pictures
 
 
+def class_map_spec(height: int, width: int) -> TensorSpec:
+    """The tensor that answers a segmenter: the class of each pixel."""
+    return TensorSpec(name="classes", dtype="uint8", shape=(1, height, width), batch_dim=0)
+
+
 class SegmentHead:
     """Answers with "classes", uint8 `[batch, height, width]`, as large as the map that it reads.
 
@@ -27,9 +32,7 @@ class SegmentHead:
         classes: int,
     ) -> None:
         self._output, self._class_map, self.classes = output, class_map, classes
-        self.specs: tuple[TensorSpec, ...] = (
-            TensorSpec(name="classes", dtype="uint8", shape=(1, height, width), batch_dim=0),
-        )
+        self.specs: tuple[TensorSpec, ...] = (class_map_spec(height, width),)
 
     def answer(self, outputs: Mapping[str, Array]) -> dict[str, Array]:
         """See `Head`."""

@@ -13,15 +13,16 @@ from splitpoint.edge import Outcome, Result
 from splitpoint.partition.bundle.model_kind import CLASSIFY
 
 MANIFEST = SimpleNamespace(task=CLASSIFY, segments=("one", "two", "three"))
-AGENT = SimpleNamespace(manifest=MANIFEST, labels=("ant", "bee", "cat"))
+AGENT, LABELS = SimpleNamespace(manifest=MANIFEST), ("ant", "bee", "cat")
 NAN, INF = float("nan"), float("inf")
 
 
 def result_of(logits: list[float]) -> Result:
     outputs = {"logits": np.array([logits], np.float32)}
     return Result(
-        id=1, outcome=Outcome.LOCAL, boundary=3, codec="none", metadata="a.png", outputs=outputs
-    )
+        id=1, outcome=Outcome.LOCAL, boundary=3, codec="none", metadata="a.png", outputs=outputs,
+        labels=LABELS,
+    )  # fmt: skip
 
 
 def refuse(name: str) -> object:
@@ -48,8 +49,8 @@ def test_a_class_that_cannot_be_has_no_score(capsys: pytest.CaptureFixture[str])
 
 
 def test_a_label_that_a_worker_made_up_moves_no_cursor(capsys: pytest.CaptureFixture[str]) -> None:
-    agent = SimpleNamespace(manifest=AGENT.manifest, labels=("a\x1b[2J\nb", "bee", "cat"))
-    PlainLines(agent).add(result_of([9, 0, 0]))  # type: ignore[arg-type]
+    named = replace(result_of([9, 0, 0]), labels=("a\x1b[2J\nb", "bee", "cat"))
+    PlainLines(AGENT).add(named)  # type: ignore[arg-type]
     (line,) = capsys.readouterr().out.splitlines()
     assert "a.png  a\\x1b[2J\\nb 1.000" in line
 

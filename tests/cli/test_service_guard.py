@@ -55,12 +55,10 @@ def test_what_is_no_address(listen: str) -> None:
         service(listen=listen)
 
 
-def test_a_port_in_use() -> None:
-    first = service(listen="127.0.0.1:0")
-    first._socket.listen()  # as it does once the run has begun
-    with pytest.raises(AgentError, match=r"cannot listen on .*in use"):
-        service(listen=first.address)
-    first.close()
+async def test_a_port_in_use(small_bundle: Bundle) -> None:
+    async with serving(small_bundle) as served:
+        with pytest.raises(AgentError, match=r"cannot listen on .*in use"):
+            service(listen=served.address)
 
 
 async def test_nothing_without_the_token(token_file: Path) -> None:
@@ -135,7 +133,15 @@ async def test_a_cookie_is_worth_nothing_with_another_token(
 
 
 @pytest.mark.parametrize(
-    "host", ["evil.example", "evil.example:8080", "127.0.0.1.evil.example", "192.0.2.1", "[::2]"]
+    "host",
+    [
+        "evil.example",
+        "evil.example:8080",
+        "127.0.0.1.evil.example",
+        "192.0.2.1",
+        "[::2]",
+        "unix:80",
+    ],
 )
 async def test_another_name_for_this_machine_is_refused(small_bundle: Bundle, host: str) -> None:
     """A page of that host would be of the same origin: its name was made to point here."""

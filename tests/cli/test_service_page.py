@@ -21,7 +21,7 @@ from splitpoint.edge.sources.source import InputFeed, every_picture
 from splitpoint.partition.bundle.bundle import Bundle
 
 VOID = {"meta", "link", "input", "img", "br"}
-PAGES = ("page.html", "login.html")
+PAGES = ("page.html", "login.html", "worker.html")
 
 
 def text_of(name: str) -> str:
@@ -175,6 +175,8 @@ async def test_changes_of_the_plan_and_warnings_are_events(small_bundle: Bundle)
     logging.getLogger("splitpoint.edge").warning("nobody follows any more")
 
 
-def test_labels_of_a_worker_are_text() -> None:
-    """They reach the page as text of a JSON document, and are set as such."""
-    assert "textContent" in text_of("page.js")
+@pytest.mark.parametrize("name", ["page.js", "worker.js"])
+def test_labels_of_a_worker_are_text(name: str) -> None:
+    """They reach the page as text of a JSON document, and nothing there reads markup."""
+    for reads_markup in ("innerHTML", "outerHTML", "insertAdjacent", "document.write", "eval("):
+        assert reads_markup not in text_of(name)

@@ -13,6 +13,7 @@ import pytest
 from command import Command
 from local_worker import local_worker
 from patience import PATIENCE_S, until
+from splitpoint.cli.service.worker_page import worker_page
 from splitpoint.cloud import stats_server
 from splitpoint.cloud.errors import ServeError
 from splitpoint.cloud.stats_server import check_http
@@ -43,6 +44,11 @@ class Asker:
 
     async def ask(self, path: str, method: str = "GET", **headers: str) -> tuple[int, Any]:
         """The status and the document."""
+        status, self.head, body = await self.get(path, method, **headers)
+        return status, json.loads(body) if body else None
+
+    async def get(self, path: str, method: str = "GET", **headers: str) -> tuple[int, str, bytes]:
+        """The status, the headers, and the body."""
         given = {"Host": self._address, "Connection": "close"}
         given |= {name.replace("_", "-"): value for name, value in headers.items()}
         lines = [
@@ -51,8 +57,7 @@ class Asker:
         ]
         self.writer.write("\r\n".join([*lines, "", ""]).encode())
         head, _, body = (await self.rest()).partition(b"\r\n\r\n")
-        self.head = head.decode()
-        return int(head.split()[1]), json.loads(body) if body else None
+        return int(head.split()[1]), head.decode(), body
 
     async def rest(self) -> bytes:
         return await asyncio.wait_for(self._reader.read(), PATIENCE_S)
@@ -91,7 +96,10 @@ async def test_names_of_this_machine(asker: Asker, host: str) -> None:
     assert (await asker.ask("/healthz", Host=host))[0] == 200
 
 
-@pytest.mark.parametrize("host", ["evil.example", "evil.example:8081", "192.0.2.1", "unix:80", ""])
+@pytest.mark.parametrize(
+    "host",
+    ["evil.example", "evil.example:8081", "192.0.2.1", "unix:80", "", "localhost.evil.example"],
+)
 async def test_a_name_that_was_made_to_lead_here_gets_nothing(asker: Asker, host: str) -> None:
     status, document = await asker.ask("/stats", Host=host)
     assert status == 421
@@ -109,7 +117,8 @@ async def test_a_page_of_another_site_gets_nothing(asker: Asker, headers: dict[s
 @pytest.mark.parametrize(
     ("method", "path", "status"),
     [
-        ("GET", "/", 404), ("GET", "/stats/../etc/passwd", 404), ("POST", "/stats", 405),
+        ("GET", "/", 404), ("GET", "/page.css", 404),
+        ("GET", "/stats/../etc/passwd", 404), ("POST", "/stats", 405),
         ("DELETE", "/healthz", 405), ("HEAD", "/healthz", 200),
     ],
 )  # fmt: skip
@@ -185,3 +194,22 @@ async def test_the_port_is_given_back(small_bundle: Bundle) -> None:
                 pass
     async with local_worker(small_bundle, http=address) as worker:
         await until(lambda: worker.http_address == address)
+
+
+async def test_a_page_beside_the_figures(small_bundle: Bundle) -> None:
+    """A link of another site may open it; what it loads is its own."""
+    async with local_worker(small_bundle, http="127.0.0.1:0", http_files=worker_page()) as worker:
+        for path, kind in (
+            ("/", "text/html"), ("/worker.js", "text/javascript"), ("/worker.css", "text/css"),
+            ("/page.css", "text/css"), ("/icon.svg", "image/svg+xml"),
+        ):  # fmt: skip
+            async with Asker(worker.http_address) as asker:
+                status, head, body = await asker.get(path)
+            assert status == 200
+            assert f"Content-Type: {kind}; charset=utf-8" in head
+            assert "default-src 'none'; script-src 'self'" in head
+            assert len(body) > 100
+        link = {"Sec_Fetch_Site": "cross-site", "Sec_Fetch_Mode": "navigate"}
+        for path, expected in (("/", 200), ("/worker.js", 403), ("/stats", 403)):
+            async with Asker(worker.http_address) as asker:
+                assert (await asker.get(path, **link))[0] == expected

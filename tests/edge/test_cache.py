@@ -228,7 +228,7 @@ def test_two_agents_shrink_one_cache(
         CacheUse(tmp_path / digest).close()
     other: list[str] = []
     begun = False
-    seam, name = (Path, "stat") if when == "looking" else (cache_size_module, "_remove")
+    seam, name = (Path, "stat") if when == "looking" else (cache_size_module, "remove")
     real = getattr(seam, name)
 
     def late(self: Path, *args: Any, **kwargs: Any) -> Any:

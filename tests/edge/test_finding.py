@@ -97,8 +97,8 @@ async def test_what_others_announce_does_not_come_before_the_known_bundle(
 ) -> None:
     worker, network = FakeWorker(small_bundle, address=ONE), FakeNetwork()
     network.announce("gate", record(serves(small_bundle)))
-    async with agent_of(network, worker, cache=tmp_path):
-        pass
+    async with agent_of(network, worker, cache=tmp_path) as agent:
+        await agent.settled()
     other = FakeWorker(int8_bundle, address=TWO)
     for number in range(5):  # of another bundle, which most of them serve
         network.announce(f"a{number}", record(serves(int8_bundle), host="192.0.2.11", port=7070))

@@ -12,6 +12,7 @@ from typing import Any, cast
 import pytest
 from split_tables import codec_time, manifest_of, profile_of
 from splitpoint.edge.dispatch.arms import finish_ms
+from splitpoint.edge.frames.arrivals import Arrivals
 from splitpoint.edge.frames.local_finish import LocalFinish
 from splitpoint.edge.frames.order import Newest
 from splitpoint.partition.bundle.segment_files import ONNX, TORCH
@@ -145,9 +146,9 @@ async def test_a_live_frame_does_not_begin_behind_a_lost_finish(
         return given
 
     newest = Newest(take, lambda g, t: g, 4, busy=lambda: local.busy)
-    reading = asyncio.create_task(
-        anext(newest.run([cast(Any, SimpleNamespace(metadata=0, still=False))]))
-    )
+    arrivals = Arrivals([cast(Any, SimpleNamespace(metadata=0, still=False))])
+    never = asyncio.get_running_loop().create_future()
+    reading = asyncio.create_task(anext(newest.run(arrivals, never)))
     for _ in range(50):
         await asyncio.sleep(0)
     assert begun == []

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import gc
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import aclosing
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,6 +16,8 @@ import pytest
 from patience import until
 from splitpoint.codec import SplitpointError
 from splitpoint.edge import EdgeAgent, FakeWorker, Given, Outcome, Result
+from splitpoint.edge.frames.arrivals import Arrivals
+from splitpoint.edge.frames.frame_count import FrameCount
 from splitpoint.edge.frames.intake import Intake
 from splitpoint.edge.frames.order import MOST_UNREAD, Newest, in_order
 from splitpoint.partition.bundle.bundle import Bundle
@@ -79,6 +82,32 @@ class Device:
         self._ends[name].set()
 
 
+async def taken(newest: Newest, frames: Any) -> AsyncGenerator[Result, None]:
+    """A result for each of the frames, as an agent's stream has them."""
+    arrivals = Arrivals(frames)
+    try:
+        async with aclosing(newest.run(arrivals, never())) as results:
+            async for one in results:
+                yield one
+    finally:
+        await arrivals.close()
+
+
+async def ordered(frames: Any, take: Any, window: int) -> AsyncGenerator[Result, None]:
+    arrivals = Arrivals(frames)
+    try:
+        async with aclosing(in_order(arrivals, take, window, never())) as results:
+            async for one in results:
+                yield one
+    finally:
+        await arrivals.close()
+
+
+def never() -> asyncio.Future[None]:
+    """When it is time to leave."""
+    return asyncio.get_running_loop().create_future()
+
+
 def result(given: Given, outcome: Outcome) -> Result:
     return Result(id=0, outcome=outcome, boundary=0, codec="raw", metadata=given.metadata)
 
@@ -96,7 +125,7 @@ async def take_all(results: AsyncIterator[Result], into: list[tuple[Any, str]]) 
 async def test_the_newest_waits_and_older_ones_expire_at_once() -> None:
     camera, device = Camera(), Device()
     found: list[tuple[Any, str]] = []
-    reading = asyncio.create_task(take_all(device.newest.run(camera.frames()), found))
+    reading = asyncio.create_task(take_all(taken(device.newest, camera.frames()), found))
     camera.gives(0)
     await settled()
     camera.gives(1, 2, 3)
@@ -128,7 +157,7 @@ async def test_the_newest_waits_and_older_ones_expire_at_once() -> None:
 async def test_the_last_frame_begins_although_the_source_has_ended() -> None:
     camera, device = Camera(), Device(window=1)
     found: list[tuple[Any, str]] = []
-    reading = asyncio.create_task(take_all(device.newest.run(camera.frames()), found))
+    reading = asyncio.create_task(take_all(taken(device.newest, camera.frames()), found))
     camera.gives(0)
     await settled()
     camera.gives(1)
@@ -150,7 +179,7 @@ async def test_a_busy_device_holds_the_last_frame_up_and_loses_it_not(ended: boo
     camera, device, busy = Camera(), Device(), True
     newest = Newest(device.take, device.expire, 3, busy=lambda: busy)
     found: list[tuple[Any, str]] = []
-    reading = asyncio.create_task(take_all(newest.run(camera.frames()), found))
+    reading = asyncio.create_task(take_all(taken(newest, camera.frames()), found))
     camera.gives(0)
     if ended:
         camera.ends()
@@ -172,7 +201,7 @@ async def test_a_busy_device_holds_the_last_frame_up_and_loses_it_not(ended: boo
 async def test_who_leaves_while_the_device_is_busy_leaves_nothing_running() -> None:
     camera, device = Camera(), Device()
     newest = Newest(device.take, device.expire, 3, busy=lambda: True)
-    results = newest.run(camera.frames())
+    results = taken(newest, camera.frames())
     first = asyncio.create_task(anext(results))
     camera.gives(0, 1)
     assert (await asyncio.wait_for(first, 10)).outcome is Outcome.EXPIRED
@@ -183,13 +212,13 @@ async def test_who_leaves_while_the_device_is_busy_leaves_nothing_running() -> N
 
 async def test_an_empty_source_ends() -> None:
     device = Device()
-    assert [one async for one in device.newest.run([])] == []
+    assert [one async for one in taken(device.newest, [])] == []
 
 
 async def test_a_source_that_raises_costs_no_frame_that_was_taken_in() -> None:
     camera, device = Camera(), Device()
     found: list[tuple[Any, str]] = []
-    reading = asyncio.create_task(take_all(device.newest.run(camera.frames()), found))
+    reading = asyncio.create_task(take_all(taken(device.newest, camera.frames()), found))
     camera.gives(0)
     await settled()
     camera.gives(1)
@@ -207,7 +236,7 @@ async def test_a_source_that_raises_costs_no_frame_that_was_taken_in() -> None:
 async def test_nothing_begins_once_the_consumer_has_stopped() -> None:
     """What is ended frees the compute thread, but not for the frame that waits."""
     camera, device = Camera(), Device()
-    results = device.newest.run(camera.frames())
+    results = taken(device.newest, camera.frames())
     first = asyncio.create_task(anext(results))
     camera.gives(0)
     await settled()
@@ -235,14 +264,14 @@ async def test_what_no_frame_may_raise_is_raised_to_the_consumer(before: str) ->
     camera.gives(0, 1)
     newest = Newest(take, Device().expire, 3)
     with pytest.raises(ZeroDivisionError):
-        await asyncio.wait_for(take_all(newest.run(camera.frames()), []), 10)
+        await asyncio.wait_for(take_all(taken(newest, camera.frames()), []), 10)
     gc.collect()  # a task whose exception nobody took would say so now
 
 
 async def test_a_consumer_that_does_not_read_bounds_what_is_kept() -> None:
     camera, device = Camera(), Device()
     camera.gives(*range(10 * MOST_UNREAD))
-    results = device.newest.run(camera.frames())
+    results = taken(device.newest, camera.frames())
     assert (await asyncio.wait_for(anext(results), 10)).outcome is Outcome.EXPIRED
     await settled()
     for _ in range(100):
@@ -266,7 +295,7 @@ async def test_in_order_keeps_the_order_and_the_window() -> None:
 
     found: list[tuple[Any, str]] = []
     frames = [Given(metadata=i) for i in range(6)]
-    reading = asyncio.create_task(take_all(in_order(frames, take, 3), found))
+    reading = asyncio.create_task(take_all(ordered(frames, take, 3), found))
     await settled()
     assert begun == [0, 1, 2]
     ends[2].set()
@@ -295,7 +324,7 @@ async def test_in_order_gives_what_was_taken_in_before_the_source_raised() -> No
 
     found: list[tuple[Any, str]] = []
     with pytest.raises(OSError, match="the file is gone"):
-        await take_all(in_order(camera.frames(), take, 4), found)
+        await take_all(ordered(camera.frames(), take, 4), found)
     assert found == [(0, "answered"), (1, "answered")]
 
 
@@ -343,9 +372,9 @@ async def test_a_frame_that_is_let_go_does_not_hold_the_device(
     observer = SimpleNamespace(way=lambda *frame, **more: None, let_go=lambda number: True)
     present: Any = SimpleNamespace(observer=observer, plan=Plan(boundary=0, codec="raw"))
     nothing: Any = None
+    prepared: Any = SimpleNamespace(manifest=small_bundle.manifest, labels=[])
     intake = Intake(
-        small_bundle.manifest, nothing, present, local=nothing, budget_ms=100.0,
-        outcomes=dict.fromkeys(Outcome, 0),
+        prepared, nothing, present, local=nothing, budget_ms=100.0, count=FrameCount()
     )  # fmt: skip
     given, computed = Given(inputs={"pixels": pixels[:1]}), asyncio.Event()
     result = await intake.infer(given, time.perf_counter(), computed.set)

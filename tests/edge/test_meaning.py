@@ -24,7 +24,7 @@ PHOTO = np.full((100, 200, 3), 90, np.uint8)  # in the input: rows 16 to 48
 
 def result_of(output: Array, origin: Origin | None = None) -> Result:
     return Result(
-        id=7, outcome=Outcome.LOCAL, boundary=3, codec="none", metadata=origin,
+        id=7, outcome=Outcome.LOCAL, boundary=3, codec="none", metadata=origin, labels=LABELS,
         outputs={"answer": output[np.newaxis]},
     )  # fmt: skip
 
@@ -48,30 +48,30 @@ FOUND = detections((16, 24, 32, 40, 0.9, 1), (0, 16, 64, 48, 0.5, 5), (0, 0, 8, 
 
 def test_things_are_in_the_photo_s_pixels_with_their_names() -> None:
     origin = origin_of()
-    dog, other = things_in(result_of(FOUND, origin), LABELS, origin.view)
+    dog, other = things_in(result_of(FOUND, origin), origin.view)
     assert (dog.label, dog.index, dog.score) == ("dog", 1, pytest.approx(0.9))
     assert dog.box == pytest.approx((50, 25, 100, 75))
     assert (other.label, other.box) == ("5", pytest.approx((0, 0, 200, 100)))
-    assert len(things_in(result_of(FOUND), LABELS, None, min_score=0.1)) == 3
-    assert things_in(result_of(FOUND), LABELS, None)[0].box == (16, 24, 32, 40)
+    assert len(things_in(result_of(FOUND), None, min_score=0.1)) == 3
+    assert things_in(result_of(FOUND), None)[0].box == (16, 24, 32, 40)
 
 
 def test_areas_leave_the_filling_out() -> None:
     classes = np.full((64, 64), 9, np.uint8)
     classes[16:48, :16], classes[16:48, 16:] = 1, 0
     origin = origin_of()
-    found = areas_in(result_of(classes, origin), LABELS, origin.view)
+    found = areas_in(result_of(classes, origin), origin.view)
     assert [(area.label, area.share) for area in found] == [("cat", 0.75), ("dog", 0.25)]
 
 
 def test_a_frame_without_an_answer_shows_nothing() -> None:
     failed = Result(id=1, outcome=Outcome.FAILED, boundary=0, codec="raw")
-    assert classes_in(failed, LABELS) == things_in(failed, LABELS, None) == []
-    assert areas_in(failed, LABELS, None) == []
+    assert classes_in(failed) == things_in(failed, None) == []
+    assert areas_in(failed, None) == []
 
 
 def drawn_by(folder: Path, task: str, output: Array, origin: Origin) -> Array:
-    AnnotatedPictures(folder, task, LABELS).add(result_of(output, origin))
+    AnnotatedPictures(folder, task).add(result_of(output, origin))
     (path,) = folder.iterdir()
     assert path.name == "000007-front door.jpg"
     with Image.open(path) as picture:
@@ -96,7 +96,7 @@ def test_areas_are_coloured(tmp_path: Path) -> None:
 def test_areas_of_a_large_photo_take_no_multiple_of_it(tmp_path: Path) -> None:
     """A device with a gigabyte draws on twelve megapixels; here it is one."""
     photo = np.full((1000, 1000, 3), 90, np.uint8)
-    sink = AnnotatedPictures(tmp_path, "segment", LABELS)
+    sink = AnnotatedPictures(tmp_path, "segment")
     result = result_of(np.ones((64, 64), np.uint8), origin_of(photo))
     tracemalloc.start()
     try:
@@ -114,7 +114,7 @@ def test_a_class_is_written_on_the_photo(tmp_path: Path) -> None:
 
 
 def test_frames_that_were_no_photos_are_left_out(tmp_path: Path) -> None:
-    sink = AnnotatedPictures(tmp_path, "detect", LABELS)
+    sink = AnnotatedPictures(tmp_path, "detect")
     sink.add(result_of(FOUND, Origin(name="a.npy")))
     sink.add(Result(id=1, outcome=Outcome.FAILED, boundary=0, codec="raw", metadata=origin_of()))
     assert not list(tmp_path.iterdir())
@@ -122,4 +122,4 @@ def test_frames_that_were_no_photos_are_left_out(tmp_path: Path) -> None:
 
 def test_what_nobody_can_draw_is_refused(tmp_path: Path) -> None:
     with pytest.raises(AgentError, match="nothing says what the outputs of this model mean"):
-        AnnotatedPictures(tmp_path, "raw", [])
+        AnnotatedPictures(tmp_path, "raw")

@@ -117,8 +117,11 @@ def test_a_broker_that_dies_and_comes_back_gets_all_within_the_bound(
     assert found == list(range(found[0], 250))  # in order, though some were sent twice
     assert found[0] <= 101
     # The device may be back before or after the listener, who then hears of it twice.
-    said = [status for status, _ in groupby(listener.of("cams/status"))]
-    assert said == ["online", "offline"]
+
+    def statuses() -> list[str]:
+        return [status for status, _ in groupby(listener.of("cams/status"))]
+
+    wait_for(lambda: statuses() == ["online", "offline"], f"it says {statuses()}")
     assert len(listener.of("homeassistant/sensor/cams_yard/config")) == 1  # it had forgotten
     listener.close()
     said = [record.getMessage() for record in caplog.records]

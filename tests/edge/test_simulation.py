@@ -76,6 +76,21 @@ def test_a_sample_of_all_cells() -> None:
     assert short.mean() < 12
 
 
+@pytest.mark.parametrize("slowdown", [24, 32, 40, 60])
+def test_a_slow_device_on_a_dead_link_is_as_good_as_alone(slowdown: int) -> None:
+    """No frame waits on it for so long that it comes late, or that a newer one would do."""
+    course = Course(
+        link=parse_link("0.03mbps,50ms"), interval_s=0.2, budget_s=1.0, frames=200, start_s=2.0
+    )
+    two = np.isin(np.arange(len(TABLE)), [LOCAL, JPEG])
+    arms = Arms.of(TABLE, two, np.zeros(len(TABLE)))
+    policy = Dispatching(arms, 125e3 * 0.03, slowdown=slowdown)
+    mine = World(Truth.of(TABLE, slowdown), course, policy).run()
+    alone = fixed(course, slowdown, LOCAL)
+    assert mine.in_time >= 0.95 * alone.in_time
+    assert np.median(mine.latency_s) <= 1.3 * np.median(alone.latency_s)
+
+
 @pytest.mark.slow
 def test_a_sixth_of_all_cells() -> None:
     """As good as it was measured over all of them, and no worse; each day another sixth.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,6 @@ import torch
 from splitpoint.codec import SplitpointError
 from splitpoint.edge import AutoPlan, EdgeAgent, FakeWorker, Given, Outcome, Result
 from splitpoint.edge.store.known_models import KnownModel, recall, remember
-from splitpoint.edge.transport.transport import Call, Transport
 from splitpoint.partition.bundle.bundle import Bundle
 from splitpoint.partition.compile.verify import relative_error
 from splitpoint.partition.errors import PlanError
@@ -45,25 +44,6 @@ async def seen_once(bundle: Bundle, cache: Path, **options: Any) -> FakeWorker:
         await agent.settled()
     worker.cut()
     return worker
-
-
-class Dispatched:
-    """Calls whichever worker is at the address then."""
-
-    def __init__(self, worker: Callable[[], FakeWorker]) -> None:
-        self._worker = worker
-        self._transports: list[Transport] = []
-
-    def open(
-        self, method: str, request: bytes | None = None, timeout_s: float | None = None
-    ) -> Call:
-        worker = self._worker()
-        self._transports.append(worker.connect(worker.address, 0))
-        return self._transports[-1].open(method, request, timeout_s)
-
-    async def close(self, grace_s: float | None = None) -> None:
-        for transport in self._transports:
-            await transport.close(grace_s)
 
 
 async def answered(agent: EdgeAgent, pixels: np.ndarray) -> Result:
@@ -273,30 +253,6 @@ async def test_what_the_user_forbids_is_not_done_without_a_worker_either(
     with pytest.raises(error, match=words):
         async with agent_of(worker, tmp_path, **options):
             pass
-
-
-async def test_a_worker_with_another_model_leaves_the_device_alone(
-    small_bundle: Bundle,
-    int8_bundle: Bundle,
-    pixels: np.ndarray,
-    tmp_path: Path,
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    """It was updated while the device was off: frames go on here, and the log says why."""
-    worker, updated = await seen_once(small_bundle, tmp_path), FakeWorker(int8_bundle)
-    is_updated = False
-
-    def connect(server: str, max_message_bytes: int) -> Transport:
-        return Dispatched(lambda: updated if is_updated else worker)
-
-    async with EdgeAgent(worker.address, connect=connect, cache=tmp_path) as agent:
-        is_updated = True
-        for _ in range(1000):
-            assert (await agent.infer({"pixels": pixels})).outcome is Outcome.LOCAL
-            if "refuses" in caplog.text:
-                break
-            await asyncio.sleep(0.02)
-        assert "refuses" in caplog.text
 
 
 def test_what_is_remembered_is_kept_by_server_and_name(

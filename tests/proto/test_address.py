@@ -8,6 +8,7 @@ from splitpoint.proto.address import (
     host_of,
     household_of,
     is_loopback,
+    is_own_host,
     join_address,
     split_address,
 )
@@ -37,6 +38,27 @@ def test_loopback(address: str) -> None:
 )  # fmt: skip
 def test_not_loopback(address: str) -> None:
     assert not is_loopback(address)
+
+
+@pytest.mark.parametrize(
+    "host",
+    ["localhost", "LOCALHOST:8080", "127.0.0.1", "127.0.0.2:1", "[::1]", "[::1]:8080"],
+)
+def test_own_hosts(host: str) -> None:
+    assert is_own_host(host)
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "", ":80", "evil.example", "localhost.evil.example", "127.0.0.1.evil.example:80",
+        "192.0.2.1", "0.0.0.0", "[::2]", "[::1]evil", "[::1", "::1", "unix:80", "unix:/run/s.sock",
+        "ipv4:127.0.0.1:80", "dns:///localhost:80", "localhost:http", "localhost:123456",
+        "user@localhost", "localhost/", "localhost ", "localhost\n", "xn--lcalhost-5oa",
+    ],
+)  # fmt: skip
+def test_hosts_of_others(host: str) -> None:
+    assert not is_own_host(host)
 
 
 @pytest.mark.parametrize(
