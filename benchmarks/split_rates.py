@@ -16,8 +16,8 @@ from splitpoint.partition.bundle.bundle import Boundary, Bundle
 from splitpoint.partition.bundle.codec_tables import codecs_of
 from splitpoint.partition.run.onnx_chain import OnnxChain
 
-PICTURES = ("jpeg@30", "jpeg@50", "jpeg@75", "jpeg@85", "jpeg@92", "jpeg@95", "webp@30", "webp@50",
-            "webp@80", "webp@90", "webp@95")  # fmt: skip
+PICTURES = ("jpeg@10", "jpeg@20", "jpeg@30", "jpeg@50", "jpeg@75", "jpeg@85", "jpeg@92", "jpeg@95",
+            "webp@10", "webp@30", "webp@50", "webp@80", "webp@90", "webp@95")  # fmt: skip
 PLAIN = ("q8", "q4")
 EARLY = 0.25  # of the compute
 
