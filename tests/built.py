@@ -20,7 +20,7 @@ from splitpoint.partition.bundle.bundle import Bundle, open_bundle
 
 ROOT = Path(__file__).parents[1]
 COMPILER = ("codec", "partition")
-MODELS = ("tests/conftest.py", "tests/calibrated.py", "tests/built.py")
+MODELS = ("tests/conftest.py", "tests/calibrated.py", "tests/built.py", "tests/newer_model.py")
 LIBRARIES = ("torch", "onnx", "onnxscript", "onnxruntime", "numpy", "pillow", "safetensors")
 KEPT = 3  # keys: a branch or two beside the present state
 # Not XDG_CACHE_HOME, which tests point elsewhere.

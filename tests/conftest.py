@@ -15,6 +15,7 @@ from calibrated import album, calibrated_bundle, vivid
 from command import BRIEF_S, Command
 from hypothesis import settings
 from local_worker import local_worker
+from newer_model import newer_of
 from splitpoint.cloud.worker import Worker
 from splitpoint.edge.dispatch import auto_plan
 from splitpoint.partition.bundle.bundle import Bundle
@@ -103,6 +104,16 @@ def small() -> ModelSpec:
 @pytest.fixture(scope="session")
 def small_bundle(small: ModelSpec) -> Bundle:
     return built("small", lambda path: compile_model(small, path, boundaries=5))
+
+
+@pytest.fixture(scope="session")
+def newer(small: ModelSpec) -> ModelSpec:
+    return newer_of(small)
+
+
+@pytest.fixture(scope="session")
+def newer_bundle(newer: ModelSpec) -> Bundle:
+    return built("newer", lambda path: compile_model(newer, path, boundaries=3))
 
 
 @pytest.fixture(scope="session")

@@ -34,7 +34,7 @@ class FakeNetwork:
         self.announced = dict(announced or {})
         self.silent: set[str] = set()
         self.asked: list[str] = []
-        self._heard: Heard | None = None
+        self._heard: list[Heard] = []
 
     def announce(self, label: str, what: Record | None) -> None:
         """Now; None withdraws it."""
@@ -43,18 +43,18 @@ class FakeNetwork:
             del self.announced[name]
         else:
             self.announced[name] = what
-        if self._heard is not None:
-            self._heard(name, what)
+        for heard in self._heard:
+            heard(name, what)
 
     @asynccontextmanager
     async def listening(self, heard: Heard) -> AsyncIterator[None]:
-        self._heard = heard
+        self._heard.append(heard)
         for name, what in self.announced.items():
             heard(name, what)
         try:
             yield
         finally:
-            self._heard = None
+            self._heard.remove(heard)
 
     async def reaches(self, server: str) -> bool:
         self.asked.append(server)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import copy
 import logging
 from collections.abc import AsyncIterator
 from dataclasses import replace
@@ -14,7 +13,19 @@ import numpy as np
 import pytest
 import torch
 from built import built
-from splitpoint.edge import AgentError, CacheError, EdgeAgent, FakeWorker, Given, Outcome, Result
+from local_network import FakeNetwork, record
+from newer_model import NEW_LABELS
+from splitpoint.edge import (
+    AgentError,
+    CacheError,
+    Credentials,
+    EdgeAgent,
+    FakeWorker,
+    Given,
+    Outcome,
+    Result,
+)
+from splitpoint.edge.discovery import search as search_module
 from splitpoint.edge.meaning import classes_in
 from splitpoint.edge.store.bundles import bundles_in, remove_bundle
 from splitpoint.partition.bundle.bundle import MANIFEST, Bundle
@@ -24,23 +35,6 @@ from splitpoint.partition.model_spec import ModelSpec
 from splitpoint.partition.picture import PictureInput
 from splitpoint.proto.status import UnreachableError
 from workers_in_turn import WorkersInTurn
-
-NEW_LABELS = ("fox", "gnu", "hen", "ibis", "jay")
-
-
-@pytest.fixture(scope="module")
-def newer(small: ModelSpec) -> ModelSpec:
-    """Other weights and other names for the classes; the same inputs."""
-    module = copy.deepcopy(small.module)
-    with torch.no_grad():
-        for weight in module.parameters():
-            weight.mul_(-1.5)
-    return replace(small, module=module, labels=NEW_LABELS)
-
-
-@pytest.fixture(scope="module")
-def newer_bundle(newer: ModelSpec) -> Bundle:
-    return built("newer", lambda path: compile_model(newer, path, boundaries=3))
 
 
 @pytest.fixture
@@ -248,6 +242,32 @@ async def test_a_device_that_was_off_goes_on_with_what_is_served_now(
                 break
             await asyncio.sleep(0.01)
         assert tuple(result.labels) == NEW_LABELS
+
+
+async def test_one_that_announced_itself_is_followed_too(
+    turns: WorkersInTurn,
+    newer_bundle: Bundle,
+    pixels: np.ndarray,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(search_module, "LOOK_S", 0.05)
+    network = FakeNetwork()
+
+    def announce(bundle: Bundle) -> None:
+        network.announce("gate", record({bundle.digest: bundle.manifest.name}, host="192.0.2.10"))
+
+    announce(turns.worker.bundle)
+    trusting = Credentials(insecure=True)
+    async with EdgeAgent(
+        "auto", connect=turns.connect, network=network, cache=tmp_path, credentials=trusting,
+        split="1", codec="raw",
+    ) as agent:  # fmt: skip
+        await agent.settled()
+        await agent.infer({"pixels": pixels})
+        turns.replace(FakeWorker(newer_bundle))
+        announce(newer_bundle)
+        await until_upgraded(agent, pixels, newer_bundle.digest)
 
 
 @pytest.mark.parametrize("fetches", [1, 2, 3, 5])
