@@ -55,7 +55,7 @@ def allow_head(head: str) -> None:
     sys.path.insert(0, "")
     try:
         function = getattr(importlib.import_module(module_name), name, None)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
         raise TaskError(
             f"the head {head} cannot be imported ({reason})",
@@ -211,7 +211,7 @@ def _called(head: str, sample: Mapping[str, Array]) -> Any:
         view.flags.writeable = False  # others may read the same memory
     try:
         return function(views)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
         raise TaskError(f"the head {head} fails ({reason})", "correct the function") from error
 

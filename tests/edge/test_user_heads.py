@@ -54,6 +54,11 @@ def bad_regions(outputs):
 def bad_figures(outputs):
     return 5
 
+def leaves(outputs):
+    if outputs["output"][0] > 1e6:
+        raise SystemExit(3)
+    return {"first": outputs["output"][:1]}
+
 def fails(outputs):
     raise RuntimeError("not\\ntoday")
 """
@@ -156,8 +161,9 @@ async def test_a_device_does_not_run_what_was_not_allowed_there(
     assert "my_heads" not in sys.modules
 
 
-async def test_a_frame_at_which_the_function_fails_fails_alone(tmp_path: Path) -> None:
-    bundle = compiled("picky", "raw", tmp_path)
+@pytest.mark.parametrize("head", ["picky", "leaves"])
+async def test_a_frame_at_which_the_function_fails_fails_alone(head: str, tmp_path: Path) -> None:
+    bundle = compiled(head, "raw", tmp_path)
     name = bundle.manifest.boundaries[0].tensors[0].name
     large = 1e9 * torch.randn(50, 8)
     with torch.inference_mode():
@@ -193,6 +199,12 @@ def test_a_function_that_does_not_do_is_said_when_compiling(
     with pytest.raises(TaskError, match=words):
         compiled(name, kind, tmp_path)
     assert not list(tmp_path.glob("*.split"))
+
+
+def test_a_module_that_leaves_when_it_is_imported_is_named(tmp_path: Path) -> None:
+    (tmp_path / "leaving.py").write_text("import sys; sys.exit(0)")
+    with pytest.raises(TaskError, match=r"leaving:head cannot be imported \(SystemExit"):
+        allow_head("leaving:head")
 
 
 def test_on_the_command_line(tmp_path: Path, command: Command) -> None:
