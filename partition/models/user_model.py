@@ -93,7 +93,7 @@ def _made(source: str) -> Any:
         return factory()
     except SplitpointError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
         what, remedy = _place(error, source)
         raise ModelError(f"{what} ({reason})", remedy) from error
@@ -101,7 +101,7 @@ def _made(source: str) -> Any:
         sys.path.remove("")
 
 
-def _place(error: Exception, source: str) -> tuple[str, str]:
+def _place(error: BaseException, source: str) -> tuple[str, str]:
     """What failed, and the line of the user's files where it did; and the remedy."""
     frames = traceback.extract_tb(error.__traceback__)[1:]
     last = next((f for f in reversed(frames) if "importlib" not in f.filename), None)

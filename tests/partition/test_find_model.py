@@ -103,6 +103,7 @@ def test_random_weights_are_seeded() -> None:
             "odd_import:model",
             r"odd_import:model fails at .*odd_import.py:2 \(RuntimeError: broken.*correct that",
         ),
+        ("leaving:model", r"leaving:model fails at .*leaving.py:2 \(SystemExit: 0.*correct that"),
     ],
 )
 def test_what_is_no_model_is_said(
@@ -114,6 +115,7 @@ def test_what_is_no_model_is_said(
         "def failing():\n    return 1 / 0\n"
     )
     (tmp_path / "odd_import.py").write_text("\nraise RuntimeError('broken\\nhere')\n")
+    (tmp_path / "leaving.py").write_text("import sys\nsys.exit(0)\n")
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(ModelError, match=words) as caught:
         load_model(model)
