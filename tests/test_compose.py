@@ -17,6 +17,7 @@ from container_files import ROOT, arguments_of
 from patience import PATIENCE_S
 from processes import free_port
 from splitpoint.cli.app import app
+from splitpoint.edge.sinks.broker import Broker
 
 FILE = ROOT / "deploy" / "compose.yaml"
 COMPOSE: dict[str, Any] = yaml.safe_load(FILE.read_text(encoding="utf-8"))
@@ -53,7 +54,7 @@ def parsed(service: dict[str, Any]) -> dict[str, Any]:
 def test_it_has_a_worker_a_device_and_what_they_talk_to() -> None:
     assert set(OURS) == {"worker", "agent"}
     assert set(SERVICES) == {"worker", "agent", "prometheus", "mosquitto"}
-    assert {name for name, service in SERVICES.items() if "profiles" in service} == {"mosquitto"}
+    assert not any("profiles" in service for service in SERVICES.values())
 
 
 @pytest.mark.parametrize("name", SERVICES)
@@ -93,6 +94,14 @@ def test_the_commands_parse_and_the_device_finds_the_worker() -> None:
     assert "ports" not in OURS["worker"]
     grace_s = int(OURS["worker"]["stop_grace_period"].removesuffix("s"))
     assert grace_s >= worker["grace"] + 10
+
+
+def test_the_device_publishes_to_the_broker() -> None:
+    broker = Broker.parse(parsed(OURS["agent"])["mqtt"])
+    here = (FILE.parent / "compose" / "mosquitto.conf").read_text(encoding="utf-8")
+    assert broker.host in SERVICES
+    assert f"listener {broker.port}" in here
+    assert "mqtt" in OURS["agent"]["build"]["args"]["EXTRA"].split(",")
 
 
 def test_the_device_waits_for_the_workers_health() -> None:
