@@ -54,6 +54,16 @@ class Mosquitto:
             f"password_file {users}\nuser root\n{_ALL_KEPT}"
         )
 
+    def offer_tls(self, certificates: Path) -> int:
+        """The port of a second listener, whose certificate is `server.pem` there."""
+        port = free_port()
+        with self._config.open("a") as file:
+            file.write(
+                f"listener {port} 127.0.0.1\ncertfile {certificates / 'server.pem'}\n"
+                f"keyfile {certificates / 'server.key'}\nallow_anonymous true\nuser root\n"
+            )
+        return port
+
     def start(self) -> None:
         assert MOSQUITTO is not None
         self._process = subprocess.Popen(

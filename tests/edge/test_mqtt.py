@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import time
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ import pytest
 from mosquitto import Listener, Mosquitto, needs_mosquitto, wait_for
 from patience import PATIENCE_S
 from processes import free_port
+from splitpoint.cloud.access.certs import make_certificates
 from splitpoint.edge import AgentError, Outcome, Result
 from splitpoint.edge.sinks import mqtt
 from splitpoint.edge.sinks.broker import Broker
@@ -76,6 +78,30 @@ def test_messages_come_in_order_and_the_device_says_whether_it_is_there(
     }  # fmt: skip
     assert late.of("cams/status") == ["offline"]
     late.close()
+
+
+# paho leaves the socket of a handshake that fails to the collector.
+@pytest.mark.filterwarnings("ignore:Exception ignored in. <ssl.SSLSocket")
+@needs_mosquitto
+def test_only_a_broker_whose_certificate_is_good_gets_anything(
+    broker: Mosquitto, tmp_path: Path
+) -> None:
+    for name in ("own", "other"):
+        make_certificates(tmp_path / name, servers=["127.0.0.1"])
+    port = broker.offer_tls(tmp_path / "own")
+    broker.start()
+    listener = Listener(broker.port)
+    with pytest.raises(AgentError, match=r"is not trusted .*name its CA by --mqtt-ca"):
+        sink_at(port, "mqtts://127.0.0.1:{}/other", ca=tmp_path / "other" / "ca.pem")
+    gc.collect()
+    sink = sink_at(port, "mqtts://127.0.0.1:{}/cams", ca=tmp_path / "own" / "ca.pem")
+    for number in range(20):
+        sink.add(result(number))
+    sink.close()
+    assert sink.counts() == {"delivered": 20, "lost": 0}
+    assert ids(listener.wait(RESULTS, 20)) == list(range(20))
+    assert not any(topic.startswith("other") for topic, _, _ in listener.messages)
+    listener.close()
 
 
 @needs_mosquitto
