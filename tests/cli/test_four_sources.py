@@ -23,7 +23,7 @@ from processes import MAIN, background
 from rtsp_camera import rtsp_camera
 from splitpoint.partition.bundle.bundle import Bundle
 
-SECONDS, WARM_UP_S = 20.0, 3.0
+SECONDS, WARM_UP_S = 10.0, 2.0
 RATES = {"film": 8.0, "door": 5.0, "gate": 4.0, "inbox": 4.0}
 MOST_MB_A_SOURCE = 25.0
 
@@ -164,7 +164,7 @@ def test_each_has_its_rate_whatever_the_others_do(served_bundle: Bundle, tmp_pat
     for counts in (found, beside):
         print(dict(counts))
         for name, fps in RATES.items():
-            assert counts[name] == pytest.approx(SECONDS * fps, rel=0.1), (name, dict(counts))
+            assert counts[name] == pytest.approx(SECONDS * fps, rel=0.15), (name, dict(counts))
     assert beside["changes"] == pytest.approx(SECONDS * 2, rel=0.2)
     assert beside["garbage"] == beside["hangs"] == 0
     assert (four_mb - alone_mb) / 3 < MOST_MB_A_SOURCE

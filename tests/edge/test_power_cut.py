@@ -19,7 +19,7 @@ from processes import free_port
 from splitpoint.edge import EdgeAgent, Outcome
 from splitpoint.partition.bundle.bundle import Bundle
 
-CUTS = 16
+CUTS = 8
 AGENT = """
 import asyncio, sys
 from pathlib import Path
