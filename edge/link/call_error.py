@@ -23,10 +23,6 @@ _REFUSED: dict[grpc.StatusCode, tuple[type[RefusedError], str]] = {
     grpc.StatusCode.NOT_FOUND: (RefusedError, ""),
     grpc.StatusCode.UNAUTHENTICATED: (UnauthenticatedError, ""),
     grpc.StatusCode.PERMISSION_DENIED: (PermissionDeniedError, ""),
-    grpc.StatusCode.UNIMPLEMENTED: (
-        RefusedError,
-        "is it a splitpoint worker? start one with `splitpoint serve`",
-    ),
     grpc.StatusCode.INVALID_ARGUMENT: (RefusedError, ""),
 }
 
@@ -78,6 +74,12 @@ def error_of_call(error: grpc.RpcError, server: str) -> WireError:
     if code in _REFUSED:
         kind, remedy = _REFUSED[code]
         return kind(f"{server} refuses: {details}", remedy)
+    if code is grpc.StatusCode.UNIMPLEMENTED:
+        # A proxy's or a hotspot's page is no gRPC either, and what answers so may go away.
+        return UnreachableError(
+            f"what answers at {server} is no splitpoint worker: {details}",
+            "start one with `splitpoint serve`, or check --server and the network",
+        )
     if code in _AWAY or (code is grpc.StatusCode.INTERNAL and _RESET in said):
         return _unreachable(server, said, details or code.name.lower())
     if code is grpc.StatusCode.RESOURCE_EXHAUSTED and details.startswith(NO_ROOM):

@@ -25,10 +25,9 @@ REFUSED = {
     "NOT_FOUND": RefusedError,
     "UNAUTHENTICATED": UnauthenticatedError,
     "PERMISSION_DENIED": PermissionDeniedError,
-    "UNIMPLEMENTED": RefusedError,
     "INVALID_ARGUMENT": RefusedError,
 }
-UNREACHABLE = {"UNAVAILABLE", "DEADLINE_EXCEEDED", "CANCELLED"}
+UNREACHABLE = {"UNAVAILABLE", "DEADLINE_EXCEEDED", "CANCELLED", "UNIMPLEMENTED"}
 
 
 def failed_call(code, details=None):

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import grpc
 import numpy as np
 import pytest
 import torch
@@ -161,6 +162,20 @@ async def test_a_stream_goes_on_from_the_device_to_the_cloud(
     assert outcomes[:5] == [Outcome.LOCAL] * 5
     assert Outcome.ANSWERED in outcomes
     assert set(outcomes) <= {Outcome.ANSWERED, Outcome.LOCAL}
+
+
+async def test_what_answers_and_is_no_worker_is_as_good_as_nobody(
+    small_bundle: Bundle, pixels: np.ndarray, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The page of a hotspot, or a proxy: the worker is behind it once somebody has logged in."""
+    worker = await seen_once(small_bundle, tmp_path, split="1", codec="raw")
+    page = "Received http2 header with status: 404"
+    worker.cut(grpc.StatusCode.UNIMPLEMENTED, page)
+    async with agent_of(worker, tmp_path, split="1", codec="raw") as agent:
+        assert page in caplog.text
+        assert (await agent.infer({"pixels": pixels})).outcome is Outcome.LOCAL
+        worker.mend()
+        await answered(agent, pixels)
 
 
 async def test_a_local_bundle_needs_no_worker_and_no_cache(
