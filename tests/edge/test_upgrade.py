@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import copy
 import logging
+import time
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
@@ -143,6 +144,32 @@ async def test_a_stream_loses_no_frame_and_keeps_its_order(
     assert tuple(results[-1].labels) == NEW_LABELS
     assert sum(agent.outcomes.values()) == given
     assert agent.outcomes[Outcome.FAILED] == 0
+
+
+async def test_workers_that_go_to_and_fro_are_followed_with_pauses(
+    turns: WorkersInTurn,
+    small_bundle: Bundle,
+    newer_bundle: Bundle,
+    pixels: np.ndarray,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """They always serve the model that the device has just left."""
+    monkeypatch.setattr("splitpoint.edge.upgrade.LOOK_S", 0.01)
+    monkeypatch.setattr("splitpoint.edge.upgrade.FIRST_PAUSE_S", 0.4)
+    async with agent_at(turns, tmp_path, split="1", codec="raw") as agent:
+        await agent.settled()
+        switched: list[str] = []
+        agent.on_switch = switched.append
+        end_s = time.monotonic() + 4
+        while time.monotonic() < end_s:
+            other = newer_bundle if agent.digest == small_bundle.digest else small_bundle
+            if turns.worker.bundle.digest != other.digest:
+                turns.replace(FakeWorker(other))
+            result = await agent.infer({"pixels": pixels})
+            assert result.outcome in (Outcome.ANSWERED, Outcome.LOCAL)
+            await asyncio.sleep(0.01)
+    assert 1 <= len(switched) <= 6
 
 
 async def test_what_begins_in_the_old_model_ends_in_it(
