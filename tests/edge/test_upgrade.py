@@ -18,7 +18,7 @@ from built import built
 from splitpoint.edge import AgentError, CacheError, EdgeAgent, FakeWorker, Given, Outcome, Result
 from splitpoint.edge.meaning import classes_in
 from splitpoint.edge.store.bundles import bundles_in, remove_bundle
-from splitpoint.partition.bundle.bundle import MANIFEST, Bundle
+from splitpoint.partition.bundle.bundle import MANIFEST, Bundle, Manifest
 from splitpoint.partition.compile.compile import compile_model
 from splitpoint.partition.compile.verify import relative_error
 from splitpoint.partition.model_spec import ModelSpec
@@ -388,3 +388,27 @@ async def test_the_cache_says_what_is_in_it_and_lets_it_go(
         assert [each.digest for each in bundles_in(tmp_path)] == [latest.digest]
     (tmp_path / latest.digest / MANIFEST).write_text("{}")
     assert bundles_in(tmp_path)[0].name == ""
+
+
+async def test_a_bundle_that_goes_while_the_cache_is_read_hides_no_other(
+    turns: WorkersInTurn, newer_bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where `splitpoint cache --remove` or an agent that makes room is at it."""
+    async with agent_at(turns, tmp_path) as agent:
+        await agent.settled()
+        old = agent.digest
+    turns.replace(FakeWorker(newer_bundle))
+    async with agent_at(turns, tmp_path) as agent:
+        await agent.settled()
+    read = Manifest.from_bytes
+
+    def read_and_remove(data: bytes, where: str) -> Manifest:
+        if old in where and (tmp_path / old).exists():
+            remove_bundle(tmp_path, old)
+        return read(data, where)
+
+    monkeypatch.setattr(Manifest, "from_bytes", read_and_remove)
+    assert newer_bundle.digest in [each.digest for each in bundles_in(tmp_path)]
+    (tmp_path / newer_bundle.digest / MANIFEST).unlink()
+    (tmp_path / newer_bundle.digest / MANIFEST).mkdir()
+    assert [each.name for each in bundles_in(tmp_path)] == [""]
