@@ -161,6 +161,23 @@ class _Connection(web.RequestHandler):
         self._ending.cancel()
         super().connection_lost(exc)
 
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        """What is no HTTP gets an answer like all others, and no traceback fills the log for it."""
+        if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+            log.error("a question over HTTP has no answer", exc_info=exc)
+        document = {"error": HTTPStatus(status).phrase}
+        response = web.Response(
+            status=status, text=to_json(document), content_type="application/json", headers=HEADERS
+        )
+        response.force_close()
+        return response
+
 
 class _Full(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:

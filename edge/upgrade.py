@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
@@ -19,7 +20,7 @@ from .succession import Succession
 log = logging.getLogger("splitpoint.edge")
 
 LOOK_S = 0.5  # how often it is looked whether the workers refuse the model
-FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 60.0  # after an attempt that failed
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 60.0  # after an attempt, whether or not it failed
 
 Admit = Callable[[Prepared], None]
 
@@ -29,7 +30,8 @@ class Upgrade:
 
     `opening` makes a session ready, unless what it is given raises for the model that it is of. It
     stands beside the present session until it is ready, so frames go on; where it fails, they go on
-    as before, and it is tried again with pauses that double. `switched` is told when it is done.
+    as before. Pauses double with each attempt, so that workers that go to and fro between models
+    cannot keep a device busy with fetching and loading. `switched` is told when it is done.
     """
 
     def __init__(
@@ -50,12 +52,13 @@ class Upgrade:
         await cancel_and_wait(self._task)
 
     async def _watch(self) -> None:
-        pauses, said = Backoff(FIRST_PAUSE_S, LONGEST_PAUSE_S), ""
+        pauses, said, tried_s = Backoff(FIRST_PAUSE_S, LONGEST_PAUSE_S), "", 0.0
         while True:
             await asyncio.sleep(LOOK_S)
             present = self._succession.present
             if present is None or not present.session.workers.refuse:
-                pauses.reset()
+                if time.monotonic() - tried_s > LONGEST_PAUSE_S:
+                    pauses.reset()
                 said = ""
                 continue
             old = present.session.prepared
@@ -67,8 +70,7 @@ class Upgrade:
                     log.warning("the device goes on with %s: %s", _name(old), error)
             except Exception:  # nothing of a newer model may end the frames of this one
                 log.exception("the device goes on with %s", _name(old))
-            else:
-                continue
+            tried_s = time.monotonic()
             await asyncio.sleep(pauses.next_s())
 
     async def _follow(self, old: Prepared) -> None:

@@ -87,15 +87,16 @@ class WorkerChannel:
         """What the worker serves; `UnreachableError` or `RefusedError` if it cannot be used."""
         asked = pb.DescribeRequest(protocol=PROTOCOL)
         replies = self._replies("Describe", asked, pb.DescribeReply, CONNECT_TIMEOUT_S)
-        found = [reply async for reply in replies]
-        if len(found) != 1:
-            raise ProtocolError(f"{self.server} did not say what it serves")
-        if found[0].protocol != PROTOCOL:
+        async with aclosing(replies):
+            reply = await anext(replies, None)
+            if reply is None or await anext(replies, None) is not None:
+                raise ProtocolError(f"{self.server} did not say what it serves")
+        if reply.protocol != PROTOCOL:
             raise RefusedError(
-                f"{self.server} speaks protocol {found[0].protocol}, this edge {PROTOCOL}",
+                f"{self.server} speaks protocol {reply.protocol}, this edge {PROTOCOL}",
                 "install the same version of splitpoint at both ends",
             )
-        return found[0]
+        return reply
 
     async def fetch(self, digest: str, sha256: str, offset: int) -> AsyncIterator[bytes]:
         """The bytes of a bundle's file from `offset` on."""
@@ -104,6 +105,8 @@ class WorkerChannel:
             async for chunk in chunks:
                 if chunk.offset != offset:
                     raise ProtocolError(f"{self.server} sent bytes out of order")
+                if not chunk.data:  # else they could come for ever, and the file never
+                    raise ProtocolError(f"{self.server} sent a chunk of a file with nothing in it")
                 offset += len(chunk.data)
                 yield chunk.data
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -73,9 +74,8 @@ def first_digits(text: str) -> str:
 
 
 def _described(folder: Path) -> CachedBundle:
-    manifest = _manifest(folder)
+    manifest, length = _manifest(folder)
     files = {} if manifest is None else manifest.files
-    length = 0 if manifest is None else (folder / MANIFEST).stat().st_size
     return CachedBundle(
         digest=folder.name,
         name="" if manifest is None else manifest.name,
@@ -87,16 +87,17 @@ def _described(folder: Path) -> CachedBundle:
     )
 
 
-def _manifest(folder: Path) -> Manifest | None:
-    """None where it is not here whole: its digest is the folder's name."""
+def _manifest(folder: Path) -> tuple[Manifest | None, int]:
+    """With its length; None where it is not here whole: its digest is the folder's name."""
     path = folder / MANIFEST
     try:
         with path.open("rb") as stream:
-            if file_sha256(stream) != folder.name or path.stat().st_size > MAX_MANIFEST_BYTES:
-                return None
+            length = os.fstat(stream.fileno()).st_size
+            if length > MAX_MANIFEST_BYTES or file_sha256(stream) != folder.name:
+                return None, 0
             stream.seek(0)
-            return Manifest.from_bytes(stream.read(), str(path))
-    except FileNotFoundError:
-        return None
+            return Manifest.from_bytes(stream.read(), str(path)), length
+    except (FileNotFoundError, IsADirectoryError):
+        return None, 0
     except BundleError:  # of another version of splitpoint
-        return None
+        return None, 0

@@ -65,7 +65,9 @@ def recall(cache: Path, servers: Iterable[str], name: str) -> KnownModel | None:
                 raise ValueError("no digest")
         except FileNotFoundError:
             continue
-        except (OSError, ValueError, OverflowError, LookupError, TypeError) as error:
+        except (
+            OSError, ValueError, OverflowError, LookupError, TypeError, RecursionError
+        ) as error:  # fmt: skip
             log.warning("%s cannot be used (%s)", path, type(error).__name__)
             continue
         return known
@@ -81,7 +83,7 @@ def servers_of(cache: Path, digest: str) -> tuple[str, ...]:
                 record = json.loads(stream.read(_MOST_BYTES))
             if record["digest"] == digest:
                 found.add(str(record["server"]))
-        except (OSError, ValueError, LookupError, TypeError):
+        except (OSError, ValueError, LookupError, TypeError, RecursionError):
             continue  # `recall` says so where it matters
     return tuple(sorted(found))
 

@@ -10,6 +10,8 @@ import importlib
 import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from traceback import format_exception_only
 from typing import Any
 
 import numpy as np
@@ -55,14 +57,16 @@ def allow_head(head: str) -> None:
     sys.path.insert(0, "")
     try:
         function = getattr(importlib.import_module(module_name), name, None)
-    except (Exception, SystemExit) as error:
-        reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # `sys.exit` too
         raise TaskError(
-            f"the head {head} cannot be imported ({reason})",
+            f"the head {head} cannot be imported ({_words(error)})",
             "have its module in this folder, or installed",
         ) from error
     finally:
-        sys.path.remove("")
+        with suppress(ValueError):  # the module may have edited the path
+            sys.path.remove("")
     if not callable(function):
         raise TaskError(f"{module_name!r} has no function {name!r}", "name one that it defines")
     _allowed[head] = function
@@ -89,18 +93,10 @@ def answer_specs(
     if kind == "detect":
         _rows(head, found)
         return (detections_spec(limits.max_detections),)
-    named = {"classes": found} if kind == "segment" else found
-    if not isinstance(named, Mapping) or not named:
-        raise _misfit(head, kind, found)
     try:
         specs = tuple(
-            TensorSpec(
-                name=str(name),
-                dtype=str(np.asarray(value).dtype),
-                shape=(1, *np.asarray(value).shape),
-                batch_dim=0,
-            )
-            for name, value in named.items()
+            TensorSpec(name=name, dtype=str(value.dtype), shape=(1, *value.shape), batch_dim=0)
+            for name, value in _arrays(head, kind, found).items()
         )
         check_answer(kind, specs, limits)
     except Exception as error:
@@ -184,11 +180,11 @@ class UserHead:
         for number in range(samples):
             sample = {name: a[number] for name, a in zip(self._outputs, given, strict=True)}
             made = _called(self._head, sample)
-            named = {self.specs[0].name: made} if self._kind == "segment" else made
-            if not isinstance(named, Mapping) or set(named) != set(found):
+            arrays = _arrays(self._head, self._kind, made)
+            if set(arrays) != set(found):
                 raise _misfit(self._head, self._kind, made)
             for spec in self.specs:
-                value = np.asarray(named[spec.name])
+                value = arrays[spec.name]
                 if (value.dtype, value.shape) != (spec.numpy_dtype, spec.shape[1:]):
                     raise TaskError(
                         f"the head {self._head} gave {spec.name!r} as {value.dtype} "
@@ -211,15 +207,33 @@ def _called(head: str, sample: Mapping[str, Array]) -> Any:
         view.flags.writeable = False  # others may read the same memory
     try:
         return function(views)
-    except (Exception, SystemExit) as error:
-        reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
-        raise TaskError(f"the head {head} fails ({reason})", "correct the function") from error
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # `sys.exit` too: it would end the event loop that waits
+        words = _words(error)
+        raise TaskError(f"the head {head} fails ({words})", "correct the function") from error
+
+
+def _words(error: BaseException) -> str:
+    """In one line; there are exceptions that cannot even say what they are."""
+    return " ".join("".join(format_exception_only(type(error), error)).split())[:200]
+
+
+def _arrays(head: str, kind: str, found: Any) -> dict[str, Array]:
+    """What a function returned, by name; `TaskError` where there are none."""
+    named = {"classes": found} if kind == "segment" else found
+    if not isinstance(named, Mapping):
+        raise _misfit(head, kind, found)
+    try:
+        return {str(name): np.asarray(value) for name, value in named.items()}
+    except Exception as error:
+        raise _misfit(head, kind, found) from error
 
 
 def _rows(head: str, found: Any) -> Array:
     try:
         rows = np.asarray(found, np.float32)
-    except (TypeError, ValueError) as error:
+    except Exception as error:
         raise _misfit(head, "detect", found) from error
     if rows.size == 0:
         return rows.reshape(0, 6)

@@ -213,3 +213,16 @@ async def test_a_page_beside_the_figures(small_bundle: Bundle) -> None:
         for path, expected in (("/", 200), ("/worker.js", 403), ("/stats", 403)):
             async with Asker(worker.http_address) as asker:
                 assert (await asker.get(path, **link))[0] == expected
+
+
+async def test_what_is_no_http_is_refused_and_leaves_no_traceback(
+    worker: Worker, caplog: pytest.LogCaptureFixture
+) -> None:
+    for sent in (b"GET /stats HTTP/9.x", b"GET /stats HTTP/1.1\r\nno header", b"\x00\x16\x03"):
+        async with Asker(worker.http_address) as asker:
+            asker.writer.write(sent + b"\r\n\r\n")
+            head, _, body = (await asker.rest()).partition(b"\r\n\r\n")
+        assert int(head.split()[1]) == 400
+        assert json.loads(body) == {"error": "Bad Request"}
+        assert b"nosniff" in head
+    assert not [record for record in caplog.records if record.exc_info]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
@@ -28,7 +29,7 @@ from splitpoint.edge import (
 from splitpoint.edge.discovery import search as search_module
 from splitpoint.edge.meaning import classes_in
 from splitpoint.edge.store.bundles import bundles_in, remove_bundle
-from splitpoint.partition.bundle.bundle import MANIFEST, Bundle
+from splitpoint.partition.bundle.bundle import MANIFEST, Bundle, Manifest
 from splitpoint.partition.compile.compile import compile_model
 from splitpoint.partition.compile.verify import relative_error
 from splitpoint.partition.model_spec import ModelSpec
@@ -137,6 +138,32 @@ async def test_a_stream_loses_no_frame_and_keeps_its_order(
     assert tuple(results[-1].labels) == NEW_LABELS
     assert sum(agent.outcomes.values()) == given
     assert agent.outcomes[Outcome.FAILED] == 0
+
+
+async def test_workers_that_go_to_and_fro_are_followed_with_pauses(
+    turns: WorkersInTurn,
+    small_bundle: Bundle,
+    newer_bundle: Bundle,
+    pixels: np.ndarray,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """They always serve the model that the device has just left."""
+    monkeypatch.setattr("splitpoint.edge.upgrade.LOOK_S", 0.01)
+    monkeypatch.setattr("splitpoint.edge.upgrade.FIRST_PAUSE_S", 0.4)
+    async with agent_at(turns, tmp_path, split="1", codec="raw") as agent:
+        await agent.settled()
+        switched: list[str] = []
+        agent.on_switch = switched.append
+        end_s = time.monotonic() + 4
+        while time.monotonic() < end_s:
+            other = newer_bundle if agent.digest == small_bundle.digest else small_bundle
+            if turns.worker.bundle.digest != other.digest:
+                turns.replace(FakeWorker(other))
+            result = await agent.infer({"pixels": pixels})
+            assert result.outcome in (Outcome.ANSWERED, Outcome.LOCAL)
+            await asyncio.sleep(0.01)
+    assert 1 <= len(switched) <= 6
 
 
 async def test_what_begins_in_the_old_model_ends_in_it(
@@ -381,3 +408,27 @@ async def test_the_cache_says_what_is_in_it_and_lets_it_go(
         assert [each.digest for each in bundles_in(tmp_path)] == [latest.digest]
     (tmp_path / latest.digest / MANIFEST).write_text("{}")
     assert bundles_in(tmp_path)[0].name == ""
+
+
+async def test_a_bundle_that_goes_while_the_cache_is_read_hides_no_other(
+    turns: WorkersInTurn, newer_bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where `splitpoint cache --remove` or an agent that makes room is at it."""
+    async with agent_at(turns, tmp_path) as agent:
+        await agent.settled()
+        old = agent.digest
+    turns.replace(FakeWorker(newer_bundle))
+    async with agent_at(turns, tmp_path) as agent:
+        await agent.settled()
+    read = Manifest.from_bytes
+
+    def read_and_remove(data: bytes, where: str) -> Manifest:
+        if old in where and (tmp_path / old).exists():
+            remove_bundle(tmp_path, old)
+        return read(data, where)
+
+    monkeypatch.setattr(Manifest, "from_bytes", read_and_remove)
+    assert newer_bundle.digest in [each.digest for each in bundles_in(tmp_path)]
+    (tmp_path / newer_bundle.digest / MANIFEST).unlink()
+    (tmp_path / newer_bundle.digest / MANIFEST).mkdir()
+    assert [each.name for each in bundles_in(tmp_path)] == [""]

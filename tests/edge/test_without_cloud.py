@@ -289,7 +289,8 @@ def test_what_is_remembered_is_kept_by_server_and_name(
     remember(cache, ["x:1"], {"one"}, two)
     assert {path: path.stat().st_mtime_ns for path in cache.iterdir()} == before
     endless = json.dumps({"digest": "a" * 64, "manifest_bytes": float("inf")})
-    for damaged in ("", "{", "[]", '{"digest": "../../etc", "manifest_bytes": 7}', endless):
+    nested = "[" * 5000
+    for damaged in ("", "{", "[]", nested, '{"digest": "../../etc", "manifest_bytes": 7}', endless):
         for path in cache.iterdir():
             path.write_text(damaged)
         caplog.clear()
