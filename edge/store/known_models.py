@@ -13,11 +13,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from splitpoint.partition.kept_files import write_whole
+from splitpoint.partition.kept_files import keep_newest, write_whole
 
 log = logging.getLogger("splitpoint.edge")
 
 _MOST_BYTES = 4096
+MOST_KNOWN = 64  # servers and names: a worker may call its models anything
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,6 +44,7 @@ def remember(cache: Path, servers: Iterable[str], names: Iterable[str], model: K
             try:
                 if not (path.is_file() and path.read_bytes() == text.encode()):
                     write_whole(path, text)
+                    keep_newest(cache, "model-*.json", MOST_KNOWN)
             except OSError as error:
                 log.warning(
                     "cannot keep in the cache what %s serves (%s): the device will not start "

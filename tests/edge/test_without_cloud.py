@@ -15,7 +15,7 @@ import pytest
 import torch
 from splitpoint.codec import SplitpointError
 from splitpoint.edge import AutoPlan, EdgeAgent, FakeWorker, Given, Outcome, Result
-from splitpoint.edge.store.known_models import KnownModel, recall, remember
+from splitpoint.edge.store.known_models import MOST_KNOWN, KnownModel, recall, remember
 from splitpoint.partition.bundle.bundle import Bundle
 from splitpoint.partition.compile.verify import relative_error
 from splitpoint.partition.errors import PlanError
@@ -300,3 +300,11 @@ def test_what_is_remembered_is_kept_by_server_and_name(
     (tmp_path / "file").touch()
     remember(tmp_path / "file", ["x:1"], {""}, one)
     assert "cannot keep" in caplog.text
+
+
+def test_names_without_end_do_not_fill_the_cache(tmp_path: Path) -> None:
+    known = KnownModel(digest="1" * 64, manifest_bytes=1)
+    for number in range(2 * MOST_KNOWN):
+        remember(tmp_path, ["x:1"], {f"model {number}"}, known)
+    assert len(list(tmp_path.iterdir())) == MOST_KNOWN
+    assert recall(tmp_path, ["x:1"], f"model {2 * MOST_KNOWN - 1}") == known
