@@ -159,8 +159,6 @@ def serve(
     from splitpoint.cloud.access.security import Security
 
     tell = setup_log_lines(log_format, verbose)
-    for head in allow_head or ():
-        trust_head(head)
     if ray:
         from .serve_on_ray import serve_on_ray
 
@@ -191,6 +189,8 @@ def serve(
     if any(of_ray.values()):
         names = ", ".join(name for name, given in of_ray.items() if given)
         raise typer.BadParameter(f"only with --ray: {names}")
+    for head in allow_head or ():
+        trust_head(head)
     options = WorkerOptions(
         listen=listen,
         device=device,

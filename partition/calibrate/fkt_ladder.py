@@ -31,7 +31,7 @@ EIGHT_LEVELS_VALUES = 250_000  # of a boundary; half as many levels above
 MAX_FIT_COEFFICIENTS = 24_000_000  # of a tensor, over the inputs that its table is fitted to
 # A coarser level is added while no more of the answers change, or of their likeness is lost.
 MOST_DROP = 0.05
-_FITTED_TOGETHER = 2  # tables, each of which needs some times its coefficients' memory
+FITTED_TOGETHER = 2  # tables, each of which needs some times its coefficients' memory
 _COARSER = 2**0.5  # times the loss of the next level, about as among the usual ones
 
 Tables = dict[str, FktTable]
@@ -82,7 +82,7 @@ class TableFit:
         for spec in self._specs:
             # No input is of the fold that is left out last.
             jobs = (partial(self._table, spec, fold, losses) for fold in range(FOLDS + 1))
-            fitted = side_by_side(jobs, _FITTED_TOGETHER)
+            fitted = side_by_side(jobs, FITTED_TOGETHER)
             for tables, table in zip(found, fitted, strict=True):
                 tables[spec.name] = table
         return found

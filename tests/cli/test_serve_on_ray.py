@@ -32,7 +32,7 @@ def another(name: str) -> Any:
         return not parameter.default
     if kind in (int, float):
         return parameter.default + 7
-    return {str: "7", Path: Path("seven"), list[Path]: [Path("seven")]}[kind]
+    return {str: "7", Path: Path("seven"), list[Path]: [Path("seven")], list[str]: ["a:b"]}[kind]
 
 
 def given_to_ray(monkeypatch: pytest.MonkeyPatch, **options: Any) -> dict[str, Any]:

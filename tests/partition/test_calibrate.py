@@ -220,6 +220,7 @@ def test_every_input_is_judged_with_tables_made_without_it(
             return table
 
         monkeypatch.setattr(fkt_ladder, "fit_table", noted)
+        monkeypatch.setattr(fkt_ladder, "FITTED_TOGETHER", 1)  # in their order
         calibrate(bundle, given, device=CPU)
         return found
 
