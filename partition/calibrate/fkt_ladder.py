@@ -28,7 +28,8 @@ from .side_by_side import side_by_side
 
 FOLDS = 4
 EIGHT_LEVELS_VALUES = 250_000  # of a boundary; half as many levels above
-MAX_FIT_COEFFICIENTS = 24_000_000  # of a tensor, over the inputs that its table is fitted to
+# Of a tensor, over the inputs that its table is fitted to, and at most `FOLDS` inputs more.
+MAX_FIT_COEFFICIENTS = 24_000_000
 # A coarser level is added while no more of the answers change, or of their likeness is lost.
 MOST_DROP = 0.05
 FITTED_TOGETHER = 2  # tables, each of which needs some times its coefficients' memory
@@ -68,7 +69,9 @@ class TableFit:
         for spec in self._specs:
             samples = values[spec.name]
             size = samples[0].size
-            some = range(0, len(samples), -(-len(samples) * size // MAX_FIT_COEFFICIENTS))
+            stride = -(-len(samples) * size // MAX_FIT_COEFFICIENTS)
+            # Whole rounds of the folds: a stride over inputs would leave some folds out.
+            some = [i for i in range(len(samples)) if i // FOLDS % stride == 0]
             rows = rows_of(spec, [samples[i] for i in some])
             self._coefficients[spec.name] = blocks[spec.name].coefficients(rows)
             self._folds[spec.name] = np.array(some) % FOLDS

@@ -14,6 +14,7 @@ from splitpoint.codec.fkt.grid import Grid
 from splitpoint.codec.fkt.table import MAX_LEVELS
 from splitpoint.partition.bundle.bundle import Boundary
 from splitpoint.partition.bundle.ladder import CodecLevel
+from splitpoint.partition.calibrate import fkt_ladder
 from splitpoint.partition.calibrate.axis_klt import AxisMoments, axes_of
 from splitpoint.partition.calibrate.fkt_fit import LEVEL_LOSSES
 from splitpoint.partition.calibrate.fkt_ladder import (
@@ -36,6 +37,10 @@ ARRAYS = [
 
 @pytest.fixture(scope="module")
 def fit() -> TableFit:
+    return new_fit()
+
+
+def new_fit() -> TableFit:
     grid, noise = Grid.of(MAP), np.random.default_rng(0)
     rows = [grid.rows(array) for array in ARRAYS]
     gradients = [noise.normal(size=(2, *row.shape[1:])).astype(np.float32) for row in rows]
@@ -122,3 +127,23 @@ def test_large_tensors_have_fewer_levels_as_far() -> None:
         assert 0.4 < losses[0] < 0.7
         assert all(1.3 < a / b < 5 for a, b in pairwise(losses))
     assert len(with_coarser(usual_losses(large))) == MAX_LEVELS // 2
+
+
+@pytest.mark.parametrize("step", [2, 4, INPUTS])
+def test_each_fold_has_tables_where_not_all_inputs_fit(
+    step: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    most = -(-INPUTS * ARRAYS[0].size // step)
+    monkeypatch.setattr(fkt_ladder, "MAX_FIT_COEFFICIENTS", most)
+    fitted: list[int] = []
+    fit_table = fkt_ladder.fit_table
+
+    def counted(spec, blocks, moments, coefficients, losses):  # type: ignore[no-untyped-def]
+        fitted.append(len(coefficients))
+        return fit_table(spec, blocks, moments, coefficients, losses)
+
+    monkeypatch.setattr(fkt_ladder, "fit_table", counted)
+    assert len(new_fit().tables(LEVEL_LOSSES)) == FOLDS + 1
+    *without_one, of_all = sorted(fitted)
+    assert without_one == [of_all - of_all // FOLDS] * FOLDS
+    assert of_all <= INPUTS // step + FOLDS
