@@ -85,6 +85,8 @@ async def open_session(
         channels += map(channel_to, servers)
         away = search.nobody() if search is not None and not servers else None
         prepared = await _prepared(channels, options, closing, known_as, away)
+        if options.finish_locally or options.split == "auto":  # else it may never end a frame
+            prepared.manifest.task.check_allowed()
         check(prepared)
         if search is not None:
             say_chosen(found, prepared)

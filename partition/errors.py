@@ -46,4 +46,7 @@ class PlanError(SplitpointError):
 
 
 class TaskError(SplitpointError):
-    """A task is malformed, or the model's outputs are not those that its head reads."""
+    """A task is malformed, or the model's outputs are not those that its head reads.
+
+    Or the head is a user's function that nobody has allowed here, or that fails.
+    """

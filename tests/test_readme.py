@@ -21,6 +21,7 @@ from PIL import Image
 from processes import background, free_port
 from splitpoint.cli.app import app
 from splitpoint.partition.capture.capture import capture
+from user_heads import nobody_allows
 from videos import write_video
 
 ROOT = Path(__file__).parents[1]
@@ -189,6 +190,32 @@ def test_the_tutorial(photos: Path, tmp_path: Path, command: Command) -> None:
     assert len(shown) == 7
     for _, after in shown[1:]:
         assert f'"after": "{after}"' in inspected
+
+
+def test_a_head_of_ones_own(
+    photos: Path, tmp_path: Path, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The guide's model and head, as they are written, from compiling to answers of a worker."""
+    page, port = GUIDES / "tasks.md", str(free_port())
+    shutil.copytree(photos, tmp_path / "photos")
+    for title, text in blocks(page, "python"):
+        if title:
+            (tmp_path / title).write_text(text, encoding="utf-8")
+    ran = [[word.replace("7070", port) for word in words[1:]] for words in commands(page)
+           if words[0] == "splitpoint" and not is_named_in_passing(words[1:])]  # fmt: skip
+    nobody_allows(monkeypatch)
+    with ExitStack() as stack:
+        for name in ("my_heads", "my_model"):
+            stack.callback(sys.modules.pop, name, None)
+        for arguments in ran:
+            run_one(arguments, tmp_path, stack, command)
+        done = command(*ran[-1], "--json", "--cache", tmp_path / "cache", cwd=tmp_path)
+    assert [arguments[0] for arguments in ran] == ["compile", "inspect", "serve", "run"]
+    *frames, summary = map(json.loads, done.stdout.splitlines())
+    assert len(frames) == summary["summary"]["frames"] > 0
+    for frame in frames:
+        assert frame["detections"]
+        assert all(thing["score"] > 0.5 for thing in frame["detections"])
 
 
 @pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")

@@ -54,7 +54,8 @@ def _task_words(manifest: Manifest) -> str:
     if form.head is None:
         return f"task {task.kind}: the outputs are the answer"
     answer = ", ".join(
-        f"{printable(spec.name)} {spec.dtype} " + "x".join(map(str, spec.shape_without_batch))
+        f"{printable(spec.name)} {spec.dtype} "
+        + ("x".join(map(str, spec.shape_without_batch)) or "(one)")
         for spec in form.specs
     )
     return f"task {task.kind}, head {task.head}: answers with {answer}"

@@ -20,9 +20,17 @@ from splitpoint.partition.profile.measure import measure, processor_name
 from splitpoint.partition.profile.profile import Profile
 from splitpoint.partition.run.chain import SegmentChain
 from splitpoint.partition.run.open_chain import open_chain
+from splitpoint.partition.tasks.user_head import allow_head as trust_head
 
 from ..shell.output import Steps, human_bytes, human_count, out, print_json, say
-from ..shell.shared_options import BundleArgument, Energy, Json, PowerModelName, Providers
+from ..shell.shared_options import (
+    AllowHead,
+    BundleArgument,
+    Energy,
+    Json,
+    PowerModelName,
+    Providers,
+)
 
 CHOICES = ("auto", ONNX, INT8, TORCH)
 
@@ -33,6 +41,7 @@ class ProfileUsageError(SplitpointError):
 
 def profile(
     bundle: BundleArgument,
+    allow_head: AllowHead = None,
     out_file: Annotated[
         Path | None, typer.Option("--out", help="Write the profile here, as JSON.")
     ] = None,
@@ -73,7 +82,10 @@ def profile(
     batches = _batches(batch)
     model = power_model_of(power_model)
     meter = choose_meter(energy, model=model)
+    for head in allow_head or ():
+        trust_head(head)
     opened = open_bundle(bundle)
+    opened.manifest.task.check_allowed()
     samples = (
         photo_samples(opened.manifest, find_pictures(pictures))
         if pictures

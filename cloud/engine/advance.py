@@ -113,11 +113,11 @@ def _made(model: ServedModel, outputs: dict[str, Array]) -> dict[str, Array] | F
     try:
         return model.form.made(outputs)
     except Exception as error:  # noqa: BLE001 - told to its client
-        return _why_failed(model, error)
+        return _why_failed(model, error, "the head")
 
 
-def _why_failed(model: ServedModel, error: Exception) -> FrameError:
+def _why_failed(model: ServedModel, error: Exception, what: str = "computing") -> FrameError:
     """What a client is told. What else the error says, as of files, is for the log."""
     name = model.bundle.manifest.name
     log.warning("%s: a frame failed: %r", name, error, extra={"model": name})
-    return FrameError(pb.INTERNAL, f"computing failed ({type(error).__name__})")
+    return FrameError(pb.INTERNAL, f"{what} failed ({type(error).__name__})")

@@ -14,14 +14,11 @@ from splitpoint.partition.run.slowdown import Slowdown
 
 
 class Segments:
-    """Those of a chain that are loaded, from the first on. `slowdown` plays a slower device.
-
-    `TaskError` where the model answers by a function that this process was not told to trust.
-    """
+    """Those of a chain that are loaded, from the first on. `slowdown` plays a slower device."""
 
     def __init__(self, chain: SegmentChain, manifest: Manifest, slowdown: Slowdown) -> None:
-        manifest.task.check_allowed()
         self._chain, self._slowdown, self._form = chain, slowdown, AnswerForm.of(manifest)
+        self._task = manifest.task
         self._boundaries = [boundary.tensors for boundary in manifest.boundaries]
         self.loaded = 0
 
@@ -29,8 +26,11 @@ class Segments:
         """Loads those of the first `count` that are not here yet.
 
         Each runs once on zeros before anyone can see it: its first run allocates memory, and on a
-        GPU builds kernels, which is nothing for a frame to wait for.
+        GPU builds kernels, which is nothing for a frame to wait for. Whoever has all of them ends
+        frames: `TaskError` where the model answers by a function that nobody has allowed here.
         """
+        if count == len(self._boundaries) - 1:
+            self._task.check_allowed()
         for index in range(self.loaded, count):
             self._chain.load(index)
             self._step(index, self._chain.place(zeros_at(self._boundaries[index])))

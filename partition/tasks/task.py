@@ -50,6 +50,8 @@ class Task:
         users = self.kind in USER_KINDS and is_user_head(self.head)
         if self.head not in (known or [""]) and not users:
             remedy = f"use one of {', '.join(known)}" if known else "name none"
+            if is_user_head(self.head):
+                remedy = f"a function of yours answers {', '.join(USER_KINDS)}: say which by --task"
             raise TaskError(f"the task {self.kind} has no head {_cut(self.head)}", remedy)
         if not _are_names(self.outputs):
             raise TaskError(
@@ -75,7 +77,8 @@ class Task:
         if is_user_head(head):
             return cls(head=head, outputs=outputs, **{"kind": "raw", "max_iou": 1.0, **others})
         if head not in HEADS:
-            raise TaskError(f"unknown head {_cut(head)}", f"use one of {', '.join(HEADS)}")
+            known = f"use one of {', '.join(HEADS)}, or module:function of your own"
+            raise TaskError(f"unknown head {_cut(head)}", known)
         form = HEADS[head]
         usual: dict[str, Any] = {"kind": form.kind}
         if isinstance(form, DetectForm):

@@ -30,11 +30,13 @@ UserFunction = Callable[[dict[str, Array]], Any]
 USER_KINDS = ("detect", "segment", "raw")
 MOST_ANSWER_BYTES = 1 << 26  # of a sample: few bytes of a reply would become so many in memory
 _NAME = re.compile(r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*:[A-Za-z_]\w*", re.ASCII)
-_LONGEST_NAME, _MOST_TENSORS = 200, 64
+_LONGEST_NAME, _MOST_SHOWN = 200, 200  # characters
+_MOST_TENSORS = 64
 _RETURNS = {
     "detect": "an array [n, 6] of x0, y0, x1, y1 in pixels of the input, score, class",
-    "segment": "an array uint8 [height, width] of classes",
-    "raw": "a dict of arrays by name",
+    "segment": f"an array uint8 [height, width] of classes, of at most {LONGEST_SIDE} a side",
+    "raw": f"a dict of 1 to {_MOST_TENSORS} arrays of numbers by name, none of them empty, of "
+    f"{MOST_ANSWER_BYTES >> 20} MB in all at most",
 }
 
 _allowed: dict[str, UserFunction] = {}
@@ -67,8 +69,11 @@ def allow_head(head: str) -> None:
     finally:
         with suppress(ValueError):  # the module may have edited the path
             sys.path.remove("")
-    if not callable(function):
+    if function is None:
         raise TaskError(f"{module_name!r} has no function {name!r}", "name one that it defines")
+    if not callable(function):
+        what = type(function).__name__
+        raise TaskError(f"{head} is no function ({what})", "name one that can be called")
     _allowed[head] = function
 
 
@@ -177,22 +182,21 @@ class UserHead:
         given = [np.asarray(outputs[name]) for name in self._outputs]
         samples = len(given[0])
         found = {s.name: np.empty(s.shape_at(samples), s.numpy_dtype) for s in self.specs}
+        expected = {s.name: (s.numpy_dtype, s.shape[1:]) for s in self.specs}
         for number in range(samples):
             sample = {name: a[number] for name, a in zip(self._outputs, given, strict=True)}
             made = _called(self._head, sample)
             arrays = _arrays(self._head, self._kind, made)
-            if set(arrays) != set(found):
-                raise _misfit(self._head, self._kind, made)
-            for spec in self.specs:
-                value = arrays[spec.name]
-                if (value.dtype, value.shape) != (spec.numpy_dtype, spec.shape[1:]):
-                    raise TaskError(
-                        f"the head {self._head} gave {spec.name!r} as {value.dtype} "
-                        f"{list(value.shape)}, and as {spec.dtype} {list(spec.shape[1:])} when it "
-                        "was compiled",
-                        "have it answer in the same shapes for every sample",
-                    )
-                found[spec.name][number] = value
+            forms = {name: (value.dtype, value.shape) for name, value in arrays.items()}
+            if forms != expected:
+                before = ", ".join(f"{s.name!r} {_form(s.dtype, s.shape[1:])}" for s in self.specs)
+                raise TaskError(
+                    f"the head {self._head} returned {_shown(made)}, and {before[:_MOST_SHOWN]} "
+                    "when it was compiled",
+                    "have it answer in the same names, dtypes and shapes for every sample",
+                )
+            for name, value in arrays.items():
+                found[name][number] = value
         return found
 
     def information(self, outputs: Mapping[str, Array]) -> dict[str, Array]:
@@ -215,7 +219,7 @@ def _called(head: str, sample: Mapping[str, Array]) -> Any:
 
 
 def _words(error: BaseException) -> str:
-    """In one line; there are exceptions that cannot even say what they are."""
+    """An exception in one line; there are exceptions that cannot even say what they are."""
     return " ".join("".join(format_exception_only(type(error), error)).split())[:200]
 
 
@@ -243,9 +247,33 @@ def _rows(head: str, found: Any) -> Array:
 
 
 def _misfit(head: str, kind: str, found: Any) -> TaskError:
-    shown = type(found).__name__
-    if isinstance(found, np.ndarray):
-        shown = f"{found.dtype} {list(found.shape)}"
     return TaskError(
-        f"the head {head} returned {shown}", f"for the task {kind}, return {_RETURNS[kind]}"
+        f"the head {head} returned {_shown(found)}",
+        f"for the task {kind}, return {_RETURNS[kind]}",
     )
+
+
+def _shown(found: Any) -> str:
+    """What a function returned: its type, or the dtype and shape of each array."""
+    if isinstance(found, np.ndarray):
+        return _form(found.dtype, found.shape)
+    what = type(found).__name__
+    if not isinstance(found, Mapping):
+        return what
+    try:
+        parts = (f"{name!r} {_shown_part(value)}" for name, value in found.items())
+        return f"{what} of {', '.join(parts) or 'nothing'}"[:_MOST_SHOWN]
+    except Exception:  # noqa: BLE001 - a mapping, names or values of anybody's making
+        return what
+
+
+def _shown_part(value: Any) -> str:
+    try:
+        array = np.asarray(value)
+    except Exception:  # noqa: BLE001 - lists of several lengths, of themselves, ...
+        return f"{type(value).__name__} that is no array"
+    return _form(array.dtype, array.shape)
+
+
+def _form(dtype: object, shape: Sequence[int]) -> str:
+    return f"{dtype} {list(shape)}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections.abc import Mapping
 
 import pytest
 from patience import until
@@ -12,6 +13,7 @@ from splitpoint.cloud.engine import executor, model_trials
 from splitpoint.cloud.engine.engine import Engine
 from splitpoint.cloud.engine.engines import Engines
 from splitpoint.cloud.errors import ServeError
+from splitpoint.codec import Array
 from splitpoint.proto import splitpoint_pb2 as pb
 from splitpoint.proto.frames import FrameError
 
@@ -43,6 +45,29 @@ async def test_a_gpu_that_hangs_is_seen_where_its_answer_is_waited_for(engine: E
     model, answers = SlowModel(2, ms=0.1), []
     hangs = threading.Event()
     model.chain.fetch = lambda value: (hangs.wait(10), value)[1]  # type: ignore[method-assign]
+    hung_after(engine, 0.2)
+    engine.submit(model.request(0, answers))
+    await until(lambda: answers)
+    hung_after(engine, 60)
+    hangs.set()
+    assert status(answers[0]) == pb.INTERNAL
+    assert "did not come back" in str(answers[0])
+    await until(lambda: engine.restarts >= 1 and engine.can_compute(model))
+    assert await computes(engine, model)
+
+
+async def test_a_head_that_hangs_is_left_behind(engine: Engine) -> None:
+    model, answers = SlowModel(2, ms=0.1), []
+    hangs, form = threading.Event(), model.form
+
+    class Hanging:
+        specs, outputs = form.specs, form.outputs
+
+        def made(self, values: Mapping[str, Array]) -> dict[str, Array]:
+            hangs.wait(10)
+            return form.made(values)
+
+    model.form = Hanging()  # type: ignore[assignment]
     hung_after(engine, 0.2)
     engine.submit(model.request(0, answers))
     await until(lambda: answers)

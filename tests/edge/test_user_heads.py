@@ -9,83 +9,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from command import Command
 from local_worker import local_worker
 from splitpoint.cloud.worker import Worker
 from splitpoint.edge import EdgeAgent, Given, Outcome
-from splitpoint.partition.bundle.bundle import Bundle, open_bundle
-from splitpoint.partition.compile.compile import compile_model
+from splitpoint.partition.bundle.bundle import open_bundle
 from splitpoint.partition.errors import TaskError
-from splitpoint.partition.model_spec import ModelSpec
-from splitpoint.partition.tasks import user_head
 from splitpoint.partition.tasks.task import Task
 from splitpoint.partition.tasks.user_head import allow_head
-from torch import nn
-
-HEADS = """
-import numpy as np
-
-def boxes(outputs):
-    assert not outputs["output"].flags.writeable
-    x = outputs["output"]
-    rows = [[0, 0, 8, 8, abs(x[0]) % 1, 1], [8, 8, 16, 24, 0.9, 0], [0, 0, 1, 1, 0.01, 2],
-            [np.nan, 0, 1, 1, 0.8, 2]]
-    return rows
-
-def regions(outputs):
-    x = outputs["output"]
-    return (x[:6].reshape(2, 3) > 0).astype(np.uint8)
-
-def figures(outputs):
-    x = outputs["output"]
-    return {"best": np.int64(x.argmax()), "spread": np.array([x.min(), x.max()])}
-
-def picky(outputs):
-    if outputs["output"][0] > 1e6:
-        raise ValueError("too large for me")
-    return {"first": outputs["output"][:1]}
-
-def bad_boxes(outputs):
-    return [[1, 2, 3]]
-
-def bad_regions(outputs):
-    return np.zeros((2, 2), np.int64)
-
-def bad_figures(outputs):
-    return 5
-
-def leaves(outputs):
-    if outputs["output"][0] > 1e6:
-        raise SystemExit(3)
-    return {"first": outputs["output"][:1]}
-
-def fails(outputs):
-    raise RuntimeError("not\\ntoday")
-"""
+from user_heads import compiled, heads_in, net, nobody_allows
 
 
 @pytest.fixture(autouse=True)
-def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """A module of heads beside the command, of which none is allowed."""
-    monkeypatch.setattr(user_head, "_allowed", {})
-    (tmp_path / "my_heads.py").write_text(HEADS)
-    monkeypatch.chdir(tmp_path)
-    yield "my_heads"
-    sys.modules.pop("my_heads", None)
-
-
-def net() -> nn.Module:
-    torch.manual_seed(0)
-    return nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 9)).eval()
-
-
-def compiled(name: str, kind: str, folder: Path) -> Bundle:
-    head = f"my_heads:{name}"
-    allow_head(head)
-    spec = ModelSpec(
-        source="m", module=net(), args=(torch.randn(2, 8),), task=Task.of_head(head, kind=kind)
-    )
-    return compile_model(spec, folder / f"{name}.split", boundaries=3)
+    with heads_in(tmp_path, monkeypatch):
+        yield
 
 
 ANSWERS = {"boxes": "detect", "regions": "segment", "figures": "raw"}
@@ -136,8 +74,7 @@ async def test_a_worker_does_not_run_what_was_not_allowed_there(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bundle = compiled("figures", "raw", tmp_path)
-    sys.modules.pop("my_heads")
-    monkeypatch.setattr(user_head, "_allowed", {})
+    nobody_allows(monkeypatch)
     opened = open_bundle(bundle.folder)  # the name alone does no harm
     assert opened.manifest.task.head == "my_heads:figures"
     with pytest.raises(
@@ -153,16 +90,21 @@ async def test_a_device_does_not_run_what_was_not_allowed_there(
 ) -> None:
     bundle = compiled("figures", "raw", tmp_path)
     async with local_worker(bundle) as worker:
-        sys.modules.pop("my_heads")
-        monkeypatch.setattr(user_head, "_allowed", {})
+        nobody_allows(monkeypatch)
         with pytest.raises(TaskError, match=r"not allowed here.*--allow-head my_heads:figures"):
             async with EdgeAgent(worker.address, split="1", cache=tmp_path / "cache"):
                 pass
     assert "my_heads" not in sys.modules
 
 
-@pytest.mark.parametrize("head", ["picky", "leaves"])
-async def test_a_frame_at_which_the_function_fails_fails_alone(head: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("head", "why"), [
+    ("picky", "ValueError: too large for me"),
+    ("leaves", "SystemExit: 3"),
+    ("grows", "returned dict of 'first' float32 [2], and 'first' float32 [1] when it was compiled"),
+])  # fmt: skip
+async def test_a_frame_at_which_the_function_fails_fails_alone(
+    head: str, why: str, tmp_path: Path
+) -> None:
     bundle = compiled(head, "raw", tmp_path)
     name = bundle.manifest.boundaries[0].tensors[0].name
     large = 1e9 * torch.randn(50, 8)
@@ -185,16 +127,19 @@ async def test_a_frame_at_which_the_function_fails_fails_alone(head: str, tmp_pa
             results = [result async for result in agent.stream(frames)]
         assert [bool(result.outputs) for result in results] == [True, False, True, False, True]
         assert all(result.outcome is Outcome.FAILED for result in results[1::2])
+        # What an exception says of the worker's files is for its log.
+        said = "the head failed (TaskError)" if split == "0" else why
+        assert all(said in str(result.error) for result in results[1::2])
 
 
 @pytest.mark.parametrize(("name", "kind", "words"), [
     ("bad_boxes", "detect", r"returned float32 \[1, 3\].*return an array \[n, 6\]"),
     ("bad_regions", "segment", r"returned int64 \[2, 2\].*uint8 \[height, width\]"),
-    ("bad_figures", "raw", "returned int.*a dict of arrays"),
+    ("bad_figures", "raw", "returned int.*a dict of 1 to 64 arrays"),
     ("fails", "raw", r"fails \(RuntimeError: not today\)"),
 ])  # fmt: skip
 def test_a_function_that_does_not_do_is_said_when_compiling(
-    name: str, kind: str, words: str, tmp_path: Path, command: Command
+    name: str, kind: str, words: str, tmp_path: Path
 ) -> None:
     with pytest.raises(TaskError, match=words):
         compiled(name, kind, tmp_path)
@@ -205,38 +150,6 @@ def test_a_module_that_leaves_when_it_is_imported_is_named(tmp_path: Path) -> No
     (tmp_path / "leaving.py").write_text("import sys; sys.exit(0)")
     with pytest.raises(TaskError, match=r"leaving:head cannot be imported \(SystemExit"):
         allow_head("leaving:head")
-
-
-def test_on_the_command_line(tmp_path: Path, command: Command) -> None:
-    (tmp_path / "my_net.py").write_text(
-        "import torch\nfrom splitpoint.partition.model_spec import ModelSpec\n"
-        "def net():\n"
-        "    module = torch.nn.Sequential(torch.nn.Linear(8, 16), torch.nn.Linear(16, 9)).eval()\n"
-        "    return ModelSpec(source='m', module=module, args=(torch.randn(2, 8),))\n"
-    )
-    done = command(
-        "compile", "my_net:net", "--head", "my_heads:boxes", "--task", "detect",
-        "--max-detections", 7, "--out", "m.split", cwd=tmp_path,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    assert "answers: detect (head my_heads:boxes)" in done.stderr
-    done = command("inspect", "m.split", cwd=tmp_path)
-    assert "task detect, head my_heads:boxes: answers with detections float32 7x6" in done.stdout
-    user_head._allowed.clear()
-    np.save(tmp_path / "x.npy", np.zeros((1, 8), np.float32))
-    run = ["run", "--bundle", "m.split", "--source", "x.npy", "--split", "local"]
-    done = command(*run, cwd=tmp_path)
-    assert done.returncode == 1
-    assert done.stderr.splitlines()[-1].startswith("error: the model answers by the function my_he")
-    done = command(*run, "--allow-head", "my_heads:boxes", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    done = command("serve", "m.split", "--allow-head", "my_heads:nothing", cwd=tmp_path)
-    assert done.returncode == 1
-    assert "'my_heads' has no function 'nothing'" in done.stderr.splitlines()[-1]
-    user_head._allowed.clear()
-    done = command("serve", "m.split", "--listen", "127.0.0.1:0", cwd=tmp_path)
-    assert done.returncode == 1
-    assert "--allow-head my_heads:boxes" in done.stderr.splitlines()[-1]
 
 
 HOSTILE = [
@@ -252,6 +165,13 @@ HOSTILE = [
     {"head": "os:sys tem"},
     {"head": "os.path"},
     {"head": "..:a"},
+    {"head": "my_heads:fails\n"},
+    {"head": "my_heads:fails:fails"},
+    {"head": "my_heads:__import__('os')"},
+    {"head": "my_heads.:fails"},
+    {"head": "m\u0443_heads:fails"},  # another alphabet's letter
+    {"head": ["my_heads:fails"]},
+    {"kind": "classify"},
 ]
 
 
@@ -260,6 +180,7 @@ def test_hostile_manifests_are_refused_and_import_nothing(said: dict[str, object
     answer = [{"name": "a", "dtype": "float32", "shape": [1, 3], "batch_dim": 0}]
     good = Task.of_head("my_heads:fails").to_json() | {"answer": answer}
     assert Task.from_json(good).to_json() == good
+    assert Task.from_json(good).open({}, None) is not None
     before = set(sys.modules)
     with pytest.raises(TaskError):
         Task.from_json(good | said).open({}, None)
@@ -269,9 +190,11 @@ def test_hostile_manifests_are_refused_and_import_nothing(said: dict[str, object
 def test_what_is_no_function_is_not_allowed() -> None:
     for name, words in {
         "my_heads": "names no function",
-        "my_heads:np": "has no function",
+        "my_heads:np": r"is no function \(module\)",
+        "my_heads:nothing": "has no function 'nothing'",
         "no_such_module:f": "cannot be imported",
         "my_heads:": "names no function",
+        "my_heads:figures\n": "names no function",
     }.items():
         with pytest.raises(TaskError, match=words):
             allow_head(name)
