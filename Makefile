@@ -40,7 +40,8 @@ demo: $(VENV)/.demo
 
 # A file of tests stays in one process; the longest come first.
 # Two processes on two cores: a thread each, or torch's helpers wait for each other.
-PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+# Bytecode is kept: the tests start hundreds of processes.
+PYTEST = OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 test: lint
 	$(PYTEST) -m "not slow and not ray"
