@@ -96,8 +96,7 @@ def rows_of(name: str, images: str, calibration: str, temporary: Path) -> list[l
                     decode.append(time.perf_counter() - encoded)
                     encode.append(encoded - begun)
                     nbytes.append(len(payload))
-                    grid = coder.table.grid
-                    error = coder.in_steps(grid.rows(decoded)) - coder.in_steps(grid.rows(value))
+                    error = (coder.banded(decoded) - coder.banded(value)) / coder.level.step
                     worst = max(worst, float(np.abs(error).max()))
                 if not worst <= 2.01:
                     sys.exit(f"{name}, boundary {boundary.id}: off by {worst:.2f} steps")

@@ -10,6 +10,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 import onnxruntime
 import psutil
+from splitpoint.codec.native import why_not
 from splitpoint.partition.energy.find import find_meters
 from splitpoint.partition.kept_files import default_cache
 
@@ -34,6 +35,8 @@ def doctor(
         "memory_bytes": psutil.virtual_memory().total,
         "packages": {name: _version_of(name) for name in _PACKAGES},
         "onnxruntime_providers": onnxruntime.get_available_providers(),
+        "codec_in_c": not why_not(),
+        "codec_why_not_in_c": why_not() or None,
         "cuda": _cuda(),
         "energy_meters": [asdict(meter) for meter in meters],
         "power_model": model.describe(),
@@ -47,6 +50,13 @@ def doctor(
     for name in _PACKAGES:
         out.print(f"{name}: {_version_of(name) or 'not installed'}")
     out.print(f"onnxruntime runs on: {', '.join(onnxruntime.get_available_providers())}")
+    if why_not():
+        out.print(
+            f"the codec's loops run in numpy and take several times as long: {why_not()}",
+            soft_wrap=True,
+        )
+    else:
+        out.print("the codec's loops run in C")
     out.print(f"CUDA for the worker: {_cuda() or 'none'}")
     for meter in meters:
         usable = "usable" if meter.usable else "no"

@@ -61,7 +61,7 @@ class Unpacker:
     def _order(self, level: Level) -> torch.Tensor:
         found = self._orders.get(level)
         if found is None:
-            found = torch.tensor(level.order, dtype=torch.int64).to(self._device)
+            found = torch.tensor(level.banded, dtype=torch.int64).to(self._device)
             self._orders[level] = found
         return found
 

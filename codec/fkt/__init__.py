@@ -1,4 +1,4 @@
 """The calibrated transform codec: its tables, its coefficients' entropy coder, and its video form.
 
-May import: errors, simple, spec.
+May import: errors, native, simple, spec.
 """

@@ -40,8 +40,7 @@ class Fkt:
     def encode(self, array: Array, spec: TensorSpec) -> bytes:  # noqa: D102
         coder = self.coders[spec.name]
         spec.check(array)
-        with np.errstate(over="ignore", invalid="ignore"):
-            samples = coder.in_steps(coder.table.grid.rows(array))
+        samples = coder.banded(array)
         payloads = [coder.write_intra(sample) for sample in samples]
         lengths = [_LENGTH.pack(len(payload)) for payload in payloads[:-1]]
         payload = b"".join(
@@ -65,7 +64,10 @@ class Fkt:
 
     def coefficients(self, payload: bytes, spec: TensorSpec, batch: int) -> Array:
         """What the entropy stage holds, float32 `[batch, C, P]`: `decode` without the transform."""
-        return self.packed(payload, spec, batch).coefficients()
+        packed = self.packed(payload, spec, batch)
+        found = np.empty((batch, *packed.table.log_scale.shape), np.float32)
+        found[..., packed.table.band_order[0]] = packed.coefficients()
+        return found
 
     def max_payload_bytes(self, spec: TensorSpec, batch: int) -> int:  # noqa: D102
         return max(spec.nbytes_at(batch), batch * MIN_SAMPLE_BYTES)

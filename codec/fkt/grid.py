@@ -116,8 +116,9 @@ class Grid:
         for axis, matrix in enumerate(matrices, start=2):
             if matrix is None:
                 continue
-            if axis == block.ndim - 1:
-                block = block @ matrix.T
+            if axis == block.ndim - 1:  # one product of all rows, not one for each plane
+                flat = block @ matrix.T
+                block = flat.reshape(block.shape)
             elif axis == block.ndim - 2:
                 block = matrix @ block
             else:

@@ -12,7 +12,8 @@ from itertools import accumulate
 import numpy as np
 
 from ..spec import Array
-from .table import FINE, FktTable, Level
+from .symbols import FINE
+from .table import FktTable, Level, banded_places
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -21,7 +22,8 @@ class PackedFkt:
 
     `values` are the n coefficients that the level sends, int16 `[batch, n]` in 1/64 step and in the
     order of `level.order`. `peaks`, int64 `[k]` in 1/64 step, go over them: those beyond int16, and
-    outliers. `places` is where, int64 `[k]` among batch x C x P; no place comes twice.
+    outliers. `places` is where, int64 `[k]` among batch x C x P, with the positions in the order of
+    the table's bands; no place comes twice.
     """
 
     table: FktTable
@@ -34,17 +36,18 @@ class PackedFkt:
     def of(
         cls, table: FktTable, level: Level, values: Array, outliers: Sequence[Array]
     ) -> PackedFkt:
-        """From values, int64 `[batch, n]`, and each sample's outliers, with `value` in steps.
+        """From values, int32 or int64 `[batch, n]`, and each sample's outliers.
 
         An index may come twice in a damaged payload; its last value then counts on any device.
         """
         size = table.log_scale.size
-        small = values.astype(np.int16)
-        rows, columns = np.nonzero(small != values)
-        places, peaks = [rows * size + level.order[columns]], [values[rows, columns]]
-        small[rows, columns] = 0
+        small, rows, columns = table.loops.narrowed(values)
+        if not len(rows) and not any(map(len, outliers)):
+            nothing = np.zeros(0, np.int64)
+            return cls(table, level, small, nothing, nothing)
+        places, peaks = [rows * size + level.banded[columns]], [values[rows, columns]]
         for row, own in enumerate(outliers):
-            places.append(row * size + own["index"].astype(np.int64))
+            places.append(row * size + banded_places(table, own["index"].astype(np.int64)))
             peaks.append(FINE * own["value"].astype(np.int64))
         where, height = np.concatenate(places), np.concatenate(peaks)
         if len(where):
@@ -78,14 +81,15 @@ class PackedFkt:
         return (self.values, self.places, self.peaks) if len(self.places) else (self.values,)
 
     def coefficients(self) -> Array:
-        """In units of loss, float32 `[batch, C, P]`."""
-        fine = np.zeros((len(self.values), self.table.log_scale.size), np.float32)
-        fine[:, self.level.order] = self.values
-        fine.reshape(-1)[self.places] = self.peaks
-        fine *= self.scale
-        return fine.reshape(-1, *self.table.log_scale.shape)
+        """In units of loss, float32 `[batch, C, P]`, positions in the order of the bands."""
+        size = self.table.log_scale.size
+        found = self.table.loops.spread(self.values, self.level.banded, self.scale, size)
+        if len(self.places):
+            scale = np.float32(self.scale)
+            found.reshape(-1)[self.places] = self.peaks.astype(np.float32) * scale
+        return found.reshape(-1, *self.table.log_scale.shape)
 
     def unpack(self) -> Array:
         """See `Packed`."""
-        rows = self.table.inverse(self.coefficients())
+        rows = self.table.unbanded(self.coefficients())
         return self.table.grid.tensor(rows, self.table.spec.shape_at(len(self.values)))

@@ -25,11 +25,18 @@ from .bits import bits_of, numbers_of
 PRECISION_BITS = 12
 TOTAL = 1 << PRECISION_BITS
 WORD_BITS, STATE_BITS = 16, 32
+MAX_STEPS = 256  # of a lane, where there can be enough lanes
+MAX_LANES = 1024
 _FLOOR, _SLOT = np.uint32(1 << WORD_BITS), np.uint32(TOTAL - 1)
-_INFORMATION = np.log2(TOTAL / np.maximum(np.arange(TOTAL + 1), 1)).astype(np.float32)
+INFORMATION = np.log2(TOTAL / np.maximum(np.arange(TOTAL + 1), 1)).astype(np.float32)
 # A state's logarithm is that of the information in it up to rounding, which adds up over the steps.
 _SPARE = 0.05
 BITS_PER_LANE = 24  # of the caller's, that a lane has room for on average
+
+
+def least_lanes(coefficients: int) -> int:
+    """As few as keep decoding short, whoever wrote the payload."""
+    return min(1 + coefficients // MAX_STEPS, MAX_LANES)
 
 
 def rans_encode(starts: Array, widths: Array, bits: Array) -> bytes:
@@ -38,7 +45,14 @@ def rans_encode(starts: Array, widths: Array, bits: Array) -> bytes:
     Both are uint32 `[steps, lanes]`; a width of 2^12 costs nothing. `bits` are any number of raw
     bits, uint8 of 0 and 1.
     """
-    state, left = _first_states(_INFORMATION.take(widths).sum(0), bits)
+    information = INFORMATION.take(widths)
+    # Added up step after step, on any machine; a sum of one lane alone would go pairwise.
+    total = (
+        np.cumsum(information, 0)[-1]
+        if len(widths) and widths.shape[1] == 1
+        else information.sum(0)
+    )
+    state, left = _first_states(total, bits)
     limits = widths << (STATE_BITS - PRECISION_BITS)  # a width of 2^12 overflows, and never is full
     limits[widths == TOTAL] = np.iinfo(np.uint32).max
     others = TOTAL - widths
@@ -98,7 +112,7 @@ class SymbolTable:
 class RansDecoder:
     """Decodes payloads of several samples side by side, one step of all their lanes at a time.
 
-    Raises `CodecError` for a payload that ends within its lanes.
+    Raises `CodecError` for a payload that ends within its lanes, or whose lanes begin too low.
     """
 
     def __init__(self, payloads: Sequence[bytes], lanes: int) -> None:
@@ -108,6 +122,8 @@ class RansDecoder:
         own = [np.frombuffer(p, "<u2", (len(p) - head) // 2, offset=head) for p in payloads]
         self._payloads, self._lanes = payloads, lanes
         self._state = np.concatenate([np.frombuffer(p, "<u4", lanes) for p in payloads])
+        if (self._state < _FLOOR).any():
+            raise CodecError("entropy-coded payload is damaged")
         # A sample's words begin at `_next` and end at `_ends`; reading further shows in `finish`.
         self._ends = np.cumsum([len(words) for words in own])
         self._starts = self._ends - [len(words) for words in own]
@@ -153,7 +169,7 @@ class RansDecoder:
         """Each payload's raw bits, of which there are `counts`, uint8; `CodecError` on damage."""
         if len(counts) == 1:
             self._next[0] = self._at
-        if (self._next > self._ends).any() or (self._state < _FLOOR).any():
+        if (self._next > self._ends).any():
             raise CodecError("entropy-coded payload is damaged")
         found = []
         states = self._state.astype(np.int64).reshape(len(counts), -1)

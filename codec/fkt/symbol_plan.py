@@ -25,7 +25,8 @@ class SymbolModel:
     """The frequencies of every context: classes, a certain 0, masks, and magnitudes but 0.
 
     `frequencies` is `[classes, 16]` and adds up to 2^12 in each row. What follows from it is
-    computed in integers, so that both ends agree.
+    computed in integers, so that both ends agree. `shares` are width x 2^16 + start of every symbol
+    of every context, uint32 `[contexts, 16]`.
     """
 
     def __init__(self, frequencies: Array) -> None:
@@ -46,6 +47,7 @@ class SymbolModel:
         )
         self.widths = rows.astype(np.uint32)
         self.starts = (np.cumsum(rows, axis=1) - rows).astype(np.uint32)
+        self.shares = self.widths << 16 | self.starts
         self.table = SymbolTable(rows)
 
 
@@ -57,13 +59,15 @@ def _adding_up(rows: Array, symbols: int) -> Array:
     return found
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class SymbolPlan:
-    """Where `n` coefficients of given classes go: `single` and `sparse` are their indices.
+    """Where `n` coefficients of given classes go: `single` and `sparse` are their indices, int32.
 
-    `first` are the contexts of the first pass: those of the single ones, then those of the masks.
+    `classes` are uint8 `[n]`. `first` are the contexts of the first pass, uint8: those of the
+    single ones, then those of the masks.
     """
 
+    model: SymbolModel
     classes: Array
     single: Array
     sparse: Array
@@ -71,16 +75,16 @@ class SymbolPlan:
 
     @classmethod
     def of(cls, classes: Array, model: SymbolModel) -> SymbolPlan:
-        """The plan for coefficients of these classes, uint8 `[n]`."""
+        """The plan for coefficients of these classes."""
         sparse_class = model.mostly_zero[classes]
         single, sparse = np.flatnonzero(~sparse_class), np.flatnonzero(sparse_class)
         # Four that go together should be alike; the first one's class stands for all.
         sparse = sparse[np.argsort(classes[sparse], kind="stable")[::-1]]
-        leaders = classes[sparse[::TOGETHER]].astype(np.int64)
-        first = np.concatenate([classes[single].astype(np.int64), model.masks + leaders])
-        return cls(classes, single, sparse, first)
+        leaders = classes[sparse[::TOGETHER]]
+        first = np.concatenate([classes[single], (model.masks + leaders).astype(np.uint8)])
+        return cls(model, classes, single.astype(np.int32), sparse.astype(np.int32), first)
 
-    def symbols(self, symbols: Array, model: SymbolModel) -> tuple[Array, Array, Array]:
+    def symbols(self, symbols: Array) -> tuple[Array, Array, Array]:
         """First-pass symbols, second-pass symbols and their contexts, from `[n]` of symbols."""
         sparse = symbols[self.sparse]
         padded = np.zeros(-(-len(sparse) // TOGETHER) * TOGETHER, np.int64)
@@ -90,7 +94,7 @@ class SymbolPlan:
         return (
             np.concatenate([symbols[self.single].astype(np.int64), masks]),
             symbols[rest].astype(np.int64) - 1,
-            model.nonzero + self.classes[rest].astype(np.int64),
+            self.model.nonzero + self.classes[rest].astype(np.int64),
         )
 
     def nonzero(self, first: Array) -> Array:

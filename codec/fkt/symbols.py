@@ -15,6 +15,9 @@ SYMBOLS, LAST_SINGLE = 16, 9
 FIRST = np.array([*range(10), 10, 12, 16, 24, 40, 72], np.int64)  # smallest magnitude of a symbol
 EXTRA_BITS = np.array([0] * 10 + [1, 2, 3, 4, 5, 20], np.int64)
 MAX_MAGNITUDE = int(FIRST[-1] + (1 << EXTRA_BITS[-1]) - 1)
+FINE = 64  # the decoder places values at multiples of 1/64 step
+# A coefficient that is not sent is carried apart from the others beyond this many steps.
+MAX_DROPPED_STEPS = 2.0
 
 _OF_SMALL = np.repeat(np.arange(SYMBOLS - 1), np.diff(FIRST)).astype(np.uint8)
 

@@ -14,27 +14,26 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 
 from ..errors import CodecError
 from ..spec import Array, TensorSpec
 from .grid import Grid
-from .rans import TOTAL
+from .loops import Loops
+from .native_loops import best_loops
+from .rans import MAX_LANES, TOTAL, least_lanes
 from .symbol_plan import SymbolModel
-from .symbols import LAST_SINGLE, SYMBOLS
+from .symbols import FINE, LAST_SINGLE, SYMBOLS
 
 OCTAVE = 8  # log_scale and log_step count eighths of an octave
 # Class 0 begins where the usual magnitude is 0.16 of a step: such a coefficient hardly ever rounds
 # to anything but 0, and smaller ones are not sent at all.
 FIRST_CLASS, CLASS_WIDTH, CLASSES = -21, 2, 40
-# A coefficient that is not sent is carried apart from the others beyond this many steps.
-MAX_DROPPED_STEPS = 2.0
 MAX_THRESHOLD = 0.75  # of a symbol, from its magnitude on, in steps
-FINE = 64  # the decoder places values at multiples of 1/64 step
-MAX_STEPS = 256  # of a lane, where there can be enough lanes
 MAX_FITTED = 256  # positions of an axis that has a matrix of its own
-MAX_LEVELS, MAX_LANES, MAX_LOG_STEP = 16, 1024, 400
+MAX_LEVELS, MAX_LOG_STEP = 16, 400
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -63,17 +62,21 @@ class FktTable:
     frequencies: Array
     offsets: Array
     thresholds: Array
+    loops: Loops = field(default_factory=best_loops)
     grid: Grid = field(init=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "grid", Grid.of(self.spec))
         self._check()
+        for name in ("offsets", "thresholds"):  # which the loops read as they lie in memory
+            object.__setattr__(self, name, np.ascontiguousarray(getattr(self, name)))
 
     @classmethod
     def from_arrays(cls, spec: TensorSpec, arrays: Mapping[str, Array]) -> FktTable:
         """The table of `spec` from arrays by name; `CodecError` for missing or misfit ones."""
         try:
-            return cls(spec=spec, **{name: arrays[name] for name in ARRAYS})
+            own: dict[str, Any] = {name: arrays[name] for name in ARRAYS}
+            return cls(spec=spec, **own)
         except KeyError as error:
             raise CodecError(f"the codec table of {spec.name!r} lacks {error}") from error
 
@@ -108,18 +111,19 @@ class FktTable:
 
     @cached_property
     def axis_matrices(self) -> list[Array | None]:
-        """The matrix of every axis; None where there is none."""
+        """The matrix of every axis; None where there is none. See `_as_multiplied`."""
         found, start = self.grid.cosines(), 0
         for axis, size in enumerate(self.grid.extents):
             if size <= MAX_FITTED:
                 found[axis] = self.axes[start : start + size * size].reshape(size, size)
                 start += size * size
-        return found
+        return _as_multiplied(found)
 
     @cached_property
     def axis_inverses(self) -> list[Array | None]:
         """Their inverses; `CodecError` where there is none."""
-        return [None if matrix is None else self._inverted(matrix) for matrix in self.axis_matrices]
+        own = self.axis_matrices
+        return _as_multiplied([None if m is None else self._inverted(m) for m in own])
 
     @cached_property
     def mean_coefficients(self) -> Array:
@@ -135,33 +139,45 @@ class FktTable:
 
     def components(self, coefficients: Array) -> Array:
         """`transform` of what its axes have been multiplied with already."""
-        return self._mixed(coefficients - self.mean_coefficients, self.forward)
+        banded, found = self.banded(coefficients), np.empty_like(coefficients)
+        found[..., self.band_order[0]] = banded
+        return found
+
+    def banded(self, coefficients: Array) -> Array:
+        """`components`, but the positions in the order of `band_order`."""
+        order, _ = self.band_order
+        return self._mixed(
+            self.loops.centred(coefficients, self.mean_coefficients, order), self.forward
+        )
 
     def inverse(self, coefficients: Array) -> Array:
         """Undoes `transform`."""
-        found = self._mixed(coefficients, self.backward)
-        return self.grid.along(found + self.mean_coefficients, self.axis_inverses)
+        return self.unbanded(coefficients.take(self.band_order[0], axis=2))
+
+    def unbanded(self, coefficients: Array) -> Array:
+        """The rows of coefficients whose positions are in the order of `band_order`."""
+        order, _ = self.band_order
+        mixed = self._mixed(coefficients, self.backward)
+        found = self.loops.restored(mixed, self.mean_coefficients, order)
+        return self.grid.along(found, self.axis_inverses)
 
     def check_inverse(self) -> None:
         """`CodecError` where the transform cannot be undone; else all that it takes is at hand."""
         _ = self.backward, self.axis_inverses, self.mean_coefficients
 
     def _mixed(self, rows: Array, matrices: Array) -> Array:
-        """Every band's matrices over the channels."""
+        """Every band's matrices over the channels; the positions are in the order of the bands."""
         blocks, size = matrices.shape[1:3]
-        order, ends = self.band_order
-        split = rows.reshape(len(rows), blocks, size, -1).take(order, axis=3)
+        split = rows.reshape(len(rows), blocks, size, -1)
         mixed = np.empty_like(split)
-        for matrix, (start, end) in zip(matrices, pairwise([0, *ends]), strict=True):
+        for matrix, (start, end) in zip(matrices, pairwise([0, *self.band_order[1]]), strict=True):
             np.matmul(matrix, split[..., start:end], out=mixed[..., start:end])
-        found = np.empty_like(split)
-        found[..., order] = mixed
-        return found.reshape(rows.shape)
+        return mixed.reshape(rows.shape)
 
     @cached_property
     def band_order(self) -> tuple[Array, list[int]]:
-        """The positions, band after band, and where each band ends among them."""
-        order = np.argsort(self.band, kind="stable")
+        """The positions, band after band (int32), and where each band ends among them."""
+        order = np.argsort(self.band, kind="stable").astype(np.int32)
         return order, np.cumsum(np.bincount(self.band, minlength=len(self.forward))).tolist()
 
     def _check(self) -> None:
@@ -220,9 +236,10 @@ ARRAYS = (
 )  # fmt: skip
 
 
-def least_lanes(coefficients: int) -> int:
-    """As few as keep decoding short, whoever wrote the payload."""
-    return min(1 + coefficients // MAX_STEPS, MAX_LANES)
+def _as_multiplied(matrices: list[Array | None]) -> list[Array | None]:
+    """The last axis is multiplied with the transpose: twice as fast where that is contiguous."""
+    last = matrices[-1]
+    return matrices if last is None else [*matrices[:-1], np.asfortranarray(last)]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -230,12 +247,16 @@ class Level:
     """One level of a table, worked out: which coefficients are sent, in what order, and how.
 
     `order` are indices into the C x P coefficients, those that are usually largest first; `classes`
-    are theirs. `step` is in units of loss.
+    are theirs. `unsent` are the others. All are int32 but `classes`. `banded` and `unsent_banded`
+    are where they lie when the positions are in the order of the bands. `step` is in units of loss.
     """
 
     step: float
     order: Array
     classes: Array
+    unsent: Array
+    banded: Array
+    unsent_banded: Array
     lanes: int
 
     @classmethod
@@ -243,11 +264,22 @@ class Level:
         """Level 1 is the coarsest."""
         log_step = int(table.log_step[level - 1])
         ratio = table.log_scale.ravel().astype(np.int64) - log_step - FIRST_CLASS
-        sent = np.flatnonzero(ratio >= 0)
+        sent, unsent = np.flatnonzero(ratio >= 0), np.flatnonzero(ratio < 0)
         order = sent[np.argsort(-ratio[sent], kind="stable")]
         return cls(
             step=2.0 ** (log_step / OCTAVE),
             order=order.astype(np.int32),
             classes=np.minimum(ratio[order] // CLASS_WIDTH, CLASSES - 1).astype(np.uint8),
+            unsent=unsent.astype(np.int32),
+            banded=banded_places(table, order),
+            unsent_banded=banded_places(table, unsent),
             lanes=max(int(table.lanes[level - 1]), least_lanes(len(order))),
         )
+
+
+def banded_places(table: FktTable, places: Array) -> Array:
+    """Where coefficients lie, int32, when the positions are in the order of the bands."""
+    positions, rank = table.grid.positions, np.empty(table.grid.positions, np.int64)
+    rank[table.band_order[0]] = np.arange(positions)
+    found: Array = (places // positions * positions + rank[places % positions]).astype(np.int32)
+    return found

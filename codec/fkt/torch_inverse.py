@@ -26,13 +26,15 @@ class TorchInverse:
         self._axes = [None if matrix is None else there(matrix) for matrix in table.axis_inverses]
 
     def __call__(self, coefficients: torch.Tensor) -> torch.Tensor:
-        """The tensor of `[batch, C, P]` float32 coefficients, in the shape of its specification."""
+        """The tensor of float32 coefficients, in the shape of its specification.
+
+        They are `[batch, C, P]`, with the positions in the order of the bands.
+        """
         grid, batch = self._grid, len(coefficients)
         blocks, size = self._backward.shape[1:3]
         split = coefficients.reshape(batch, blocks, size, -1)
-        ordered = split[..., self._order]
         mixed = [
-            matrix @ ordered[..., start:end]
+            matrix @ split[..., start:end]
             for matrix, (start, end) in zip(self._backward, pairwise([0, *self._ends]), strict=True)
         ]
         rows = torch.empty_like(split)

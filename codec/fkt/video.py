@@ -23,15 +23,13 @@ from ..errors import CodecError
 from ..spec import Array, TensorSpec
 from .codec import MIN_SAMPLE_BYTES
 from .coefficients import CoefficientCoder
+from .loops import RINGS
 from .packed import PackedFkt
-from .rans import BITS_PER_LANE
+from .rans import BITS_PER_LANE, MAX_LANES, least_lanes
 from .symbol_plan import SymbolPlan
-from .symbols import MAX_MAGNITUDE, raw_bit_counts, symbols_of
-from .table import CLASSES, FINE, MAX_LANES, least_lanes
+from .symbols import FINE, MAX_MAGNITUDE
 
 KEY, DIFFERENCE = 0, 1
-RINGS = 12
-SHARES = np.array([0, 2, 3, 4], np.int64)  # of 4
 MAX_SHIFT = 31  # a ring's differences are 2^(-shift/4) of its coefficients
 _HEAD = struct.Struct("<BI")
 
@@ -65,10 +63,8 @@ class VideoState:
         coder, level = self.coder, self.coder.level
         if spec.check(array) != 1:
             raise CodecError("a stream's frames are single samples", "use the codec fkt")
-        with np.errstate(over="ignore", invalid="ignore"):
-            steps = coder.in_steps(coder.table.grid.rows(array))[0]
-        outliers = coder.outliers_of(steps)
-        sent = steps[level.order]
+        (banded,) = coder.banded(array)
+        sent, outliers = coder.sent(banded), coder.outliers(banded)
         plain = coder.quantise(sent, level.classes)
         number = (self.frame + 1) % (1 << 32)
         payload = _HEAD.pack(KEY, number) + coder.write(plain, coder.plan, level.lanes, outliers)
@@ -79,7 +75,7 @@ class VideoState:
             left = sent - base.astype(np.float32) / FINE
             if np.abs(left).max(initial=0) < MAX_MAGNITUDE:  # or else only a key frame holds it
                 change = coder.quantise(left, classes)
-                body = coder.write(change, self._plan(classes), _lanes(change), outliers)
+                body = coder.write(change, self._plan(classes), self._lanes(change), outliers)
                 shorter = _HEAD.pack(DIFFERENCE, number) + rings.tobytes() + body
                 if len(shorter) < len(payload):
                     payload, kept = shorter, base + coder.fine(change, classes)
@@ -113,7 +109,7 @@ class VideoState:
         elif kind != KEY:
             raise CodecError("payload is of no known kind")
         values, outliers = coder.read([body], plan)
-        kept = base + values[0]
+        kept = base + values[0].astype(np.int64)
         if np.abs(kept).max(initial=0) >= 1 << 53:
             raise CodecError("payload adds up to values beyond all bounds")
         self._kept, self.frame, self._ready = kept, number, True
@@ -121,38 +117,28 @@ class VideoState:
         return PackedFkt.of(coder.table, level, kept[None], outliers)
 
     def _plan(self, classes: Array) -> SymbolPlan:
-        return SymbolPlan.of(classes, self.coder.table.model)
+        table = self.coder.table
+        return table.loops.plan(classes, table.model)
+
+    def _lanes(self, magnitudes: Array) -> int:
+        """Lanes whose room these symbols fill, but enough of them."""
+        room = self.coder.table.loops.raw_bits(magnitudes) // BITS_PER_LANE
+        return min(max(room, least_lanes(len(magnitudes))), MAX_LANES)
 
     def _expected(self, rings: Array) -> tuple[Array, Array]:
         """What a difference starts from, in 1/64 step, and the classes of the differences."""
-        share = SHARES[rings & 3][self._ring]
-        shift = (rings >> 2).astype(np.int64)[self._ring]
-        base = (self._kept * share) >> 2
-        classes = np.clip(self.coder.level.classes.astype(np.int64) - shift, 0, CLASSES - 1)
-        return base, classes.astype(np.uint8)
+        coder = self.coder
+        return coder.table.loops.expected(self._kept, self._ring, coder.level.classes, rings)
 
     def _rings(self, sent: Array) -> Array:
         """A byte for each ring: the share that leaves least, and by how much less that is."""
-        kept = self._kept.astype(np.float32) / FINE
-        energy = np.bincount(self._ring, sent**2, RINGS)
-        left = np.stack(
-            [
-                np.bincount(self._ring, (sent - kept * np.float32(share / 4)) ** 2, RINGS)
-                for share in SHARES
-            ]
-        )
+        energy, left = self.coder.table.loops.ring_energies(sent, self._kept, self._ring)
         best = left.argmin(0)
         # A class is a quarter of an octave, so four of them halve a size and quarter an energy.
         ratio = energy / np.maximum(left.min(0), 1e-9)
         shift = np.clip(np.rint(2 * np.log2(np.maximum(ratio, 1))), 0, MAX_SHIFT)
         found: Array = (best + 4 * shift.astype(np.int64)).astype(np.uint8)
         return found
-
-
-def _lanes(magnitudes: Array) -> int:
-    """Lanes whose room these symbols fill, but enough of them."""
-    room = int(raw_bit_counts(symbols_of(np.abs(magnitudes))).sum()) // BITS_PER_LANE
-    return min(max(room, least_lanes(len(magnitudes))), MAX_LANES)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
 """Codecs without tables: plain numbers, quantised ones, pictures; the entropy stage over them.
 
-May import: errors, spec.
+May import: errors, native, spec.
 """

@@ -14,6 +14,7 @@ import numpy as np
 
 from ..errors import CodecError
 from ..spec import Array, TensorSpec
+from .affine_loops import BEST
 from .entropy import compress, compressed_bound, decompress_exactly
 
 # A channel with fewer values than this shares its range with the whole sample: 8 bytes of range
@@ -109,13 +110,11 @@ class PackedAffine:
     def unpack(self) -> Array:
         """See `Packed`."""
         layout, (low, step) = self.layout, self.ranges
-        symbols = self.symbols if self.bits == 8 else _unpack_nibbles(self.symbols)
-        rows = symbols[:, : layout.channels * layout.values].reshape(
-            len(symbols), layout.channels, -1
-        )
-        with np.errstate(over="ignore"):  # a hostile range overflows in its own sample only
-            values = rows * step + low
-        return np.ascontiguousarray(layout.scatter(values))
+        symbols = self.symbols
+        if self.bits == 4:
+            symbols = BEST.unpacked(symbols, layout.channels * layout.values)
+        rows = symbols.reshape(len(symbols), layout.channels, -1)
+        return np.ascontiguousarray(layout.scatter(BEST.values(rows, low, step)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,9 +144,8 @@ class Affine:
             )
         # A step too small for its reciprocal stands for a constant channel: all symbols are 0.
         scale = np.divide(1, step, out=np.zeros_like(step), where=step > _SMALLEST_STEP)
-        symbols = np.rint((rows - low) * scale).clip(0, top).astype(np.uint8)
-        symbols = symbols.reshape(len(symbols), -1)
-        packed = symbols if self.bits == 8 else _pack_nibbles(symbols)
+        symbols = BEST.symbols(rows, low, scale, top).reshape(len(rows), -1)
+        packed = symbols if self.bits == 8 else BEST.packed(symbols)
         return compress(low.tobytes() + step.tobytes() + packed.tobytes())
 
     def decode(self, payload: bytes, spec: TensorSpec, batch: int) -> Array:  # noqa: D102
@@ -174,17 +172,3 @@ class Affine:
 
 # Below this the reciprocal overflows float32; such a channel is constant to 37 decimal places.
 _SMALLEST_STEP = np.float32(1e-37)
-
-
-def _pack_nibbles(symbols: Array) -> Array:
-    """Two 4-bit symbols to a byte along the last axis, the first in the high half."""
-    if symbols.shape[1] % 2:
-        symbols = np.pad(symbols, ((0, 0), (0, 1)))
-    return (symbols[:, 0::2] << 4) | symbols[:, 1::2]
-
-
-def _unpack_nibbles(packed: Array) -> Array:
-    symbols = np.empty((packed.shape[0], packed.shape[1] * 2), np.uint8)
-    symbols[:, 0::2] = packed >> 4
-    symbols[:, 1::2] = packed & 15
-    return symbols

@@ -9,10 +9,10 @@ from functools import cache
 
 import numpy as np
 from splitpoint.codec import Array, TensorSpec
-from splitpoint.codec.fkt.coefficients import rounded
-from splitpoint.codec.fkt.rans import BITS_PER_LANE, TOTAL
+from splitpoint.codec.fkt.rans import BITS_PER_LANE, MAX_LANES, TOTAL
 from splitpoint.codec.fkt.symbols import (
     EXTRA_BITS,
+    FINE,
     FIRST,
     LAST_SINGLE,
     MAX_MAGNITUDE,
@@ -22,10 +22,8 @@ from splitpoint.codec.fkt.symbols import (
 from splitpoint.codec.fkt.table import (
     CLASS_WIDTH,
     CLASSES,
-    FINE,
     FIRST_CLASS,
     MAX_FITTED,
-    MAX_LANES,
     MAX_LOG_STEP,
     MAX_THRESHOLD,
     OCTAVE,
@@ -86,7 +84,7 @@ def fit_table(
     for _ in range(ROUNDS):
         counts, sums, raw_bits = np.zeros((CLASSES, SYMBOLS)), np.zeros((CLASSES, SYMBOLS)), []
         for sizes, classes, share, _ in samples:
-            magnitudes = rounded(sizes, classes, thresholds)
+            magnitudes = draft.loops.quantised(sizes, classes.astype(np.uint8), thresholds)
             symbols = symbols_of(magnitudes)
             place = classes * SYMBOLS + symbols
             counts += np.bincount(place, minlength=counts.size).reshape(counts.shape)

@@ -94,7 +94,7 @@ def _explain(
         row.unexplained += 1
         return
     coder = codec.coders[spec.name]
-    steps = coder.in_steps(coder.table.grid.rows(source))[0][coder.level.order]
+    steps = coder.sent(coder.banded(source)[0])
     mine, theirs = (
         codec.coefficients(payload, spec, 1).reshape(-1)[coder.level.order] for payload in payloads
     )

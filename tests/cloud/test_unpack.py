@@ -21,7 +21,7 @@ from splitpoint.codec import Array, CodecError, Packed, Packing, TensorSpec, cod
 from splitpoint.codec.fkt.codec import Fkt
 from splitpoint.codec.fkt.coefficients import CoefficientCoder
 from splitpoint.codec.fkt.packed import PackedFkt
-from splitpoint.codec.fkt.table import FktTable, Level
+from splitpoint.codec.fkt.table import FktTable, Level, banded_places
 from splitpoint.codec.fkt.torch_inverse import TorchInverse
 from splitpoint.codec.fkt.video import FktVideo
 from splitpoint.codec.simple.entropy import compress
@@ -146,8 +146,9 @@ def test_a_repeated_outlier_means_its_last_everywhere() -> None:
     packed = PackedFkt.of(table, level, values, outliers)
     size = table.log_scale.size
     held = packed.coefficients().reshape(3, size) / np.float32(level.step)
-    assert held[0, [5, 7]].tolist() == [2, 3]
-    assert held[2, [5, level.order[0]]].tolist() == [1, 6]
+    fifth, seventh = banded_places(table, np.array([5, 7]))
+    assert held[0, [fifth, seventh]].tolist() == [2, 3]
+    assert held[2, [fifth, level.banded[0]]].tolist() == [1, 6]
     assert_close(unpacked(packed), packed.unpack())
 
 
@@ -171,14 +172,23 @@ def test_values_beyond_their_type_travel_apart(value: int, is_peak: bool) -> Non
     packed = PackedFkt.of(table, level, values, [np.array([], OUTLIER)] * 3)
     assert packed.values.dtype == np.int16
     assert len(packed.parts) == (3 if is_peak else 1)
-    held = packed.coefficients().reshape(3, -1)[:, level.order]
+    held = packed.coefficients().reshape(3, -1)[:, level.banded]
     np.testing.assert_array_equal(held, values.astype(np.float32) * np.float32(packed.scale))
     assert_close(unpacked(packed), packed.unpack())
 
 
 def test_a_level_that_sends_nothing() -> None:
     table = table_of(MAP)
-    level = Level(step=1.0, order=np.zeros(0, np.int32), classes=np.zeros(0, np.uint8), lanes=1)
+    nothing = np.zeros(0, np.int32)
+    level = Level(
+        step=1.0,
+        order=nothing,
+        classes=np.zeros(0, np.uint8),
+        unsent=np.arange(table.log_scale.size, dtype=np.int32),
+        banded=nothing,
+        unsent_banded=np.arange(table.log_scale.size, dtype=np.int32),
+        lanes=1,
+    )
     packed = PackedFkt.of(table, level, np.zeros((2, 0), np.int64), [np.array([], OUTLIER)] * 2)
     assert_close(unpacked(packed), packed.unpack())
 

@@ -169,7 +169,7 @@ def test_every_coefficient_has_one_place(seed: int, count: int) -> None:
     places = np.concatenate([plan.single, plan.sparse])
     np.testing.assert_array_equal(np.sort(places), np.arange(count))
     assert len(plan.first) == len(plan.single) + -(-len(plan.sparse) // TOGETHER)
-    first, second, contexts = plan.symbols(symbols, model)
+    first, second, contexts = plan.symbols(symbols)
     assert len(first) == len(plan.first)
     assert len(second) == len(contexts)
     nonzero = plan.nonzero(first)
@@ -184,7 +184,7 @@ def test_every_coefficient_has_one_place(seed: int, count: int) -> None:
 def test_no_symbol_of_a_plan_is_impossible(seed: int, count: int) -> None:
     model, classes, symbols = drawn(seed, count)
     plan = SymbolPlan.of(classes, model)
-    first, second, contexts = plan.symbols(symbols, model)
+    first, second, contexts = plan.symbols(symbols)
     assert (model.widths[plan.first, first] > 0).all()
     assert (model.widths[contexts, second] > 0).all()
 
@@ -194,7 +194,7 @@ def test_four_at_a_time_cost_no_more_bits() -> None:
     model, classes, symbols = drawn(2, 60_000)
     plan = SymbolPlan.of(classes, model)
     assert len(plan.sparse) > 5_000
-    first, second, contexts = plan.symbols(symbols, model)
+    first, second, contexts = plan.symbols(symbols)
 
     def bits(context: Array, symbol: Array) -> float:
         return float(np.log2(TOTAL / model.widths[context, symbol]).sum())

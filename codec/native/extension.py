@@ -1,0 +1,42 @@
+"""The extension module, if there is one that fits, and else why not."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+LAYOUT = 1  # of the arrays that go to the loops: SP_LAYOUT of loops.h
+FUNCTIONS = (
+    "write", "read", "raw_bits", "pick", "outliers", "quantise", "place", "narrow", "spread",
+    "centre", "restore", "expect", "ring_energies", "order_plan", "affine_symbols", "affine_values",
+    "pack_nibbles", "unpack_nibbles",
+)  # fmt: skip
+
+Extension = Any  # a module whose functions are those of `FUNCTIONS`
+_NAME = "splitpoint.codec.native._loops"
+
+
+def load(name: str = _NAME) -> tuple[Extension | None, str]:
+    """The module and "", or None and why it is not used, in one line."""
+    try:
+        found = importlib.import_module(name)
+    except ModuleNotFoundError:
+        return None, "it was not built: no wheel for this machine, and no C compiler"
+    except (ImportError, SystemError) as error:
+        reason = " ".join(str(error).split())
+        return None, f"it is damaged, or made for another machine or Python ({reason[:120]})"
+    layout = getattr(found, "LAYOUT", None)
+    if layout != LAYOUT:
+        return None, f"it is of another version of splitpoint (layout {layout!r}, not {LAYOUT})"
+    missing = [function for function in FUNCTIONS if not callable(getattr(found, function, None))]
+    if missing:
+        return None, f"it lacks {', '.join(missing)}"
+    return found, ""
+
+
+EXTENSION, _why_not = load()
+
+
+def why_not() -> str:
+    """Why `EXTENSION` is None; "" where it is there."""
+    return _why_not
