@@ -12,7 +12,6 @@ machine with other work it changes less than times do.
 from __future__ import annotations
 
 import argparse
-import asyncio
 import gc
 import os
 import statistics
@@ -20,17 +19,15 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from agent_cost import AGENT_COLUMNS, one_agent
 from photos import own_photos
 from quick_bundle import compiled
 from report import Table, write_report
+from splitpoint.cli.shell import event_loop
 from splitpoint.partition.bundle.bundle import Bundle, open_bundle
 from splitpoint.partition.bundle.samples import find_pictures
-from splitpoint.proto import splitpoint_pb2 as pb
-from splitpoint.proto.frames import parse_server
-from steady_load import Loaded, hello_of, load
-from thin_frames import Sent, Servers, frames_of
+from steady_load import hello_of, load
+from thin_frames import Sent, Servers, check, frames_of
 from thin_model import THIN
 
 
@@ -67,14 +64,6 @@ async def many_streams(
     return row, found
 
 
-def check(sent: Sent, run: Loaded) -> None:
-    """The latest reply of each stream."""
-    for data in run.replies:
-        reply = parse_server(data).reply
-        assert reply.status == pb.OK, reply.reason
-        sent.check(np.frombuffer(reply.outputs[0].payload, np.float32))
-
-
 STREAMS_COLUMNS = [
     "frame", "streams", "worker, CPU ms", "echo, CPU ms", "load, CPU ms", "frames/s",
     "echo's frames/s", "of the echo's", "at its limit", "with the echo",
@@ -108,12 +97,7 @@ async def measure(
 def run(folder: Path, options: argparse.Namespace) -> tuple[Table, Table, dict[str, Any]]:
     photos = own_photos(folder / "photos", 0)
     target = options.bundle or compiled(THIN, folder / "thin.split", "--calibrate", photos)
-    measured = measure(open_bundle(target), find_pictures(photos)[0], folder, options)
-    try:
-        import uvloop
-    except ImportError:
-        return asyncio.run(measured)
-    return uvloop.run(measured)
+    return event_loop.run(measure(open_bundle(target), find_pictures(photos)[0], folder, options))
 
 
 def main() -> None:

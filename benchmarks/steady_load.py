@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -90,9 +90,12 @@ class Loaded:
 
 async def load(
     address: str, pid: int, messages: Sequence[bytes], streams: int, seconds: float,
-    hello: pb.Hello | None,
+    hello: pb.Hello | None, mark: Callable[[], None] = lambda: None,
 ) -> Loaded:  # fmt: skip
-    """Keeps every stream full. With `hello` to a worker, without to a bare echo."""
+    """Keeps every stream full. With `hello` to a worker, without to a bare echo.
+
+    `mark` is called when it begins to count, and at the end.
+    """
     channels = [grpc.aio.insecure_channel(address, options=_ALONE) for _ in range(streams)]
     calls = [await _opened(channel, hello) for channel in channels]
     counts, latest = [0] * streams, [b""] * streams
@@ -111,10 +114,12 @@ async def load(
 
     tasks = [asyncio.create_task(keep_full(n, call)) for n, call in enumerate(calls)]
     await asyncio.sleep(WARM_S)
+    mark()
     server, own, before = CpuClock(pid), CpuClock(), sum(counts)
     await asyncio.sleep(end_s - time.perf_counter())
     frames = sum(counts) - before
     (server_cpu_s, passed_s), (load_cpu_s, _) = server.read(), own.read()
+    mark()
     await asyncio.gather(*tasks)
     for call in calls:
         call.cancel()

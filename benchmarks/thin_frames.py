@@ -13,8 +13,9 @@ from splitpoint.codec import Array
 from splitpoint.partition.bundle.bundle import Bundle
 from splitpoint.partition.bundle.codec_tables import codecs_of
 from splitpoint.partition.run.onnx_chain import OnnxChain
-from splitpoint.proto.frames import encode_tensors
-from steady_load import messages_of
+from splitpoint.proto import splitpoint_pb2 as pb
+from splitpoint.proto.frames import encode_tensors, parse_server
+from steady_load import Loaded, messages_of
 
 SERVE = ["-c", "from splitpoint.cli.main import main; main()", "serve"]
 BOUNDARY, BYTES = 1, 60_000
@@ -60,6 +61,14 @@ def frames_of(bundle: Bundle, photo: Path) -> list[Sent]:
         messages = messages_of(boundary, name, tensors)
         found.append(Sent(boundary, name, messages, inputs, output))
     return found
+
+
+def check(sent: Sent, run: Loaded) -> None:
+    """The latest reply of each stream."""
+    for data in run.replies:
+        reply = parse_server(data).reply
+        assert reply.status == pb.OK, reply.reason
+        sent.check(np.frombuffer(reply.outputs[0].payload, np.float32))
 
 
 @dataclass(frozen=True)
