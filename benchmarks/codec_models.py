@@ -28,6 +28,7 @@ from photos import own_photos
 from quick_bundle import QUICK
 from report import Table, write_report
 from splitpoint.codec.codec_set import FKT
+from splitpoint.partition.bundle.bundle import Bundle
 from splitpoint.partition.bundle.codec_tables import codecs_of
 from splitpoint.partition.bundle.samples import find_pictures
 from splitpoint.partition.calibrate.inputs import Calibration, calibration_inputs
@@ -58,19 +59,25 @@ def make_decisive(spec: ModelSpec, photos: list[Path]) -> None:
         last.weight.mul_(SCORES / scores.std(0).mean())
 
 
-def rows_of(name: str, images: str, calibration: str, temporary: Path) -> list[list[str]]:
+def decisive_bundle(name: str, calibration: str, folder: Path) -> Bundle:
+    """The model with random weights, compiled and calibrated."""
     spec = load_model(name, "default" if name == QUICK else "none")
     settle_batch_norms(spec)
     make_decisive(spec, find_pictures(calibration))
     start = time.perf_counter()
     bundle = compile_model(
         spec,
-        temporary / f"{spec.source.rpartition(':')[2]}.split",
+        folder / f"{spec.source.rpartition(':')[2]}.split",
         boundaries=BOUNDARIES,
         calibration=Calibration(source=calibration),
     )
     seconds = time.perf_counter() - start
     print(f"{name}: compiled and calibrated in {seconds:.0f} s", file=sys.stderr, flush=True)
+    return bundle
+
+
+def rows_of(name: str, images: str, calibration: str, temporary: Path) -> list[list[str]]:
+    bundle = decisive_bundle(name, calibration, temporary)
     manifest = bundle.manifest
     chain = TorchChain(bundle, torch.device("cpu"), threads=1)
     for index in range(len(chain)):

@@ -93,19 +93,22 @@ enum sp_status sp_quantise(const float *sent, const uint8_t *classes, size_t n,
 
 enum sp_status sp_place(const int32_t *magnitudes, const uint8_t *classes, size_t n,
                         const int8_t *offsets, uint32_t class_count, int64_t *values) {
+    int8_t offset_of[MOST_CLASSES][SP_SYMBOLS]; /* a 0 stays where it is */
+    uint8_t highest = 0;
+    int too_large = 0;
+    if (class_count > MOST_CLASSES) return SP_MISFIT;
+    for (size_t i = 0; i < n; i++) highest = classes[i] > highest ? classes[i] : highest;
+    if (n && highest >= class_count) return SP_MISFIT;
+    for (uint32_t i = 0; i < class_count * SP_SYMBOLS; i++)
+        offset_of[i / SP_SYMBOLS][i % SP_SYMBOLS] = i % SP_SYMBOLS ? offsets[i] : 0;
     for (size_t i = 0; i < n; i++) {
         int32_t value = magnitudes[i];
-        if (classes[i] >= class_count) return SP_MISFIT;
-        if (value == 0) {
-            values[i] = 0;
-            continue;
-        }
-        if (value > SP_MAX_MAGNITUDE || value < -SP_MAX_MAGNITUDE) return SP_TOO_LARGE;
-        uint8_t symbol = sp_symbol_of((uint32_t)(value < 0 ? -value : value));
-        int64_t offset = offsets[classes[i] * SP_SYMBOLS + symbol];
-        values[i] = (int64_t)SP_FINE * value + (value < 0 ? -offset : offset);
+        int64_t sign = value < 0 ? -1 : 1;
+        uint32_t size = value < 0 ? 0u - (uint32_t)value : (uint32_t)value;
+        too_large |= size > SP_MAX_MAGNITUDE;
+        values[i] = (int64_t)SP_FINE * value + sign * offset_of[classes[i]][sp_symbol_of(size)];
     }
-    return SP_OK;
+    return too_large ? SP_TOO_LARGE : SP_OK;
 }
 
 /* As int16; how many do not fit, in whose place there is a 0. */
