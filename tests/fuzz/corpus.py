@@ -7,6 +7,7 @@ import struct
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+LEAST_BYTES = 2  # of what target.c takes
 FILE = Path(__file__).with_name("corpus.bin")
 
 
@@ -29,5 +30,6 @@ def spread(found: Iterable[bytes], folder: Path) -> None:
 def keep(folder: Path) -> int:
     """Writes `FILE` from the files of `folder`; how many there are."""
     found = sorted((path.read_bytes() for path in folder.iterdir()), key=lambda d: (len(d), d))
+    found = [data for data in found if len(data) >= LEAST_BYTES]
     FILE.write_bytes(b"".join(struct.pack("<I", len(data)) + data for data in found))
     return len(found)
