@@ -212,11 +212,36 @@ static enum sp_status there_and_back(const fuzz_case *given, const int32_t *magn
     return status;
 }
 
+/* The mean taken off and put on again, with orders that name positions that there are not, too. */
+static void positions(const uint8_t *data, size_t bytes) {
+    const size_t count = 1 + data[0] % 16, channels = 1 + data[1] % 4, rows = 2 * channels;
+    float *values = block(rows * count, 4), *mean = block(channels * count, 4);
+    float *out = block(rows * count, 4);
+    int32_t *order = block(count, 4);
+    int there = 1;
+    for (size_t i = 0; i < rows * count; i++) memcpy(values + i, data + i * 4 % (bytes / 4 * 4), 4);
+    for (size_t i = 0; i < channels * count; i++) mean[i] = (float)data[i % bytes];
+    for (size_t i = 0; i < count; i++) {
+        uint8_t any = data[i % bytes];
+        order[i] = any == 255 ? -1 : (int32_t)(any % (count + (any > 250)));
+        there &= any != 255 && (size_t)order[i] < count;
+    }
+    enum sp_status wanted = there ? SP_OK : SP_MISFIT;
+    MUST(sp_centre(values, rows, mean, channels, order, count, out) == wanted);
+    memset(out, 0, 4 * rows * count);
+    MUST(sp_restore(values, rows, mean, channels, order, count, out) == wanted);
+    free(order);
+    free(out);
+    free(mean);
+    free(values);
+}
+
 /* Floats of any bits, over and over until there are enough. */
 static enum sp_status tensor(const fuzz_case *given, const uint8_t *data, size_t bytes) {
     const sp_plan *plan = &given->plan;
     const size_t size = given->size, left = size - plan->n;
     if (bytes < 4) return SP_NO_HEAD;
+    positions(data, bytes);
     float *mixed = block(size, 4), *sent = block(plan->n, 4);
     for (size_t i = 0; i < size; i++) memcpy(mixed + i, data + i * 4 % (bytes / 4 * 4), 4);
     int32_t *magnitudes = block(plan->n, 4);
