@@ -5,6 +5,9 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
 LAYOUT = 1  # of the arrays that go to the loops: SP_LAYOUT of loops.h
 FUNCTIONS = (
     "write", "read", "raw_bits", "pick", "outliers", "quantise", "place", "narrow", "spread",
@@ -35,6 +38,15 @@ def load(name: str = _NAME) -> tuple[Extension | None, str]:
 
 
 EXTENSION, _why_not = load()
+
+
+def readable(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """The array as the extension takes it: contiguous and aligned, a copy only where it is not.
+
+    A user's array may be any view, such as of a message at an odd offset.
+    """
+    found: npt.NDArray[Any] = np.require(array, requirements=("C", "ALIGNED"))
+    return found
 
 
 def why_not() -> str:
