@@ -7,7 +7,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 ROOMS := codec partition proto edge cloud cli
 LINKS := $(VENV)/checkout
 
-.PHONY: help demo test test-all coverage test-aarch64 test-ray lint docs proto clean
+.PHONY: help demo test test-all coverage test-aarch64 test-ray fuzz lint docs proto clean
 
 help:
 	@echo "make demo   environment, install, and a real model split over an emulated LTE link"
@@ -16,6 +16,7 @@ help:
 	@echo "make coverage  all tests, and which lines they run"
 	@echo "make test-aarch64  the edge as emulated 64-bit Arm code, against x86; installs an emulator"
 	@echo "make test-ray  two replicas on Ray under load; installs Ray"
+	@echo "make fuzz   the codec's C under hostile input for ten minutes; needs clang"
 	@echo "make lint   ruff and mypy alone"
 	@echo "make docs   the site, as build/site/index.html"
 	@echo "make proto  generate proto/*_pb2* again after a change of splitpoint.proto"
@@ -24,12 +25,14 @@ help:
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
-# Editable installs: what runs is the checkout, as it is now.
-$(VENV)/.demo: $(BIN)/python pyproject.toml
+# Editable installs: what runs is the checkout, as it is now. The extension is compiled again.
+BUILT_FROM := pyproject.toml setup.py $(wildcard codec/native/*.[ch])
+
+$(VENV)/.demo: $(BIN)/python $(BUILT_FROM)
 	$(PIP) install -e ".[demo]"
 	@touch $@
 
-$(VENV)/.dev: $(BIN)/python pyproject.toml
+$(VENV)/.dev: $(BIN)/python $(BUILT_FROM)
 	$(PIP) install -e ".[dev]"
 	rm -rf $(LINKS) && mkdir -p $(LINKS)/splitpoint
 	ln -s $(foreach room,$(ROOMS),$(CURDIR)/$(room)) $(LINKS)/splitpoint/
@@ -40,7 +43,8 @@ demo: $(VENV)/.demo
 
 # A file of tests stays in one process; the longest come first.
 # Two processes on two cores: a thread each, or torch's helpers wait for each other.
-PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+# Bytecode is kept: the tests start hundreds of processes.
+PYTEST = OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 test: lint
 	$(PYTEST) -m "not slow and not ray"
@@ -63,6 +67,11 @@ test-ray: $(VENV)/.dev
 	$(PIP) install ".[dev,ray]"
 	$(BIN)/python -m pytest -m ray tests/cloud/test_ray.py
 
+# What it finds stays in build/fuzz, and the next run goes on from there.
+fuzz: SECONDS = 600
+fuzz: $(VENV)/.dev
+	$(BIN)/python tests/fuzz/run.py --seconds $(SECONDS) $(ARGS)
+
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -80,4 +89,4 @@ proto: $(VENV)/.dev
 	mv splitpoint/proto/*_pb2* proto/ && rm -r splitpoint
 
 clean:
-	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build *.egg-info codec/native/*.so .pytest_cache .mypy_cache .ruff_cache .hypothesis

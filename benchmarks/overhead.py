@@ -21,6 +21,7 @@ from typing import Any
 import grpc
 import numpy as np
 import torch
+from bare_echo import ECHO, ECHOED_BYTES, start_echo
 from listening import start
 from report import Table, write_report
 from splitpoint.edge import EdgeAgent, Given, Outcome, Result
@@ -42,35 +43,13 @@ class Trivial(torch.nn.Module):
         return self.last(torch.relu(self.first(x)[:, :, :])).mean(1)
 
 
-ECHO_SERVER = """
-import asyncio, grpc
-async def echo(_, context):
-    while (data := await context.read()) is not grpc.aio.EOF:
-        await context.write(data[:100])
-async def main():
-    server = grpc.aio.server()
-    handler = grpc.stream_stream_rpc_method_handler(echo)
-    server.add_generic_rpc_handlers(
-        (grpc.method_handlers_generic_handler("Echo", {"Echo": handler}),))
-    port = server.add_insecure_port("127.0.0.1:0")
-    await server.start()
-    print(f"listening on 127.0.0.1:{port}", flush=True)
-    await server.wait_for_termination()
-try:
-    import uvloop
-    uvloop.run(main())
-except ImportError:
-    asyncio.run(main())
-"""
-
-
 async def echo_one(call: Any, payload: bytes, frames: int) -> list[float]:
     """Milliseconds of each echo, one at a time."""
     times = []
     for _ in range(frames):
         begin = time.perf_counter()
         await call.write(payload)
-        assert await call.read() == payload[:100]
+        assert await call.read() == payload[:ECHOED_BYTES]
         times.append(1e3 * (time.perf_counter() - begin))
     return times
 
@@ -80,7 +59,7 @@ async def echo_rate(call: Any, payload: bytes, frames: int) -> float:
 
     async def read() -> None:
         for _ in range(frames):
-            assert await call.read() == payload[:100]
+            assert await call.read() == payload[:ECHOED_BYTES]
             credits.release()
 
     credits = asyncio.Semaphore(WINDOW)
@@ -144,7 +123,7 @@ async def measure(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
             "cpu",
         ]
     )
-    echo, echo_address = start(["-c", ECHO_SERVER])
+    echo, echo_address = start_echo()
     frames, rounds = (150, 2) if args.quick else (1500, 5)
     found: dict[str, list[Any]] = {
         key: [] for key in ("echo_ms", "echo_fps", "split", "split_fps", "streamed")
@@ -156,7 +135,7 @@ async def measure(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
                 address, split=str(boundary.id), codec="raw", cache=folder / "cache", threads=1
             ) as agent,
         ):
-            call = channel.stream_stream("/Echo/Echo")()
+            call = channel.stream_stream(ECHO)()
             payload = bytes(60_000)
             await echo_one(call, payload, 50)
             await split_one(agent, given, expected, 50)

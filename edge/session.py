@@ -24,9 +24,10 @@ from .dispatch.planning import Planning
 from .finding import ANYWHERE, Newcomers, looked_for, say_chosen
 from .frames.edge_half import EdgeHalf
 from .frames.frame_count import FrameCount
+from .frames.half_in_threads import HalfInThreads, Threads
 from .frames.intake import Intake
 from .frames.local_finish import LocalFinish, fits
-from .frames.path import FramePath, Threads
+from .frames.path import FramePath
 from .frames.present_plan import PresentPlan
 from .frames.segments import Segments
 from .joining import Joining
@@ -126,8 +127,7 @@ async def open_session(
 
         path = FramePath(
             prepared.manifest,
-            half,
-            threads,
+            HalfInThreads(half, threads),
             workers=workers,
             local=finish,
             present=present,

@@ -127,24 +127,32 @@ def build_frame(
 
 def frame_crc32(frame: pb.Frame) -> int:
     """CRC-32 (zlib) of id, boundary, budget, codec, and each tensor's dtype, shape and payload."""
+    return _frame_crc32(frame, _payloads_of(frame.tensors))
+
+
+def _frame_crc32(frame: pb.Frame, payloads: Sequence[bytes]) -> int:
     head = _FRAME_HEAD.pack(frame.id, frame.boundary, frame.budget_ms)
-    return _tensors_crc32(frame.tensors, zlib.crc32(head + frame.codec.encode()))
+    return _tensors_crc32(frame.tensors, payloads, zlib.crc32(head + frame.codec.encode()))
 
 
 def reply_crc32(reply: pb.Reply) -> int:
     """CRC-32 of id, message index, status and outputs."""
     status = reply.status & 0xFFFFFFFF  # open enums are signed on the wire
     head = _REPLY_HEAD.pack(reply.id, reply.message_index, status)
-    return _tensors_crc32(reply.outputs, zlib.crc32(head))
+    return _tensors_crc32(reply.outputs, _payloads_of(reply.outputs), zlib.crc32(head))
 
 
-def _tensors_crc32(tensors: Sequence[pb.Tensor], crc: int) -> int:
-    for tensor in tensors:
-        head = struct.pack(
-            f"<{len(tensor.shape) + 2}I", tensor.dtype, len(tensor.shape), *tensor.shape
-        )
-        crc = zlib.crc32(tensor.payload, zlib.crc32(head, crc))
+def _tensors_crc32(tensors: Sequence[pb.Tensor], payloads: Sequence[bytes], crc: int) -> int:
+    for tensor, payload in zip(tensors, payloads, strict=True):
+        shape = tuple(tensor.shape)
+        head = struct.pack(f"<{len(shape) + 2}I", tensor.dtype, len(shape), *shape)
+        crc = zlib.crc32(payload, zlib.crc32(head, crc))
     return crc
+
+
+def _payloads_of(tensors: Sequence[pb.Tensor]) -> tuple[bytes, ...]:
+    """Copies: protobuf makes one whenever it is asked."""
+    return tuple(tensor.payload for tensor in tensors)
 
 
 def parse_client(data: bytes) -> pb.ClientMessage:
@@ -193,15 +201,15 @@ def check_frame(
     except CodecError as error:
         raise FrameError(pb.UNKNOWN_CODEC, str(error)) from error
     specs = tuple(boundaries[frame.boundary])
-    batch = check_tensors(frame.tensors, specs, codec, max_batch)
-    if frame_crc32(frame) != frame.crc32:
+    batch, payloads = check_tensors(frame.tensors, specs, codec, max_batch)
+    if _frame_crc32(frame, payloads) != frame.crc32:
         raise FrameError(pb.CORRUPT, "the frame's CRC-32 does not fit its content")
     return CheckedFrame(
         id=frame.id,
         boundary=frame.boundary,
         codec=codec,
         batch=batch,
-        payloads=tuple(tensor.payload for tensor in frame.tensors),
+        payloads=payloads,
         specs=specs,
         budget_ms=frame.budget_ms,
     )
@@ -209,11 +217,14 @@ def check_frame(
 
 def check_tensors(
     tensors: Sequence[pb.Tensor], specs: Sequence[TensorSpec], codec: Codec, max_batch: int
-) -> int:
-    """The common batch size of `tensors`, or `FrameError` for the first that does not fit."""
+) -> tuple[int, tuple[bytes, ...]]:
+    """The common batch size of `tensors`, and their payloads.
+
+    `FrameError` for the first that does not fit.
+    """
     if len(tensors) != len(specs):
         raise FrameError(pb.MISMATCH, f"{len(tensors)} tensors came, the boundary has {len(specs)}")
-    batches = set()
+    batches, payloads = set(), []
     for tensor, spec in zip(tensors, specs, strict=True):
         if tensor.dtype != DTYPE_NUMBERS[spec.dtype]:
             raise FrameError(
@@ -227,17 +238,19 @@ def check_tensors(
             raise FrameError(
                 pb.TOO_LARGE, f"a batch of {batch} in one frame, at most {max_batch} are taken"
             )
+        payload = tensor.payload  # a copy, whenever it is asked for
         limit = codec_of_tensor(codec, spec).max_payload_bytes(spec, batch)
-        if len(tensor.payload) > limit:
+        if len(payload) > limit:
             raise FrameError(
                 pb.TOO_LARGE,
-                f"the payload of tensor {spec.name!r} has {len(tensor.payload)} bytes, "
+                f"the payload of tensor {spec.name!r} has {len(payload)} bytes, "
                 f"at most {limit} are possible",
             )
         batches.add(batch)
+        payloads.append(payload)
     if len(batches) != 1:
         raise FrameError(pb.MISMATCH, f"the tensors have different batch sizes {sorted(batches)}")
-    return batches.pop()
+    return batches.pop(), tuple(payloads)
 
 
 def build_reply(reply: pb.Reply) -> bytes:
@@ -253,14 +266,15 @@ def decode_reply(
 
     They travel bit for bit: they are small, and they are the answer.
     """
-    if check_tensors(reply.outputs, specs, codec, batch) != batch:
+    answered, payloads = check_tensors(reply.outputs, specs, codec, batch)
+    if answered != batch:
         raise FrameError(pb.MISMATCH, "the worker answered another number of samples")
     if reply_crc32(reply) != reply.crc32:
         raise FrameError(pb.CORRUPT, "the reply's CRC-32 does not fit its content")
     try:
         return {
-            spec.name: codec.decode(tensor.payload, spec, batch)
-            for spec, tensor in zip(specs, reply.outputs, strict=True)
+            spec.name: codec.decode(payload, spec, batch)
+            for spec, payload in zip(specs, payloads, strict=True)
         }
     except CodecError as error:
         raise FrameError(pb.UNDECODABLE, str(error)) from error

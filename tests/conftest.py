@@ -33,9 +33,13 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "quick"))
 LONG = (
     "test_benchmarks.py",
     "test_readme.py",
-    "test_faults.py",
-    "test_model_shapes.py",
     "test_cli.py",
+    "test_faults.py",
+    "test_compile.py",
+    "test_model_shapes.py",
+    "test_calibrate_models.py",
+    "test_four_sources.py",
+    "test_run_processes.py",
 )
 
 

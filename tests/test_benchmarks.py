@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from scripts_in_turn import Scripts, scripts_in_turn
 from splitpoint.codec.native import why_not
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "measurements.md").read_text(encoding="utf-8")
 # What the others are made of.
 PARTS = {
-    "drawn_text", "honest_clients", "hostile_clients", "hostile_frames", "layer_regression",
-    "listening", "photos", "prototype_codec", "quick_bundle", "quick_detector", "quick_model",
-    "quick_text", "report", "rival_controller", "rival_server", "simulated_edges", "split_rates",
-    "stream_rates", "text_reading", "virtual_worker",
-    "zoo_check", "zoo_files", "zoo_of_timm", "zoo_of_torch", "zoo_of_torchvision",
-    "zoo_of_transformers", "zoo_of_ultralytics", "zoo_subject",
+    "agent_cost", "bare_echo", "drawn_text", "honest_clients", "hostile_clients",
+    "hostile_frames", "layer_regression", "listening", "photos", "prototype_codec",
+    "quick_bundle", "quick_detector", "quick_model", "quick_text", "report", "rival_controller",
+    "rival_server", "simulated_edges", "split_rates", "stage_clock", "steady_load",
+    "stream_rates", "text_reading", "thin_frames", "thin_model", "virtual_worker", "zoo_check",
+    "zoo_files", "zoo_of_timm", "zoo_of_torch", "zoo_of_torchvision", "zoo_of_transformers",
+    "zoo_of_ultralytics", "zoo_subject",
 }  # fmt: skip
 NAMES = sorted({path.stem for path in (ROOT / "benchmarks").glob("*.py")} - PARTS)
 # Who takes a bundle that is compiled already, and under which option.
@@ -39,6 +41,12 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return compiled(QUICK, tmp_path_factory.mktemp("bundles") / "quick.split")
 
 
+@pytest.fixture(scope="module")
+def scripts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scripts]:
+    with scripts_in_turn(tmp_path_factory.mktemp("said"), ROOT) as running:
+        yield running
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_measurements_name_it(name: str) -> None:
     assert f"python benchmarks/{name}.py" in PAGE
@@ -46,13 +54,10 @@ def test_measurements_name_it(name: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
-def test_benchmarks(name: str, bundle: Path) -> None:
+def test_benchmarks(name: str, bundle: Path, scripts: Scripts) -> None:
     if name == "codec_speed" and why_not():
         pytest.skip(f"there are no two forms to compare: {why_not()}")
     extra = [OPTIONS[name], str(bundle)] if name in OPTIONS else []
-    done = subprocess.run(
-        [sys.executable, f"benchmarks/{name}.py", "--quick", *extra],
-        cwd=ROOT, capture_output=True, text=True, timeout=570, check=False,
-    )  # fmt: skip
+    done = scripts.run(ROOT / "benchmarks" / f"{name}.py", "--quick", *extra)
     assert done.returncode == 0, done.stderr
     assert "|" in done.stdout

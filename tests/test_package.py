@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 import sysconfig
@@ -15,6 +16,7 @@ import pytest
 from splitpoint.partition.bundle.bundle import Bundle
 
 ROOT = Path(__file__).parents[1]
+NATIVE = ROOT / "codec" / "native"
 ROOMS = ("codec", "partition", "proto", "edge", "cloud", "cli")
 
 pytestmark = pytest.mark.slow
@@ -51,6 +53,24 @@ def test_both_hold_every_module(built_files: tuple[Path, Path]) -> None:
     with tarfile.open(sdist) as archive:
         packed = {name.partition("/")[2] for name in archive.getnames()}
     assert {name.partition("/")[2] for name in sources()} <= packed
+    loops = {str(path.relative_to(ROOT)) for path in NATIVE.glob("*.[ch]")}
+    assert len(loops) > 5
+    assert loops | {"setup.py"} <= packed
+
+
+def test_a_wheel_has_the_extension_and_not_its_source(built_files: tuple[Path, Path]) -> None:
+    wheel = built_files[1]
+    with zipfile.ZipFile(wheel) as archive:
+        names = archive.namelist()
+    assert [name for name in names if name.endswith((".c", ".h"))] == []
+    libraries = [name for name in names if name.endswith(".so")]
+    if shutil.which("gcc") is None:
+        assert libraries == []
+    elif sys.version_info >= (3, 11):
+        assert libraries == ["splitpoint/codec/native/_loops.abi3.so"]
+        assert "-cp311-abi3-" in wheel.name  # for all later ones, too
+    else:
+        assert len(libraries) == 1
 
 
 def test_the_installed_command_runs(

@@ -5,7 +5,6 @@ Longer than others: each option takes some lines.
 
 from __future__ import annotations
 
-import asyncio
 import math
 import sys
 from collections.abc import Callable
@@ -41,6 +40,7 @@ from ..run.slow_sinks import SlowSinks
 from ..run.source_counts import SourceCounts
 from ..run.summary import print_summary
 from ..run.together import Together
+from ..shell import event_loop
 from ..shell.config_file import config_option
 from ..shell.credentials_options import Insecure, TlsCa, TlsCert, TlsKey, TokenFile, credentials_of
 from ..shell.output import err, say, setup_logging
@@ -442,7 +442,7 @@ def run(
     )
     if server == ANYWHERE:
         say(f"looking for workers in the local network for {LOOK_S:g} s")
-    stopped = asyncio.run(session.run())
+    stopped = event_loop.run(session.run())
     print_summary(
         stats, costs, spent.reading, counts, slow.summary(), slowdown=slowdown, as_json=json_
     )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import importlib.util
 import logging
 import os
 import sys
@@ -18,6 +17,7 @@ from splitpoint.cloud.options import HttpFile, StreamLimits, WorkerOptions
 from splitpoint.cloud.ray.options import RayOptions
 from splitpoint.partition.tasks.user_head import allow_head as trust_head
 
+from ..shell import event_loop
 from ..shell.config_file import config_option
 from ..shell.early_signals import signals_end_at_once
 from ..shell.log_lines import setup_log_lines
@@ -226,13 +226,7 @@ def serve(
 
         spans = _traces(traces) if traces else None
     worker = partial(Worker, bundles or [], options, traces=spans, progress=tell)
-    main = _serve(worker, tell)
-    if importlib.util.find_spec("uvloop") is not None:  # faster, but not made for every platform
-        import uvloop
-
-        uvloop.run(main)
-    else:
-        asyncio.run(main)
+    event_loop.run(_serve(worker, tell))
     # All is answered, closed and told. What Python would do now, to take torch apart, lasts up to
     # seconds, and pulls the ground from under a thread that is still inside a runtime.
     logging.shutdown()

@@ -69,7 +69,9 @@ class Runner:
 
     def step(self, segment: int, state: State, samples: int) -> State:
         """The state at the next boundary, from one of so many `samples`."""
-        size = next((size for size in self.sizes if size >= samples), samples)
+        size = samples
+        if self.sizes:
+            size = next((size for size in self.sizes if size >= samples), samples)
         if size > samples:
             first = self.part(segment, state, 0, 1)
             state = self.join(segment, [state, *[first] * (size - samples)])

@@ -121,14 +121,14 @@ class Executor:
 
     def _round(self, me: ComputeThread) -> None:
         """Does one thing, or waits until there is one to do."""
-        if self.calls.run_next():
+        if self.calls and self.calls.run_next():
             with self.lock:
                 self._schedule.rest()  # that was nothing of the frames'
             return
-        if self._loop is not None and (self._try_model(me) or self._work(me)):
+        if self._loop is not None and ((self._trials and self._try_model(me)) or self._work(me)):
             return
         with self.lock:
-            due_s = self._trials.next_due_s
+            due_s = self._trials.next_due_s if self._trials else math.inf
         with self._wake:
             to_do = self.calls or (self._loop is not None and self._schedule.queued)
             if not (to_do or me.is_left):

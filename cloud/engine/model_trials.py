@@ -40,7 +40,8 @@ class ModelTrials:
 
     def computed(self, model: Timed) -> None:
         """A step came back with something to go on with."""
-        self._failed.pop(model, None)
+        if self._failed:
+            self._failed.pop(model, None)
 
     def failed(self, now_s: float, model: Timed) -> None:
         """A step failed as a whole."""
@@ -66,6 +67,10 @@ class ModelTrials:
         self._trials.pop(model, None)
         self._failed.pop(model, None)
 
+    def __bool__(self) -> bool:
+        """Whether any model is in doubt."""
+        return bool(self._trials)
+
     def due(self, now_s: float) -> Timed | None:
         """A model that is to be tried now."""
         return next((m for m, trial in self._trials.items() if trial.due_s <= now_s), None)
@@ -77,7 +82,7 @@ class ModelTrials:
 
     def has_confirmed(self, model: Timed) -> bool:
         """Whether the model could not be computed when it was last tried."""
-        trial = self._trials.get(model)
+        trial = self._trials.get(model) if self._trials else None
         return trial is not None and trial.is_confirmed
 
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import replace
 from typing import Any
 
-from splitpoint.codec import Array, codec_named
+from splitpoint.codec import RAW, Array
 from splitpoint.codec.fkt.video import FktVideo, VideoStream
 from splitpoint.proto import splitpoint_pb2 as pb
 from splitpoint.proto.frames import CheckedFrame, FrameError
@@ -26,11 +26,10 @@ from ..schedule.job import Job
 from ..unexpected import Stage
 from .answers import LARGE_BYTES, Answers, encoded
 from .arrival import Arrival
-from .decoders import Decoding
+from .decoders import DecoderDied, Decoding
+from .in_place import is_in_place
 from .pending import PendingFrames
 from .services import StreamServices
-
-_RAW = codec_named("raw")
 
 
 class FrameWork:
@@ -71,19 +70,14 @@ class FrameWork:
         in_order = isinstance(frame.codec, FktVideo)
         if isinstance(frame.codec, FktVideo):
             frame = replace(frame, codec=self._video_stream(frame.boundary, frame.codec))
-        is_raw = frame.codec is _RAW
-        if not is_raw:
+        if frame.codec is not RAW:
             self._check_room(frame, arrival)
         self._use.hold(frame.nbytes)
         self._pending.add(frame.id, frame.nbytes)
         arrival.read_s = arrival.decode_began_s = time.perf_counter()
-        if is_raw:
-            try:
-                self._submit(frame, frame.decode(), arrival)
-            except BaseException:
-                self._drop(frame.id)
-                raise
-        else:  # everything else takes long enough to be worth another thread
+        if is_in_place(frame, self._model.times):
+            self._decode_here(frame, arrival)
+        else:
             self._begin(self._decode(frame, arrival, in_order))
 
     def _check_room(self, frame: CheckedFrame, arrival: Arrival) -> None:
@@ -102,6 +96,19 @@ class FrameWork:
             self._video = ((boundary, codec.name), codec.new_stream())
         return self._video[1]
 
+    def _decode_here(self, frame: CheckedFrame, arrival: Arrival) -> None:
+        try:
+            self._submit(frame, self._read(frame)(), arrival)
+        except Exception as error:  # noqa: BLE001 - each is answered
+            self._drop(frame.id)
+            self._refused(arrival, error, Stage.DECODE)
+        except SystemExit as error:
+            self._drop(frame.id)
+            self._refused(arrival, DecoderDied(repr(error)[:100]), Stage.DECODE)
+
+    def _read(self, frame: CheckedFrame) -> Callable[[], Values]:
+        return frame.packed if self._model.runner.unpacks else frame.decode
+
     async def _decode(self, frame: CheckedFrame, arrival: Arrival, in_order: bool) -> None:
         try:
             decoding = self._decoding(frame, arrival, in_order)
@@ -115,7 +122,7 @@ class FrameWork:
     def _decoding(self, frame: CheckedFrame, arrival: Arrival, in_order: bool) -> Decoding:
         device_s = self._services.engine.alone_s(self._model, frame.boundary, frame.batch)
         deadline_s = _deadline_s(arrival, frame)
-        read = frame.packed if self._model.runner.unpacks else frame.decode
+        read = self._read(frame)
 
         def in_vain() -> FrameError | None:
             if in_order:

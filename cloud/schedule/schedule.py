@@ -234,6 +234,8 @@ class Schedule(Generic[J]):
 
     def _times(self, model: Timed) -> BatchTimes:
         """What batches of `model` take, and the room that they have here and now."""
+        if not self._room:
+            return model.batch_times.limited(self._max_batch)
         return model.batch_times.limited(self._room.get(model, self._max_batch))
 
     def _outlook(self, now_s: float, job: Job) -> Outlook[J]:

@@ -21,7 +21,7 @@ from .segments import Segments
 class EdgePart:
     """What the device holds of a frame, and what of it goes to the cloud, once it is encoded.
 
-    `codec` is the plan's, or one of fewer bytes.
+    `codec` is the plan's, or one of fewer bytes. `failed` is why it could not be encoded.
     """
 
     values: dict[str, Array]
@@ -29,6 +29,7 @@ class EdgePart:
     edge_ms: float
     encode_ms: float = 0.0
     tensors: tuple[pb.Tensor, ...] = ()
+    failed: Exception | None = None
 
 
 class EdgeHalf:

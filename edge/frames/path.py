@@ -2,18 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
-import math
 import time
-from collections.abc import Callable
-from concurrent.futures import Executor
-from dataclasses import dataclass
-from typing import TypeVar
 
 from splitpoint.codec import SplitpointError
 from splitpoint.partition.bundle.answer_form import AnswerForm
 from splitpoint.partition.bundle.bundle import Manifest
-from splitpoint.partition.plan.plan import Plan
 from splitpoint.proto.frames import build_frame, decode_reply
 from splitpoint.proto.status import (
     FrameExpiredError,
@@ -24,30 +17,16 @@ from splitpoint.proto.status import (
 )
 
 from ..dispatch.dispatcher import LOOKS_S
-from ..errors import AgentError
 from ..link.frame_stream import FrameStream
 from ..link.workers import WorkerLink, Workers
 from ..result import Outcome, Result
-from .edge_half import EdgeHalf, EdgePart
+from .edge_half import EdgePart
 from .frame import Frame
+from .half_in_threads import HalfInThreads
 from .hedge import Race, UsualTime
 from .local_finish import LocalFinish
 from .only_this_frame import only_this_frame
 from .present_plan import PresentPlan
-
-T = TypeVar("T")
-
-
-# The way to another thread and back takes longer than this: shorter work is done in place.
-INLINE_MS = 0.3
-
-
-@dataclass(frozen=True, slots=True)
-class Threads:
-    """One for computing, and one for encoding what the other has computed."""
-
-    compute: Executor
-    encode: Executor
 
 
 class FramePath:
@@ -60,20 +39,17 @@ class FramePath:
     def __init__(
         self,
         manifest: Manifest,
-        half: EdgeHalf,
-        threads: Threads,
+        half: HalfInThreads,
         *,
         workers: Workers,
         local: LocalFinish,
         present: PresentPlan,
         hedge: bool,
     ) -> None:
-        self._form, self._half, self._threads = AnswerForm.of(manifest), half, threads
+        self._form, self._half = AnswerForm.of(manifest), half
         self._workers, self._local, self._present = workers, local, present
         self._hedge = hedge
         self._last = len(manifest.segments)
-        self._edge_ms = self._encode_ms = math.inf  # what the latest frame took,
-        self._timed: tuple[Plan, int] | None = None  # which was of this plan and batch
         self._asking = 0  # frames that wait for an answer
         self.usual = UsualTime()
 
@@ -88,16 +64,13 @@ class FramePath:
             return frame.failed(error)
 
     async def _run(self, frame: Frame) -> Result:
-        if self._timed != (frame.plan, frame.batch):  # what another took says nothing of this one
-            self._timed = frame.plan, frame.batch
-            self._edge_ms = self._encode_ms = math.inf
         sends, observer = frame.plan.boundary < self._last, self._present.observer
         link = None
         if sends:
             link = self._workers.pick(needed=not self._local.ready)
         try:
             with only_this_frame("computing"):
-                part = await self._compute(frame)
+                part = await self._half.compute(frame, encode=link is not None)
             observer.device_done(frame.id)
             if sends and link is None and self._local.ready:
                 # No other frame begins in between: the compute thread would only be late for both.
@@ -113,7 +86,7 @@ class FramePath:
         link = link or self._workers.current  # there is nothing else to wait for
         try:
             with only_this_frame("encoding"):
-                part = await self._encode(frame, part)
+                part = await self._half.encode(frame, part)
         except SplitpointError as error:  # the device needs no codec
             return await self._finish(frame, part, error)
         self._saw_compute(frame, part)
@@ -133,36 +106,6 @@ class FramePath:
         finally:
             if race is not None:
                 await race.end()
-
-    async def _compute(self, frame: Frame) -> EdgePart:
-        def compute() -> EdgePart:
-            if frame.may_expire and frame.left_ms <= 0:
-                raise FrameExpiredError("its budget ran out before the device came to it")
-            return self._half.compute(frame.plan, frame.inputs)
-
-        # What is sent as it came must not wait for frames that the device computes: both are
-        # chosen side by side because device and link work at the same time.
-        inline = frame.plan.boundary == 0 or self._edge_ms < INLINE_MS
-        part = await self._on(self._threads.compute, inline, compute)
-        self._edge_ms = part.edge_ms
-        return part
-
-    async def _encode(self, frame: Frame, part: EdgePart) -> EdgePart:
-        inline = self._encode_ms < INLINE_MS and not self._half.streams
-        part = await self._on(
-            self._threads.encode, inline, lambda: self._half.encode(frame.plan, part)
-        )
-        self._encode_ms = part.encode_ms
-        return part
-
-    async def _on(self, thread: Executor, inline: bool, work: Callable[[], T]) -> T:
-        if inline:
-            return work()
-        try:
-            working = asyncio.get_running_loop().run_in_executor(thread, work)
-        except RuntimeError:  # its threads have ended
-            raise AgentError("the agent is closed") from None
-        return await working
 
     async def _ask(
         self, frame: Frame, part: EdgePart, link: WorkerLink, race: Race | None
@@ -214,9 +157,7 @@ class FramePath:
             try:
                 answer = await stream.ask(build, frame.left_ms, asked=against)
             except KeyFrameNeededError:
-                part = await self._on(
-                    self._threads.encode, False, lambda: self._half.as_key_frame(frame.plan, part)
-                )
+                part = await self._half.as_key_frame(frame, part)
                 answer = await stream.ask(build, frame.left_ms, asked=against)
             queued_here_ms = 1e3 * (time.perf_counter() - asked) - answer.answer_ms
             values = decode_reply(answer.reply, self._form.specs, frame.batch, self._form.codec)

@@ -72,7 +72,7 @@ class OnnxSegment:
         Raises `SegmentError` when onnxruntime fails (it is out of memory, say).
         """
         try:
-            results = self._session.run(None, {name: values[name] for name in self.inputs})
+            results = self._session.run(self.outputs, {name: values[name] for name in self.inputs})
         except Exception as error:
             reason = str(error).splitlines()[0][:300] if str(error) else type(error).__name__
             raise SegmentError(f"onnxruntime failed ({reason})") from error

@@ -218,7 +218,7 @@ def test_compile_json_and_unsupported_op(command: Command, tmp_path: Path) -> No
 
 @pytest.mark.slow
 def test_demo(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(three_ways, "SECONDS", 1.5)
+    monkeypatch.setattr(three_ways, "SECONDS", 1.0)
     done = command("demo", "--json", "--link", "wifi")
     assert done.returncode == 0, done.stderr
     document = json.loads(done.stdout)

@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import threading
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -139,6 +140,31 @@ async def test_what_waits_for_a_decoder_counts_in_its_clients_share(
     assert [client for client, _ in seen] == ["hog", "hog", "neighbour", "hog"]
     shares = [decoding_s for _, decoding_s in seen]
     assert shares == pytest.approx([0.0, frame_s, 0.0, 2 * frame_s])
+
+
+@pytest.mark.parametrize(
+    ("codec", "takes_ms", "in_place"),
+    [("q8", 0.05, True), ("q8", 0.9, False), ("fp16", 0.05, True), ("png", 0.05, False)],
+)
+async def test_what_takes_no_longer_than_the_way_to_a_thread_is_decoded_in_place(
+    worker: Worker, monkeypatch: pytest.MonkeyPatch, codec: str, takes_ms: float, in_place: bool
+) -> None:
+    """A picture never: what it takes follows from its payload."""
+    threads: list[bool] = []
+    boundary = 0 if codec == "png" else 1
+
+    def note(frame: CheckedFrame) -> Any:
+        threads.append(threading.current_thread() is threading.main_thread())
+        return decode(frame)
+
+    decode = CheckedFrame.decode
+    monkeypatch.setattr(CheckedFrame, "decode", note)
+    async with RawClient(worker, metadata=token("neighbour")) as client:
+        times = client.model.times
+        client.model.times = replace(times, decode_ms={(boundary, codec): takes_ms})
+        await client.hello()
+        assert (await client.ask(client.frame(1, boundary, codec))).status == pb.OK
+    assert threads == [in_place]
 
 
 async def test_what_is_late_or_cancelled_is_not_decoded(worker: Worker, decoding: Decoding) -> None:

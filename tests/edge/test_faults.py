@@ -112,14 +112,14 @@ async def test_another_bundle_under_a_running_agent(
     assert f"digest {small_bundle.digest[:12]} is not served here" in caplog.text
 
 
-async def black_hole_of_30_s(running: Course, relay: Relay) -> None:
+async def black_hole_of_20_s(running: Course, relay: Relay) -> None:
     """Nothing says that the link is dead: two budgets later no frame waits for it any more."""
     begin_s = time.perf_counter()
-    await until_back(running, relay.black_hole(30))
+    await until_back(running, relay.black_hole(20))
     later = [
         result.why
         for at_s, result in running.results
-        if 4 * BUDGET_MS / 1e3 + running.lost_s(begin_s, at_s) < at_s - begin_s < 28
+        if 4 * BUDGET_MS / 1e3 + running.lost_s(begin_s, at_s) < at_s - begin_s < 18
     ]
     assert sum("has not answered lately" in why for why in later) > len(later) / 2
 
@@ -174,7 +174,7 @@ async def test_links_that_fail(
         for fails in (flaps_each_second, stalls_of_2_s, flipped_bytes):
             await over_a_link(fails)
 
-    await asyncio.gather(over_a_link(black_hole_of_30_s), the_short_ones())
+    await asyncio.gather(over_a_link(black_hole_of_20_s), the_short_ones())
 
 
 async def test_worker_that_answers_garbage(

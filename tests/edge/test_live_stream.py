@@ -347,7 +347,7 @@ async def test_every_live_frame_of_an_agent_is_counted_once(
             await asyncio.sleep(0)
 
     async with EdgeAgent(
-        worker.address, connect=worker.connect, split="1", codec="raw", cache=tmp_path, slowdown=2
+        worker.address, connect=worker.connect, split="1", codec="raw", cache=tmp_path, slowdown=20
     ) as agent:
         results = [one async for one in agent.stream(camera(), live=True)]
         by_name = {one.metadata: one for one in results}
