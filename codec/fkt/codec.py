@@ -1,7 +1,7 @@
 """The transform codec `fkt`: calibrated, task-aware, ten times smaller than a JPEG.
 
 The steps from a tensor to bytes: its mean is removed, a cosine transform runs over the positions
-and a Fisher-weighted KLT over the channels (fkt_table.py); the coefficients are quantised and
+and a Fisher-weighted KLT over the channels (table.py); the coefficients are quantised and
 entropy-coded (coefficients.py). A payload holds the samples of a batch, each but the last with its
 length (uint32) before it.
 

@@ -2,7 +2,7 @@
 
 `NumpyLoops` says in arrays what each one does: it is the reference, and serves where the extension
 was not built. `NativeLoops` does the same in C, bit for bit, ten times faster, and without the GIL.
-Transforms are matrix products, and not in here.
+The transforms are matrix products, which both share: they are no part of this.
 """
 
 from __future__ import annotations
@@ -31,7 +31,10 @@ class TooLarge(CodecError):
 
 
 class Loops(Protocol):
-    """n is the number of coefficients that a level sends, of C x P; classes are uint8 `[n]`."""
+    """n is the number of coefficients that a level sends, of C x P; classes are uint8 `[n]`.
+
+    Magnitudes are those of `quantised`, so none is beyond `MAX_MAGNITUDE`.
+    """
 
     @property
     def name(self) -> str:
@@ -60,7 +63,7 @@ class Loops(Protocol):
     def quantised(self, steps: Array, classes: Array, thresholds: Array) -> Array:
         """Signed magnitudes, int32 `[n]`: where error and bits together cost least.
 
-        May raise `TooLarge`.
+        May raise `TooLarge`, as NaN is as well.
         """
         ...
 
@@ -77,7 +80,7 @@ class Loops(Protocol):
     ) -> tuple[Array, list[Array]]:
         """Values, int32 `[samples, n]` in 1/64 step, and each sample's `OUTLIER`s.
 
-        `CodecError` for damage.
+        `CodecError` for damage: for that of the first sample that has any.
         """
         ...
 

@@ -13,7 +13,7 @@ from typing import NoReturn
 import numpy as np
 
 from ..errors import CodecError
-from ..native import EXTENSION, Extension, why_not
+from ..native import EXTENSION, Extension, readable, why_not
 from ..spec import Array
 from .loops import OUTLIER, RINGS, SHARES, Loops, NotFinite, TooLarge
 from .numpy_loops import NumpyLoops
@@ -34,7 +34,7 @@ _HEAD_BYTES = 4
 
 
 class NativeLoops:
-    """See `Loops`. Arrays are made contiguous where they are not."""
+    """See `Loops`. What may be a view of a user's array is made `readable` first."""
 
     name = "C"
 
@@ -43,12 +43,12 @@ class NativeLoops:
 
     def centred(self, rows: Array, mean: Array, order: Array) -> Array:  # noqa: D102
         found = np.empty(rows.shape, np.float32)
-        self._c.centre(np.ascontiguousarray(rows), mean, order, found)
+        self._c.centre(readable(rows), mean, order, found)
         return found
 
     def restored(self, rows: Array, mean: Array, order: Array) -> Array:  # noqa: D102
         found = np.empty(rows.shape, np.float32)
-        self._c.restore(np.ascontiguousarray(rows), mean, order, found)
+        self._c.restore(readable(rows), mean, order, found)
         return found
 
     def picked(self, values: Array, step: float, order: Array) -> Array:  # noqa: D102
@@ -102,7 +102,7 @@ class NativeLoops:
 
     def spread(self, values: Array, order: Array, scale: float, size: int) -> Array:  # noqa: D102
         found = np.empty((len(values), size), np.float32)
-        self._c.spread(np.ascontiguousarray(values), order, scale, len(values), found)
+        self._c.spread(readable(values), order, scale, len(values), found)
         return found
 
     def plan(self, classes: Array, model: SymbolModel) -> SymbolPlan:  # noqa: D102

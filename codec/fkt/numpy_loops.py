@@ -65,7 +65,7 @@ class NumpyLoops:
 
     def quantised(self, steps: Array, classes: Array, thresholds: Array) -> Array:  # noqa: D102
         sizes = np.abs(steps)
-        if sizes.max(initial=0) >= MAX_MAGNITUDE:
+        if not sizes.max(initial=0) < MAX_MAGNITUDE:  # nor NaN, which is not less than anything
             raise TooLarge("coefficients are too large to be written")
         found = np.zeros(len(sizes), np.int32)
         (places,) = np.nonzero(sizes >= thresholds[classes, 1])
@@ -109,14 +109,13 @@ class NumpyLoops:
     def read(  # noqa: D102
         self, payloads: Sequence[bytes], plan: SymbolPlan, offsets: Array, coefficients: int
     ) -> tuple[Array, list[Array]]:
-        found = np.empty((len(payloads), len(plan.classes)), np.int32)
-        heads = [_head(payload, len(plan.classes), coefficients) for payload in payloads]
-        # Samples with equally many lanes are decoded side by side.
-        for lanes in sorted({lanes for lanes, _, _ in heads}):
-            rows = [row for row, head in enumerate(heads) if head[0] == lanes]
-            bodies = [payloads[row][heads[row][1] :] for row in rows]
-            found[rows] = _bodies(bodies, lanes, plan, offsets)
-        return found, [outliers for _, _, outliers in heads]
+        try:
+            return _samples(payloads, plan, offsets, coefficients)
+        except CodecError:
+            if len(payloads) > 1:
+                for payload in payloads:  # the first damaged one says what is wrong
+                    _samples([payload], plan, offsets, coefficients)
+            raise
 
     def narrowed(self, values: Array) -> tuple[Array, Array, Array]:  # noqa: D102
         small = values.astype(np.int16)
@@ -146,8 +145,9 @@ class NumpyLoops:
     def ring_energies(self, steps: Array, kept: Array, ring: Array) -> tuple[Array, Array]:  # noqa: D102
         before = kept.astype(np.float32) / FINE
         left = [(steps - before * np.float32(share / 4)) ** 2 for share in SHARES]
-        energies = [np.bincount(ring, own, RINGS) for own in (steps**2, *left)]
-        return energies[0], np.stack(energies[1:])
+        energies = np.stack([np.bincount(ring, own, RINGS) for own in (steps**2, *left)])
+        energies = energies.astype(np.float64)  # of no coefficients, bincount makes integers
+        return energies[0], energies[1:]
 
 
 def _fine(magnitudes: Array, offsets: Array) -> Array:
@@ -176,6 +176,20 @@ def _head(payload: bytes, sent: int, coefficients: int) -> tuple[int, int, Array
     if count and outliers["index"].max() >= coefficients:
         raise CodecError("payload names a coefficient that there is not")
     return lanes, end, outliers
+
+
+def _samples(
+    payloads: Sequence[bytes], plan: SymbolPlan, offsets: Array, coefficients: int
+) -> tuple[Array, list[Array]]:
+    """See `Loops.read`; but of several damaged samples, any may be the one that the error is of."""
+    found = np.empty((len(payloads), len(plan.classes)), np.int32)
+    heads = [_head(payload, len(plan.classes), coefficients) for payload in payloads]
+    # Samples with equally many lanes are decoded side by side.
+    for lanes in sorted({lanes for lanes, _, _ in heads}):
+        rows = [row for row, head in enumerate(heads) if head[0] == lanes]
+        bodies = [payloads[row][heads[row][1] :] for row in rows]
+        found[rows] = _bodies(bodies, lanes, plan, offsets)
+    return found, [outliers for _, _, outliers in heads]
 
 
 def _bodies(bodies: Sequence[bytes], lanes: int, plan: SymbolPlan, offsets: Array) -> Array:

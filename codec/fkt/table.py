@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import CodecError
+from ..native import readable
 from ..spec import Array, TensorSpec
 from .grid import Grid
 from .loops import Loops
@@ -69,7 +70,7 @@ class FktTable:
         object.__setattr__(self, "grid", Grid.of(self.spec))
         self._check()
         for name in ("offsets", "thresholds"):  # which the loops read as they lie in memory
-            object.__setattr__(self, name, np.ascontiguousarray(getattr(self, name)))
+            object.__setattr__(self, name, readable(getattr(self, name)))
 
     @classmethod
     def from_arrays(cls, spec: TensorSpec, arrays: Mapping[str, Array]) -> FktTable:

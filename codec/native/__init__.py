@@ -3,6 +3,6 @@
 May import: nothing of ours.
 """
 
-from .extension import EXTENSION, Extension, why_not
+from .extension import EXTENSION, Extension, readable, why_not
 
-__all__ = ["EXTENSION", "Extension", "why_not"]
+__all__ = ["EXTENSION", "Extension", "readable", "why_not"]

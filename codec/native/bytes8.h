@@ -17,16 +17,17 @@ static inline uint64_t load8(const uint8_t *from) {
     return found;
 }
 
-/* Of bytes below 128: the highest bit of each that is at least `least`, 1 to 128. */
+/* Marks, by its highest bit, each byte that is at least `least` (1 to 128). All are below 128. */
 static inline uint64_t at_least(uint64_t bytes, unsigned least) {
     return (bytes + EACH8(128 - least)) & EACH8(128);
 }
 
-/* The index of the first byte that `at_least` has marked, of some. */
+/* The index of the first marked byte, where there is one. */
 static inline unsigned first_marked(uint64_t marks) { return (unsigned)__builtin_ctzll(marks) >> 3; }
 
+/* How many bytes are marked: the product's highest byte is the sum of all. */
 static inline unsigned marked(uint64_t marks) {
-    return (unsigned)((marks >> 7) * EACH8(1) >> 56); /* at most 8: their sum is the highest byte */
+    return (unsigned)((marks >> 7) * EACH8(1) >> 56);
 }
 
 #endif

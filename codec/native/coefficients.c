@@ -3,10 +3,11 @@
 #include <math.h>
 #include <string.h>
 
+#include "bits.h"
 #include "bytes8.h"
 #include "loops.h"
 
-static int finite(float value) { return fabsf(value) <= 3.402823466e38f; }
+static int finite(float value) { return fabsf(value) <= FLT_MAX; }
 
 enum sp_status sp_pick(const float *mixed, size_t size, float step, const int32_t *order, size_t n,
                        float *sent) {
@@ -22,12 +23,8 @@ enum sp_status sp_pick(const float *mixed, size_t size, float step, const int32_
     return all ? SP_OK : SP_NOT_FINITE;
 }
 
-static void put_i32(uint8_t *to, int32_t value) {
-    uint32_t bits = (uint32_t)value;
-    for (int i = 0; i < 4; i++) to[i] = (uint8_t)(bits >> (8 * i));
-}
-
-/* Those of the unsent ones that are large, as index and value; SP_TOO_LARGE for too many. */
+/* Those of the unsent ones that are large, as index and value; SP_TOO_LARGE for too many. `found`
+ * is their number, which may be more than there is `room` for: only so many are written. */
 enum sp_status sp_outliers(const float *mixed, size_t size, float step, const int32_t *unsent,
                            const int32_t *names, size_t n, uint8_t *out, size_t room,
                            size_t *found) {
@@ -40,8 +37,8 @@ enum sp_status sp_outliers(const float *mixed, size_t size, float step, const in
         if (!(magnitude > 2.0f)) continue;
         too_large |= magnitude >= (float)SP_MAX_MAGNITUDE;
         if (count < room && !too_large && all) {
-            put_i32(out + count * SP_OUTLIER_BYTES, names[i]);
-            put_i32(out + count * SP_OUTLIER_BYTES + 4, (int32_t)rintf(value));
+            put_u32(out + count * SP_OUTLIER_BYTES, (uint32_t)names[i]);
+            put_u32(out + count * SP_OUTLIER_BYTES + 4, (uint32_t)(int32_t)rintf(value));
         }
         count++;
     }
@@ -50,18 +47,17 @@ enum sp_status sp_outliers(const float *mixed, size_t size, float step, const in
     return too_large || count > SP_MAX_OUTLIERS ? SP_TOO_LARGE : SP_OK;
 }
 
-#define MOST_CLASSES 85
 #define BLOCK 256
 
-/* A size that rounds to u becomes u - 1, and one more from the threshold of u on; beyond the last
- * threshold it is u. Most sizes are below every class's first threshold, which eight are asked at
- * once. */
+/* A size that rounds to u becomes u from the threshold of u on, and else u - 1; beyond the last
+ * threshold it always becomes u. Most sizes are below the first threshold of every class: eight at
+ * once are looked at for those that are not. */
 enum sp_status sp_quantise(const float *sent, const uint8_t *classes, size_t n,
                            const float *thresholds, uint32_t class_count, int32_t *magnitudes) {
-    float up_from[MOST_CLASSES][SP_SYMBOLS], least = INFINITY;
+    float up_from[SP_MOST_CLASSES][SP_SYMBOLS], least = INFINITY;
     uint8_t highest = 0, above[BLOCK];
     int too_large = 0;
-    if (class_count > MOST_CLASSES) return SP_MISFIT;
+    if (class_count > SP_MOST_CLASSES) return SP_MISFIT;
     for (size_t i = 0; i < n; i++) highest = classes[i] > highest ? classes[i] : highest;
     if (n && highest >= class_count) return SP_MISFIT;
     for (size_t i = 0; i < n; i++) too_large |= !(fabsf(sent[i]) < (float)SP_MAX_MAGNITUDE);
@@ -93,10 +89,10 @@ enum sp_status sp_quantise(const float *sent, const uint8_t *classes, size_t n,
 
 enum sp_status sp_place(const int32_t *magnitudes, const uint8_t *classes, size_t n,
                         const int8_t *offsets, uint32_t class_count, int64_t *values) {
-    int8_t offset_of[MOST_CLASSES][SP_SYMBOLS]; /* a 0 stays where it is */
+    int8_t offset_of[SP_MOST_CLASSES][SP_SYMBOLS]; /* a 0 stays where it is */
     uint8_t highest = 0;
     int too_large = 0;
-    if (class_count > MOST_CLASSES) return SP_MISFIT;
+    if (class_count > SP_MOST_CLASSES) return SP_MISFIT;
     for (size_t i = 0; i < n; i++) highest = classes[i] > highest ? classes[i] : highest;
     if (n && highest >= class_count) return SP_MISFIT;
     for (uint32_t i = 0; i < class_count * SP_SYMBOLS; i++)

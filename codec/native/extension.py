@@ -7,6 +7,9 @@ import importlib.util
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
 from .whole import damage_of
 
 LAYOUT = 1  # of the arrays that go to the loops: SP_LAYOUT of loops.h
@@ -44,6 +47,15 @@ def load(name: str = _NAME) -> tuple[Extension | None, str]:
 
 
 EXTENSION, _why_not = load()
+
+
+def readable(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """The array as the extension takes it: contiguous and aligned, a copy only where it is not.
+
+    A user's array may be any view, such as of a message at an odd offset.
+    """
+    found: npt.NDArray[Any] = np.require(array, requirements=("C", "ALIGNED"))
+    return found
 
 
 def why_not() -> str:

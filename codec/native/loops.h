@@ -1,20 +1,27 @@
 /* The inner loops of the codecs, without Python: plain functions over arrays.
  *
- * codec/fkt/numpy_loops.py and codec/simple/numpy_affine.py say the same in numpy; they are the
- * reference, and every function here gives the same bits. Arrays that the caller owns are bounded
- * by the lengths beside them; indices are checked before they are used, since a table may come from
- * a stranger as well as a payload. Nothing is allocated by a length that a payload declares.
+ * codec/fkt/numpy_loops.py and codec/simple/affine_loops.py say the same in numpy; they are the
+ * reference, and every function here gives the same bits. No array is read or written beyond the
+ * length beside it, whatever the arrays hold, since a table may come from a stranger as well as a
+ * payload. So what serves as an index, a shift or a divisor is checked first, or cannot be out of range.
+ * Nothing is allocated by a length that a payload declares.
  */
 #ifndef SPLITPOINT_LOOPS_H
 #define SPLITPOINT_LOOPS_H
 
+#include <float.h>
 #include <stddef.h>
 #include <stdint.h>
+
+#if FLT_EVAL_METHOD != 0 || defined(__FAST_MATH__)
+#error "sums and products must round as numpy's do: without the extension, numpy's form serves"
+#endif
 
 /* To be raised with every change of an array's meaning: the Python side refuses another number. */
 #define SP_LAYOUT 1
 
 #define SP_SYMBOLS 16
+#define SP_MOST_CLASSES 85 /* of which there are 3 contexts each and one more, all in a byte */
 #define SP_TOGETHER 4
 #define SP_PRECISION_BITS 12
 #define SP_TOTAL (1u << SP_PRECISION_BITS)
@@ -43,15 +50,15 @@ enum sp_status {
     SP_BAD_LENGTH  /* payload: has not the length that its symbols ask for */
 };
 
-/* What every context's symbols are worth: 3 classes + 1 contexts. */
+/* How probable each symbol is, in each of 3 classes + 1 contexts: see SymbolModel. */
 typedef struct {
     uint32_t classes;
     const uint32_t *shares;   /* [contexts x 16]: width << 16 | start, in 1/4096 */
-    const uint8_t *symbols;   /* [contexts x 4096]: of every slot */
-    const float *information; /* [4097]: of a width, in bits */
+    const uint8_t *symbols;   /* [contexts x 4096]: the symbol of every slot */
+    const float *information; /* [4097]: how many bits a symbol of that width holds */
 } sp_model;
 
-/* Which way the n coefficients go through the entropy stage. */
+/* Which way the n coefficients go through the entropy stage: see SymbolPlan. */
 typedef struct {
     size_t n, singles, sparse_count;
     const uint8_t *classes; /* [n] */
@@ -65,7 +72,7 @@ extern const uint8_t sp_of_small[73];
 extern const uint32_t sp_first_of[SP_SYMBOLS];
 extern const uint8_t sp_extra_bits[SP_SYMBOLS];
 
-/* write_sample.c: most bytes that a sample of this plan can take, and the sample. */
+/* write_sample.c: the most bytes that a sample of this plan can take, and the sample. */
 size_t sp_write_bound(const sp_plan *plan, size_t lanes, size_t outlier_bytes);
 enum sp_status sp_write(const sp_model *model, const sp_plan *plan, const int32_t *magnitudes,
                         size_t lanes, const uint8_t *outliers, size_t outlier_bytes, uint8_t *out,

@@ -1,8 +1,9 @@
 /* The Python face of loops.h: checks lengths, lets the GIL go, and answers with a status.
  *
- * Functions write into arrays that the caller has made. A status other than 0 is one of `sp_status`,
- * which codec/native/__init__.py puts into words; ValueError is for arrays that do not fit together,
- * which only a programming error brings about.
+ * Functions write into arrays that the caller has made. What they return instead of a result, or of
+ * 0, is a number of `sp_status`, which codec/fkt/native_loops.py puts into words. ValueError is for
+ * arrays that do not fit together, which only a programming error brings about. Longer than others:
+ * one function for each of loops.h, all of the same form.
  */
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
@@ -13,11 +14,12 @@
 /* Handing the GIL over costs more than so many values do. */
 #define WORTH_RELEASING 2048
 
-#define RELEASED(values, statement)                                                      \
-    do {                                                                                 \
-        PyThreadState *kept = (values) >= WORTH_RELEASING ? PyEval_SaveThread() : NULL;  \
-        statement;                                                                       \
-        if (kept != NULL) PyEval_RestoreThread(kept);                                    \
+/* Runs a statement, without the GIL where it is about enough values. */
+#define RELEASED(values, statement)                                                     \
+    do {                                                                                \
+        PyThreadState *kept = (values) >= WORTH_RELEASING ? PyEval_SaveThread() : NULL; \
+        statement;                                                                      \
+        if (kept != NULL) PyEval_RestoreThread(kept);                                   \
     } while (0)
 
 #define MOST_BUFFERS 10
@@ -40,7 +42,13 @@ static PyObject *misfit(buffers *held) {
 /* Whether buffer `index` holds `items` aligned items of `size` bytes. */
 static int holds(const buffers *held, int index, size_t items, size_t size) {
     const Py_buffer *view = &held->view[index];
-    return view->len >= 0 && (size_t)view->len == items * size && (uintptr_t)view->buf % size == 0;
+    return view->len >= 0 && (size_t)view->len % size == 0 && (size_t)view->len / size == items &&
+           (uintptr_t)view->buf % size == 0;
+}
+
+/* The product; where there is none, a number of items that no buffer holds. */
+static size_t times(size_t rows, size_t columns) {
+    return columns > 0 && rows > SIZE_MAX / columns ? SIZE_MAX : rows * columns;
 }
 
 static size_t items(const buffers *held, int index, size_t size) {
@@ -57,7 +65,7 @@ static PyObject *answer(buffers *held, enum sp_status status) {
 /* shares, symbols, information at `at`; classes, single, sparse, first behind them. */
 static int model_and_plan(const buffers *held, int at, sp_model *model, sp_plan *plan) {
     size_t contexts = items(held, at, SP_SYMBOLS * sizeof(uint32_t));
-    if (contexts < 4 || contexts % 3 != 1 || contexts > 256 ||
+    if (contexts < 4 || contexts % 3 != 1 || contexts / 3 > SP_MOST_CLASSES ||
         !holds(held, at, contexts * SP_SYMBOLS, sizeof(uint32_t)) ||
         !holds(held, at + 1, contexts * SP_TOTAL, 1) ||
         !holds(held, at + 2, SP_TOTAL + 1, sizeof(float)))
@@ -125,13 +133,17 @@ static PyObject *read_all(buffers *held, PyObject *payloads, const sp_model *mod
             goto done;
     int32_t *values = held->view[8].buf;
     const int8_t *offsets = held->view[7].buf;
-    RELEASED(plan->n, for (Py_ssize_t i = 0; i < count; i++) samples[i].status = sp_read(
-                          model, plan, offsets, coefficients, least_lanes, samples[i].view.buf,
-                          (size_t)samples[i].view.len, values + (size_t)i * plan->n,
-                          &samples[i].outliers));
+    RELEASED(plan->n * (size_t)count, for (sample *own = samples; own < samples + count; own++) {
+        own->status = sp_read(model, plan, offsets, coefficients, least_lanes, own->view.buf,
+                              (size_t)own->view.len, values, &own->outliers);
+        values += plan->n;
+    });
     found = PyList_New(count);
     for (Py_ssize_t i = 0; found != NULL && i < count; i++) {
-        PyObject *one = Py_BuildValue("(in)", samples[i].status, (Py_ssize_t)samples[i].outliers);
+        const sample *own = &samples[i];
+        PyObject *status = answer(&(buffers){.count = 0}, own->status);
+        PyObject *one =
+            status == NULL ? NULL : Py_BuildValue("(Nn)", status, (Py_ssize_t)own->outliers);
         if (one == NULL || PyList_SetItem(found, i, one)) Py_CLEAR(found);
     }
 done:
@@ -155,7 +167,7 @@ static PyObject *py_read(PyObject *self, PyObject *args) {
     sp_plan plan;
     if (!model_and_plan(&held, 0, &model, &plan) ||
         !holds(&held, 7, model.classes * SP_SYMBOLS, 1) ||
-        !holds(&held, 8, plan.n * (size_t)PyTuple_Size(payloads), sizeof(int32_t)) ||
+        !holds(&held, 8, times(plan.n, (size_t)PyTuple_Size(payloads)), sizeof(int32_t)) ||
         coefficients < 0 || least_lanes < 0)
         return misfit(&held);
     PyObject *found =
@@ -192,12 +204,14 @@ static PyObject *py_outliers(PyObject *self, PyObject *args) {
     if (!holds(&held, 0, size, sizeof(float)) || !holds(&held, 1, n, sizeof(int32_t)) ||
         !holds(&held, 2, n, sizeof(int32_t)))
         return misfit(&held);
-    uint8_t few[16 * SP_OUTLIER_BYTES], *out = few;
-    size_t room = 16, count = 0;
+    enum { FEW = 16 }; /* as there usually are: for those nothing is allocated */
+    uint8_t few[FEW * SP_OUTLIER_BYTES], *out = few;
+    size_t room = FEW, count = 0;
     enum sp_status status;
     RELEASED(n, status = sp_outliers(v[0].buf, size, step, v[1].buf, v[2].buf, n, out, room,
                                      &count));
-    if (status == SP_OK && count > room) {
+    while (status == SP_OK && count > room) { /* once, if nobody else writes into the arrays */
+        if (out != few) free(out);
         room = count;
         out = malloc(room * SP_OUTLIER_BYTES);
         if (out == NULL) return answer(&held, SP_NO_MEMORY);
@@ -286,15 +300,18 @@ static PyObject *py_spread(PyObject *self, PyObject *args) {
     held.count = 3;
     size_t n = items(&held, 1, sizeof(int32_t));
     size_t size = samples > 0 ? items(&held, 2, sizeof(float)) / (size_t)samples : 0;
-    if (samples < 1 || !holds(&held, 0, n * (size_t)samples, sizeof(int16_t)) ||
+    if (size < 1 || !holds(&held, 0, times(n, (size_t)samples), sizeof(int16_t)) ||
         !holds(&held, 1, n, sizeof(int32_t)) ||
-        !holds(&held, 2, size * (size_t)samples, sizeof(float)))
+        !holds(&held, 2, times(size, (size_t)samples), sizeof(float)))
         return misfit(&held);
     const int16_t *values = v[0].buf;
     float *out = v[2].buf;
     enum sp_status status = SP_OK;
-    RELEASED(size, for (size_t i = 0; i < (size_t)samples && status == SP_OK; i++) status =
-                       sp_spread(values + i * n, v[1].buf, n, scale, out + i * size, size));
+    RELEASED(size * (size_t)samples, for (Py_ssize_t i = 0; i < samples && status == SP_OK; i++) {
+        status = sp_spread(values, v[1].buf, n, scale, out, size);
+        values += n;
+        out += size;
+    });
     return answer(&held, status);
 }
 
@@ -370,7 +387,7 @@ static PyObject *py_order_plan(PyObject *self, PyObject *args) {
         return NULL;
     held.count = 5;
     size_t n = items(&held, 0, 1), classes = items(&held, 1, 1), singles = 0;
-    if (classes < 1 || classes > 85 || !holds(&held, 2, n, sizeof(int32_t)) ||
+    if (classes < 1 || classes > SP_MOST_CLASSES || !holds(&held, 2, n, sizeof(int32_t)) ||
         !holds(&held, 3, n, sizeof(int32_t)) || !holds(&held, 4, n, 1) || n >= INT32_MAX)
         return misfit(&held);
     enum sp_status status;

@@ -2,12 +2,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "bits.h"
 #include "bytes8.h"
 #include "loops.h"
-
-static uint32_t get_u16(const uint8_t *from) { return from[0] | (uint32_t)from[1] << 8; }
-
-static uint32_t get_u32(const uint8_t *from) { return get_u16(from) | get_u16(from + 2) << 16; }
 
 typedef struct {
     uint32_t *state;
@@ -76,16 +73,6 @@ static bit_reader reader_at(const uint8_t *bytes, size_t bit) {
     return found;
 }
 
-static void append_bits(uint8_t *bytes, size_t *at, uint32_t value, unsigned count) {
-    for (unsigned left = count; left > 0;) {
-        unsigned space = 8 - (unsigned)(*at & 7), take = left < space ? left : space;
-        uint32_t part = (value >> (left - take)) & ((1u << take) - 1);
-        bytes[*at >> 3] |= (uint8_t)(part << (space - take));
-        *at += take;
-        left -= take;
-    }
-}
-
 /* The number of the highest bit that is set, of a value of at least 2^16. */
 static unsigned top_bit(uint32_t value) {
     unsigned found = 16;
@@ -96,18 +83,17 @@ static unsigned top_bit(uint32_t value) {
 
 /* The bits of the states and the tail in one row of zeroed bytes; their number. */
 static size_t raw_row(const decoder *from, const uint8_t *tail, size_t tail_bytes, uint8_t *bytes) {
-    size_t at = 0;
+    bit_row row = {bytes, 16 * from->lanes};
     for (size_t l = 0; l < from->lanes; l++) {
         unsigned more = top_bit(from->state[l]) - 16;
         uint32_t head = from->state[l] >> more;
         bytes[2 * l] = (uint8_t)(head >> 8);
         bytes[2 * l + 1] = (uint8_t)head;
     }
-    at = 16 * from->lanes;
     for (size_t l = 0; l < from->lanes; l++)
-        append_bits(bytes, &at, from->state[l], top_bit(from->state[l]) - 16);
-    for (size_t i = 0; i < tail_bytes; i++) append_bits(bytes, &at, tail[i], 8);
-    return at;
+        put_bits(&row, from->state[l], top_bit(from->state[l]) - 16);
+    for (size_t i = 0; i < tail_bytes; i++) put_bits(&row, tail[i], 8);
+    return row.count;
 }
 
 static int any_bit(const uint8_t *bytes, size_t begin, size_t end) {
@@ -116,12 +102,12 @@ static int any_bit(const uint8_t *bytes, size_t begin, size_t end) {
     return 0;
 }
 
-/* What the symbols ask for besides. */
+/* What the symbols ask for besides: numbers of raw bits, and of large values. */
 typedef struct {
     size_t signs, extra_bits, large;
 } raw_counts;
 
-/* Counts it, and notes the places of large values. Behind the symbols there are 8 zeros. */
+/* Counts that, and notes the places of large values. Behind the symbols there are 8 zeros. */
 static raw_counts count_raw(const uint8_t *symbols, size_t n, int32_t *large) {
     raw_counts found = {0, 0, 0};
     for (size_t begin = 0; begin < n; begin += 8) {

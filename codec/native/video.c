@@ -16,13 +16,13 @@ enum sp_status sp_expect(const int64_t *kept, const uint8_t *ring, const uint8_t
     if (highest >= SP_RINGS) return SP_MISFIT;
     for (size_t i = 0; i < n; i++) {
         int left = (int)classes[i] - shift[ring[i]];
-        base[i] = kept[i] * share[ring[i]] >> 2; /* rounds down: compilers shift signs along */
+        base[i] = kept[i] * share[ring[i]] >> 2; /* rounds down: gcc and clang copy the sign */
         expected[i] = (uint8_t)(left > 0 ? left : 0);
     }
     return SP_OK;
 }
 
-/* [1 + SP_SHARES x SP_RINGS]: the energy of `sent` by ring, then what each share would leave. */
+/* [(1 + SP_SHARES) x SP_RINGS]: the energy of `sent` by ring, then what each share would leave. */
 enum sp_status sp_ring_energies(const float *sent, const int64_t *kept, const uint8_t *ring,
                                 size_t n, double *energies) {
     for (size_t i = 0; i < (1 + SP_SHARES) * SP_RINGS; i++) energies[i] = 0;
@@ -38,20 +38,20 @@ enum sp_status sp_ring_energies(const float *sent, const int64_t *kept, const ui
             own[(1 + share) * SP_RINGS] += square;
         }
     }
-    /* Nothing is what the first share takes. */
+    /* The first share is 0, and leaves all. */
     for (size_t i = 0; i < SP_RINGS; i++) energies[SP_RINGS + i] = energies[i];
     return SP_OK;
 }
 
-/* The ways of SymbolPlan.of: single ones as they come; the others from the highest class down, and
- * within a class from the last one on. `first` has room for n contexts. */
+/* What SymbolPlan.of finds: single ones as they come; the others from the highest class down, and
+ * within a class from the last one on. All three arrays have room for n. */
 enum sp_status sp_order_plan(const uint8_t *classes, size_t n, const uint8_t *mostly_zero,
                              uint32_t class_count, int32_t *single, int32_t *sparse,
                              uint8_t *first, size_t *singles) {
-    size_t count[256] = {0}, together[256] = {0}, alone = 0, at = 0;
+    size_t count[256] = {0}, together[256] = {0}, alone = 0, at = 0; /* by class */
     int32_t *next[256], nowhere;
     uint8_t highest = 0;
-    if (class_count == 0 || class_count > 256) return SP_MISFIT;
+    if (class_count == 0 || class_count > SP_MOST_CLASSES) return SP_MISFIT;
     for (size_t i = 0; i < n; i++) {
         highest = classes[i] > highest ? classes[i] : highest;
         count[classes[i]]++;
@@ -62,7 +62,7 @@ enum sp_status sp_order_plan(const uint8_t *classes, size_t n, const uint8_t *mo
         next[own] = together[own] ? sparse + at : &nowhere;
         at += together[own] * count[own];
     }
-    /* A stream's classes come in no order that could be foreseen: so nothing branches on them. */
+    /* Branches on a stream's classes would be mispredicted: all are written, some overwritten. */
     for (size_t i = 0; i < n; i++) {
         first[alone] = classes[i];
         single[alone] = (int32_t)i;

@@ -8,36 +8,11 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "bits.h"
 #include "bytes8.h"
 #include "loops.h"
 
-static void put_u16(uint8_t *to, uint32_t value) {
-    to[0] = (uint8_t)value;
-    to[1] = (uint8_t)(value >> 8);
-}
-
-static void put_u32(uint8_t *to, uint32_t value) {
-    put_u16(to, value);
-    put_u16(to + 2, value >> 16);
-}
-
-/* A row of bits, highest first, over zeroed bytes that leave 8 to spare at the end. */
-typedef struct {
-    uint8_t *bytes;
-    size_t count;
-} bit_row;
-
-static void put_bits(bit_row *row, uint32_t value, unsigned count) {
-    for (unsigned left = count; left > 0;) {
-        unsigned space = 8 - (unsigned)(row->count & 7), take = left < space ? left : space;
-        uint32_t part = (value >> (left - take)) & ((1u << take) - 1);
-        row->bytes[row->count >> 3] |= (uint8_t)(part << (space - take));
-        row->count += take;
-        left -= take;
-    }
-}
-
-/* `count` bits, at most 16, from bit `at` on. */
+/* `count` bits, at most 16, from bit `at` on; up to two bytes behind them are read as well. */
 static uint32_t bits_at(const uint8_t *bytes, size_t at, unsigned count) {
     const uint8_t *from = bytes + (at >> 3);
     uint32_t three = (uint32_t)from[0] << 16 | (uint32_t)from[1] << 8 | from[2];
@@ -101,7 +76,8 @@ static void raw_bits(const sp_plan *plan, const int32_t *magnitudes, uint8_t *sy
     }
 }
 
-/* The shares of all symbols, in the order of the passes; SP_MISFIT for an index out of range. */
+/* The shares of all symbols, in the order of the passes; SP_MISFIT for an index out of range, or a
+ * share that no symbol can have: widths are divisors, and indices of the information. */
 static enum sp_status collect(const sp_model *model, const sp_plan *plan, const uint8_t *symbols,
                               coded *out) {
     const uint32_t masks = model->classes + 1;
@@ -130,7 +106,10 @@ static enum sp_status collect(const sp_model *model, const sp_plan *plan, const 
         out->shares[plan->singles + group] = model->shares[context * SP_SYMBOLS + mask];
     }
     out->second = (size_t)(rest - out->shares) - out->first;
-    return SP_OK;
+    uint32_t bad_width = 0;
+    for (const uint32_t *share = out->shares; share < rest; share++)
+        bad_width |= (*share >> 16) - 1 >= SP_TOTAL;
+    return bad_width ? SP_MISFIT : SP_OK;
 }
 
 /* Adds the information of one pass's symbols to their lanes, in the order of the steps. */
@@ -152,7 +131,7 @@ static size_t first_states(const float *information, const bit_row *raw, size_t 
         double filled = log2((double)head) + (double)information[l];
         double last = 16 + (filled - 16 * floor(filled / 16)); /* the remainder, exactly */
         double most = 32 - 0.05 - last;
-        size_t more = (size_t)floor(most < 0 ? 0 : most > 15 ? 15 : most);
+        size_t more = (size_t)floor(most > 15 ? 15 : most > 0 ? most : 0);
         offered += more;
         size_t over = offered > spare ? offered - spare : 0;
         more -= over < more ? over : more;

@@ -6,7 +6,7 @@ from typing import Protocol
 
 import numpy as np
 
-from ..native import EXTENSION, Extension
+from ..native import EXTENSION, Extension, readable
 from ..spec import Array
 
 
@@ -63,26 +63,23 @@ class NativeAffineLoops:
 
     def symbols(self, rows: Array, low: Array, scale: Array, top: int) -> Array:  # noqa: D102
         found = np.empty(rows.shape, np.uint8)
-        own = np.ascontiguousarray(rows)
-        self._c.affine_symbols(
-            own, np.ascontiguousarray(low), np.ascontiguousarray(scale), top, found
-        )
+        self._c.affine_symbols(readable(rows), readable(low), readable(scale), top, found)
         return found
 
     def values(self, symbols: Array, low: Array, step: Array) -> Array:  # noqa: D102
         found = np.empty(symbols.shape, np.float32)
-        self._c.affine_values(np.ascontiguousarray(symbols), low, step, found)
+        self._c.affine_values(readable(symbols), readable(low), readable(step), found)
         return found
 
     def packed(self, symbols: Array) -> Array:  # noqa: D102
         rows, values = symbols.shape
         found = np.empty((rows, -(-values // 2)), np.uint8)
-        self._c.pack_nibbles(np.ascontiguousarray(symbols), rows, values, found)
+        self._c.pack_nibbles(readable(symbols), rows, values, found)
         return found
 
     def unpacked(self, packed: Array, values: int) -> Array:  # noqa: D102
         found = np.empty((len(packed), values), np.uint8)
-        self._c.unpack_nibbles(np.ascontiguousarray(packed), len(packed), values, found)
+        self._c.unpack_nibbles(readable(packed), len(packed), values, found)
         return found
 
 
