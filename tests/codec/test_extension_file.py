@@ -5,18 +5,23 @@ In an environment of its own, from the sdist's files, with this environment's li
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import os
 import shutil
 import subprocess
 import sys
 import sysconfig
 import venv
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from splitpoint.codec.native.extension import LAYOUT
 
 ROOT = Path(__file__).parents[2]
+NATIVE = ROOT / "codec" / "native"
 # What the codecs promise, whatever form their loops have.
 CORE = ("test_fkt_codec.py", "test_video.py", "test_affine.py")
 SAYS = "from splitpoint.codec.native import why_not; print(why_not())"
@@ -42,6 +47,11 @@ class Installed:
     @property
     def native(self) -> Path:
         return self.packages / "splitpoint" / "codec" / "native"
+
+    @property
+    def record(self) -> Path:
+        (found,) = self.packages.glob("splitpoint-*.dist-info/RECORD")
+        return found
 
     def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
@@ -80,16 +90,36 @@ def copied(into: Path) -> Path:
     return into
 
 
+def compiled(source: Path, library: Path) -> None:
+    stable = ["-DPy_LIMITED_API=0x030B0000"] if sys.version_info >= (3, 11) else []
+    headers = sysconfig.get_config_var("INCLUDEPY")
+    subprocess.run(
+        ["gcc", "-std=c11", "-ffp-contract=off", "-shared", "-fPIC", *stable, f"-I{headers}",
+         *map(str, source.glob("*.c")), "-lm", "-o", str(library)],
+        check=True,
+    )  # fmt: skip
+
+
 @pytest.fixture(scope="module")
 def without(tmp_path_factory: pytest.TempPathFactory) -> Installed:
     return installed(tmp_path_factory.mktemp("without") / "env", CC="/nonexistent")
 
 
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> Installed:
+@pytest.fixture
+def whole(without: Installed) -> Iterator[Installed]:
+    """The extension is put there, and recorded, as pip does."""
     if shutil.which("gcc") is None:
         pytest.skip("there is no gcc")
-    return installed(tmp_path_factory.mktemp("with") / "env", CC="gcc")
+    library, record = without.native / "_loops.abi3.so", without.record
+    before = record.read_text()
+    compiled(NATIVE, library)
+    digest = base64.urlsafe_b64encode(hashlib.sha256(library.read_bytes()).digest())
+    name = library.relative_to(without.packages).as_posix()
+    record.write_text(f"{before}{name},sha256={digest.decode().rstrip('=')},1\n")
+    assert without.run("-c", SAYS).stdout == "\n"
+    yield without
+    library.unlink()
+    record.write_text(before)
 
 
 def test_without_a_compiler_it_is_installed_and_says_so(without: Installed) -> None:
@@ -115,6 +145,10 @@ def zeroed(data: bytes, begin: int, end: int) -> bytes:
     return data[:begin] + bytes(end - begin) + data[end:]
 
 
+def flipped(data: bytes, at: int) -> bytes:
+    return data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :]
+
+
 def foreign(data: bytes) -> bytes:
     """For another processor: 183 is 64-bit Arm, 62 x86-64."""
     machine = 62 if int.from_bytes(data[18:20], "little") == 183 else 183
@@ -125,48 +159,43 @@ def test_what_is_no_whole_extension_is_refused_in_a_line(whole: Installed) -> No
     """Also where loading it would kill the process: with a page of zeros, or cut off."""
     (library,) = whole.native.glob("*.so")
     data = library.read_bytes()
-    assert whole.run("-c", SAYS).stdout == "\n"
     cases = {
         "empty": b"", "garbage": b"\x00garbage" * 500, "a text": b"#!/bin/sh\n",
-        "another processor's": foreign(data), "one bit": zeroed(data, 30_000, 30_001),
+        "another processor's": foreign(data), "one bit": flipped(data, 20_000),
         "page of zeros": zeroed(data, 8192, 12288),
         "zeros to the end": zeroed(data, 4096, len(data)),
         **{f"cut off at {n}": data[:n] for n in (3, 64, 1000, 4096, len(data) // 2)},
     }  # fmt: skip
     for name, damaged in cases.items():
-        library.unlink()
+        assert damaged != data
         library.write_bytes(damaged)
         done = whole.run("-c", ENCODES + SAYS)
         assert done.returncode == 0, (name, done.returncode, done.stderr)
         (line,) = done.stdout.splitlines()
         assert line, name
-    library.unlink()
-    library.write_bytes(data)
-    assert whole.run("-c", SAYS).stdout == "\n"
+
+
+def test_what_is_cut_off_is_seen_without_a_record(whole: Installed) -> None:
+    """As where files were copied, and not installed."""
+    (library,) = whole.native.glob("*.so")
+    data = library.read_bytes()
+    whole.record.write_text("")
+    for length in (64, 1000, 4096, len(data) // 2):
+        library.write_bytes(data[:length])
+        done = whole.run("-c", SAYS)
+        assert done.returncode == 0, (length, done.returncode)
+        assert done.stdout.strip()
 
 
 def test_one_of_another_version_is_refused(whole: Installed, tmp_path: Path) -> None:
     """Compiled of sources whose arrays mean something else."""
-    source = copied(tmp_path / "source")
-    header = source / "codec" / "native" / "loops.h"
-    text = header.read_text()
-    assert "#define SP_LAYOUT 1\n" in text
-    header.write_text(text.replace("#define SP_LAYOUT 1\n", "#define SP_LAYOUT 9\n"))
-    other = tmp_path / "other.so"
-    stable = ["-DPy_LIMITED_API=0x030B0000"] if sys.version_info >= (3, 11) else []
-    headers = sysconfig.get_config_var("INCLUDEPY")
-    subprocess.run(
-        ["gcc", "-std=c11", "-shared", "-fPIC", *stable, f"-I{headers}",
-         *map(str, (source / "codec" / "native").glob("*.c")), "-lm", "-o", str(other)],
-        check=True,
-    )  # fmt: skip
+    source = Path(shutil.copytree(NATIVE, tmp_path / "native"))
+    header = source / "loops.h"
+    own = f"#define SP_LAYOUT {LAYOUT}\n"
+    assert own in header.read_text()
+    header.write_text(header.read_text().replace(own, f"#define SP_LAYOUT {LAYOUT + 1}\n"))
+    whole.record.write_text("")
     (library,) = whole.native.glob("*.so")
-    kept, record = library.read_bytes(), next(whole.packages.glob("splitpoint-*/RECORD"))
-    recorded = record.read_text()
-    try:
-        record.unlink()  # as where files were copied, and not installed
-        shutil.copy(other, library)
-        assert "of another version of splitpoint (layout 9, not 1)" in whole.run("-c", SAYS).stdout
-    finally:
-        library.write_bytes(kept)
-        record.write_text(recorded)
+    compiled(source, library)
+    said = whole.run("-c", SAYS).stdout
+    assert f"of another version of splitpoint (layout {LAYOUT + 1}, not {LAYOUT})" in said
