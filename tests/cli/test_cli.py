@@ -17,6 +17,7 @@ from PIL import Image
 from processes import MAIN, background, free_port, rest_of
 from splitpoint.cli.commands import doctor as doctor_cmd
 from splitpoint.cli.run import three_ways
+from splitpoint.edge.link import probe
 from splitpoint.partition.bundle.bundle import Bundle
 from splitpoint.partition.energy.meter import Found
 from splitpoint.partition.model_spec import ModelSpec
@@ -219,6 +220,7 @@ def test_compile_json_and_unsupported_op(command: Command, tmp_path: Path) -> No
 @pytest.mark.slow
 def test_demo(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(three_ways, "SECONDS", 1.0)
+    monkeypatch.setattr(probe, "LARGE_PROBES", 1)
     done = command("demo", "--json", "--link", "wifi")
     assert done.returncode == 0, done.stderr
     document = json.loads(done.stdout)

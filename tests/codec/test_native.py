@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from fkt_tables import SPECS, like_calibration, slow_stream, spec_of, table_of
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from splitpoint.codec import Array, CodecError, TensorSpec
 from splitpoint.codec.fkt.codec import Fkt
@@ -87,6 +87,7 @@ def test_what_cannot_be_carried_is_refused_in_the_same_words(name: str, value: f
 
 
 @needs_c
+@settings(max_examples=60, deadline=None)  # each is a stream, encoded and decoded by both
 @given(shapes, st.integers(0, 99), st.sampled_from([0.0, 0.02, 0.3, 1.0]), scales)
 def test_streams_are_the_same(spec: TensorSpec, seed: int, change: float, scale: float) -> None:
     pair = [FktVideo("fkt-video", own).new_stream() for own in coders(spec, 4)]
