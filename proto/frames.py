@@ -36,6 +36,7 @@ from .wire_scan import CLIENT_MESSAGE, SERVER_MESSAGE, OutlineError
 Boundaries = Sequence[Sequence[TensorSpec]]
 _T = TypeVar("_T")
 
+_PIECE_BYTES, _LARGE_BYTES = 5 << 10, 256 << 10
 _FRAME_HEAD = struct.Struct("<QII")
 _REPLY_HEAD = struct.Struct("<QQI")
 
@@ -146,7 +147,20 @@ def _tensors_crc32(tensors: Sequence[pb.Tensor], payloads: Sequence[bytes], crc:
     for tensor, payload in zip(tensors, payloads, strict=True):
         shape = tuple(tensor.shape)
         head = struct.pack(f"<{len(shape) + 2}I", tensor.dtype, len(shape), *shape)
-        crc = zlib.crc32(payload, zlib.crc32(head, crc))
+        crc = _crc32(payload, zlib.crc32(head, crc))
+    return crc
+
+
+def _crc32(data: bytes, crc: int) -> int:
+    """As zlib's, which lets go of Python's lock for whatever is longer than a piece.
+
+    Where another thread waits for the lock, to get it back takes longer than a usual payload's sum.
+    """
+    if not _PIECE_BYTES < len(data) <= _LARGE_BYTES:
+        return zlib.crc32(data, crc)
+    view = memoryview(data)
+    for at in range(0, len(data), _PIECE_BYTES):
+        crc = zlib.crc32(view[at : at + _PIECE_BYTES], crc)
     return crc
 
 

@@ -116,7 +116,7 @@ class Engine:
     def submit(self, request: Request) -> None:
         """Takes a request; `FrameError` (OVERLOADED) at once when it could not be kept."""
         self._plan(request, self.schedule.offer)
-        self.executor.notify()
+        self.executor.bell.ring_soon()
 
     def check(self, job: Job) -> None:
         """`FrameError` (OVERLOADED) for what `submit` would not take: decoding is in vain."""

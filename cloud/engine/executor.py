@@ -27,6 +27,7 @@ from ..schedule.batch import Step
 from ..schedule.job import Job, Timed
 from ..schedule.schedule import Schedule
 from .advance import RequestAnswer, advance
+from .bell import Bell
 from .call_queue import CallQueue
 from .compute_thread import ComputeThread
 from .model_trials import ModelTrials, run_trial
@@ -58,7 +59,7 @@ class Executor:
         self.lock = threading.Lock()
         self._trials = ModelTrials()
         self._running: _Running | None = None
-        self._wake = threading.Condition()
+        self.bell = Bell()
         self.calls = CallQueue()
         self.restarts = self.errors = 0
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -94,8 +95,7 @@ class Executor:
 
     def notify(self) -> None:
         """There is something to do."""
-        with self._wake:
-            self._wake.notify_all()
+        self.bell.ring()
 
     def can_compute(self, model: Timed) -> bool:
         """Whether the thread lives and is free, and `model` worked when it was last tried."""
@@ -121,6 +121,9 @@ class Executor:
 
     def _round(self, me: ComputeThread) -> None:
         """Does one thing, or waits until there is one to do."""
+        self.bell.forget()
+        if me.is_left:
+            return
         if self.calls and self.calls.run_next():
             with self.lock:
                 self._schedule.rest()  # that was nothing of the frames'
@@ -129,10 +132,7 @@ class Executor:
             return
         with self.lock:
             due_s = self._trials.next_due_s if self._trials else math.inf
-        with self._wake:
-            to_do = self.calls or (self._loop is not None and self._schedule.queued)
-            if not (to_do or me.is_left):
-                self._wake.wait(None if due_s == math.inf else max(due_s - time.perf_counter(), 0))
+        self.bell.wait(None if due_s == math.inf else max(due_s - time.perf_counter(), 0))
 
     def _work(self, me: ComputeThread) -> bool:
         """Runs one step of the plan; False where there is none."""

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
+from .whole import damage_of
 
 LAYOUT = 1  # of the arrays that go to the loops: SP_LAYOUT of loops.h
 FUNCTIONS = (
@@ -22,10 +26,15 @@ _NAME = "splitpoint.codec.native._loops"
 def load(name: str = _NAME) -> tuple[Extension | None, str]:
     """The module and "", or None and why it is not used, in one line."""
     try:
+        spec = importlib.util.find_spec(name)
+        if spec is not None and spec.origin is not None:
+            library = Path(spec.origin)
+            if damage := damage_of(library, library.parents[name.count(".")]):
+                return None, f"{damage}: install splitpoint again ({library})"
         found = importlib.import_module(name)
     except ModuleNotFoundError:
         return None, "it was not built: no wheel for this machine, and no C compiler"
-    except (ImportError, SystemError) as error:
+    except (ImportError, SystemError, OSError, ValueError) as error:
         reason = " ".join(str(error).split())
         return None, f"it is damaged, or made for another machine or Python ({reason[:120]})"
     layout = getattr(found, "LAYOUT", None)

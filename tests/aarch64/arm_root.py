@@ -14,8 +14,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 RELEASE, PYTHON = "bookworm", "3.11"  # those of Raspberry Pi OS 12
-QEMU, DEBOOTSTRAP = "qemu-aarch64-static", "debootstrap"
-PACKAGES = {QEMU: "qemu-user-static", DEBOOTSTRAP: "debootstrap", "dpkg": "dpkg"}
+QEMU, DEBOOTSTRAP, COMPILER = "qemu-aarch64-static", "debootstrap", "aarch64-linux-gnu-gcc"
+# The compiler comes with the C library's Arm headers.
+PACKAGES = {
+    QEMU: ["qemu-user-static"],
+    DEBOOTSTRAP: ["debootstrap"],
+    "dpkg": ["dpkg"],
+    COMPILER: ["gcc-aarch64-linux-gnu", "libc6-dev-arm64-cross"],
+}
 CPU = "cortex-a76"  # the Raspberry Pi 5's
 CORES = 2
 # onnxruntime reads these when it is imported and dies of a segmentation fault without them; those
@@ -61,7 +67,7 @@ def prepare_root(cache: Path, mirror: str, say: Callable[[str], None]) -> Path:
     """The folder of the Arm system under `cache`, made if it is not there; `SetupError`."""
     root = cache / f"{RELEASE}-arm64"
     ready = root / "splitpoint-ready"
-    _programs([QEMU] if ready.exists() else list(PACKAGES), say)
+    _programs([QEMU, COMPILER] if ready.exists() else list(PACKAGES), say)
     if ready.exists():
         say(f"reusing the Arm system of {root}")
         return root
@@ -88,7 +94,7 @@ def prepare_root(cache: Path, mirror: str, say: Callable[[str], None]) -> Path:
 
 def _programs(names: Sequence[str], say: Callable[[str], None]) -> None:
     """Installs what is missing of `PACKAGES`."""
-    missing = [PACKAGES[name] for name in names if shutil.which(name) is None]
+    missing = [each for name in names if shutil.which(name) is None for each in PACKAGES[name]]
     if not missing:
         return
     remedy = f"install {' '.join(missing)} with this system's package manager"

@@ -23,6 +23,8 @@ from pathlib import Path
 import numpy as np
 from arm_root import PYTHON, ArmRoot, SetupError, prepare_root
 from compare import outputs_differ, payloads_differ, tensors_differ
+from compare_loops import differing, made, payloads
+from cross import compile_extension
 from splitpoint.cli.commands.demo import Process
 from splitpoint.codec import SplitpointError
 from splitpoint.partition.bundle.bundle import Bundle, open_bundle
@@ -92,8 +94,10 @@ def install_edge(cache: Path) -> Path:
     for package, folder in tool["setuptools"]["package-dir"].items():
         shutil.copytree(
             ROOT / folder, site / Path(*package.split(".")),
-            ignore=shutil.ignore_patterns("__pycache__"),
+            ignore=shutil.ignore_patterns("__pycache__", "*.so"),
         )  # fmt: skip
+    library = compile_extension(site)
+    say(f"{library.name}, cross-compiled: {library.stat().st_size / 1e3:.0f} kB")
     size = sum(path.stat().st_size for path in site.rglob("*") if path.is_file())
     say(f"{size / 1e6:.0f} MB when installed")
     return site
@@ -193,6 +197,27 @@ def compare_payloads(bundle: Bundle, photos: Path, arm: ArmRoot, folder: Path) -
     return good
 
 
+def compare_loops(arm: ArmRoot, folder: Path) -> bool:
+    """The codecs' inner loops, in numpy and in C, on both machines, from the same coefficients."""
+    script, given = str(Path(__file__).with_name("loops.py")), folder / "made.npz"
+    np.savez(given, **made())
+    found = {}
+    for machine, python, environment in (
+        ("x86", [sys.executable], None), ("arm", arm.command(), arm.environment),
+    ):  # fmt: skip
+        out = folder / f"loops-{machine}.npz"
+        run([*python, script, str(given), str(out)], f"the loops on {machine}", environment)
+        found[machine] = dict(np.load(out))
+    say(f"the codecs' loops: {payloads(found['x86'])} payloads and what is decoded of them, "
+        "against numpy's on x86")  # fmt: skip
+    good = True
+    for (machine, form), names in differing(found).items():
+        good &= not names
+        say(f"  {form} on {machine}: " + (f"FAILED: {len(names)} arrays differ, such as {names[0]}"
+            if names else "the same bits"))  # fmt: skip
+    return good
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
@@ -222,7 +247,8 @@ def main() -> int:
                 compile_ = ["compile", "efficientnet-lite0", "--out", str(found)]
                 run([sys.executable, "-c", MAIN, *compile_], "compile")
             bundle = open_bundle(found)
-            good = compare_agents(bundle, photos, arm, folder)
+            good = compare_loops(arm, folder)
+            good &= compare_agents(bundle, photos, arm, folder)
             good &= compare_payloads(bundle, photos, arm, folder)
     except (SetupError, PipError, SplitpointError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)

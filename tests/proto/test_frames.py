@@ -22,6 +22,7 @@ from splitpoint.proto.frames import (
     check_frame,
     decode_reply,
     encode_tensors,
+    frame_crc32,
     parse_client,
     parse_server,
 )
@@ -214,3 +215,11 @@ def test_largest_frame_of_every_codec_fits():
         frame = valid_frame(codec, values, boundary=0)
         data = pb.ClientMessage(frame=frame).SerializeToString()
         assert len(data) <= max_frame_bytes(BOUNDARIES, 16)
+
+
+@pytest.mark.parametrize("nbytes", [0, 5 << 10, (5 << 10) + 1, 60_000, 256 << 10, 300_001])
+def test_a_sum_is_that_of_all_bytes_however_many_there_are(nbytes: int) -> None:
+    payload = bytes(range(251)) * (nbytes // 251 + 1)
+    frame = pb.Frame(id=7, boundary=1, codec="raw", tensors=[pb.Tensor(payload=payload[:nbytes])])
+    fields = struct.pack("<QII", 7, 1, 0) + b"raw" + struct.pack("<2I", 0, 0) + payload[:nbytes]
+    assert frame_crc32(frame) == zlib.crc32(fields)
