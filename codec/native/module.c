@@ -300,7 +300,8 @@ static PyObject *py_spread(PyObject *self, PyObject *args) {
     held.count = 3;
     size_t n = items(&held, 1, sizeof(int32_t));
     size_t size = samples > 0 ? items(&held, 2, sizeof(float)) / (size_t)samples : 0;
-    if (size < 1 || !holds(&held, 0, times(n, (size_t)samples), sizeof(int16_t)) ||
+    if (samples < 0 || (samples > 0 && size < 1) ||
+        !holds(&held, 0, times(n, (size_t)samples), sizeof(int16_t)) ||
         !holds(&held, 1, n, sizeof(int32_t)) ||
         !holds(&held, 2, times(size, (size_t)samples), sizeof(float)))
         return misfit(&held);

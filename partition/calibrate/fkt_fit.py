@@ -150,7 +150,7 @@ def _sample(values: Array, log_scale: Array, log_step: int) -> tuple[Array, Arra
     chosen = sent[_some(len(sent), max(MAX_FIT_VALUES // len(values), 1))]
     classes = np.minimum(ratio[chosen] // CLASS_WIDTH, CLASSES - 1)
     sizes = np.abs(values[:, chosen]) / np.float32(2.0 ** (log_step / OCTAVE))
-    sizes = np.minimum(sizes, MAX_MAGNITUDE - 1)
+    sizes = np.minimum(sizes, np.float32(MAX_MAGNITUDE - 1))  # of an int, numpy 1 makes float64
     share = len(sent) / max(sizes.size, 1)
     return sizes.ravel(), np.tile(classes, len(values)), share, len(sent)
 

@@ -163,11 +163,18 @@ def test_a_plan_that_does_not_fit_is_refused(name: str) -> None:
 
 
 @needs_c
-@pytest.mark.parametrize(("samples", "n"), [(1 << 62, 4), (1 << 62, 0), (-1, 4), (0, 0)])
+@pytest.mark.parametrize(("samples", "n"), [(1 << 62, 4), (1 << 62, 0), (-1, 4), (-1, 0)])
 def test_a_number_of_samples_that_does_not_fit_is_refused(samples: int, n: int) -> None:
     extension: Any = EXTENSION
     with pytest.raises(ValueError, match="do not fit"):
         extension.spread(b"", np.zeros(n, np.int32), 1.0, samples, bytearray())
+
+
+@both
+def test_no_samples_are_spread_to_none(loops: Loops) -> None:
+    found = loops.spread(np.zeros((0, 3), np.int16), np.arange(3, dtype=np.int32), 0.5, 5)
+    assert found.shape == (0, 5)
+    assert found.dtype == np.float32
 
 
 # --- machines ---
