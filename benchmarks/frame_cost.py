@@ -26,7 +26,7 @@ from listening import start
 from photos import own_photos
 from quick_bundle import compiled
 from report import Table, write_report
-from splitpoint.cli.shell.event_loop import run
+from splitpoint.cli.shell.event_loop import run_in_loop
 from splitpoint.edge import EdgeAgent, Given, Outcome
 from splitpoint.partition.bundle.bundle import Bundle, open_bundle
 from splitpoint.partition.bundle.samples import find_pictures
@@ -162,7 +162,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         photos = own_photos(Path(name) / "photos", 0)
         target = options.bundle or compiled(THIN, Path(name) / "thin.split", "--calibrate", photos)
-        now = run(measure(
+        now = run_in_loop(measure(
             open_bundle(target), find_pictures(photos)[0], Path(name), quick=options.quick
         ))  # fmt: skip
     write_report(

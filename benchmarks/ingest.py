@@ -23,7 +23,7 @@ from agent_cost import AGENT_COLUMNS, one_agent
 from photos import own_photos
 from quick_bundle import compiled
 from report import Table, write_report
-from splitpoint.cli.shell import event_loop
+from splitpoint.cli.shell.event_loop import run_in_loop
 from splitpoint.partition.bundle.bundle import Bundle, open_bundle
 from splitpoint.partition.bundle.samples import find_pictures
 from steady_load import hello_of, load
@@ -97,7 +97,7 @@ async def measure(
 def run(folder: Path, options: argparse.Namespace) -> tuple[Table, Table, dict[str, Any]]:
     photos = own_photos(folder / "photos", 0)
     target = options.bundle or compiled(THIN, folder / "thin.split", "--calibrate", photos)
-    return event_loop.run(measure(open_bundle(target), find_pictures(photos)[0], folder, options))
+    return run_in_loop(measure(open_bundle(target), find_pictures(photos)[0], folder, options))
 
 
 def main() -> None:

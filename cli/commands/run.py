@@ -40,9 +40,9 @@ from ..run.slow_sinks import SlowSinks
 from ..run.source_counts import SourceCounts
 from ..run.summary import print_summary
 from ..run.together import Together
-from ..shell import event_loop
 from ..shell.config_file import config_option
 from ..shell.credentials_options import Insecure, TlsCa, TlsCert, TlsKey, TokenFile, credentials_of
+from ..shell.event_loop import run_in_loop
 from ..shell.output import err, say, setup_logging
 from ..shell.shared_options import (
     AllowHead,
@@ -442,7 +442,7 @@ def run(
     )
     if server == ANYWHERE:
         say(f"looking for workers in the local network for {LOOK_S:g} s")
-    stopped = event_loop.run(session.run())
+    stopped = run_in_loop(session.run())
     print_summary(
         stats, costs, spent.reading, counts, slow.summary(), slowdown=slowdown, as_json=json_
     )

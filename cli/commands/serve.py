@@ -17,9 +17,9 @@ from splitpoint.cloud.options import HttpFile, StreamLimits, WorkerOptions
 from splitpoint.cloud.ray.options import RayOptions
 from splitpoint.partition.tasks.user_head import allow_head as trust_head
 
-from ..shell import event_loop
 from ..shell.config_file import config_option
 from ..shell.early_signals import signals_end_at_once
+from ..shell.event_loop import run_in_loop
 from ..shell.log_lines import setup_log_lines
 from ..shell.shared_options import AllowHead
 from ..shell.stop_signals import Stopped, StopSignals
@@ -226,7 +226,7 @@ def serve(
 
         spans = _traces(traces) if traces else None
     worker = partial(Worker, bundles or [], options, traces=spans, progress=tell)
-    event_loop.run(_serve(worker, tell))
+    run_in_loop(_serve(worker, tell))
     # All is answered, closed and told. What Python would do now, to take torch apart, lasts up to
     # seconds, and pulls the ground from under a thread that is still inside a runtime.
     logging.shutdown()

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 
-def run(main: Coroutine[Any, Any, T]) -> T:
+def run_in_loop(main: Coroutine[Any, Any, T]) -> T:
     """As `asyncio.run`."""
     if importlib.util.find_spec("uvloop") is None:
         return asyncio.run(main)
