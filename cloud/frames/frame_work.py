@@ -20,8 +20,8 @@ from splitpoint.proto.tasks import cancel_and_wait
 from ..access.caller import Caller
 from ..access.quotas import ClientUse
 from ..compute.served_model import ServedModel
-from ..compute.unpack import Values
-from ..engine.request import Request
+from ..compute.values import Values
+from ..engine.request import NotTaken, Request
 from ..schedule.job import Job
 from ..unexpected import Stage
 from .answers import LARGE_BYTES, Answers, encoded
@@ -48,7 +48,7 @@ class FrameWork:
     ) -> None:
         self._services, self._model, self._caller, self._use = services, model, caller, use
         self._session, self._answers, self._refused = session, answers, refused
-        self._pending = PendingFrames()
+        self._pending = PendingFrames(services.engine)
         self._tasks: set[asyncio.Task[None]] = set()
         self._video: tuple[tuple[int, str], VideoStream] | None = None
         self._turn = asyncio.Lock()  # video frames are decoded in the order in which they came
@@ -115,7 +115,7 @@ class FrameWork:
     def _decoding(self, frame: CheckedFrame, arrival: Arrival, in_order: bool) -> Decoding:
         device_s = self._services.engine.alone_s(self._model, frame.boundary, frame.batch)
         deadline_s = _deadline_s(arrival, frame)
-        read = frame.packed if self._model.runner.unpacks else frame.decode
+        read = frame.packed if self._model.unpacks else frame.decode
 
         def in_vain() -> FrameError | None:
             if in_order:
@@ -145,7 +145,10 @@ class FrameWork:
         def answer(job: Request, result: dict[str, Array] | FrameError) -> None:
             if arrival.is_answered:
                 return
-            if isinstance(result, FrameError):
+            if isinstance(result, NotTaken):
+                self._drop(frame.id)
+                self._refused(arrival, result, Stage.DECODE)
+            elif isinstance(result, FrameError):
                 self._give(arrival, result, job)
             elif sum(output.nbytes for output in result.values()) <= LARGE_BYTES:
                 self._give(arrival, encoded(job.model, result), job)
@@ -167,7 +170,7 @@ class FrameWork:
         try:
             self._services.engine.submit(job)
         except BaseException:
-            job.cancelled = True  # it may have been queued before that went wrong
+            self._services.engine.cancel(job)  # it may have been queued before that went wrong
             raise
         self._pending.queued(frame.id, job)
 
