@@ -68,11 +68,16 @@ class ModelSet:
                 "start it again with this bundle on the command line",
             )
         model = await self._engine.load_model(lambda number: self._load(folder, number))
-        self._models[model.bundle.digest] = model
         self._figures.of(model)
-        await self._front.offer(model)
+        try:
+            await self._front.offer(model)
+        except BaseException:
+            self._engine.forget(model)
+            self._figures.forget(bundle.digest)
+            raise
+        self._models[bundle.digest] = model
         await self._changed(f"{model.bundle.manifest.name} is served from {folder}")
-        return model.bundle.digest
+        return bundle.digest
 
     async def remove(self, digest: str, grace_s: float) -> None:
         """Drains the model's streams, ends them, and frees its memory."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import struct
 from enum import IntEnum
+from functools import lru_cache
 from typing import NamedTuple
 
 from splitpoint.codec import SplitpointError
@@ -96,13 +97,19 @@ class Submitted(NamedTuple):
                 _REQUEST.unpack_from(data)
             )
             end = _REQUEST.size + tensors * _FORM.size
-            forms = [TensorForm(*f) for f in _FORM.iter_unpack(data[_REQUEST.size : end])]
+            forms = _forms(data[_REQUEST.size : end])
             share = data[end:].decode()
         except (struct.error, UnicodeDecodeError) as error:
             raise MessageError("a frame's description is damaged") from error
         if len(data) != end + share_bytes or len(forms) != tensors or math.isnan(deadline_s):
             raise MessageError("a frame's description is damaged")
-        return cls(number, model, boundary, samples, deadline_s, offset, room, share, tuple(forms))
+        return cls(number, model, boundary, samples, deadline_s, offset, room, share, forms)
+
+
+@lru_cache(4096)
+def _forms(data: bytes) -> tuple[TensorForm, ...]:
+    """Most frames are of few forms."""
+    return tuple([TensorForm(*numbers) for numbers in _FORM.iter_unpack(data)])
 
 
 class Settled(NamedTuple):

@@ -28,10 +28,14 @@ _LOGGERS = ("splitpoint", "grpc", "asyncio")
 MOST_LOGGED = 20_000
 
 
+class IngestEnded(ServeError):
+    """An ingest process went away before it had done what it was asked for."""
+
+
 class IngestProcess:
     """`requests`, `places` and `heard` are this process's part of what all share.
 
-    Everything that it was asked and has not answered fails with `ServeError` once it is `gone`.
+    Everything that it was asked and has not answered fails with `IngestEnded` once it is `gone`.
     """
 
     def __init__(
@@ -179,7 +183,7 @@ class IngestProcess:
     def _give_up(self) -> None:
         for future in self._asked.values():
             if not future.done():
-                future.set_exception(ServeError("an ingest process has ended"))
+                future.set_exception(IngestEnded("an ingest process has ended"))
                 future.exception()  # it may be that nobody asks for it
         self._asked.clear()
 

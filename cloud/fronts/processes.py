@@ -24,7 +24,7 @@ from ..compute.served_model import ServedModel
 from ..errors import ServeError
 from ..frames.answers import load_of
 from .desk import Desk, PlacesOfOne
-from .one import IngestProcess
+from .one import IngestEnded, IngestProcess
 from .requests import OfferedModel, Requests
 
 log = logging.getLogger("splitpoint.cloud")
@@ -95,12 +95,20 @@ class IngestProcesses:
             )
         self._offers[number] = OfferedModel(model, layouts)
         self._told_times[number] = model.times
-        await self._all(lambda process: process.offer(number, offer_of(model)))
+        try:
+            await self._all(lambda process: process.offer(number, offer_of(model)))
+        except ServeError:
+            await self._withdraw(number, 0.0)
+            raise
 
     async def withdraw(self, model: ServedModel, grace_s: float) -> None:
         """None serves it any more, and what was taken of it is answered."""
-        number = next(n for n, offer in self._offers.items() if offer.model is model)
-        await self._all(lambda process: process.withdraw(number, grace_s), failing=False)
+        await self._withdraw(
+            next(n for n, offer in self._offers.items() if offer.model is model), grace_s
+        )
+
+    async def _withdraw(self, number: int, grace_s: float) -> None:
+        await self._all(lambda process: process.withdraw(number, grace_s))
         del self._offers[number], self._told_times[number]
         self._told_loads.pop(number, None)
 
@@ -108,7 +116,7 @@ class IngestProcesses:
         """Nothing new is taken; returns when what was taken is answered."""
         self._ending = True
         self._backend.service.services.draining.worker = True
-        await self._all(lambda process: process.drain(grace_s), failing=False)
+        await self._all(lambda process: process.drain(grace_s))
 
     async def count(self) -> list[dict[str, Any]]:
         """The open streams of all; the figures are up to date by then, but for who is silent."""
@@ -120,7 +128,7 @@ class IngestProcesses:
             except asyncio.TimeoutError:
                 log.warning("an ingest process does not tell what it counted")
 
-        await self._all(ask, failing=False)
+        await self._all(ask)
         return sorted(found, key=lambda row: str(row["client"]))
 
     def open(self) -> None:
@@ -165,11 +173,7 @@ class IngestProcesses:
         )
         try:
             await process.start(self._setup.to_json())
-            for known, offer in list(self._offers.items()):
-                try:
-                    await process.offer(known, offer_of(offer.model))
-                except ServeError as error:
-                    log.error("%s is not served by all: %s", offer.model.bundle.folder, error)
+            await self._offer_all(process)
         except BaseException:
             process.kill("it was not ready")
             await process.wait(END_S)
@@ -182,6 +186,24 @@ class IngestProcesses:
             self._let_in()
             process.say(Kind.OPEN)
         return process
+
+    async def _offer_all(self, process: IngestProcess) -> None:
+        """It knows the models that there are now; they may change while it is told."""
+        offered: set[int] = set()
+        while changed := offered ^ self._offers.keys():
+            number = min(changed)
+            offer = self._offers.get(number)
+            if offer is None:
+                offered.discard(number)
+                await process.withdraw(number, 0.0)
+                continue
+            offered.add(number)
+            try:
+                await process.offer(number, offer_of(offer.model))
+            except IngestEnded:
+                raise
+            except ServeError as error:
+                log.error("%s is not served by all: %s", offer.model.bundle.folder, error)
 
     def _let_in(self) -> None:
         """Where none listens, nobody is served."""
@@ -214,13 +236,13 @@ class IngestProcesses:
         await asyncio.gather(*(process.wait(END_S) for process in self._running.values()))
         self._running.clear()
 
-    async def _all(self, work: Callable[[IngestProcess], Any], *, failing: bool = True) -> None:
-        """Does `work` with each; one that ends meanwhile matters only where it is `failing`."""
+    async def _all(self, work: Callable[[IngestProcess], Any]) -> None:
+        """Does `work` with each, and raises what one raises; one that ends meanwhile is no loss."""
         done = await asyncio.gather(
             *map(work, list(self._running.values())), return_exceptions=True
         )
         for error in done:
-            if isinstance(error, BaseException) and (failing or not isinstance(error, ServeError)):
+            if isinstance(error, BaseException) and not isinstance(error, IngestEnded):
                 raise error
 
     # What they are told. --------------------------------------------------------------------

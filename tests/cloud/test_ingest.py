@@ -23,16 +23,19 @@ from local_worker import local_worker
 from patience import PATIENCE_S, until
 from processes import MAIN, free_port, rest_of
 from raw_client import RawClient
+from splitpoint.cloud.access.certs import make_certificates
 from splitpoint.cloud.access.security import Security
 from splitpoint.cloud.errors import ServeError
 from splitpoint.cloud.fronts.port import hold_port
 from splitpoint.cloud.worker import Worker
 from splitpoint.codec import codecs_for
-from splitpoint.edge import EdgeAgent, Outcome
+from splitpoint.edge import AgentError, Credentials, EdgeAgent, Outcome
 from splitpoint.partition.bundle.bundle import Bundle
 from splitpoint.partition.model_spec import ModelSpec
 from splitpoint.partition.relative_error import relative_error
 from splitpoint.proto import splitpoint_pb2 as pb
+from splitpoint.proto.status import WireError
+from splitpoint.proto.tls import TlsError
 from token_files import bearer, token_file
 
 INGEST = 2
@@ -78,6 +81,31 @@ async def on_each(worker: Worker) -> AsyncIterator[list[RawClient]]:
             if len(found) == INGEST:
                 break
         yield [found[process.pid] for process in ingest_processes()]
+
+
+class Held(threading.Event):
+    """What is set when the model may go on."""
+
+    computing = False
+
+
+@asynccontextmanager
+async def held_up(worker: Worker) -> AsyncIterator[Held]:
+    """The model does not come to an end of its first step before it is told to."""
+    model = next(iter(worker.models.values()))
+    step, go_on = model.runner.step, Held()
+
+    def held(segment: int, state: object, samples: int) -> object:
+        go_on.computing = True
+        go_on.wait(PATIENCE_S)
+        return step(segment, state, samples)  # type: ignore[arg-type]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(model.runner, "step", held)
+        try:
+            yield go_on
+        finally:
+            go_on.set()
 
 
 async def test_answers_are_those_of_the_model(
@@ -225,10 +253,37 @@ async def test_limits_hold_over_all_processes(small_bundle: Bundle, tmp_path: Pa
             assert set(statuses) == {pb.OK, pb.OVERLOADED}
             for other in others:
                 assert (await other.ask(other.frame(1))).status == pb.OK
-            assert worker.refusals.counts["rate"] > 0
+            await until(lambda: worker.refusals.counts["rate"] > 0)
         await until(lambda: not len(worker.backend.service.stream_places))
         async with RawClient(worker, metadata=bearer("gate")) as again:
             await again.hello()
+
+
+async def test_certificates_are_those_of_all_processes(
+    small_bundle: Bundle, pixels: np.ndarray, tmp_path: Path
+) -> None:
+    make_certificates(tmp_path, servers=["127.0.0.1"], devices=["cam"])
+    security = Security(
+        tls_cert=tmp_path / "server.pem",
+        tls_key=tmp_path / "server.key",
+        client_ca=tmp_path / "ca.pem",
+    )
+    known = Credentials(
+        tls_ca=tmp_path / "ca.pem", tls_cert=tmp_path / "cam.pem", tls_key=tmp_path / "cam.key"
+    )
+    async with local_worker(small_bundle, ingest=INGEST, security=security) as worker:
+        for _ in range(6):  # whichever process they come to
+            agent = EdgeAgent(
+                worker.address, split="1", codec="raw", cache=tmp_path / "c", credentials=known
+            )
+            async with agent:
+                assert (await agent.infer({"pixels": pixels})).outcome is Outcome.ANSWERED
+            stranger = EdgeAgent(
+                worker.address, split="1", codec="raw", cache=tmp_path / "none",
+                credentials=Credentials(tls_ca=tmp_path / "ca.pem"),
+            )  # fmt: skip
+            with pytest.raises((WireError, AgentError, TlsError)):
+                await stranger.__aenter__()
 
 
 async def test_figures_are_those_of_all(worker: Worker) -> None:
@@ -284,45 +339,26 @@ async def test_a_frame_that_broke_a_batch_is_known_to_all(
             )  # fmt: skip
 
 
-async def test_cancelled_frames_are_not_computed(
-    worker: Worker, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    model = next(iter(worker.models.values()))
-    step, go_on = model.runner.step, threading.Event()
-
-    def held(segment: int, state: object, samples: int) -> object:
-        go_on.wait(PATIENCE_S)
-        return step(segment, state, samples)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(model.runner, "step", held)
-    async with RawClient(worker) as client:
+async def test_cancelled_frames_are_not_computed(worker: Worker) -> None:
+    async with held_up(worker) as go_on, RawClient(worker) as client:
         await client.hello()
-        for number in (1, 2, 3):
+        await client.call.write(client.frame(1))
+        await until(lambda: go_on.computing)
+        for number in (2, 3):
             await client.call.write(client.frame(number))
-        await until(lambda: worker.backend.engine.load().queued == 3)
         cancel = pb.ClientMessage(cancel=pb.Cancel(id=3))
         await client.call.write(cancel.SerializeToString())
-        await asyncio.sleep(0.2)
+        await client.call.write(client.frame(4))  # who has this one has been told
+        await until(lambda: worker.backend.engine.load().queued == 4)
         go_on.set()
-        replies = {reply.id: reply.status for reply in [await client.reply() for _ in range(3)]}
-    assert replies[1] == pb.OK
-    assert replies[3] == pb.CANCELLED
+        replies = {reply.id: reply.status for reply in [await client.reply() for _ in range(4)]}
+    assert replies == {1: pb.OK, 2: pb.OK, 3: pb.CANCELLED, 4: pb.OK}
 
 
-async def test_what_was_taken_is_answered_when_it_drains(
-    small_bundle: Bundle, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_what_was_taken_is_answered_when_it_drains(small_bundle: Bundle) -> None:
     entered = local_worker(small_bundle, ingest=INGEST)
     worker = await entered.__aenter__()
-    model = next(iter(worker.models.values()))
-    step, go_on = model.runner.step, threading.Event()
-
-    def held(segment: int, state: object, samples: int) -> object:
-        go_on.wait(PATIENCE_S)
-        return step(segment, state, samples)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(model.runner, "step", held)
-    async with RawClient(worker) as client:
+    async with held_up(worker) as go_on, RawClient(worker) as client:
         await client.hello()
         await client.call.write(client.frame(1))
         await until(lambda: worker.backend.engine.load().queued == 1)
@@ -334,31 +370,6 @@ async def test_what_was_taken_is_answered_when_it_drains(
         assert (reply.id, reply.status) == (1, pb.OK)
     await ending
     assert not ingest_processes()
-
-
-async def test_memory_that_is_full_refuses_and_does_not_grow(small_bundle: Bundle) -> None:
-    """Each process has room for one frame of the largest kind, and hardly more."""
-    async with local_worker(small_bundle, ingest=1, max_queued_bytes=1) as worker:
-        model = next(iter(worker.models.values()))
-        step, go_on = model.runner.step, threading.Event()
-
-        def held(segment: int, state: object, samples: int) -> object:
-            go_on.wait(PATIENCE_S)
-            return step(segment, state, samples)  # type: ignore[arg-type]
-
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(model.runner, "step", held)
-            async with AsyncExitStack() as stack:
-                clients = [await stack.enter_async_context(RawClient(worker)) for _ in range(20)]
-                for client in clients:
-                    await client.hello()
-                    for number in (1, 2, 3, 4):
-                        await client.call.write(client.frame(number))
-                await asyncio.sleep(0.5)
-                go_on.set()
-                statuses = [(await client.reply()).status for client in clients for _ in range(4)]
-                assert set(statuses) == {pb.OK, pb.OVERLOADED}
-                assert (await clients[0].ask(clients[0].frame(9))).status == pb.OK
 
 
 def test_nobody_is_left_where_the_worker_is_killed(small_bundle: Bundle) -> None:

@@ -11,6 +11,7 @@ import grpc
 import numpy as np
 import pytest
 from local_worker import local_worker
+from patience import until
 from raw_client import RawClient
 from splitpoint.cloud.access.certs import make_certificates
 from splitpoint.cloud.access.refusals import Refusal
@@ -80,6 +81,7 @@ async def refused_at_start(agent: EdgeAgent) -> Exception:
     return caught.value
 
 
+@pytest.mark.usefixtures("both_ways")
 async def test_tokens(small_bundle: Bundle, pixels: np.ndarray, tmp_path: Path) -> None:
     security = Security(tokens=token_file(tmp_path, gate="", other=""))
     async with serving(small_bundle, security) as worker:
@@ -94,7 +96,7 @@ async def test_tokens(small_bundle: Bundle, pixels: np.ndarray, tmp_path: Path) 
             error = await refused_at_start(agent_of(worker, tmp_path, credentials))
             assert type(error) is UnauthenticatedError
             assert words in str(error)
-            assert worker.refusals.counts[reason] == 1
+            await until(lambda reason=reason: worker.refusals.counts[reason] == 1)
         for metadata in ((), bearer("Gate"), bearer("gate") * 2):
             async with RawClient(worker, metadata=metadata) as client:
                 for call in (
@@ -103,9 +105,10 @@ async def test_tokens(small_bundle: Bundle, pixels: np.ndarray, tmp_path: Path) 
                     with pytest.raises(grpc.aio.AioRpcError) as caught:
                         await call
                     assert caught.value.code() is UNKNOWN
-        assert worker.refusals.counts == {Refusal.NO_TOKEN: 4, Refusal.WRONG_TOKEN: 7}
+        await until(lambda: worker.refusals.counts == {Refusal.NO_TOKEN: 4, Refusal.WRONG_TOKEN: 7})
 
 
+@pytest.mark.usefixtures("both_ways")
 async def test_models_of_a_client(small_bundle: Bundle, tmp_path: Path) -> None:
     tokens = token_file(
         tmp_path, some='models = ["small"]', none="models = []", odd='models = ["large"]'
@@ -125,7 +128,7 @@ async def test_models_of_a_client(small_bundle: Bundle, tmp_path: Path) -> None:
                 with pytest.raises(grpc.aio.AioRpcError, match=f"{name} may not use") as caught:
                     await client.hello()
                 assert caught.value.code() is DENIED
-            assert worker.refusals.counts[Refusal.MODEL] == 2 * count
+            await until(lambda count=count: worker.refusals.counts[Refusal.MODEL] == 2 * count)
             async with RawClient(worker, metadata=bearer(name)) as client:
                 with pytest.raises(grpc.aio.AioRpcError) as caught:
                     await client.hello(digest="0" * 64)
@@ -235,7 +238,7 @@ async def test_certificates_and_tokens_together(
             with pytest.raises(grpc.aio.AioRpcError) as caught:
                 await client.describe()
             assert caught.value.code() is UNKNOWN
-        assert worker.refusals.counts[Refusal.NO_TOKEN] >= 1  # its stream is refused, too
+        await until(lambda: worker.refusals.counts[Refusal.NO_TOKEN])  # its stream is refused, too
 
 
 def test_where_a_worker_may_listen(files: Files, tmp_path: Path) -> None:
@@ -302,6 +305,7 @@ async def test_nothing_is_started_with_bad_files(
             Security(**fields)
 
 
+@pytest.mark.usefixtures("both_ways")
 async def test_health_needs_no_token(small_bundle: Bundle, tmp_path: Path) -> None:
     """Whoever looks after the worker asks whether it lives, and nothing else."""
     from grpc_health.v1 import health_pb2, health_pb2_grpc

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from served import served
 from splitpoint.cloud.between.layout import (
     FKT,
     Q4,
@@ -34,28 +35,12 @@ from splitpoint.cloud.between.messages import (
 from splitpoint.cloud.between.offers import offer_of, open_offer, take_times
 from splitpoint.cloud.between.shared_memory import SharedMemory
 from splitpoint.cloud.compute.served_model import ServedModel
-from splitpoint.cloud.schedule.batch_times import BatchTimes
 from splitpoint.partition.bundle.bundle import Bundle
-from splitpoint.partition.bundle.codec_tables import codecs_of
 from splitpoint.partition.errors import BundleError
 from splitpoint.partition.profile.cloud_times import CloudTimes
 from splitpoint.proto.limits import MAX_BATCH_PER_FRAME
 
 OFFSET = 4096
-
-
-def served(bundle: Bundle) -> ServedModel:
-    """As an ingest process knows it, with an engine that unpacks."""
-    segments = len(bundle.manifest.segments)
-    return ServedModel(
-        bundle=bundle,
-        times=CloudTimes(segment_ms=(1.5,) * segments, decode_ms={(1, "q8"): 0.25}),
-        batch_times=BatchTimes([{1: 2.0, 8: 5.0}] * segments, 8),
-        boundaries=[boundary.tensors for boundary in bundle.manifest.boundaries],
-        codecs=codecs_of(bundle.manifest, bundle.folder),
-        manifest_bytes=77,
-        unpacks=True,
-    )
 
 
 @pytest.fixture
