@@ -26,6 +26,7 @@ from raw_client import RawClient
 from splitpoint.cloud.access.certs import make_certificates
 from splitpoint.cloud.access.security import Security
 from splitpoint.cloud.errors import ServeError
+from splitpoint.cloud.fronts import processes
 from splitpoint.cloud.fronts.port import hold_port
 from splitpoint.cloud.worker import Worker
 from splitpoint.codec import codecs_for
@@ -225,6 +226,18 @@ async def test_frames_of_a_killed_process_are_finished_by_their_devices(
         stop.set()
         await driving
     assert not worker.backend.engine.queued_bytes
+
+
+async def test_a_process_that_hangs_is_replaced(
+    worker: Worker, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    victim, other = ingest_processes()
+    monkeypatch.setattr(processes, "SILENT_S", 3.0)
+    victim.suspend()
+    await until(lambda: victim.pid not in [process.pid for process in ingest_processes()])
+    await until(lambda: len(ingest_processes()) == INGEST)
+    assert "does not answer any more" in caplog.text
+    assert other.is_running()
 
 
 async def test_limits_hold_over_all_processes(small_bundle: Bundle, tmp_path: Path) -> None:

@@ -58,7 +58,7 @@ def served_bundle(bundle: Bundle) -> Bundle:
 
 
 @pytest.fixture
-def worker_options(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+def worker_options(monkeypatch: pytest.MonkeyPatch, both_ways: None) -> dict[str, Any]:
     monkeypatch.setattr("splitpoint.cloud.compute.choose_chain.TorchChain", NotingChain)
     return {"runtime": "torch"}
 
