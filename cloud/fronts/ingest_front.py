@@ -16,8 +16,8 @@ from ..brief_log import keep_log_brief
 from ..errors import ServeError
 from ..options import WorkerOptions
 from .desk import Desk
+from .ingest_processes import IngestProcesses
 from .port import hold_port
-from .processes import IngestProcesses
 
 
 def check_ingest() -> None:

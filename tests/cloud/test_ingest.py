@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
 import re
 import signal
@@ -12,6 +13,8 @@ import threading
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import aiohttp
 import grpc
@@ -20,13 +23,17 @@ import psutil
 import pytest
 import torch
 from local_worker import local_worker
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2_grpc import (
+    add_TraceServiceServicer_to_server,
+)
 from patience import PATIENCE_S, until
 from processes import MAIN, free_port, rest_of
 from raw_client import RawClient
 from splitpoint.cloud.access.certs import make_certificates
 from splitpoint.cloud.access.security import Security
 from splitpoint.cloud.errors import ServeError
-from splitpoint.cloud.fronts import processes
+from splitpoint.cloud.fronts import ingest_processes as processes_module
 from splitpoint.cloud.fronts.port import hold_port
 from splitpoint.cloud.worker import Worker
 from splitpoint.codec import codecs_for
@@ -232,7 +239,7 @@ async def test_a_process_that_hangs_is_replaced(
     worker: Worker, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     victim, other = ingest_processes()
-    monkeypatch.setattr(processes, "SILENT_S", 3.0)
+    monkeypatch.setattr(processes_module, "SILENT_S", 3.0)
     victim.suspend()
     await until(lambda: victim.pid not in [process.pid for process in ingest_processes()])
     await until(lambda: len(ingest_processes()) == INGEST)
@@ -329,6 +336,35 @@ async def test_figures_are_those_of_all(worker: Worker) -> None:
         found = await stats()
         assert found["models"][0]["answers"] == {"ok": 5 * INGEST}
         assert found["streams_open"] == 1
+
+
+async def test_spans_come_from_the_process_that_took_the_frame(small_bundle: Bundle) -> None:
+    """With the times that the engine's process measured."""
+    found: list[Any] = []
+
+    async def export(request: Any, context: Any) -> ExportTraceServiceResponse:
+        for resource in request.resource_spans:
+            for scope in resource.scope_spans:
+                found.extend(scope.spans)
+        return ExportTraceServiceResponse()
+
+    collector = grpc.aio.server()
+    add_TraceServiceServicer_to_server(SimpleNamespace(Export=export), collector)
+    port = collector.add_insecure_port("127.0.0.1:0")
+    await collector.start()
+    async with (
+        local_worker(small_bundle, ingest=1, traces_to=f"127.0.0.1:{port}") as worker,
+        RawClient(worker) as client,
+    ):
+        await client.hello()
+        assert (await client.ask(client.frame(1))).status == pb.OK
+    await collector.stop(None)  # what ends has sent its spans
+    names = {span.name: span for span in found}
+    assert names.keys() == {"splitpoint.frame", "receive", "decode", "queue", "compute", "reply"}
+    stages = [names[name] for name in ("receive", "decode", "queue", "compute", "reply")]
+    for before, after in itertools.pairwise(stages):
+        assert before.start_time_unix_nano <= before.end_time_unix_nano
+        assert before.end_time_unix_nano == after.start_time_unix_nano
 
 
 async def test_a_frame_that_broke_a_batch_is_known_to_all(

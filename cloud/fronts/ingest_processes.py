@@ -24,7 +24,7 @@ from ..compute.served_model import ServedModel
 from ..errors import ServeError
 from ..frames.answers import load_of
 from .desk import Desk, PlacesOfOne
-from .one import IngestEnded, IngestProcess
+from .ingest_process import IngestEnded, IngestProcess
 from .requests import OfferedModel, Requests
 
 log = logging.getLogger("splitpoint.cloud")
