@@ -11,7 +11,8 @@ import torch
 from splitpoint.partition.run.torch_chain import describe_device
 
 from .access.access import Access
-from .compute.served_model import ServedModel
+from .access.quotas import Places
+from .compute.loaded_model import LoadedModel
 from .engine.engine import Engine
 from .engine.engines import Engines
 from .figures import Figures
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 class Backend:
     """`models` are those that `service` serves, by digest; whoever loads one puts it there."""
 
-    models: dict[str, ServedModel]
+    models: dict[str, LoadedModel]
     engine: Engines
     decoders: Decoders
     service: SplitService
@@ -53,7 +54,7 @@ def assemble(
     traces: FrameTraces | None = None,
 ) -> Backend:
     """An engine for each device, decoders, and the service in front of them."""
-    models: dict[str, ServedModel] = {}
+    models: dict[str, LoadedModel] = {}
     engine = Engines([
         Engine(
             max_batch=options.max_batch,
@@ -71,7 +72,12 @@ def assemble(
         limits=options.limits,
         traces=traces,
     )
-    return Backend(models, engine, decoders, SplitService(services, _words(devices), access))
+    limits = options.limits
+    stream_places, fetch_places = [
+        Places(limits.max_streams, limits.max_streams_per_client) for _ in range(2)
+    ]
+    service = SplitService(services, _words(devices), access, stream_places, fetch_places)
+    return Backend(models, engine, decoders, service)
 
 
 def _words(devices: Sequence[torch.device]) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.metrics_core import Metric
@@ -39,6 +39,7 @@ class WorkerCollector(Collector):
 
     Whatever thread asks: what is told is put together on the loop, so that nothing changes
     meanwhile, and all numbers are of the same moment. Only the GPUs are asked by the thread.
+    `count`, where there is one, has brought the figures up to date when it returns.
     """
 
     def __init__(
@@ -48,9 +49,10 @@ class WorkerCollector(Collector):
         engine: Engines,
         quarantine: Quarantine,
         gpus: Sequence[GpuState] = (),
+        count: Callable[[], Awaitable[object]] | None = None,
     ) -> None:
         self._figures, self._models, self._engine = figures, models, engine
-        self._quarantine, self._gpus = quarantine, gpus
+        self._quarantine, self._gpus, self._count = quarantine, gpus, count
         self._loop, self._loop_thread = asyncio.get_running_loop(), threading.get_ident()
 
     def collect(self) -> Iterator[Metric]:
@@ -65,6 +67,8 @@ class WorkerCollector(Collector):
             yield from _gpu_metrics(self._gpus)
 
     async def _figures_now(self) -> list[Metric]:
+        if self._count is not None:
+            await self._count()
         return list(self._figure_metrics())
 
     def _figure_metrics(self) -> Iterator[Metric]:

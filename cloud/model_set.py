@@ -12,8 +12,9 @@ from splitpoint.partition.bundle.bundle import Bundle, open_bundle
 from splitpoint.proto.limits import MAX_BATCH_PER_FRAME, max_frame_bytes
 
 from .backend import Backend
-from .compute.served_model import ServedModel
+from .compute.loaded_model import LoadedModel
 from .errors import ServeError
+from .fronts.front import Front
 
 
 def frame_bytes(bundle: Bundle) -> int:
@@ -33,12 +34,13 @@ class ModelSet:
     def __init__(
         self,
         backend: Backend,
-        load: Callable[[Path, int], ServedModel],
+        front: Front,
+        load: Callable[[Path, int], LoadedModel],
         *,
         max_frame_bytes: int,
         changed: Callable[[str], Awaitable[None]],
     ) -> None:
-        self._backend, self._load = backend, load
+        self._front, self._load = front, load
         self._models, self._engine = backend.models, backend.engine
         self._figures = backend.service.services.figures
         self._max_frame_bytes, self._changed = max_frame_bytes, changed
@@ -66,10 +68,16 @@ class ModelSet:
                 "start it again with this bundle on the command line",
             )
         model = await self._engine.load_model(lambda number: self._load(folder, number))
-        self._models[model.bundle.digest] = model
         self._figures.of(model)
+        try:
+            await self._front.offer(model)
+        except BaseException:
+            self._engine.forget(model)
+            self._figures.forget(bundle.digest)
+            raise
+        self._models[bundle.digest] = model
         await self._changed(f"{model.bundle.manifest.name} is served from {folder}")
-        return model.bundle.digest
+        return bundle.digest
 
     async def remove(self, digest: str, grace_s: float) -> None:
         """Drains the model's streams, ends them, and frees its memory."""
@@ -78,7 +86,7 @@ class ModelSet:
         model = self._models.pop(digest)
         name = model.bundle.manifest.name
         await self._changed(f"{name} ({digest[:12]}) is not served any more")
-        await self._backend.service.withdraw(model, grace_s)
+        await self._front.withdraw(model, grace_s)
         self._engine.forget(model)
         self._figures.forget(digest)
         del model

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 AUTO = "auto"
 RUNTIMES = (TORCH, ONNX)
 PRECISIONS = FP32, TF32, BF16, FP16 = ("fp32", "tf32", "bf16", "fp16")
+MOST_INGEST = 64
 SPREAD = 0.3  # of the ages of streams, so that those that began together do not end together
 
 
@@ -83,6 +84,10 @@ class WorkerOptions:
     max_queued_bytes: int = 1 << 30
     grace_s: float = 10.0  # for what was taken, once it is to stop
 
+    # Processes that take calls, check and decode frames beside this one; 0: it does that itself.
+    ingest: int = 0
+    traces_to: str = ""  # the collector that ingest processes send spans of frames to
+
     # How others find it and look into it.
     announce: str = ""  # by mDNS under this name, "auto": the machine's and the port
     metrics: str = ""  # HOST:PORT for Prometheus, "" for nowhere
@@ -101,5 +106,9 @@ class WorkerOptions:
             raise ServeError(f"batches of {self.max_batch} samples", "give 1 or more")
         if self.max_queued_bytes < 1:
             raise ServeError("a worker that may hold no frame", "give more bytes")
+        if not 0 <= self.ingest <= MOST_INGEST:
+            raise ServeError(
+                f"{self.ingest} ingest processes", f"give 0 to {MOST_INGEST}: no more than cores"
+            )
         if not self.grace_s >= 0:
             raise ServeError(f"a grace of {self.grace_s:g} s", "give 0 or more")

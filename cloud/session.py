@@ -14,29 +14,27 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import grpc
 import torch
 from splitpoint.partition.bundle.bundle import Bundle, open_bundle
 from splitpoint.partition.energy.gpu_state import GpuState
 from splitpoint.partition.profile.profile import Profile, load_profile
 from splitpoint.partition.run.torch_chain import pick_devices
-from splitpoint.proto.limits import server_options
 from splitpoint.proto.tasks import cancel_and_wait
 
 from .access.security import Security
 from .announcing import announcer_of, check_announced
 from .backend import Backend, assemble
-from .brief_log import keep_log_brief
 from .bundle_watch import BundleWatch
 from .compute.load import Progress, load_served_model
+from .compute.loaded_model import LoadedModel
 from .compute.precision import check_precision
-from .compute.served_model import ServedModel
 from .engine.measure_again import measure_again
 from .errors import Interrupted, ServeError
+from .fronts.front import Front, own_front
+from .fronts.ingest_front import ingest_front
 from .model_set import ModelSet, frame_bytes
 from .options import WorkerOptions
 from .stats import WorkerStats, gpu_states
-from .wire.health import Health
 
 if TYPE_CHECKING:
     from .frames.tracing import FrameTraces
@@ -46,7 +44,6 @@ log = logging.getLogger("splitpoint.cloud")
 # gRPC's limit is set before it listens: room for the models that a watched folder may bring.
 WATCHED_FRAME_BYTES = 256 << 20
 HEALTH_S = 0.25  # how often it is looked at whether the engine can compute
-LAST_ANSWERS_S = 1.0  # for those that are on their way when all is drained
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,39 +79,39 @@ async def serving(
         await asyncio.to_thread(open_bundle, folder, verify_files=False) for folder in folders
     ]
     most_bytes = _most_frame_bytes(bundles, options)
-    backend, health = assemble(options, devices, access, traces), Health()
+    backend = assemble(options, devices, access, traces)
     async with AsyncExitStack() as closing:
         closing.callback(backend.decoders.shutdown)
         if traces is not None:
             closing.push_async_callback(asyncio.to_thread, traces.close)
-        server = _server(options, backend, health, most_bytes)
-        closing.push_async_callback(server.stop, LAST_ANSWERS_S)
-        address = _listen(server, options, credentials)
-        closing.callback(health.stop)  # those that watch it would keep the server waiting
+        front, address = await closing.enter_async_context(
+            ingest_front(options, backend, most_bytes)
+            if options.ingest
+            else own_front(options, backend, credentials, most_bytes)
+        )
         backend.engine.start()
         closing.push_async_callback(backend.engine.stop)
-        await server.start()
         gpus = gpu_states(devices)
-        metrics_address = _metrics(options, backend, gpus, closing)
-        http_address = await _http(options, backend, gpus, closing)
+        metrics_address = _metrics(options, backend, front, gpus, closing)
+        http_address = await _http(options, backend, front, gpus, closing)
         loading = _Loading(options, devices, profiles, progress)
         closing.callback(loading.stop)
         tasks = _Tasks()
         closing.push_async_callback(tasks.end)
-        tell_health = _HealthTeller(backend, health, progress)
+        tell_health = _HealthTeller(backend, front, progress)
         models = ModelSet(
-            backend, loading.load, max_frame_bytes=most_bytes, changed=tell_health.changed
+            backend, front, loading.load, max_frame_bytes=most_bytes, changed=tell_health.changed
         )
         await _load_all(bundles, profiles, models, options, tasks)
         tasks.start(measure_again(backend.models, backend.engine), "measure-again")
-        backend.service.open = True
+        front.open()
         tell_health.tell()
         tasks.start(tell_health.follow(), "health")
-        closing.push_async_callback(backend.service.drain, options.grace_s)
+        closing.push_async_callback(front.drain, options.grace_s)
         if options.announce:
             announcer = announcer_of(options, address, backend.models, progress)
             await closing.enter_async_context(announcer.announced())
-        closing.callback(health.stop)  # before that: others should be asked from now on
+        closing.callback(front.stop_health)  # before that: others should be asked from now on
         yield Session(address, metrics_address, http_address, backend)
 
 
@@ -127,44 +124,10 @@ def _most_frame_bytes(bundles: Sequence[Bundle], options: WorkerOptions) -> int:
     return max(sizes)
 
 
-def _server(
-    options: WorkerOptions, backend: Backend, health: Health, most_bytes: int
-) -> grpc.aio.Server:
-    """Once it is started, it tells clients that the worker is not ready yet."""
-    # Without a limit for all calls: gRPC counts those, too, whose clients do not let their
-    # answers through, for as long as their connections last. Each method has its own places.
-    server = grpc.aio.server(
-        options=server_options(most_bytes, options.limits.max_streams_per_client)
-    )
-    keep_log_brief()
-    server.add_generic_rpc_handlers((backend.service.handler(), health.handler()))
-    if options.reflection:
-        from .wire.reflection import Reflection  # only the cloud extra brings it
-
-        server.add_generic_rpc_handlers((Reflection().handler(),))
-    return server
-
-
-def _listen(
-    server: grpc.aio.Server, options: WorkerOptions, credentials: grpc.ServerCredentials | None
-) -> str:
-    """HOST:PORT where clients reach it."""
-    try:
-        if credentials is None:
-            port = server.add_insecure_port(options.listen)
-        else:
-            port = server.add_secure_port(options.listen, credentials)
-    except RuntimeError as error:
-        raise ServeError(
-            f"cannot listen on {options.listen}",
-            "is the port in use? choose another with --listen HOST:PORT",
-        ) from error
-    return f"{options.listen.rpartition(':')[0]}:{port}"
-
-
 def _metrics(
     options: WorkerOptions,
     backend: Backend,
+    front: Front,
     gpus: Sequence[GpuState],
     closing: AsyncExitStack,
 ) -> str:
@@ -175,7 +138,7 @@ def _metrics(
 
     services = backend.service.services
     collector = WorkerCollector(
-        services.figures, backend.models, backend.engine, services.quarantine, gpus
+        services.figures, backend.models, backend.engine, services.quarantine, gpus, front.count
     )
     server = MetricsServer(options.metrics, collector)
     closing.push_async_callback(asyncio.to_thread, server.close)
@@ -183,13 +146,17 @@ def _metrics(
 
 
 async def _http(
-    options: WorkerOptions, backend: Backend, gpus: Sequence[GpuState], closing: AsyncExitStack
+    options: WorkerOptions,
+    backend: Backend,
+    front: Front,
+    gpus: Sequence[GpuState],
+    closing: AsyncExitStack,
 ) -> str:
     if not options.http:
         return ""
     from .stats_server import answering  # aiohttp
 
-    stats = WorkerStats(backend, gpus)
+    stats = WorkerStats(backend, front, gpus)
     return await closing.enter_async_context(answering(options.http, stats, options.http_files))
 
 
@@ -229,7 +196,7 @@ class _Loading:
         self._profiles, self._progress = profiles, progress
         self._stopping = threading.Event()
 
-    def load(self, folder: Path, number: int) -> ServedModel:
+    def load(self, folder: Path, number: int) -> LoadedModel:
         """The bundle's model on the device of that number."""
         return load_served_model(
             folder,
@@ -274,12 +241,12 @@ def _tell_of_failure(task: asyncio.Task[None]) -> None:
 class _HealthTeller:
     """Without any model, or where nothing can be computed, clients should ask others."""
 
-    def __init__(self, backend: Backend, health: Health, progress: Progress) -> None:
-        self._backend, self._health, self._progress = backend, health, progress
+    def __init__(self, backend: Backend, front: Front, progress: Progress) -> None:
+        self._backend, self._front, self._progress = backend, front, progress
 
     def tell(self) -> None:
         """Says how it is now."""
-        self._health.set(serving=self._backend.is_serving)
+        self._front.tell_health(serving=self._backend.is_serving)
 
     async def changed(self, what: str) -> None:
         """A model came or went."""

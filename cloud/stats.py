@@ -19,17 +19,16 @@ from splitpoint.proto.printable import printable
 from .backend import Backend
 from .compute.served_model import ServedModel
 from .figures import BoundaryFigures, Spread
+from .fronts.front import Front
 from .unexpected import Stage
-from .wire.stream import InferStream
-
-MOST_STREAMS = 100  # that are told one by one
+from .wire.stream_rows import MOST_STREAMS
 
 
 class WorkerStats:
     """Of one worker, from now on. Seconds are counted from here."""
 
-    def __init__(self, backend: Backend, gpus: Sequence[GpuState] = ()) -> None:
-        self._backend, self._gpus = backend, gpus
+    def __init__(self, backend: Backend, front: Front, gpus: Sequence[GpuState] = ()) -> None:
+        self._backend, self._front, self._gpus = backend, front, gpus
         self._began_s = time.monotonic()
 
     @property
@@ -40,9 +39,9 @@ class WorkerStats:
     async def to_json(self) -> dict[str, Any]:
         """The document; call it on the worker's event loop. GPUs are asked in a thread."""
         gpus = await asyncio.to_thread(self._read_gpus) if self._gpus else []
+        streams = await self._front.count()
         backend = self._backend
         services, engine, load = backend.service.services, backend.engine, backend.engine.load()
-        streams = sorted(backend.service.streams, key=lambda stream: stream.caller.share)
         unexpected = services.figures.unexpected.counts
         refusals = services.figures.refusals.counts
         return {
@@ -56,8 +55,8 @@ class WorkerStats:
             "slowdown": round(load.slowdown, 2),
             "gpus": gpus,
             "models": [self._model(model) for model in backend.models.values()],
-            "streams_open": len(streams),
-            "streams": [_stream(stream) for stream in streams[:MOST_STREAMS]],
+            "streams_open": sum(model.streams for model in services.figures.models.values()),
+            "streams": streams[:MOST_STREAMS],
             "refusals": {reason.value: n for reason, n in refusals.items() if n},
             "unexpected_errors": {
                 stage.value: unexpected[stage] for stage in Stage if unexpected[stage]
@@ -121,16 +120,6 @@ def _at(at: BoundaryFigures) -> dict[str, Any]:
         "mean_decode_ms": _mean(at.decode_s, 1e3),
         "mean_compute_ms": _mean(at.compute_s, 1e3),
         "mean_batch": _mean(at.batches, 1.0),
-    }
-
-
-def _stream(stream: InferStream) -> dict[str, Any]:
-    cuts = stream.intake.cuts
-    return {
-        "client": printable(stream.caller.client.name),
-        "model": printable(stream.model.bundle.manifest.name),
-        "frames": sum(cuts.values()),
-        "cuts": {str(boundary): count for boundary, count in sorted(cuts.items())},
     }
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from .access.refusals import Refusals
 from .backend import Backend
-from .compute.served_model import ServedModel
+from .compute.loaded_model import LoadedModel
 from .figures import Figures
 from .options import WorkerOptions
 from .session import Session, serving
@@ -91,7 +91,7 @@ class Worker:
         return self._session.backend
 
     @property
-    def models(self) -> dict[str, ServedModel]:
+    def models(self) -> dict[str, LoadedModel]:
         """What is served, by digest."""
         return self.backend.models
 

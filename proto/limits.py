@@ -70,8 +70,13 @@ def channel_options(max_message_bytes: int) -> list[tuple[str, int]]:
     ]
 
 
-def server_options(max_message_bytes: int, streams: int) -> list[tuple[str, int]]:
-    """Options of a worker's server; each connection may carry `streams`, and some calls more."""
+def server_options(
+    max_message_bytes: int, streams: int, *, shares_port: bool = False
+) -> list[tuple[str, int]]:
+    """Options of a worker's server; each connection may carry `streams`, and some calls more.
+
+    Processes of one worker share a port.
+    """
     return [
         # Beyond these a client waits, and gRPC sends away one that does not.
         ("grpc.max_concurrent_streams", streams + MORE_CALLS),
@@ -88,5 +93,5 @@ def server_options(max_message_bytes: int, streams: int) -> list[tuple[str, int]
         ("grpc.http2.min_ping_interval_without_data_ms", KEEPALIVE_MS // 2),
         ("grpc.http2.max_ping_strikes", 0),
         # A second worker on the same port would silently share its connections.
-        ("grpc.so_reuseport", 0),
+        ("grpc.so_reuseport", int(shares_port)),
     ]

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+import psutil
 from patience import PATIENCE_S, Lateness, until
 from processes import MAIN
 from splitpoint.edge import EdgeAgent, Outcome, Result
@@ -30,16 +31,20 @@ SHARED = 4  # a frame passes from process to process, and each waits for its tur
 
 
 class WorkerProcess:
-    """`splitpoint serve` as a process, always on the same port."""
+    """`splitpoint serve` as a process, always on the same port, with `ingest` ones beside it."""
 
-    def __init__(self, bundle: Path, port: int) -> None:
+    def __init__(self, bundle: Path, port: int, ingest: int = 0) -> None:
         self._bundle, self.address = bundle, f"127.0.0.1:{port}"
+        self._ingest = ingest
         self._process: subprocess.Popen[str] | None = None
 
     def start(self, bundle: Path | None = None) -> None:
         """Returns once it listens."""
         self._process = subprocess.Popen(
-            [*MAIN, "serve", str(bundle or self._bundle), "--listen", self.address, "--grace", "2"],
+            [
+                *MAIN, "serve", str(bundle or self._bundle), "--listen", self.address,
+                "--grace", "2", "--ingest", str(self._ingest),
+            ],
             stderr=subprocess.PIPE, text=True, stdin=subprocess.DEVNULL,
         )  # fmt: skip
         assert self._process.stderr is not None
@@ -49,10 +54,12 @@ class WorkerProcess:
         raise AssertionError("the worker ended before it listened")
 
     @property
-    def pid(self) -> int:
-        """Of the process."""
+    def memory_mb(self) -> float:
+        """Of all of its processes together."""
         assert self._process is not None
-        return self._process.pid
+        first = psutil.Process(self._process.pid)
+        family = [first, *first.children(recursive=True)]
+        return sum(process.memory_info().rss for process in family) / 1e6
 
     def end(self, number: signal.Signals = signal.SIGTERM) -> int:
         """Returns its exit code."""
@@ -63,8 +70,8 @@ class WorkerProcess:
 
 
 @contextmanager
-def worker_process(bundle: Path, port: int) -> Iterator[WorkerProcess]:
-    worker = WorkerProcess(bundle, port)
+def worker_process(bundle: Path, port: int, ingest: int = 0) -> Iterator[WorkerProcess]:
+    worker = WorkerProcess(bundle, port, ingest)
     worker.start()
     try:
         yield worker

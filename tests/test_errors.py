@@ -15,6 +15,7 @@ ROOT_ERROR = "SplitpointError"
 CONTROL_FLOW = {
     "proto.wire_scan.OutlineError",
     "cloud.access.waiting_room.Displaced",
+    "cloud.between.slab.SlabFull",
     "cloud.frames.decoders.DecoderDied",
     "cloud.schedule.outlook.Refused",
     "cloud.wire.abort.Aborted",

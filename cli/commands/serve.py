@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from splitpoint.cloud.options import HttpFile, StreamLimits, WorkerOptions
+from splitpoint.cloud.options import MOST_INGEST, HttpFile, StreamLimits, WorkerOptions
 from splitpoint.cloud.ray.options import RayOptions
 from splitpoint.partition.tasks.user_head import allow_head as trust_head
 
@@ -81,6 +81,14 @@ def serve(
         bool,
         typer.Option("--measure", help="Measure at start even what was measured and kept before."),
     ] = False,
+    ingest: Annotated[
+        int,
+        typer.Option(
+            help="Take calls and decode frames in so many processes beside the one that computes.",
+            min=0,
+            max=MOST_INGEST,
+        ),
+    ] = WorkerOptions.ingest,
     tls_cert: Annotated[
         Path | None, typer.Option(help="The worker's certificate (PEM).", show_default=False)
     ] = None,
@@ -166,7 +174,7 @@ def serve(
             "--profile": profile, "--reflection": reflection, "--watch": watch,
             "--tls-cert": tls_cert, "--tls-key": tls_key, "--client-ca": client_ca,
             "--metrics": metrics, "--traces": traces, "--announce": announce,
-            "--http": http, "--allow-head": allow_head,
+            "--http": http, "--allow-head": allow_head, "--ingest": ingest,
         }  # fmt: skip
         if any(plain.values()):
             names = ", ".join(name for name, given in plain.items() if given)
@@ -199,6 +207,8 @@ def serve(
         max_batch=max_batch,
         max_queued_bytes=max_queued_mb << 20,
         grace_s=grace,
+        ingest=ingest,
+        traces_to=traces if ingest else "",
         reflection=reflection,
         profiles=profile or [],
         measure=measure,
@@ -224,7 +234,7 @@ def serve(
     with signals_end_at_once():
         from splitpoint.cloud.worker import Worker
 
-        spans = _traces(traces) if traces else None
+        spans = _traces(traces) if traces and not ingest else None
     worker = partial(Worker, bundles or [], options, traces=spans, progress=tell)
     run_in_loop(_serve(worker, tell))
     # All is answered, closed and told. What Python would do now, to take torch apart, lasts up to

@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 import time
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
+from typing import Protocol
 
 import grpc
 from splitpoint.proto import splitpoint_pb2 as pb
@@ -111,6 +112,18 @@ class StreamUse:
         return max(self._until_s - self._clock(), 0.0)
 
 
+class PlaceKeeper(Protocol):
+    """Whoever gives out places."""
+
+    def __len__(self) -> int:
+        """How many are taken from here."""
+        ...
+
+    def taken(self, client: Client) -> AbstractAsyncContextManager[None]:
+        """A place while the block runs; `AccessError` (RESOURCE_EXHAUSTED) if none is left."""
+        ...
+
+
 class Places:
     """So many at a time, of all clients together and of each: streams, or downloads."""
 
@@ -122,9 +135,8 @@ class Places:
         """How many are taken."""
         return self._taken.total()
 
-    @contextmanager
-    def taken(self, client: Client) -> Iterator[None]:
-        """A place while the block runs. Raises `AccessError` (RESOURCE_EXHAUSTED) if none is left.
+    def take(self, client: Client) -> None:
+        """A place until `leave`. Raises `AccessError` (RESOURCE_EXHAUSTED) if none is left.
 
         Clients without a name share those of their address, so that opening more connections gains
         nobody more.
@@ -143,12 +155,21 @@ class Places:
                 f"{NO_ROOM}: the worker has {self._most} streams, its limit",
             )
         self._taken[client.name] += 1
+
+    def leave(self, client: Client) -> None:
+        """The client has one place less."""
+        self._taken[client.name] -= 1
+        if not self._taken[client.name]:
+            del self._taken[client.name]
+
+    @asynccontextmanager
+    async def taken(self, client: Client) -> AsyncIterator[None]:
+        """See `PlaceKeeper`."""
+        self.take(client)
         try:
             yield
         finally:
-            self._taken[client.name] -= 1
-            if not self._taken[client.name]:
-                del self._taken[client.name]
+            self.leave(client)
 
 
 class ClientUses:

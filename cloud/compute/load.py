@@ -22,10 +22,10 @@ from ..options import AUTO, WorkerOptions
 from .choose_chain import choose_chain, precision_of
 from .interruptible_chain import InterruptibleChain
 from .kept_times import KeptTimes, TimingConditions, conditions_here
+from .loaded_model import LoadedModel
 from .measure_batches import batch_sizes, expected_s, measure_batches, run_once
 from .out_of_memory import is_out_of_memory
 from .runner import Runner
-from .served_model import ServedModel
 from .timing import Timing
 
 Check = Callable[[], None]
@@ -43,7 +43,7 @@ def load_served_model(
     profiles: Mapping[str, Profile],
     progress: Progress,
     check: Check = lambda: None,
-) -> ServedModel:
+) -> LoadedModel:
     """Loads the bundle in `folder`, with the times that were kept, or are measured now.
 
     A profile of it, out of `profiles`, is announced. What `check` raises, between two segments,
@@ -105,7 +105,7 @@ def load_served_model(
         ) from error
     progress(f"{manifest.name}: {_speed(timing, chain)}{', as measured before' * is_known}")
     is_fresh = timing.batches.steady and abs(time.time() - timing.at_s) < AGAIN_S
-    return ServedModel(
+    return LoadedModel(
         bundle=bundle,
         runner=Runner(chain, loaded.boundaries, loaded.sizes),
         times=timing.announced,

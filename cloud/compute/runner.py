@@ -10,7 +10,8 @@ from splitpoint.codec import Array, SpecError, TensorSpec
 from splitpoint.partition.run.chain import SegmentChain, State
 from splitpoint.proto.frames import Boundaries
 
-from .unpack import UnpackingChain, Values, together
+from .unpack import UnpackingChain, together
+from .values import Values
 
 
 class Runner:

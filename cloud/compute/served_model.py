@@ -1,8 +1,7 @@
-"""A bundle that a worker has loaded and timed."""
+"""A bundle that a worker serves, as its front has to know it. Needs no torch."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,27 +12,22 @@ from splitpoint.partition.profile.cloud_times import CloudTimes
 from splitpoint.proto.frames import Boundaries
 
 from ..schedule.batch_times import BatchTimes
-from .runner import Runner
-from .timing import Timing
 
 
 @dataclass(kw_only=True, eq=False)
 class ServedModel:
-    """A bundle that is loaded and timed.
+    """A bundle that is timed, and computed here or in another process.
 
-    `measure_again`, where that is due, measures its times anew on the compute thread: None where
-    they were disturbed. It calls what it is given between whatever it times; what that raises ends
-    it.
+    Where it `unpacks`, what computes it takes `Packed` tensors.
     """
 
     bundle: Bundle
-    runner: Runner
     times: CloudTimes
     batch_times: BatchTimes
     boundaries: Boundaries
     codecs: CodecSource
     manifest_bytes: int = 0
-    measure_again: Callable[[Callable[[], None]], Timing | None] | None = None
+    unpacks: bool = False
     form: AnswerForm = field(init=False)
 
     def __post_init__(self) -> None:

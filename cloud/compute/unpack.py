@@ -6,7 +6,7 @@ entropy stage itself and every check of a payload stay on the host, in the codec
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from itertools import groupby
 from typing import cast
 
@@ -21,8 +21,7 @@ from splitpoint.partition.bundle.bundle import Bundle
 from splitpoint.partition.run.chain import State
 from splitpoint.partition.run.torch_chain import TorchChain
 
-Values = Mapping[str, Array | Packed]
-"""Tensors by name, whole or `Packed`."""
+from .values import Values
 
 
 class Unpacker:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import logging
 import time
 from dataclasses import dataclass
+from typing import cast
 
 from splitpoint.codec import Array
 from splitpoint.proto import splitpoint_pb2 as pb
 from splitpoint.proto.frames import FrameError
 
 from ..brief_log import FRAMES
+from ..compute.loaded_model import LoadedModel
 from ..compute.out_of_memory import is_out_of_memory
 from ..compute.served_model import ServedModel
 from ..schedule.batch import Step
@@ -40,7 +42,7 @@ class Advanced:
 
 def advance(step: Step[Request], began_s: float) -> Advanced:
     """Runs a step. Where it fails it is run in halves, and without memory in smaller pieces."""
-    model = step.batch.jobs[0].model
+    model = cast(LoadedModel, step.batch.jobs[0].model)
     runner, segment, room = model.runner, step.segment, step.room
     running: RunningBatch = step.batch.progress or RunningBatch()
     running.joining = step.joining
@@ -93,7 +95,7 @@ def _blame(failures: list[tuple[RunningBatch, Exception]], requests: int) -> Non
 
 def _outputs(batch: RunningBatch) -> list[RequestAnswer]:
     """The batch is at the end: to each its own, if they are good. A GPU is waited for here."""
-    requests, model = batch.aboard, batch.aboard[0].model
+    requests, model = batch.aboard, cast(LoadedModel, batch.aboard[0].model)
     answers: list[RequestAnswer]
     try:
         outputs = model.runner.answers(batch.state, [request.samples for request in requests])

@@ -17,6 +17,7 @@ from weakref import WeakKeyDictionary
 from splitpoint.proto import splitpoint_pb2 as pb
 from splitpoint.proto.frames import FrameError
 
+from ..compute.loaded_model import LoadedModel
 from ..compute.served_model import ServedModel
 from ..errors import Interrupted
 from ..schedule.job import Job, Timed
@@ -59,7 +60,7 @@ class Engine:
         future = self.executor.call(functools.partial(function, *args))
         return await asyncio.wrap_future(future)
 
-    async def measure_again(self, model: ServedModel, is_wanted: Callable[[], bool]) -> bool:
+    async def measure_again(self, model: LoadedModel, is_wanted: Callable[[], bool]) -> bool:
         """Measures a model that is served where that is due, and plans with that from then on.
 
         False, and all is as before, where a frame came meanwhile or it was not wanted any more.

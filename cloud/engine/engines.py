@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 
 from splitpoint.proto import splitpoint_pb2 as pb
 
+from ..compute.loaded_model import LoadedModel
 from ..compute.served_model import ServedModel
 from ..schedule.job import Job
 from .engine import Engine
@@ -22,9 +23,9 @@ class Engines:
 
     def __init__(self, engines: Sequence[Engine]) -> None:
         self.engines = list(engines)
-        self.copies: dict[ServedModel, list[ServedModel]] = {}
+        self.copies: dict[ServedModel, list[LoadedModel]] = {}
 
-    async def load_model(self, load: Callable[[int], ServedModel]) -> ServedModel:
+    async def load_model(self, load: Callable[[int], LoadedModel]) -> LoadedModel:
         """`load(number)` for every device, on its engine's compute thread, one after the other."""
         copies = [
             await engine.on_compute_thread(load, number)
@@ -56,6 +57,10 @@ class Engines:
         engine, request.model = self._idlest(request.model, request)
         engine.submit(request)
 
+    def cancel(self, request: Request) -> None:
+        """Nobody waits for that request any more; it is answered all the same."""
+        request.cancelled = True
+
     def check(self, model: ServedModel, job: Job) -> None:
         """`FrameError` (OVERLOADED) for what `submit` would not take: decoding is in vain."""
         engine, job.model = self._idlest(model, job)
@@ -68,11 +73,11 @@ class Engines:
             for engine, copy in zip(self.engines, self.copies[model], strict=True)
         )
 
-    def _idlest(self, model: ServedModel, job: Job) -> tuple[Engine, ServedModel]:
+    def _idlest(self, model: ServedModel, job: Job) -> tuple[Engine, LoadedModel]:
         """Where the frame would wait least, and the model's copy there."""
         copies = self.copies[model]
         if len(copies) == 1:
-            return self.engines[0], model
+            return self.engines[0], copies[0]
         waits = [  # one that cannot compute has an infinite wait
             (engine.wait_s(copy, job.boundary, job.client), engine.queued, number)
             for number, (engine, copy) in enumerate(zip(self.engines, copies, strict=True))
@@ -86,7 +91,7 @@ class Engines:
         That is one of `client`, or else of the one that took most of each device.
         Without waits where they cannot be said, as of a model that has just been forgotten.
         """
-        copies: Sequence[ServedModel | None] = [None] * len(self.engines)
+        copies: Sequence[LoadedModel | None] = [None] * len(self.engines)
         if model is not None:
             copies = self.copies.get(model, copies)
         loads = [

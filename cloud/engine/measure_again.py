@@ -7,7 +7,7 @@ import logging
 from collections import Counter
 from collections.abc import Mapping
 
-from ..compute.served_model import ServedModel
+from ..compute.loaded_model import LoadedModel
 from .engines import Engines
 
 log = logging.getLogger("splitpoint.cloud")
@@ -18,7 +18,7 @@ TRIES = 5  # of a model: on a machine that others use, too, no measurement may e
 _QUIET = 0.01  # share of the last second that was computed
 
 
-async def measure_again(models: Mapping[str, ServedModel], engine: Engines) -> None:
+async def measure_again(models: Mapping[str, LoadedModel], engine: Engines) -> None:
     """Runs until it is cancelled. A frame that comes while a model is measured ends that.
 
     It waits for no more than the segment or the codec that is being timed; the next try is made
@@ -37,7 +37,7 @@ async def measure_again(models: Mapping[str, ServedModel], engine: Engines) -> N
             await _try(models[due[0]], models, engine)
 
 
-async def _try(model: ServedModel, models: Mapping[str, ServedModel], engine: Engines) -> None:
+async def _try(model: LoadedModel, models: Mapping[str, LoadedModel], engine: Engines) -> None:
     name = model.bundle.manifest.name
     try:
         if await engine.measure_again(model, lambda: model in models.values()):

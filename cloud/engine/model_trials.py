@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from typing import cast
 from weakref import WeakKeyDictionary
 
 import numpy as np
 from splitpoint.proto.backoff import Backoff
 
+from ..compute.loaded_model import LoadedModel
 from ..compute.served_model import ServedModel
 from ..schedule.job import Timed
 
@@ -88,7 +90,7 @@ class ModelTrials:
 
 def run_trial(model: ServedModel) -> None:
     """Computes one sample of zeros from the input to the end; raises what goes wrong."""
-    runner, boundaries = model.runner, model.boundaries
+    runner, boundaries = cast(LoadedModel, model).runner, model.boundaries
     values = {spec.name: np.zeros(spec.shape_at(1), spec.numpy_dtype) for spec in boundaries[0]}
     state = runner.enter(0, [values])
     for segment in range(len(boundaries) - 1):

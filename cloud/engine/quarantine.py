@@ -15,11 +15,16 @@ class Quarantine:
     """Digests of payloads, each held for `HELD_S`; the oldest make room for new ones.
 
     A frame is what one model was given at one boundary: another model may well take the same bytes.
-    Compute threads add, the event loop asks, and whoever reads the figures counts.
+    Compute threads add, the event loop asks, and whoever reads the figures counts. `tell` is called
+    with each digest that `add` finds.
     """
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self._clock = clock
+    def __init__(
+        self,
+        clock: Callable[[], float] = time.monotonic,
+        tell: Callable[[bytes], None] = lambda digest: None,
+    ) -> None:
+        self._clock, self._tell = clock, tell
         self._lock = threading.Lock()
         self._until_s: OrderedDict[bytes, float] = OrderedDict()
         self.added = 0  # in all
@@ -27,6 +32,11 @@ class Quarantine:
     def add(self, model: str, boundary: int, payloads: Iterable[bytes]) -> None:
         """These broke a batch of the model with that digest just now."""
         digest = _digest(model, boundary, payloads)
+        self.hold(digest)
+        self._tell(digest)
+
+    def hold(self, digest: bytes) -> None:
+        """What has this digest broke a batch just now."""
         with self._lock:
             self.added += 1
             self._until_s.pop(digest, None)

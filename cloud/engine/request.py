@@ -9,8 +9,13 @@ from splitpoint.codec import Array
 from splitpoint.proto.frames import FrameError
 
 from ..compute.served_model import ServedModel
-from ..compute.unpack import Values
+from ..compute.values import Values
 from ..schedule.job import Job
+
+
+class NotTaken(FrameError):
+    """An engine elsewhere would not take the request, and said so after it was submitted."""
+
 
 GiveAnswer = Callable[["Request", "dict[str, Array] | FrameError"], None]
 

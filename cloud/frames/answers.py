@@ -12,11 +12,11 @@ from splitpoint.proto import splitpoint_pb2 as pb
 from splitpoint.proto.frames import FrameError, encode_tensors
 
 from ..compute.served_model import ServedModel
-from ..engine.engines import Engines
 from ..engine.request import Request
 from ..figures import Figures
 from ..unexpected import Stage
 from .arrival import Arrival
+from .computing import Computing
 
 if TYPE_CHECKING:
     from .tracing import FrameTraces
@@ -27,7 +27,7 @@ LARGE_BYTES = 100_000
 _REASON_CHARACTERS = 500
 
 
-def load_of(engine: Engines, model: ServedModel, share: str, figures: Figures) -> pb.Load | None:
+def load_of(engine: Computing, model: ServedModel, share: str, figures: Figures) -> pb.Load | None:
     """How busy the worker is for frames of `model` that `share` pays for.
 
     None where that cannot be said: an answer goes without.
@@ -58,7 +58,7 @@ class Answers:
 
     def __init__(
         self,
-        engine: Engines,
+        engine: Computing,
         figures: Figures,
         traces: FrameTraces | None,
         announced: CloudTimes,

@@ -13,7 +13,7 @@ from splitpoint.proto import splitpoint_pb2 as pb
 from splitpoint.proto.frames import FrameError
 
 from ..access.caller import Caller
-from ..compute.unpack import Values
+from ..compute.values import Values
 from ..schedule.schedule import SHARE
 from .fair_queue import FairQueue
 

@@ -20,8 +20,8 @@ from splitpoint.proto.tasks import cancel_and_wait
 from ..access.caller import Caller
 from ..access.quotas import ClientUse
 from ..compute.served_model import ServedModel
-from ..compute.unpack import Values
-from ..engine.request import Request
+from ..compute.values import Values
+from ..engine.request import NotTaken, Request
 from ..schedule.job import Job
 from ..unexpected import Stage
 from .answers import LARGE_BYTES, Answers, encoded
@@ -47,7 +47,7 @@ class FrameWork:
     ) -> None:
         self._services, self._model, self._caller, self._use = services, model, caller, use
         self._session, self._answers, self._refused = session, answers, refused
-        self._pending = PendingFrames()
+        self._pending = PendingFrames(services.engine)
         self._tasks: set[asyncio.Task[None]] = set()
         self._video: tuple[tuple[int, str], VideoStream] | None = None
         self._turn = asyncio.Lock()  # video frames are decoded in the order in which they came
@@ -107,7 +107,7 @@ class FrameWork:
             self._refused(arrival, DecoderDied(repr(error)[:100]), Stage.DECODE)
 
     def _read(self, frame: CheckedFrame) -> Callable[[], Values]:
-        return frame.packed if self._model.runner.unpacks else frame.decode
+        return frame.packed if self._model.unpacks else frame.decode
 
     async def _decode(self, frame: CheckedFrame, arrival: Arrival, in_order: bool) -> None:
         try:
@@ -152,7 +152,10 @@ class FrameWork:
         def answer(job: Request, result: dict[str, Array] | FrameError) -> None:
             if arrival.is_answered:
                 return
-            if isinstance(result, FrameError):
+            if isinstance(result, NotTaken):
+                self._drop(frame.id)
+                self._refused(arrival, result, Stage.DECODE)
+            elif isinstance(result, FrameError):
                 self._give(arrival, result, job)
             elif sum(output.nbytes for output in result.values()) <= LARGE_BYTES:
                 self._give(arrival, encoded(job.model, result), job)
@@ -174,7 +177,7 @@ class FrameWork:
         try:
             self._services.engine.submit(job)
         except BaseException:
-            job.cancelled = True  # it may have been queued before that went wrong
+            self._services.engine.cancel(job)  # it may have been queued before that went wrong
             raise
         self._pending.queued(frame.id, job)
 

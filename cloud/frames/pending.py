@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from ..engine.request import Request
+from .computing import Computing
 
 
 class PendingFrames:
     """By their ids: the bytes of each, and its request once it is decoded."""
 
-    def __init__(self) -> None:
+    def __init__(self, engine: Computing) -> None:
+        self._engine = engine
         self._requests: dict[int, Request | None] = {}
         self._nbytes: dict[int, int] = {}
 
@@ -24,7 +26,7 @@ class PendingFrames:
     def cancel(self, frame_id: int) -> None:
         """Its sender does not wait for it any more."""
         if (request := self._requests.get(frame_id)) is not None:
-            request.cancelled = True
+            self._engine.cancel(request)
 
     def drop(self, frame_id: int) -> int:
         """It has its answer; the bytes that it held."""

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 from splitpoint.proto.session.unread import Unread
 
 from ..compute.served_model import ServedModel
-from ..engine.engines import Engines
 from ..engine.quarantine import Quarantine
 from ..figures import Figures
 from ..options import StreamLimits
+from .computing import Computing
 from .decoders import Decoders
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ class StreamServices:
     """`models` are by bundle digest; `traces` is None where nobody collects them."""
 
     models: Mapping[str, ServedModel]
-    engine: Engines
+    engine: Computing
     decoders: Decoders
     figures: Figures
     limits: StreamLimits

@@ -22,8 +22,8 @@ from threadpoolctl import threadpool_limits
 from ..access.security import Security
 from ..backend import assemble
 from ..compute.load import load_served_model
+from ..compute.loaded_model import LoadedModel
 from ..compute.precision import check_precision
-from ..compute.served_model import ServedModel
 from ..engine.measure_again import measure_again
 from .call import CallInfo, RawMessage, RayCall, one
 from .options import APP, DEPLOYMENT, RayOptions
@@ -63,7 +63,7 @@ class SplitReplica:
             asyncio.create_task(measure_again(self._backend.models, self._backend.engine)),
         ]
 
-    def _load(self, folder: Path, _number: int) -> ServedModel:
+    def _load(self, folder: Path, _number: int) -> LoadedModel:
         return load_served_model(
             folder,
             self._device,

@@ -1,4 +1,4 @@
 """The gRPC services: handshakes, streams, health, reflection.
 
-May import: access, compute, frames; proto.
+May import: access, brief_log, compute, errors, frames; proto.
 """

@@ -16,7 +16,7 @@ from splitpoint.proto.limits import CHUNK_BYTES, PROTOCOL, SERVICE
 
 from ..access.access import Access, AccessError
 from ..access.caller import Caller
-from ..access.quotas import ClientUse, ClientUses, Places
+from ..access.quotas import ClientUse, ClientUses, PlaceKeeper
 from ..access.refusals import Refusal
 from ..access.tokens import Client
 from ..access.waiting_room import WaitingRoom
@@ -39,13 +39,18 @@ MOST_ASKING = 64  # clients whose request is on its way
 class SplitService:
     """The worker's methods; `device` is what clients are told that it computes on."""
 
-    def __init__(self, services: StreamServices, device: str, access: Access) -> None:
+    def __init__(
+        self,
+        services: StreamServices,
+        device: str,
+        access: Access,
+        stream_places: PlaceKeeper,
+        fetch_places: PlaceKeeper,
+    ) -> None:
         self.services, self.device, self._access = services, device, access
-        limits, self._refusals = services.limits, services.figures.refusals
+        self._refusals = services.figures.refusals
         self.uses = ClientUses(self._refusals)
-        self._stream_places, self.fetch_places = [
-            Places(limits.max_streams, limits.max_streams_per_client) for _ in range(2)
-        ]
+        self.stream_places, self.fetch_places = stream_places, fetch_places
         self._asking, self._answering = WaitingRoom(MOST_ASKING), Answering()
         self.open = False  # until then the models are being loaded
         self.streams: set[InferStream] = set()
@@ -129,7 +134,7 @@ class SplitService:
                 f"no file {request.sha256[:12]} in a bundle {request.digest[:12]} here",
             )
         try:
-            with self.fetch_places.taken(client):
+            async with self.fetch_places.taken(client):
                 await self._send_file(path, request.offset, context)
                 return
         except AccessError as error:
@@ -177,8 +182,9 @@ class SplitService:
             self._refusals.count(Refusal.STOPPING)
             await abort(context, grpc.StatusCode.UNAVAILABLE, "the worker is stopping")
         try:
-            with self._stream_places.taken(client), self.uses.of(client) as use:
-                await self._serve_stream(use, context)
+            async with self.stream_places.taken(client):
+                with self.uses.of(client) as use:
+                    await self._serve_stream(use, context)
         except AccessError as error:
             await self._refuse(context, error)
 

@@ -5,11 +5,18 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from dataclasses import replace
 
+import local_worker
 import pytest
 from splitpoint.cloud.engine import executor, model_trials
 from splitpoint.cloud.engine.engine import Engine
 from splitpoint.cloud.schedule.batch_times import BatchTimes
 from splitpoint.cloud.worker import Worker
+
+
+@pytest.fixture(params=[0, 2], ids=["one-process", "ingest-2"])
+def both_ways(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Workers do all by themselves, and then with ingest processes beside them."""
+    monkeypatch.setattr(local_worker, "INGEST", request.param)
 
 
 @pytest.fixture

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import grpc
 import numpy as np
-import psutil
 import pytest
 import zstandard
 from course import WorkerProcess, worker_process
@@ -33,9 +32,9 @@ LIMITS = [("grpc.use_local_subchannel_pool", 1)]
 HOSTILE, STREAMS, MEMORY_MB = 10_000, 8, 60
 
 
-@pytest.fixture(scope="module")
-def worker(small_bundle: Bundle) -> Iterator[WorkerProcess]:
-    with worker_process(small_bundle.folder, free_port()) as running:
+@pytest.fixture(scope="module", params=[0, 2], ids=["one-process", "ingest-2"])
+def worker(small_bundle: Bundle, request: pytest.FixtureRequest) -> Iterator[WorkerProcess]:
+    with worker_process(small_bundle.folder, free_port(), request.param) as running:
         yield running
 
 
@@ -104,7 +103,6 @@ async def undisturbed(worker: WorkerProcess, bundle: Bundle) -> AsyncIterator[li
 @pytest.mark.slow
 async def test_ten_thousand_hostile_frames(worker: WorkerProcess, small_bundle: Bundle) -> None:
     """Each is refused or answered; the neighbour loses nothing, and the worker does not grow."""
-    process = psutil.Process(worker.pid)
     frames = hostile_frames(own_good_frames(small_bundle), HOSTILE)
     memory_mb: list[float] = []
     answered = 0
@@ -119,7 +117,7 @@ async def test_ten_thousand_hostile_frames(worker: WorkerProcess, small_bundle: 
             assert (await client.reply()).status != pb.STATUS_UNSPECIFIED
             under_way, answered = under_way - 1, answered + 1
             if answered in (HOSTILE // 5, HOSTILE):
-                memory_mb.append(process.memory_info().rss / 1e6)
+                memory_mb.append(worker.memory_mb)
 
         for data in frames:  # of all streams, each takes the next
             await client.call.write(data)
@@ -204,14 +202,13 @@ async def test_a_bomb_in_each_codec(
     worker: WorkerProcess, small_bundle: Bundle, codec: str
 ) -> None:
     """A payload that would unpack to 256 MB, after as much as can be true of it."""
-    process = psutil.Process(worker.pid)
     boundary = 0 if codec in ("jpeg", "webp", "png") else 1
     bomb = zstandard.ZstdCompressor(level=3).compress(bytes(256 << 20))
     raw = good_frame(small_bundle, 1, boundary)
     honest = bytearray(pb.ClientMessage.FromString(raw).frame.tensors[0].payload[:16])
 
     async with undisturbed(worker, small_bundle), Client(worker.address, small_bundle) as client:
-        before_mb = process.memory_info().rss / 1e6
+        before_mb = worker.memory_mb
         for head in range(0, 17, 2):
 
             def change(frame: pb.Frame, head: int = head) -> None:
@@ -220,7 +217,7 @@ async def test_a_bomb_in_each_codec(
 
             reply = await client.ask(resealed(raw, change))
             assert reply.status in (pb.TOO_LARGE, pb.UNDECODABLE, pb.UNKNOWN_CODEC), reply.reason
-        assert process.memory_info().rss / 1e6 - before_mb < MEMORY_MB
+        assert worker.memory_mb - before_mb < MEMORY_MB
 
 
 async def test_five_hundred_idle_connections(worker: WorkerProcess, small_bundle: Bundle) -> None:
@@ -237,8 +234,7 @@ async def test_five_hundred_idle_connections(worker: WorkerProcess, small_bundle
 
 async def test_a_client_that_never_reads(worker: WorkerProcess, small_bundle: Bundle) -> None:
     """It is not read from any further, and costs no more than its own answers."""
-    process = psutil.Process(worker.pid)
-    before_mb = process.memory_info().rss / 1e6
+    before_mb = worker.memory_mb
     async with undisturbed(worker, small_bundle), Client(worker.address, small_bundle) as rude:
         frame, end_s = good_frame(small_bundle, 1, 0), time.monotonic() + 2
 
@@ -250,4 +246,4 @@ async def test_a_client_that_never_reads(worker: WorkerProcess, small_bundle: Bu
         await asyncio.sleep(2)
         flooding.cancel()
         await asyncio.gather(flooding, return_exceptions=True)
-    assert process.memory_info().rss / 1e6 - before_mb < MEMORY_MB
+    assert worker.memory_mb - before_mb < MEMORY_MB

@@ -135,7 +135,7 @@ def other_bundle(small: ModelSpec, tmp_path_factory: pytest.TempPathFactory) -> 
 
 @pytest.fixture
 async def watching(
-    small_bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    small_bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, both_ways: None
 ) -> AsyncIterator[Worker]:
     monkeypatch.setattr(bundle_watch, "EVERY_S", 0.02)
     async with local_worker(small_bundle, watch=tmp_path, grace_s=5) as running:
@@ -230,6 +230,7 @@ async def test_loading_does_not_hold_up_the_event_loop(
     assert threads == ["splitpoint-compute"]
 
 
+@pytest.mark.usefixtures("both_ways")
 async def test_a_worker_without_models_is_not_asked(
     small_bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -187,23 +187,23 @@ def test_limits_hold_over_streams_and_reconnects() -> None:
     assert refusals.counts == {Refusal.RATE: 1, Refusal.BYTES: 1}
 
 
-def test_places() -> None:
+async def test_places() -> None:
     places = Places(3, 2)
     a, b, few = Client(name="a"), Client(name="b"), Client(name="few", max_streams=1)
-    with places.taken(a), places.taken(few):
-        with pytest.raises(AccessError, match="few has 1 streams") as caught, places.taken(few):
-            pass
+    async with places.taken(a), places.taken(few):
+        with pytest.raises(AccessError, match="few has 1 streams") as caught:
+            async with places.taken(few):
+                pass
         assert caught.value.status is grpc.StatusCode.RESOURCE_EXHAUSTED
         assert caught.value.reason is Refusal.CLIENT_STREAMS
-        with places.taken(a):
-            with (
-                pytest.raises(AccessError, match="the worker has 3 streams") as caught,
-                places.taken(b),
-            ):
-                pass
+        async with places.taken(a):
+            with pytest.raises(AccessError, match="the worker has 3 streams") as caught:
+                async with places.taken(b):
+                    pass
             assert caught.value.reason is Refusal.STREAMS
-        with pytest.raises(RuntimeError), places.taken(b):
-            raise RuntimeError
+        with pytest.raises(RuntimeError):
+            async with places.taken(b):
+                raise RuntimeError
         assert len(places) == 2
     assert len(places) == 0
     assert not len(places)

@@ -47,6 +47,7 @@ def test_limits_that_make_no_sense() -> None:
             StreamLimits(**fields)
 
 
+@pytest.mark.usefixtures("both_ways")
 async def test_requests_per_second(small_bundle: Bundle, tmp_path: Path) -> None:
     """The rate is the client's, not the stream's; the streams live on."""
     async with (
@@ -65,9 +66,10 @@ async def test_requests_per_second(small_bundle: Bundle, tmp_path: Path) -> None
             assert "0.001 times a second" in reply.reason
             await client.call.write(PROBE)
             assert (await client.message()).probe.id == 1
-        assert worker.refusals.counts == {Refusal.RATE: 2}
+        await until(lambda: worker.refusals.counts == {Refusal.RATE: 2})
 
 
+@pytest.mark.usefixtures("both_ways")
 async def test_bytes_in_flight(small_bundle: Bundle, tmp_path: Path) -> None:
     nbytes = sum(spec.nbytes_at(1) for spec in small_bundle.manifest.boundaries[0].tensors)
     line = f"max_bytes_in_flight = {nbytes}"
@@ -83,11 +85,12 @@ async def test_bytes_in_flight(small_bundle: Bundle, tmp_path: Path) -> None:
             assert f"it may have {nbytes}" in reply.reason
             await client.call.write(client.frame(7))
             assert (await client.reply()).status == pb.OK
-        assert worker.refusals.counts == {Refusal.BYTES: 1}
-        await until(lambda: not worker.backend.service.streams)
-        assert not worker.backend.service.uses.nbytes
+        await until(lambda: worker.refusals.counts == {Refusal.BYTES: 1})
+        await until(lambda: not len(worker.backend.service.stream_places))
+        await until(lambda: not worker.backend.service.uses.nbytes)
 
 
+@pytest.mark.usefixtures("both_ways")
 async def test_bytes_of_a_client_that_leaves_are_given_back(
     small_bundle: Bundle, tmp_path: Path
 ) -> None:
@@ -98,10 +101,11 @@ async def test_bytes_of_a_client_that_leaves_are_given_back(
                 await client.hello()
                 for number in range(1, 5):
                     await client.call.write(client.frame(number, 1, "q8"))
-        await until(lambda: not worker.backend.service.streams)
-        assert not worker.backend.service.uses.nbytes
+        await until(lambda: not len(worker.backend.service.stream_places))
+        await until(lambda: not worker.backend.service.uses.nbytes)
 
 
+@pytest.mark.usefixtures("both_ways")
 async def test_streams_of_one_client(small_bundle: Bundle, tmp_path: Path) -> None:
     async with serving_me(small_bundle, tmp_path, "max_streams = 1") as worker:
         async with RawClient(worker, metadata=ME) as one:
@@ -112,12 +116,13 @@ async def test_streams_of_one_client(small_bundle: Bundle, tmp_path: Path) -> No
                 assert "me has 1 streams" in words
             # Downloads have places of their own: a stream that works may need another segment.
             assert await one.fetch(one.digest, one.digest)
-        await until(lambda: not worker.backend.service.streams)
+        await until(lambda: not len(worker.backend.service.stream_places))
         async with RawClient(worker, metadata=ME) as three:
             await three.hello()
-        assert worker.refusals.counts == {Refusal.CLIENT_STREAMS: 1}
+        await until(lambda: worker.refusals.counts == {Refusal.CLIENT_STREAMS: 1})
 
 
+@pytest.mark.usefixtures("both_ways")
 @pytest.mark.parametrize(
     ("limits", "reason"),
     [
@@ -133,7 +138,7 @@ async def test_streams_of_all(
         await one.hello()
         async with RawClient(worker) as two:
             assert (await two.ended())[0] is FULL
-        assert worker.refusals.counts == {reason: 1}
+        await until(lambda: worker.refusals.counts == {reason: 1})
         await one.call.write(one.frame(1))
         assert (await one.reply()).status == pb.OK
 
@@ -144,9 +149,10 @@ async def test_silent_before_the_handshake(
     monkeypatch.setattr(handshake_module, "HANDSHAKE_TIMEOUT_S", 0.1)
     async with serving(small_bundle) as worker, RawClient(worker) as client:
         assert await client.ended() == (LATE, "no Hello came")
-        assert worker.refusals.counts == {Refusal.SILENT: 1}
+        await until(lambda: worker.refusals.counts == {Refusal.SILENT: 1})
 
 
+@pytest.mark.usefixtures("both_ways")
 async def test_silent_after_it(small_bundle: Bundle) -> None:
     async with serving(small_bundle, idle_s=0.3) as worker, RawClient(worker) as client:
         await client.hello()
@@ -155,10 +161,11 @@ async def test_silent_after_it(small_bundle: Bundle) -> None:
         code, words = await client.ended()
         assert code is LATE
         assert "idle for 0.3 s" in words
-        assert worker.refusals.counts == {Refusal.IDLE: 1}
-        assert not worker.backend.service.streams
+        await until(lambda: worker.refusals.counts == {Refusal.IDLE: 1})
+        await until(lambda: not len(worker.backend.service.stream_places))
 
 
+@pytest.mark.usefixtures("both_ways")
 async def test_one_that_sends_and_never_reads(small_bundle: Bundle) -> None:
     small_window = [("grpc.http2.bdp_probe", 0), ("grpc.http2.lookahead_bytes", 1 << 14)]
     async with (
@@ -175,8 +182,8 @@ async def test_one_that_sends_and_never_reads(small_bundle: Bundle) -> None:
         await until(lambda: bool(worker.refusals.counts))
         flooding.cancel()
         await asyncio.gather(flooding, return_exceptions=True)
-        assert worker.refusals.counts == {Refusal.IDLE: 1}
-        await until(lambda: not worker.backend.service.streams)
+        await until(lambda: worker.refusals.counts == {Refusal.IDLE: 1})
+        await until(lambda: not len(worker.backend.service.stream_places))
 
 
 async def test_a_download_that_nobody_reads(
@@ -191,12 +198,13 @@ async def test_a_download_that_nobody_reads(
             f"/{SERVICE}/Fetch", request_serializer=pb.FetchRequest.SerializeToString
         )(pb.FetchRequest(digest=client.digest))
         await until(lambda: bool(worker.refusals.counts))
-        assert worker.refusals.counts == {Refusal.STALLED_FETCH: 1}
+        await until(lambda: worker.refusals.counts == {Refusal.STALLED_FETCH: 1})
         await until(lambda: not len(worker.backend.service.fetch_places))
         call.cancel()
         await client.hello()  # the connection serves others
 
 
+@pytest.mark.usefixtures("both_ways")
 async def test_an_old_stream_is_told_and_ended(small_bundle: Bundle) -> None:
     async with serving(small_bundle, max_age_s=0.2, move_s=0.5) as worker:
         async with RawClient(worker) as client:

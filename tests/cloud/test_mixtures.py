@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from splitpoint.cloud.compute.loaded_model import LoadedModel
 from splitpoint.cloud.compute.runner import Runner
-from splitpoint.cloud.compute.served_model import ServedModel
 from splitpoint.cloud.engine.engine import Engine
 from splitpoint.cloud.engine.request import Request
 from splitpoint.cloud.schedule.batch_times import BatchTimes
@@ -27,7 +27,7 @@ from splitpoint.partition.run.torch_chain import TorchChain
 RUNTIMES = ("torch", "onnxruntime")
 
 
-def served(bundle: Bundle, runtime: str, sizes: tuple[int, ...]) -> ServedModel:
+def served(bundle: Bundle, runtime: str, sizes: tuple[int, ...]) -> LoadedModel:
     chain: SegmentChain = (
         OnnxChain(bundle) if runtime == "onnxruntime" else TorchChain(bundle, torch.device("cpu"))
     )
@@ -36,14 +36,14 @@ def served(bundle: Bundle, runtime: str, sizes: tuple[int, ...]) -> ServedModel:
     boundaries = [boundary.tensors for boundary in bundle.manifest.boundaries]
     # As if a batch took as long as one sample: then all meet who can.
     times = BatchTimes([{1: 20.0, 64: 20.0}] * len(chain), 64)
-    return ServedModel(
+    return LoadedModel(
         bundle=bundle, runner=Runner(chain, boundaries, sizes), batch_times=times,
         times=CloudTimes(segment_ms=(20.0,) * len(chain)), boundaries=boundaries,
         codecs=codecs_of(bundle.manifest, bundle.folder),
     )  # fmt: skip
 
 
-def states_of(model: ServedModel, value: Array) -> list[State]:
+def states_of(model: LoadedModel, value: Array) -> list[State]:
     """The tensors at every boundary, segment by segment, as an edge has them."""
     name = model.boundaries[0][0].name
     chain, state = model.runner.chain, {name: value}

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from raw_client import RawClient
 from splitpoint.cloud import stats as stats_module
+from splitpoint.cloud.fronts.front import OwnFront
 from splitpoint.cloud.stats import WorkerStats
+from splitpoint.cloud.wire.health import Health
 from splitpoint.cloud.worker import Worker
 from splitpoint.edge import EdgeAgent, Outcome
 from splitpoint.partition.bundle.bundle import Bundle
@@ -19,10 +22,14 @@ from splitpoint.proto import splitpoint_pb2 as pb
 from splitpoint.proto.limits import PROTOCOL
 
 
+def front_of(worker: Worker) -> OwnFront:
+    return OwnFront(worker.backend, Health())
+
+
 async def test_frames_are_told_by_stream_and_by_boundary(
     worker: Worker, small_bundle: Bundle, pixels: np.ndarray, tmp_path: Path
 ) -> None:
-    stats = WorkerStats(worker.backend)
+    stats = WorkerStats(worker.backend, front_of(worker))
     before = await stats.to_json()
     assert (before["serving"], before["streams"], before["queued_frames"]) == (True, [], 0)
     assert before["models"][0]["answers"] == {}
@@ -51,7 +58,7 @@ async def test_refusals_are_told(worker: Worker) -> None:
     async with RawClient(worker) as client:
         await client.call.write(pb.ClientMessage(hello=hello).SerializeToString())
         await client.ended()
-    document = await WorkerStats(worker.backend).to_json()
+    document = await WorkerStats(worker.backend, front_of(worker)).to_json()
     assert document["refusals"] == {"unknown_model": 1}
 
 
@@ -63,7 +70,7 @@ async def test_many_streams_are_counted_and_some_are_told(
         EdgeAgent(worker.address, split="1", cache=tmp_path),
         EdgeAgent(worker.address, split="1", cache=tmp_path),
     ):
-        document = await WorkerStats(worker.backend).to_json()
+        document = await WorkerStats(worker.backend, front_of(worker)).to_json()
     assert document["streams_open"] == 2
     assert len(document["streams"]) == 1
 
@@ -77,7 +84,8 @@ async def test_gpus_are_told_and_one_that_is_lost_is_not(worker: Worker) -> None
             return self._reading
 
     there = Gpu(GpuReading(memory_used_bytes=10**9, memory_total_bytes=8 * 10**10, utilisation=0.5))
-    document = await WorkerStats(worker.backend, [there, Gpu(None)]).to_json()  # type: ignore[list-item]
+    gpus: Any = [there, Gpu(None)]
+    document = await WorkerStats(worker.backend, front_of(worker), gpus).to_json()
     assert document["gpus"] == [
         {"memory_used_mb": 1000, "memory_mb": 80000, "utilisation": 0.5},
     ]  # fmt: skip

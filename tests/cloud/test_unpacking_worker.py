@@ -17,7 +17,8 @@ from calibrated import calibrated_bundle, pixels_of
 from raw_client import RawClient
 from splitpoint.cloud.compute.gpu_chain import GpuChain
 from splitpoint.cloud.compute.runner import Runner
-from splitpoint.cloud.compute.unpack import UnpackingChain, Values, filled
+from splitpoint.cloud.compute.unpack import UnpackingChain, filled
+from splitpoint.cloud.compute.values import Values
 from splitpoint.cloud.engine.request import Request
 from splitpoint.cloud.worker import Worker
 from splitpoint.codec import Array
@@ -57,7 +58,7 @@ def served_bundle(bundle: Bundle) -> Bundle:
 
 
 @pytest.fixture
-def worker_options(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+def worker_options(monkeypatch: pytest.MonkeyPatch, both_ways: None) -> dict[str, Any]:
     monkeypatch.setattr("splitpoint.cloud.compute.choose_chain.TorchChain", NotingChain)
     return {"runtime": "torch"}
 

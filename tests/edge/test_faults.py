@@ -34,6 +34,10 @@ pytestmark = pytest.mark.slow
 LINK = parse_link("100mbps,10ms")
 
 
+# How many processes take the calls, beside the one that computes.
+both_ways = pytest.mark.parametrize("ingest", [0, 2], ids=["one-process", "ingest-2"])
+
+
 @pytest.fixture(scope="module")
 def worker(small_bundle: Bundle) -> Iterator[WorkerProcess]:
     with worker_process(small_bundle.folder, free_port()) as running:
@@ -56,10 +60,11 @@ def agent_of(address: str, cache: Path, split: str = "1") -> EdgeAgent:
     return EdgeAgent(address, split=split, codec="q8", cache=cache, budget_ms=BUDGET_MS)
 
 
+@both_ways
 async def test_worker_killed_and_started_again(
-    small_bundle: Bundle, pixels: np.ndarray, expected: np.ndarray, tmp_path: Path
+    small_bundle: Bundle, pixels: np.ndarray, expected: np.ndarray, tmp_path: Path, ingest: int
 ) -> None:
-    with worker_process(small_bundle.folder, free_port()) as worker:
+    with worker_process(small_bundle.folder, free_port(), ingest) as worker:
         agent = agent_of(worker.address, tmp_path)
         async with course(agent, pixels, expected) as running:
             worker.end(signal.SIGKILL)  # frames are under way
@@ -67,21 +72,23 @@ async def test_worker_killed_and_started_again(
             await until_back(running, asyncio.to_thread(worker.start))
 
 
+@both_ways
 async def test_worker_drained_and_started_again(
-    small_bundle: Bundle, pixels: np.ndarray, expected: np.ndarray, tmp_path: Path
+    small_bundle: Bundle, pixels: np.ndarray, expected: np.ndarray, tmp_path: Path, ingest: int
 ) -> None:
-    with worker_process(small_bundle.folder, free_port()) as worker:
+    with worker_process(small_bundle.folder, free_port(), ingest) as worker:
         agent = agent_of(worker.address, tmp_path)
         async with course(agent, pixels, expected) as running:
             assert await asyncio.to_thread(worker.end) == 0
             await until_back(running, asyncio.to_thread(worker.start))
 
 
+@both_ways
 async def test_another_worker_takes_over(
     small_bundle: Bundle, worker: WorkerProcess, pixels: np.ndarray, expected: np.ndarray,
-    tmp_path: Path,
+    tmp_path: Path, ingest: int,
 ) -> None:  # fmt: skip
-    with worker_process(small_bundle.folder, free_port()) as other:
+    with worker_process(small_bundle.folder, free_port(), ingest) as other:
         agent = agent_of(f"{other.address},{worker.address}", tmp_path)
         async with course(agent, pixels, expected) as running:
             current = agent.session.workers.current.server
@@ -91,14 +98,15 @@ async def test_another_worker_takes_over(
                 assert agent.session.workers.current.server == worker.address
 
 
+@both_ways
 async def test_another_bundle_under_a_running_agent(
     small: ModelSpec, small_bundle: Bundle, pixels: np.ndarray, expected: np.ndarray,
-    tmp_path: Path, caplog: pytest.LogCaptureFixture,
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, ingest: int,
 ) -> None:  # fmt: skip
     """The device goes on with the model that it has until the other is here, and then with that."""
     changed = compile_model(replace(small, labels=("a",) * 5), tmp_path / "other.split")
     assert changed.digest != small_bundle.digest
-    with worker_process(small_bundle.folder, free_port()) as worker:
+    with worker_process(small_bundle.folder, free_port(), ingest) as worker:
         agent = agent_of(worker.address, tmp_path / "cache")
         async with course(agent, pixels, expected) as running:
             await asyncio.to_thread(worker.end)
