@@ -12,6 +12,7 @@ from splitpoint.partition.bundle.bundle import Bundle, open_bundle
 from splitpoint.proto.limits import MAX_BATCH_PER_FRAME, max_frame_bytes
 
 from .backend import Backend
+from .compute.gpu import LAUNCHING
 from .compute.loaded_model import LoadedModel
 from .errors import ServeError
 from .fronts.front import Front
@@ -97,4 +98,5 @@ def _free_memory() -> None:
     """Modules and streams refer to themselves; and torch keeps what it had from the GPU."""
     gc.collect()
     if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
-        torch.cuda.empty_cache()
+        with LAUNCHING:  # not while another engine captures
+            torch.cuda.empty_cache()

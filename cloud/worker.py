@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -17,6 +18,8 @@ from .session import Session, serving
 
 if TYPE_CHECKING:
     from .frames.tracing import FrameTraces
+
+LOOK_S = 0.25  # how often it is looked at whether a device is lost
 
 
 class Worker:
@@ -89,6 +92,13 @@ class Worker:
     def backend(self) -> Backend:
         """What it is made of behind its address."""
         return self._session.backend
+
+    async def until_lost(self) -> str:
+        """Why this process has to end and be started again, once a device is lost to it."""
+        while True:
+            if why := self.backend.engine.lost:
+                return why
+            await asyncio.sleep(LOOK_S)
 
     @property
     def models(self) -> dict[str, LoadedModel]:

@@ -7,7 +7,7 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Mapping
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -162,7 +162,8 @@ def serve(
     """Run the cloud worker: finish the inference of many edges.
 
     Prints "listening on HOST:PORT" when it is ready. SIGTERM and Ctrl-C drain: what was taken is
-    answered, then it exits 0. A second one ends it at once.
+    answered, then it exits 0. A second one ends it at once. It exits 1 where a GPU hangs or fails,
+    as only a new process can go on with it: let it be started again.
     """
     from splitpoint.cloud.access.security import Security
 
@@ -236,12 +237,12 @@ def serve(
 
         spans = _traces(traces) if traces and not ingest else None
     worker = partial(Worker, bundles or [], options, traces=spans, progress=tell)
-    run_in_loop(_serve(worker, tell))
+    code = run_in_loop(_serve(worker, tell))
     # All is answered, closed and told. What Python would do now, to take torch apart, lasts up to
     # seconds, and pulls the ground from under a thread that is still inside a runtime.
     logging.shutdown()
     sys.stderr.flush()
-    os._exit(0)
+    os._exit(code)
 
 
 def _page() -> Mapping[str, HttpFile]:
@@ -256,7 +257,8 @@ def _traces(endpoint: str) -> FrameTraces:
     return otlp_traces(endpoint)
 
 
-async def _serve(make_worker: Callable[[], Worker], tell: Callable[[str], None]) -> None:
+async def _serve(make_worker: Callable[[], Worker], tell: Callable[[str], None]) -> int:
+    """The process's exit code."""
     systemd = Systemd()
     with StopSignals() as stop:
         worker = make_worker()
@@ -265,7 +267,7 @@ async def _serve(make_worker: Callable[[], Worker], tell: Callable[[str], None])
                 await stop.unless_requested(stack.enter_async_context(worker))
             except Stopped:
                 tell("stopped before the models were loaded")
-                return
+                return 0
             if worker.metrics_address:
                 tell(f"metrics on http://{worker.metrics_address}/metrics")
             if worker.http_address:
@@ -273,8 +275,11 @@ async def _serve(make_worker: Callable[[], Worker], tell: Callable[[str], None])
             tell(f"listening on {worker.address}")
             systemd.ready()
             alive = asyncio.create_task(systemd.keep_alive())
-            await stop.wait()
+            lost = ""
+            with suppress(Stopped):
+                lost = await stop.unless_requested(worker.until_lost())
             alive.cancel()
             systemd.stopping()
-            tell("draining")
+            tell(f"the GPU is lost ({lost}); start the worker again" if lost else "draining")
         tell("stopped")
+    return 1 if lost else 0

@@ -1,14 +1,14 @@
-"""A bundle's segments on a GPU: captured once per batch size, then replayed as a whole.
+"""A bundle's segments on a GPU: captured for each batch size while they are loaded, then replayed.
 
 A small segment's kernels take less time than Python needs to launch them; a replayed graph is
-launched at once.
+launched at once. What cannot be captured, or was not, runs operation by operation.
 """
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from splitpoint.codec import Array
@@ -16,10 +16,18 @@ from splitpoint.partition.bundle.bundle import Bundle
 from splitpoint.partition.run.chain import State
 
 from ..options import FP32
-from .precision import computing_in
-from .unpack import UnpackingChain, filled
+from .device_errors import is_device_lost, is_out_of_memory
+from .gpu import LAUNCHING, Gpu, Graph
+from .gpu_streams import GpuStreams
+from .graph_check import differs, spoil
+from .precision import TOLERANCE, computing_in
+from .unpack import UnpackingChain
+from .values import Values
+from .weight_form import Form, has_convolutions, put_weights
 
 _WARM_UP_ROUNDS = 3
+FP32_TOLERANCE = 1e-3  # of a replay, of the largest output
+Check = Callable[[], None]
 _Key = tuple[int, tuple[tuple[int, ...], ...]]
 
 
@@ -27,94 +35,170 @@ _Key = tuple[int, tuple[tuple[int, ...], ...]]
 class _Captured:
     """A segment for one batch size, between buffers of its own."""
 
-    graph: torch.cuda.CUDAGraph
+    graph: Graph
     inputs: State
     outputs: State
 
+    def replay(self, given: State) -> State:
+        """The outputs for these inputs; they belong to the next batch of this size, too."""
+        for name, buffer in self.inputs.items():
+            buffer.copy_(given[name])
+        self.graph.replay()
+        return self.outputs
+
 
 class GpuChain(UnpackingChain):
-    """See `SegmentChain`. Batches must come in few sizes: each is captured when it first comes.
+    """See `SegmentChain`. All that it does on the device it does on its own streams.
 
-    `precision` is what is computed in; at boundaries tensors have the types of the bundle.
+    `form` is what is computed in; at boundaries tensors have the types of the bundle. `sizes` are
+    the batch sizes that were captured.
     """
 
-    def __init__(self, bundle: Bundle, device: torch.device) -> None:
-        super().__init__(bundle, device)
-        self.precision = FP32
+    def __init__(self, bundle: Bundle, gpu: Gpu) -> None:
+        super().__init__(bundle, gpu.device)
+        self.form = Form()
+        self.sizes: tuple[int, ...] = ()
+        self._streams = GpuStreams(gpu)
         self._captured: dict[_Key, _Captured] = {}
-        self._pool = torch.cuda.graph_pool_handle()
-        self._copying = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+        self._pool = gpu.new_pool()
+
+    def use(self, form: Form) -> None:
+        """Computes in `form` from now on. Segments are to be loaded and captured again."""
+        self.form, self.sizes = form, ()
+        self._segments.clear()
+        self._captured.clear()
+        # Not the one before: its memory is given back once nothing of it is left, whenever that is.
+        self._pool = self._streams.gpu.new_pool()
 
     def load(self, index: int) -> None:
-        """As any chain does, with the channels last."""
-        super().load(index)
-        put_channels_last(self._segments[index][2])
+        """As any chain does; its weights get their form."""
+        if index not in self._segments:
+            with self._streams.computing():  # torch's default stream is no part of this one
+                super().load(index)
+                put_weights(self._segments[index][2], self.form)
 
-    def use(self, precision: str) -> None:
-        """Computes in `precision` from now on."""
-        self.precision = precision
-        self._captured.clear()
+    def place(self, values: Values) -> State:
+        """Tensors on the device, of all that `values` hold; they are only started."""
+        with self._streams.computing():
+            return super().place(values)
 
     def carry(self, arrays: Sequence[Array]) -> list[torch.Tensor]:
-        """Through page-locked memory and a stream of its own: copies run beside kernels.
-
-        What is started after this on the stream that computes waits for the copies.
-        """
-        with torch.cuda.device(self._device), torch.cuda.stream(self._copying):
-            carried = [
-                filled(array, pin_memory=True).to(self._device, non_blocking=True)
-                for array in arrays
-            ]
-            copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
-            copied.record(self._copying)
-        computing = torch.cuda.current_stream(self._device)
-        computing.wait_event(copied)
-        for tensor in carried:
-            tensor.record_stream(computing)  # or its memory may be given to the next copy
-        return carried
+        """Through page-locked memory and a stream of its own."""
+        return self._streams.carry(arrays)
 
     def step(self, index: int, state: State) -> State:
         """What segment `index` adds to `state`; it is only started."""
-        names = self._segments[index][0]
-        given = {name: state[name] for name in names}
-        key: _Key = (index, tuple(tuple(value.shape) for value in given.values()))
-        with torch.cuda.device(self._device):  # streams are those of the current one
-            captured = self._captured.get(key) or self._capture(index, given, key)
-            for name, buffer in captured.inputs.items():
-                buffer.copy_(given[name])
-            captured.graph.replay()
-            # The buffers belong to the next batch of this size.
-            return {name: value.clone() for name, value in captured.outputs.items()}
+        given = {name: state[name] for name in self._segments[index][0]}
+        captured = self._captured.get(_key(index, given))
+        with self._streams.computing():
+            if captured is None:
+                return self._eager(index, given)
+            # Graphs share memory: a later one may put its own tensors where these are.
+            return {name: value.clone() for name, value in captured.replay(given).items()}
 
-    def _capture(self, index: int, given: State, key: _Key) -> _Captured:
-        inputs = {name: value.clone() for name, value in given.items()}
-        beside = torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]
-        beside.wait_stream(torch.cuda.current_stream(self._device))
-        with torch.inference_mode(), computing_in(self.precision, self._device):
-            with torch.cuda.stream(beside):
-                for _ in range(_WARM_UP_ROUNDS):
-                    self._typed(index, inputs)
-            torch.cuda.current_stream(self._device).wait_stream(beside)
-            graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(graph, pool=self._pool):
-                outputs = self._typed(index, inputs)
-        self._captured[key] = _Captured(graph, inputs, outputs)
-        return self._captured[key]
+    def join(self, values: Sequence[Any], dim: int) -> torch.Tensor:
+        """A new tensor on the device."""
+        with self._streams.computing():
+            return super().join(values, dim)
 
-    def _typed(self, index: int, inputs: State) -> State:
+    def part(self, value: Any, dim: int, first: int, count: int) -> torch.Tensor:
+        """A view."""
+        with self._streams.computing():
+            return super().part(value, dim, first, count)
+
+    def fetch(self, value: Any) -> Array:
+        """One tensor as an array on the CPU, once it is computed."""
+        self.wait()
+        with self._streams.computing():
+            return super().fetch(value)
+
+    def wait(self) -> None:
+        """Returns when all that this chain has started is done; raises what went wrong in it."""
+        self._streams.wait()
+
+    def layer_ms(self, index: int, state: State, rounds: int) -> dict[str, float]:
+        """From running the segment operation by operation."""
+        with self._streams.computing(), computing_in(self.form.precision, self._device):
+            return super().layer_ms(index, state, rounds)
+
+    @property
+    def has_convolutions(self) -> bool:
+        """Whether the layout of weights makes a difference, as far as segments are loaded."""
+        return any(has_convolutions(module) for _, _, module in self._segments.values())
+
+    def free_unused(self) -> None:
+        """Gives back what torch keeps for nobody, and not while a graph is captured."""
+        with LAUNCHING:
+            self._streams.gpu.free_unused()
+
+    def capture(
+        self, size: int, given: State, fresh: State, check: Check, tell: Callable[[str], None]
+    ) -> None:
+        """Has segments replayed from now on for batches of `size` samples. Not while it serves.
+
+        `given` and `fresh` are two such batches at the input. `tell` is told of each segment that
+        goes on without a graph, and why. Raises, and changes nothing, where memory does not
+        suffice, the device is lost, or `check` raises, which is called before each segment.
+        """
+        made: dict[_Key, _Captured] = {}
+        for index in range(len(self)):
+            check()
+            self.load(index)
+            names = self._segments[index][0]
+            found = self._capture(index, *({n: s[n] for n in names} for s in (given, fresh)))
+            if isinstance(found, str):
+                tell(f"segment {index}, {size} samples: {found}; it runs operation by operation")
+            else:
+                made[_key(index, found.inputs)] = found
+            given, fresh = (state | self.step(index, state) for state in (given, fresh))
+        self._captured |= made
+        if made:
+            self.sizes = tuple(sorted({*self.sizes, size}))
+
+    def _capture(self, index: int, given: State, fresh: State) -> _Captured | str:
+        """A graph whose replay gives for `fresh` what the segment gives without it; or why not."""
+        with self._streams.computing():
+            inputs = {name: value.clone() for name, value in given.items()}
+            for _ in range(_WARM_UP_ROUNDS):  # libraries make their choices, and their workspaces
+                self._eager(index, inputs)
+            expected = self._eager(index, fresh)
+        self.wait()
+        try:
+            graph, outputs = self._streams.captured(lambda: self._own(index, inputs), self._pool)
+        except Exception as error:
+            if is_out_of_memory(error) or is_device_lost(error):
+                raise
+            return f"it cannot be captured ({' '.join(str(error).split())[:100]})"
+        captured = _Captured(graph, inputs, outputs)
+        tolerance = FP32_TOLERANCE if self.form.precision == FP32 else TOLERANCE
+        with self._streams.computing():
+            for name, value in outputs.items():
+                spoil(value, expected[name])
+            found = captured.replay(fresh)
+            wrong = [name for name in expected if differs(found[name], expected[name], tolerance)]
+        return f"its replay is wrong in {', '.join(wrong)[:100]}" if wrong else captured
+
+    def _eager(self, index: int, state: State) -> State:
         """The segment's outputs in the types of the bundle, whatever they were computed in."""
         specs = self._bundle.manifest.boundaries[index + 1].tensors
         types = {spec.name: getattr(torch, spec.dtype) for spec in specs}
-        outputs = self.forward(index, inputs)
-        return {name: value.to(types.get(name, value.dtype)) for name, value in outputs.items()}
+        with computing_in(self.form.precision, self._device):
+            outputs = self.forward(index, state)
+            return {name: value.to(types.get(name, value.dtype)) for name, value in outputs.items()}
+
+    def _own(self, index: int, inputs: State) -> State:
+        """The same, and none of it is an input or a weight: a replay writes all of it."""
+        others = [*inputs.values(), *self._segments[index][2].buffers()]
+        taken = {_storage(value) for value in others}
+        return {
+            name: value.clone() if _storage(value) in taken else value
+            for name, value in self._eager(index, inputs).items()
+        }
 
 
-def put_channels_last(module: torch.nn.Module) -> None:
-    """Convolutions are faster so. Only tensors of four dimensions have channels to put last.
+def _key(index: int, given: State) -> _Key:
+    return index, tuple(tuple(value.shape) for value in given.values())
 
-    `Module.to` refuses those of five: the weights of 3-d convolutions, Swin's attention masks.
-    """
-    with torch.no_grad():
-        for tensor in itertools.chain(module.parameters(), module.buffers()):
-            if tensor.dim() == 4:
-                tensor.data = tensor.to(memory_format=torch.channels_last)
+
+def _storage(value: torch.Tensor) -> int:
+    return value.untyped_storage().data_ptr()

@@ -25,7 +25,7 @@ from .timing import Timing
 
 log = logging.getLogger("splitpoint.cloud")
 
-FORMAT = 2
+FORMAT = 3
 MOST_FILES = 64
 MOST_BYTES = 4 << 20
 

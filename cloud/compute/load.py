@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -19,12 +19,12 @@ from splitpoint.proto.frames import Boundaries
 
 from ..errors import ServeError
 from ..options import AUTO, WorkerOptions
-from .choose_chain import choose_chain, precision_of
+from .choose_chain import choose_chain, form_of, sizes_of
+from .device_errors import is_device_lost, is_out_of_memory
 from .interruptible_chain import InterruptibleChain
 from .kept_times import KeptTimes, TimingConditions, conditions_here
 from .loaded_model import LoadedModel
-from .measure_batches import batch_sizes, expected_s, measure_batches, run_once
-from .out_of_memory import is_out_of_memory
+from .measure_batches import expected_s, measure_batches, run_once
 from .runner import Runner
 from .timing import Timing
 
@@ -71,13 +71,16 @@ def load_served_model(
             profile=profile is not None,
         )
         timing = kept.find(conditions, len(manifest.segments))
+        channels_last = None
         if timing is not None:
             runtime, precision = timing.runtime, timing.precision
+            channels_last = timing.channels_last
         chain = choose_chain(
             bundle,
             device,
             runtime=runtime,
             precision=precision,
+            channels_last=channels_last,
             max_batch=max_batch,
             progress=progress,
             check=check,
@@ -88,7 +91,7 @@ def load_served_model(
             bundle=bundle,
             chain=chain,
             codecs=codecs_of(manifest, bundle.folder),
-            sizes=[] if device.type == "cpu" else batch_sizes(max_batch),
+            sizes=sizes_of(chain),
             profile=profile,
             conditions=conditions,
             kept=kept,
@@ -97,6 +100,11 @@ def load_served_model(
         is_known = timing is not None
         timing = timing or loaded.measure(check, progress)
     except Exception as error:
+        if is_device_lost(error):
+            raise ServeError(
+                f"{device} failed while {manifest.name} was loaded ({type(error).__name__})",
+                "start the worker again; if it goes on, look at the GPU with nvidia-smi",
+            ) from error
         if not is_out_of_memory(error):
             raise
         raise ServeError(
@@ -124,7 +132,7 @@ class _Loaded:
     bundle: Bundle
     chain: SegmentChain
     codecs: CodecSource
-    sizes: list[int]
+    sizes: Sequence[int]
     profile: Profile | None
     conditions: TimingConditions
     kept: KeptTimes
@@ -153,12 +161,13 @@ class _Loaded:
             announced = CloudTimes.from_profile(self.profile)
         timing = Timing(
             runtime=self.chain.runtime,
-            precision=precision_of(self.chain),
+            precision=form_of(self.chain).precision,
+            channels_last=form_of(self.chain).channels_last,
             announced=announced,
             batches=measure_batches(
                 self.bundle,
                 runner,
-                max_batch,
+                max(self.sizes, default=max_batch),  # what is larger would run in pieces
                 lambda size: progress(f"{name}: timing batches of {size}"),
             ),
             at_s=time.time(),

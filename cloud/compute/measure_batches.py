@@ -13,7 +13,7 @@ from splitpoint.partition.bundle.samples import synthetic_samples
 
 from ..schedule.batch_times import BatchTimes
 from .cpu_wait import cpu_wait_s
-from .out_of_memory import is_out_of_memory
+from .device_errors import is_out_of_memory
 from .runner import Runner
 
 ROUNDS = 3

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 import torch
 from splitpoint.codec import Array
 from splitpoint.partition.relative_error import relative_error
 
-from ..errors import ServeError
-from ..options import AUTO, BF16, FP16, FP32, PRECISIONS, TF32
+from ..errors import Interrupted, ServeError
+from ..options import AUTO, FP32, PRECISIONS, TF32
+from .device_errors import is_device_lost
+from .gpu import LAUNCHING
+from .weight_form import DTYPES
 
 # Of the largest output of float32: what an automatic choice may be off by.
 TOLERANCE = 0.01
-_CAST = {BF16: torch.bfloat16, FP16: torch.float16}
+Outputs = Sequence[Mapping[str, Array]]
+"""Those of the frames of each boundary, in order."""
 
 
 def check_precision(name: str, device: torch.device) -> None:
@@ -25,24 +28,51 @@ def check_precision(name: str, device: torch.device) -> None:
         raise ServeError(f"precision {name} needs a GPU", "use --precision fp32 on a CPU")
 
 
-def computing_in(precision: str, device: torch.device) -> AbstractContextManager[None]:
-    """Within it torch computes in `precision`; weights stay float32."""
-    return _tf32(precision == TF32) if precision not in _CAST else _cast(_CAST[precision], device)
+@contextlib.contextmanager
+def computing_in(precision: str, device: torch.device) -> Iterator[None]:
+    """Within it torch launches in `precision`, and no other GPU's thread launches in another one.
+
+    This is the only place where torch's flags for TF32 are set. They are the process's, and are
+    read at each launch: a graph keeps what they were when it was captured.
+    """
+    dtype = DTYPES.get(precision)
+    with LAUNCHING, _tf32(precision == TF32):
+        if dtype is None:
+            yield
+        else:
+            # Without its cache: what a graph was captured with must not be freed when this ends.
+            with torch.autocast(device.type, dtype, cache_enabled=False):
+                yield
 
 
 def choose_precision(
-    run: Callable[[str], tuple[Mapping[str, Array], float]], tolerance: float = TOLERANCE
+    run: Callable[[str], tuple[Outputs, float]],
+    tell: Callable[[str], None],
+    tolerance: float = TOLERANCE,
 ) -> tuple[str, dict[str, tuple[float, float]]]:
     """The fastest format whose outputs are within `tolerance`, and what each was found to be.
 
-    `run(precision)` returns outputs and seconds. What was found: the largest difference relative to
-    the largest output of float32, and the seconds.
+    `run(precision)` returns what frames come to that enter at each boundary, and seconds. What was
+    found: the largest difference at any of them, relative to the largest output of float32 there,
+    and the seconds. A format that fails is left out, and `tell` is told why; float32 must not.
     """
     exact, seconds = run(FP32)
     found = {FP32: (0.0, seconds)}
     for precision in PRECISIONS[1:]:
-        outputs, seconds = run(precision)
-        found[precision] = (_difference(outputs, exact), seconds)
+        try:
+            outputs, seconds = run(precision)
+        except Interrupted:
+            raise
+        except Exception as error:
+            if is_device_lost(error):
+                raise
+            why = " ".join(str(error).split())[:100]
+            tell(f"precision {precision} is left out: {type(error).__name__}: {why}")
+            continue
+        difference = max(
+            _difference(own, expected) for own, expected in zip(outputs, exact, strict=True)
+        )
+        found[precision] = (difference, seconds)
     good = [name for name, (difference, _) in found.items() if difference <= tolerance]
     return min(good, key=lambda name: found[name][1]), found
 
@@ -65,10 +95,3 @@ def _tf32(allowed: bool) -> Iterator[None]:
         yield
     finally:
         torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = before
-
-
-@contextlib.contextmanager
-def _cast(dtype: torch.dtype, device: torch.device) -> Iterator[None]:
-    # Without its cache: what a graph was captured with must not be freed when this ends.
-    with torch.autocast(device.type, dtype, cache_enabled=False):
-        yield

@@ -10,6 +10,7 @@ from splitpoint.codec import Array, SpecError, TensorSpec
 from splitpoint.partition.run.chain import SegmentChain, State
 from splitpoint.proto.frames import Boundaries
 
+from .gpu_chain import GpuChain
 from .unpack import UnpackingChain, together
 from .values import Values
 
@@ -27,6 +28,7 @@ class Runner:
         self.chain, self._boundaries, self.sizes = chain, boundaries, tuple(sorted(sizes))
         self._place: Callable[[Mapping[str, Any]], State] = chain.place
         self.unpacks = isinstance(chain, UnpackingChain)
+        self.on_gpu = isinstance(chain, GpuChain)
 
     def enter(self, boundary: int, requests: Sequence[Values]) -> State:
         """The tensors of several requests at `boundary`, one after the other.
@@ -79,6 +81,10 @@ class Runner:
         after = state | self.chain.step(segment, state)
         after = {spec.name: after[spec.name] for spec in self._boundaries[segment + 1]}
         return self.part(segment + 1, after, 0, samples) if size > samples else after
+
+    def wait(self) -> None:
+        """Returns when what was started is done; on a GPU it raises what went wrong meanwhile."""
+        self.chain.wait()
 
     def answers(self, state: State, samples: Sequence[int]) -> list[dict[str, Array]]:
         """The outputs of each request, from the state at the end; `SpecError` if they do not fit.

@@ -15,7 +15,7 @@ from .measure_batches import Measured
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Timing:
-    """The fastest `runtime` and `precision`, and the times that were measured in them.
+    """The fastest `runtime` and form (see `Form`), and the times that were measured in them.
 
     `announced` is what devices plan with, `batches` what the worker does. `at_s` is when that was,
     in seconds since 1970.
@@ -23,6 +23,7 @@ class Timing:
 
     runtime: str
     precision: str
+    channels_last: bool
     announced: CloudTimes
     batches: Measured
     at_s: float
@@ -37,6 +38,7 @@ class Timing:
         return {
             "runtime": self.runtime,
             "precision": self.precision,
+            "channels_last": self.channels_last,
             "at_s": self.at_s,
             "segment_ms": list(announced.segment_ms),
             "segment_p95_ms": list(announced.segment_p95_ms),
@@ -59,7 +61,7 @@ class Timing:
             raise ValueError(f"a limit of {limit!r}")
         if record["runtime"] not in RUNTIMES or record["precision"] not in PRECISIONS:
             raise ValueError("an unknown runtime or precision")
-        if type(record["padded"]) is not bool or type(record["steady"]) is not bool:
+        if any(type(record[flag]) is not bool for flag in ("channels_last", "padded", "steady")):
             raise ValueError("flags that are none")
         rows = [_by_size(row, limit) for row in record["rows"]]
         spread = record["segment_p95_ms"]
@@ -76,6 +78,7 @@ class Timing:
         return cls(
             runtime=record["runtime"],
             precision=record["precision"],
+            channels_last=record["channels_last"],
             announced=announced,
             batches=Measured(
                 rows=rows,

@@ -1,4 +1,8 @@
-"""One step of a batch: what one request breaks, or has no memory for, it alone pays for."""
+"""One step of a batch: what one request breaks, or has no memory for, it alone pays for.
+
+A step is done when the device is done with it: what a GPU was only given is nothing that others can
+join, or that a clock or a watchdog could see.
+"""
 
 from __future__ import annotations
 
@@ -12,8 +16,8 @@ from splitpoint.proto import splitpoint_pb2 as pb
 from splitpoint.proto.frames import FrameError
 
 from ..brief_log import FRAMES
+from ..compute.device_errors import is_device_lost, is_out_of_memory
 from ..compute.loaded_model import LoadedModel
-from ..compute.out_of_memory import is_out_of_memory
 from ..compute.served_model import ServedModel
 from ..schedule.batch import Step
 from .isolate import run_isolated
@@ -27,12 +31,16 @@ RequestAnswer = tuple[Request, "dict[str, Array] | FrameError"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Advanced:
-    """What became of a batch in one step. There was memory for `room` samples at a time."""
+    """What became of a batch in one step. There was memory for `room` samples at a time.
+
+    `lost` is what says that the device computes nothing any more, which is no frame's fault.
+    """
 
     progress: RunningBatch | None  # who goes on, if anybody
     answers: list[RequestAnswer]  # of those who do not
     failed: list[Request]  # those of them who have no outputs
     room: int
+    lost: Exception | None = None
 
     @property
     def is_lost(self) -> bool:
@@ -48,25 +56,34 @@ def advance(step: Step[Request], began_s: float) -> Advanced:
     running.joining = step.joining
     for request in running.joining:
         request.started_s = began_s
+    errors: list[Exception] = []
 
     def run(part: RunningBatch) -> RunningBatch:
         nonlocal room
         while True:
             try:
-                return part.run(runner, segment, room)
+                after = part.run(runner, segment, room)
+                runner.wait()
+                return after
             except Exception as error:
                 size = min(part.samples, room)
-                if size < 2 or not is_out_of_memory(error):
+                errors.append(error)
+                if size < 2 or is_device_lost(error) or not is_out_of_memory(error):
                     raise
                 room = size // 2
 
-    parts, failures = run_isolated(run, lambda part: part.halves(runner, segment), running)
+    def halves(part: RunningBatch) -> tuple[RunningBatch, RunningBatch] | None:
+        return None if _lost(errors) else part.halves(runner, segment)
+
+    parts, failures = run_isolated(run, halves, running)
     try:
         after = reunited(runner, segment + 1, parts)
     except Exception as error:  # noqa: BLE001 - they fit alone, but not together
+        errors.append(error)
         failures += [(part, error) for part in parts]
         after = RunningBatch()
-    _blame(failures, len(running.requests))
+    if not _lost(errors):
+        _blame(failures, len(running.requests))
     answers: list[RequestAnswer] = [
         (request, _why_failed(model, error))
         for part, error in failures
@@ -74,12 +91,18 @@ def advance(step: Step[Request], began_s: float) -> Advanced:
     ]
     failed = [request for request, _ in answers]
     if step.is_last and after.aboard:
-        found = _outputs(after)
+        found = _outputs(after, errors)
         answers += found
         failed += [request for request, answer in found if isinstance(answer, FrameError)]
         after = RunningBatch()
     progress = after if after.aboard else None
-    return Advanced(progress=progress, answers=answers, failed=failed, room=room)
+    return Advanced(
+        progress=progress, answers=answers, failed=failed, room=room, lost=_lost(errors)
+    )
+
+
+def _lost(errors: list[Exception]) -> Exception | None:
+    return next((error for error in errors if is_device_lost(error)), None)
 
 
 def _blame(failures: list[tuple[RunningBatch, Exception]], requests: int) -> None:
@@ -93,13 +116,14 @@ def _blame(failures: list[tuple[RunningBatch, Exception]], requests: int) -> Non
                 request.broke()
 
 
-def _outputs(batch: RunningBatch) -> list[RequestAnswer]:
-    """The batch is at the end: to each its own, if they are good. A GPU is waited for here."""
+def _outputs(batch: RunningBatch, errors: list[Exception]) -> list[RequestAnswer]:
+    """The batch is at the end: to each its own, if they are good. `errors` gets what fails."""
     requests, model = batch.aboard, cast(LoadedModel, batch.aboard[0].model)
     answers: list[RequestAnswer]
     try:
         outputs = model.runner.answers(batch.state, [request.samples for request in requests])
     except Exception as error:  # noqa: BLE001 - a device can fail here too
+        errors.append(error)
         answers = [(request, _why_failed(model, error)) for request in requests]
     else:
         found = zip(requests, outputs, strict=True)

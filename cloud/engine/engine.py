@@ -105,6 +105,11 @@ class Engine:
         return self.executor.can_compute(model)
 
     @property
+    def lost(self) -> str:
+        """Why this process computes nothing any more on this device; empty while it may."""
+        return self.executor.lost
+
+    @property
     def restarts(self) -> int:
         """Of the compute thread: each after a step that did not come back, or when it had ended."""
         return self.executor.restarts

@@ -112,12 +112,22 @@ class Engines:
     @property
     def can_compute(self) -> bool:
         """Whether any model can be computed on any device; it may change at any time."""
+        if self.lost:
+            return False
         copies = list(self.copies.values())
         return not copies or any(
             engine.can_compute(copy)
             for own in copies
             for engine, copy in zip(self.engines, own, strict=True)
         )
+
+    @property
+    def lost(self) -> str:
+        """Why this process has to end: one of its devices is lost to it. Empty while none is.
+
+        The others go with it, as CUDA says that no work of a process is safe after such an error.
+        """
+        return next((engine.lost for engine in self.engines if engine.lost), "")
 
     @property
     def queued_bytes(self) -> int:

@@ -3,6 +3,11 @@
 What one request breaks, it alone pays for: a batch that fails is run again in halves, a kernel that
 does not come back is left behind with its thread, and what nobody thought of costs the batch that
 it befell. The thread is watched from the event loop, and replaced when it is lost.
+
+A GPU that hangs, or fails for good, is lost to this process: another thread would wait in the same
+stream. All frames are told so, and the process has to leave.
+
+Longer than others: what may befall the thread, and who is answered then, is to be seen together.
 """
 
 from __future__ import annotations
@@ -12,7 +17,7 @@ import logging
 import math
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import TypeVar, cast
@@ -21,6 +26,8 @@ from splitpoint.proto import splitpoint_pb2 as pb
 from splitpoint.proto.frames import FrameError
 from splitpoint.proto.tasks import cancel_and_wait
 
+from ..compute.device_errors import is_device_lost
+from ..compute.loaded_model import LoadedModel
 from ..compute.served_model import ServedModel
 from ..errors import ServeError
 from ..schedule.batch import Step
@@ -62,6 +69,7 @@ class Executor:
         self.bell = Bell()
         self.calls = CallQueue()
         self.restarts = self.errors = 0
+        self.lost = ""  # why nothing can be computed here until another process begins
         self._loop: asyncio.AbstractEventLoop | None = None
         self._watching: asyncio.Task[None] | None = None
         self.thread = self._new_thread()
@@ -89,7 +97,16 @@ class Executor:
 
     def call(self, function: Callable[[], _T]) -> Future[_T]:
         """Has `function` called between two steps; `ServeError` where that will not be."""
-        future = self.calls.add(function)
+
+        def watched() -> _T:
+            try:
+                return function()
+            except Exception as error:
+                if is_device_lost(error):
+                    self._lose(f"the device failed ({error!r})")
+                raise
+
+        future = self.calls.add(watched)
         self.notify()
         return future
 
@@ -99,6 +116,8 @@ class Executor:
 
     def can_compute(self, model: Timed) -> bool:
         """Whether the thread lives and is free, and `model` worked when it was last tried."""
+        if self.lost:
+            return False
         is_free = self.thread.is_alive and not self.calls.has_run_for(self.hung_s)
         return is_free and not self._trials.has_confirmed(model)
 
@@ -145,6 +164,9 @@ class Executor:
         if step is None or running is None:
             return False
         after = advance(step, running.began_s)
+        if after.lost is not None:
+            self._lose(f"the device failed ({after.lost!r})", running, after.answers)
+            return True
         now_s = time.perf_counter()
         with self.lock:
             if self._running is not running:
@@ -173,6 +195,9 @@ class Executor:
             run_trial(running.model)
         except BaseException as error:  # noqa: BLE001 - it is what the trial is for
             failed = error
+        if failed is not None and is_device_lost(failed):
+            self._lose(f"the device failed ({failed!r})", running)
+            return True
         with self.lock:
             if self._running is not running:
                 return True
@@ -197,6 +222,9 @@ class Executor:
     def _recover(self, me: ComputeThread, error: BaseException) -> None:
         """The batch that was worked on is answered, and the thread goes on without it."""
         why = self.unexpected("computing", error)
+        if is_device_lost(error):
+            self._lose(f"the device failed ({error!r})")
+            return
         with self.lock:
             if me.is_left:
                 return
@@ -213,13 +241,13 @@ class Executor:
 
     async def _watch(self) -> None:
         """Replaces a thread that does not come back, or is gone."""
-        while True:
+        while not self.lost:
             await asyncio.sleep(WATCH_S)
             try:
                 running = self._running
                 if running is not None and time.perf_counter() - running.began_s > running.limit_s:
                     self._leave_behind(running)
-                if not self.thread.is_alive:
+                if not (self.thread.is_alive or self.lost):
                     self._replace_thread()
                 if self.calls.has_run_for(self.hung_s) and self._schedule.queued:
                     self._send_away()
@@ -227,7 +255,14 @@ class Executor:
                 self.unexpected("watching the compute thread", error)
 
     def _leave_behind(self, running: _Running) -> None:
-        """A kernel does not come back: its thread is left with it."""
+        """A kernel does not come back: its thread is left with it, a GPU by the whole process."""
+        why = f"did not come back in {running.limit_s:.3g} s"
+        if cast(LoadedModel, running.model).runner.on_gpu:
+            step = running.step
+            hung = [] if step is None else step.carried + step.joining
+            error = FrameError(pb.INTERNAL, f"computing {why}")
+            self._lose(f"what it was given {why}", running, [(one, error) for one in hung])
+            return
         with self.lock:
             if self._running is not running:
                 return  # it has just ended
@@ -237,13 +272,30 @@ class Executor:
             self._trials.hung(time.perf_counter(), running.model)
             is_lost = self._trials.has_confirmed(running.model)
             lost = self._schedule.clear(running.model) if is_lost else []
-        why = f"did not come back in {running.limit_s:.3g} s"
         log.error("%s %s", f"a batch of {len(hung)}" if hung else "a trial", why)
         for request in hung:
             request.broke()
         self._give([(request, FrameError(pb.INTERNAL, f"computing {why}")) for request in hung])
         if is_lost:
             self._say_lost(running.model, lost, why)
+
+    def _lose(
+        self, why: str, running: _Running | None = None, answers: Sequence[RequestAnswer] = ()
+    ) -> None:
+        """Nothing is computed on this device any more by this process; nobody is left waiting.
+
+        `answers` are of those whose step it was, which is `running`; unless it has ended meanwhile.
+        """
+        with self.lock:
+            if self.lost or (running is not None and self._running is not running):
+                return
+            self.lost, self._running = why, None
+            self.thread.leave()
+            waiting = self._schedule.clear()
+        log.error("the device is lost to this process, which has to begin anew: %s", why)
+        self.calls.close(ServeError(f"the device is lost: {why}", "start the worker again"))
+        stopping = FrameError(pb.STOPPING, "the device is lost, the worker begins anew")
+        self._give([*answers, *((request, stopping) for request in waiting)])
 
     def _send_away(self) -> None:
         """A model takes long to load, if it ever comes to an end: nobody waits for that."""

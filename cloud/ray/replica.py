@@ -104,8 +104,13 @@ class SplitReplica:
     # What Ray asks. -------------------------------------------------------------------------
 
     async def check_health(self) -> None:
-        """Ray has this replica serve; it raises nothing, for a hung kernel costs no replica."""
+        """Ray has this replica serve. It raises, and is replaced, where its device is lost to it.
+
+        A kernel that hangs on a CPU costs no replica.
+        """
         self._asked_s = time.monotonic()
+        if why := self._backend.engine.lost:
+            raise RuntimeError(f"the device is lost: {why}")
 
     async def record_autoscaling_stats(self) -> dict[str, float]:
         """What the policy goes by: the longest wait of any model's frame, and the busy share."""

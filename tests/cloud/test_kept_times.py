@@ -86,7 +86,7 @@ def test_the_runtime_that_was_chosen_is_not_tried_again(
     machine: Counts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = machine.start(runtime="auto")
-    monkeypatch.setattr("splitpoint.cloud.compute.choose_chain.TRIAL_ROUNDS", None)
+    monkeypatch.setattr("splitpoint.cloud.compute.choose_form.TRIAL_ROUNDS", None)
     assert machine.start(runtime="auto").runner.chain.runtime == first.runner.chain.runtime
 
 
@@ -165,6 +165,7 @@ def _damage(text: str) -> dict[str, str]:
         "boundary": with_timing(decode_ms=[[-1, "raw", 1.0]]),
         "runtime": with_timing(runtime="java"),
         "precision": with_timing(precision="fp8"),
+        "layout": with_timing(channels_last=1),
         "pairs": with_timing(decode_ms=7),
         "huge": with_timing(at_s=10**400),
     }

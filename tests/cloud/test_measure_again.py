@@ -41,7 +41,7 @@ async def worker(small_bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> Async
 def timing(model: ServedModel, ms: float) -> Timing:
     segments = len(model.batch_times)
     return Timing(
-        runtime="torch", precision="fp32", at_s=0.0,
+        runtime="torch", precision="fp32", channels_last=False, at_s=0.0,
         announced=CloudTimes(segment_ms=(ms,) * segments),
         batches=Measured(
             rows=[{1: ms, 2: ms}] * segments, limit=2, padded=False, round_s={1: ms}, steady=True

@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from splitpoint.cloud.compute.precision import TOLERANCE, check_precision, choose_precision
-from splitpoint.cloud.errors import ServeError
+from splitpoint.cloud.compute.precision import (
+    TOLERANCE,
+    Outputs,
+    check_precision,
+    choose_precision,
+    computing_in,
+)
+from splitpoint.cloud.errors import Interrupted, ServeError
 from splitpoint.cloud.options import WorkerOptions
 from splitpoint.cloud.ray.options import RayOptions
+from standin_cuda import ILLEGAL_ADDRESS, accelerator_error
 
 EXACT = np.array([[1.0, -4.0, 2.0]], np.float32)
 
@@ -18,11 +27,11 @@ EXACT = np.array([[1.0, -4.0, 2.0]], np.float32)
 def chosen(**seen: tuple[float, float]) -> str:
     """From the error, in parts of the largest output, and the seconds of each format."""
 
-    def run(precision: str) -> tuple[dict[str, np.ndarray], float]:
+    def run(precision: str) -> tuple[Outputs, float]:
         error, seconds = seen[precision]
-        return {"scores": EXACT + np.float32(4 * error)}, seconds
+        return [{"scores": EXACT + np.float32(4 * error)}], seconds
 
-    return choose_precision(run)[0]
+    return choose_precision(run, pytest.fail)[0]
 
 
 def test_the_fastest_that_is_close_enough() -> None:
@@ -34,10 +43,80 @@ def test_the_fastest_that_is_close_enough() -> None:
 
 
 def test_a_changed_label_is_not_close_however_small_the_number() -> None:
-    def run(precision: str) -> tuple[dict[str, np.ndarray], float]:
-        return {"label": np.array([1000 + (precision == "fp16")])}, float(precision != "fp16")
+    def run(precision: str) -> tuple[Outputs, float]:
+        return [{"label": np.array([1000 + (precision == "fp16")])}], float(precision != "fp16")
 
-    assert choose_precision(run)[0] != "fp16"
+    assert choose_precision(run, pytest.fail)[0] != "fp16"
+
+
+def test_frames_of_every_boundary_have_to_be_close() -> None:
+    """What one of them loses in half the range shows nowhere else."""
+
+    def run(precision: str) -> tuple[Outputs, float]:
+        late = EXACT + np.float32(precision == "fp16")
+        return [{"scores": EXACT}, {"scores": late}, {"scores": EXACT}], float(precision != "fp16")
+
+    chosen, found = choose_precision(run, pytest.fail)
+    assert chosen != "fp16"
+    assert found["fp16"][0] == pytest.approx(0.25)
+
+
+def test_a_format_that_fails_is_left_out_and_said() -> None:
+    said: list[str] = []
+
+    def run(precision: str) -> tuple[Outputs, float]:
+        if precision == "bf16":
+            raise RuntimeError("no kernel image\nis available for bf16")
+        return [{"scores": EXACT}], float(precision != "tf32")
+
+    chosen, found = choose_precision(run, said.append)
+    assert chosen == "tf32"
+    assert "bf16" not in found
+    assert said == [
+        "precision bf16 is left out: RuntimeError: no kernel image is available for bf16"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("precision", "error"),
+    [
+        ("fp32", RuntimeError("no memory even for one sample")),
+        ("tf32", Interrupted("the worker stops")),
+        ("tf32", accelerator_error(*ILLEGAL_ADDRESS)),
+    ],
+)
+def test_what_says_more_than_that_a_format_fails_is_raised(
+    precision: str, error: Exception
+) -> None:
+    def run(name: str) -> tuple[Outputs, float]:
+        if name == precision:
+            raise error
+        return [{"scores": EXACT}], 1.0
+
+    with pytest.raises(type(error)):
+        choose_precision(run, pytest.fail)
+
+
+def test_no_two_threads_launch_under_one_flag() -> None:
+    """It is the process's: engines of two GPUs wait for each other, and leave it as it was."""
+    matmul, began, seen = torch.backends.cuda.matmul, threading.Event(), []
+
+    def other() -> None:
+        began.set()
+        with computing_in("tf32", torch.device("cpu")):
+            seen.append(matmul.allow_tf32)
+
+    before = matmul.allow_tf32
+    thread = threading.Thread(target=other)
+    with computing_in("fp32", torch.device("cpu")):
+        thread.start()
+        began.wait(60)
+        time.sleep(0.05)
+        assert not matmul.allow_tf32
+        assert not seen
+    thread.join(60)
+    assert seen == [True]
+    assert matmul.allow_tf32 == before
 
 
 def test_what_is_infinite_in_float32_must_be_so_in_the_other_format() -> None:
@@ -49,7 +128,7 @@ def test_what_is_infinite_in_float32_must_be_so_in_the_other_format() -> None:
         "bf16": np.array([[1.0, -3e38, 2.0]], np.float32),
         "fp16": np.array([[1.0, -np.inf, 2.001]], np.float32),
     }
-    errors = choose_precision(lambda name: ({"scores": found[name]}, 1.0))[1]
+    errors = choose_precision(lambda name: ([{"scores": found[name]}], 1.0), pytest.fail)[1]
     assert errors["tf32"][0] == errors["bf16"][0] == np.inf
     assert errors["fp16"][0] == pytest.approx(0.0005, rel=1e-3)
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import struct
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ from calibrated import calibrated_bundle, pixels_of
 from raw_client import RawClient
 from splitpoint.cloud.compute.gpu_chain import GpuChain
 from splitpoint.cloud.compute.runner import Runner
-from splitpoint.cloud.compute.unpack import UnpackingChain, filled
+from splitpoint.cloud.compute.unpack import UnpackingChain
 from splitpoint.cloud.compute.values import Values
 from splitpoint.cloud.engine.request import Request
 from splitpoint.cloud.worker import Worker
@@ -30,6 +29,7 @@ from splitpoint.partition.run.chain import State
 from splitpoint.partition.run.torch_chain import TorchChain
 from splitpoint.proto import splitpoint_pb2 as pb
 from splitpoint.proto.frames import build_frame, check_frame, decode_reply, encode_tensors
+from standin_cuda import StandInCuda
 
 CPU = torch.device("cpu")
 
@@ -232,67 +232,18 @@ async def _until(done: Any) -> None:
 # --- a GPU's copies, in order, without a GPU ---
 
 
-class FakeStream:
-    def __init__(self, name: str, log: list[str]) -> None:
-        self.name, self._log = name, log
-
-    def wait_event(self, event: FakeEvent) -> None:
-        self._log.append(f"{self.name} waits for {event.of}")
-
-
-class FakeEvent:
-    of = ""
-
-    def record(self, stream: FakeStream) -> None:
-        self.of = stream.name
-
-
-def test_gpu_computes_on_what_has_been_copied(
-    bundle: Bundle, vivid_spec: ModelSpec, album_folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """torch.cuda is played by a log: what is left to a real GPU is that it keeps to the order."""
-    log: list[str] = []
-    copying, computing = FakeStream("copies", log), FakeStream("computing", log)
-    current = [computing]
-
-    @contextmanager
-    def on(stream: FakeStream) -> Iterator[None]:
-        current.append(stream)
-        yield
-        current.pop()
-
-    @contextmanager
-    def device(which: torch.device) -> Iterator[None]:
-        yield
-
-    def copied(array: Array, *, pin_memory: bool) -> torch.Tensor:
-        assert pin_memory
-        log.append(f"copy on {current[-1].name}")
-        return filled(array)
-
-    for name, value in {
-        "graph_pool_handle": lambda: None, "Stream": lambda device: copying, "stream": on,
-        "device": device, "Event": FakeEvent, "current_stream": lambda device: current[-1],
-    }.items():  # fmt: skip
-        monkeypatch.setattr(torch.cuda, name, value)
-    monkeypatch.setattr("splitpoint.cloud.compute.gpu_chain.filled", copied)
-    monkeypatch.setattr(
-        torch.Tensor, "record_stream", lambda tensor, stream: log.append(f"kept for {stream.name}")
-    )
-    monkeypatch.setattr(
-        "splitpoint.cloud.compute.unpack.Unpacker.tensor",
-        lambda unpacker, value, parts: log.append(f"unpacked on {current[-1].name}"),
-    )
-    chain = GpuChain(bundle, CPU)
+def test_gpu_computes_on_what_has_been_copied(bundle: Bundle) -> None:
+    cuda = StandInCuda()
+    chain = GpuChain(bundle, cuda.gpu())
     assert Runner(chain, [boundary.tensors for boundary in bundle.manifest.boundaries]).unpacks
     (spec, *_), at = (
         bundle.manifest.boundaries[1].tensors,
         states(bundle, np.zeros((1, 24, 24, 3), np.uint8)),
     )
     codec = codecs_of(bundle.manifest, bundle.folder).named("q8", 1)
-    log.clear()
-    chain.place({spec.name: codec.packed(codec.encode(at[1][spec.name], spec), spec, 1)})
-    assert log == [
-        "copy on copies", "copy on copies", "computing waits for copies", "kept for computing",
-        "kept for computing", "unpacked on computing",
-    ]  # fmt: skip
+    payload = codec.encode(at[1][spec.name], spec)
+    state = chain.place({spec.name: codec.packed(payload, spec, 1)})
+    assert [what for _, what in cuda.calls] == ["pinned", "copy"] * 2 + ["used_on"] * 2
+    assert not cuda.races
+    decoded = codec.decode(payload, spec, 1)
+    np.testing.assert_allclose(chain.fetch(state[spec.name]), decoded, rtol=1e-6, atol=1e-6)

@@ -1,0 +1,166 @@
+"""A bundle's segments on a GPU: captured, in the number format and layout that are fastest."""
+
+from __future__ import annotations
+
+import gc
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from splitpoint.codec import Array
+from splitpoint.partition.bundle.bundle import Bundle
+from splitpoint.partition.bundle.samples import synthetic_samples
+from splitpoint.partition.run.chain import SegmentChain, State
+
+from ..options import AUTO
+from .device_errors import is_out_of_memory
+from .gpu_chain import GpuChain
+from .interruptible_chain import InterruptibleChain
+from .measure_batches import batch_sizes
+from .precision import Outputs, choose_precision
+from .runner import Runner
+from .weight_form import Form
+
+TRIAL_BATCH, TRIAL_ROUNDS = 4, 3
+Tell = Callable[[str], None]
+Check = Callable[[], None]
+
+
+def form_and_capture(
+    bundle: Bundle,
+    chain: GpuChain,
+    *,
+    precision: str,
+    channels_last: bool | None,
+    max_batch: int,
+    tell: Tell,
+    check: Check,
+) -> None:
+    """Gets `chain` ready for frames: nothing is captured after this.
+
+    With "auto" the precision, and with None the layout, is the fastest of those that are close
+    enough. `tell` is told what was found. Raises `torch.OutOfMemoryError` where not even one sample
+    fits.
+    """
+    trials = _Trials(bundle, chain, min(TRIAL_BATCH, max_batch), check, tell)
+    form = Form(precision, bool(channels_last))
+    if precision == AUTO:
+        form = trials.best()
+    elif channels_last is None:
+        form = trials.run(precision)[1]
+    chain.use(form)
+    capture(bundle, chain, batch_sizes(max_batch), tell, check)
+    chain.free_unused()
+
+
+def capture(
+    bundle: Bundle, chain: GpuChain, sizes: Sequence[int], tell: Tell, check: Check
+) -> None:
+    """Has `chain` captured for as many of the batch sizes as there is memory for.
+
+    The largest first: what its graphs use between their inputs and outputs, smaller ones use, too.
+    """
+    gc.collect()  # a graph or tensor that is collected while another is captured breaks that
+    runner = Runner(chain, [boundary.tensors for boundary in bundle.manifest.boundaries])
+    inputs = synthetic_samples(bundle.manifest).inputs
+    for size in sorted(sizes, reverse=True):
+        try:
+            given, fresh = (
+                runner.enter(0, [inputs[(first + n) % len(inputs)] for n in range(size)])
+                for first in (0, 1)
+            )
+            chain.capture(size, given, fresh, check, tell)
+        except Exception as error:
+            if size == 1 or not is_out_of_memory(error):
+                raise
+            tell(f"{bundle.manifest.name}: no memory to capture batches of {size}")
+
+
+@dataclass(slots=True)
+class _Trials:
+    """What formats and layouts come to, and take, with a small batch."""
+
+    bundle: Bundle
+    chain: GpuChain
+    batch: int
+    check: Check
+    tell: Tell
+    exact: list[Mapping[str, Array]] = field(default_factory=list)  # at each boundary, in float32
+
+    def best(self) -> Form:
+        """The fastest that is close enough."""
+        forms: dict[str, Form] = {}
+
+        def run(precision: str) -> tuple[Outputs, float]:
+            outputs, forms[precision], seconds = self.run(precision)
+            return outputs, seconds
+
+        name = self.bundle.manifest.name
+        chosen, found = choose_precision(run, lambda line: self.tell(f"{name}: {line}"))
+        self.tell(
+            f"{name}: precision {chosen}, off by {100 * found[chosen][0]:.2g} % of the largest "
+            f"output at most, from any boundary"
+        )
+        return forms[chosen]
+
+    def run(self, precision: str) -> tuple[Outputs, Form, float]:
+        """In the faster layout: what frames of each boundary come to, and a batch's seconds."""
+        forms = [Form(precision), Form(precision, channels_last=True)]
+        found: list[tuple[Outputs, Form, float]] = []
+        for form in forms:
+            self.chain.use(form)
+            self._load()
+            if form.channels_last and not self.chain.has_convolutions:
+                continue
+            capture(self.bundle, self.chain, (self.batch,), self.tell, self.check)
+            seconds = trial_s(self.bundle, self.chain, self.batch, self.check)
+            found.append((self._outputs(), form, seconds))
+        return min(found, key=lambda one: one[2])
+
+    def _load(self) -> None:
+        for segment in range(len(self.chain)):
+            self.check()
+            self.chain.load(segment)
+
+    def _outputs(self) -> Outputs:
+        """Of each boundary's frames, which have float32's tensors, as those that devices send."""
+        runner, boundaries = self._runner(), self.bundle.manifest.boundaries
+        samples = synthetic_samples(self.bundle.manifest).inputs[: self.batch]
+        if not self.exact:
+            state = runner.enter(0, samples)
+            for at, boundary in enumerate(boundaries[:-1]):
+                self.exact.append({
+                    spec.name: self.chain.fetch(state[spec.name]) for spec in boundary.tensors
+                })  # fmt: skip
+                state = runner.step(at, state, len(samples))
+        return [self._from(runner, at, len(samples)) for at in range(len(boundaries) - 1)]
+
+    def _from(self, runner: Runner, at: int, samples: int) -> Mapping[str, Array]:
+        state: State = runner.enter(at, [self.exact[at]])
+        for segment in range(at, len(self.chain)):
+            self.check()
+            state = runner.step(segment, state, samples)
+        return runner.answers(state, [samples])[0]
+
+    def _runner(self) -> Runner:
+        boundaries = [boundary.tensors for boundary in self.bundle.manifest.boundaries]
+        return Runner(self.chain, boundaries, self.chain.sizes)
+
+
+def trial_s(bundle: Bundle, chain: SegmentChain, batch: int, check: Check) -> float:
+    """Seconds for so many samples, from the input to the end."""
+    interruptible = InterruptibleChain(chain, check)
+    runner = Runner(interruptible, [boundary.tensors for boundary in bundle.manifest.boundaries])
+    for segment in range(len(chain)):
+        interruptible.load(segment)
+    values = synthetic_samples(bundle.manifest).inputs[0]
+    times = []
+    for _ in range(1 + TRIAL_ROUNDS):
+        start = time.perf_counter()
+        state = runner.enter(0, [values] * batch)
+        for segment in range(len(chain)):
+            state = runner.step(segment, state, batch)
+        chain.wait()
+        times.append(time.perf_counter() - start)
+    return statistics.median(times[1:])
