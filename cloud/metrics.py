@@ -154,7 +154,8 @@ def _gpu_metrics(gpus: Sequence[GpuState]) -> Iterator[Metric]:
         if reading is not None:
             used.add_metric([str(number)], reading.memory_used_bytes)
             total.add_metric([str(number)], reading.memory_total_bytes)
-            busy.add_metric([str(number)], reading.utilisation)
+            if reading.utilisation is not None:
+                busy.add_metric([str(number)], reading.utilisation)
     yield from (used, total, busy)
 
 

@@ -72,6 +72,7 @@ class WorkerOptions:
     runtime: str = AUTO
     precision: str = AUTO
     max_batch: int = 128
+    gpu_memory_fraction: float = 1.0  # of each GPU's memory, for torch's tensors and graphs
     batching: Batching = Batching.SUFFIX
     profiles: Sequence[Path] = ()
     # Times of batches that were measured before are taken from this folder, unless `measure`.
@@ -104,6 +105,11 @@ class WorkerOptions:
                 raise ServeError(f"unknown {what} {given!r}", f"use {AUTO}, {', '.join(known)}")
         if self.max_batch < 1:
             raise ServeError(f"batches of {self.max_batch} samples", "give 1 or more")
+        if not 0 < self.gpu_memory_fraction <= 1:
+            raise ServeError(
+                f"a share of a GPU's memory of {self.gpu_memory_fraction:g}",
+                "give more than 0, and 1 at the most",
+            )
         if self.max_queued_bytes < 1:
             raise ServeError("a worker that may hold no frame", "give more bytes")
         if not 0 <= self.ingest <= MOST_INGEST:

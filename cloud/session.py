@@ -25,6 +25,7 @@ from .access.security import Security
 from .announcing import announcer_of, check_announced
 from .backend import Backend, assemble
 from .bundle_watch import BundleWatch
+from .compute.gpu_memory import keep_to_share
 from .compute.load import Progress, load_served_model
 from .compute.loaded_model import LoadedModel
 from .compute.precision import check_precision
@@ -74,6 +75,7 @@ async def serving(
     credentials, access = security.server_credentials(), security.access()
     devices = pick_devices(options.device)
     check_precision(options.precision, devices[0])
+    keep_to_share(devices, options.gpu_memory_fraction)
     profiles = {(found := load_profile(path)).digest: found for path in options.profiles}
     bundles = [
         await asyncio.to_thread(open_bundle, folder, verify_files=False) for folder in folders

@@ -88,7 +88,7 @@ class WorkerStats:
             "refused_elsewhere": _statuses([figures.elsewhere]),
         }
 
-    def _read_gpus(self) -> list[dict[str, float]]:
+    def _read_gpus(self) -> list[dict[str, float | None]]:
         readings = [gpu.read() for gpu in self._gpus]
         return [
             {
@@ -106,7 +106,7 @@ def gpu_states(devices: Sequence[torch.device]) -> list[GpuState]:
     if devices[0].type != "cuda":
         return []
     uuids = [torch.cuda.get_device_properties(device).uuid for device in devices]
-    states = [open_gpu_state(f"GPU-{uuid}") for uuid in uuids]
+    states = [open_gpu_state(str(uuid)) for uuid in uuids]
     return [state for state in states if state is not None]
 
 

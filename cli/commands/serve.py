@@ -67,6 +67,9 @@ def serve(
             "bf16 or fp16."
         ),
     ] = WorkerOptions.precision,
+    gpu_memory_fraction: Annotated[
+        float, typer.Option(help="Most of each GPU's memory that it takes, 0 to 1.", max=1)
+    ] = WorkerOptions.gpu_memory_fraction,
     max_queued_mb: Annotated[
         int, typer.Option(help="Most megabytes of tensors that may wait.", min=1)
     ] = WorkerOptions.max_queued_bytes >> 20,
@@ -176,6 +179,7 @@ def serve(
             "--tls-cert": tls_cert, "--tls-key": tls_key, "--client-ca": client_ca,
             "--metrics": metrics, "--traces": traces, "--announce": announce,
             "--http": http, "--allow-head": allow_head, "--ingest": ingest,
+            "--gpu-memory-fraction": gpu_memory_fraction != WorkerOptions.gpu_memory_fraction,
         }  # fmt: skip
         if any(plain.values()):
             names = ", ".join(name for name, given in plain.items() if given)
@@ -206,6 +210,7 @@ def serve(
         runtime=runtime,
         precision=precision,
         max_batch=max_batch,
+        gpu_memory_fraction=gpu_memory_fraction,
         max_queued_bytes=max_queued_mb << 20,
         grace_s=grace,
         ingest=ingest,

@@ -89,7 +89,8 @@ function showStats(stats) {
   show("open", String(stats.streams_open));
   show("running", duration(stats.seconds));
   pairs(byId("gpus"), stats.gpus.map((gpu, number) => [`GPU ${number}`,
-    `${figure(100 * gpu.utilisation)} %, ${gpu.memory_used_mb} of ${gpu.memory_mb} MB`]));
+    (gpu.utilisation === null ? "" : `${figure(100 * gpu.utilisation)} %, `)
+    + `${gpu.memory_used_mb} of ${gpu.memory_mb} MB`]));
   byId("models").replaceChildren(
     ...stats.models.map((model) => showModel(model, old.get(model.digest), seconds)));
   byId("streams").tBodies[0].replaceChildren(...stats.streams.map((stream) => row([

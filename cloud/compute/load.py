@@ -21,6 +21,7 @@ from ..errors import ServeError
 from ..options import AUTO, WorkerOptions
 from .choose_chain import choose_chain, form_of, sizes_of
 from .device_errors import is_device_lost, is_out_of_memory
+from .gpu_memory import check_fits, too_large
 from .interruptible_chain import InterruptibleChain
 from .kept_times import KeptTimes, TimingConditions, conditions_here
 from .loaded_model import LoadedModel
@@ -59,6 +60,7 @@ def load_served_model(
     max_batch = 1 if manifest.boundaries[0].one_sample else max_batch
     progress(f"loading {manifest.name} ({bundle.digest[:12]})")
     try:
+        check_fits(bundle, device, options.gpu_memory_fraction)
         profile = profiles.get(bundle.digest)
         if profile is not None and runtime == AUTO:
             runtime = replace(options, runtime=profile.runtime).runtime  # refuses what none runs
@@ -107,10 +109,7 @@ def load_served_model(
             ) from error
         if not is_out_of_memory(error):
             raise
-        raise ServeError(
-            f"{manifest.name} does not fit into the memory of {device}",
-            "serve fewer models, or use --device cpu",
-        ) from error
+        raise too_large(bundle, device, options.gpu_memory_fraction) from error
     progress(f"{manifest.name}: {_speed(timing, chain)}{', as measured before' * is_known}")
     is_fresh = timing.batches.steady and abs(time.time() - timing.at_s) < AGAIN_S
     return LoadedModel(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import statistics
 import time
 from collections import defaultdict
@@ -20,9 +21,15 @@ from .chain import State
 from .program import load_program
 from .weights import load_weights
 
+_VISIBLE = "CUDA_VISIBLE_DEVICES"
+
 
 def pick_device(name: str) -> torch.device:
-    """The device for `auto`, `cpu` or `cuda` (or `cuda:1`); `DeviceError` if there is none."""
+    """The device for `auto`, `cpu` or `cuda` (or `cuda:1`); `DeviceError` if there is none.
+
+    GPUs are those that CUDA_VISIBLE_DEVICES leaves, in its order. A slice of a GPU (MIG) is named
+    there, and is the one GPU that its process sees.
+    """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
@@ -31,17 +38,26 @@ def pick_device(name: str) -> torch.device:
         raise DeviceError(f"unknown device {name!r}", "use auto, cpu or cuda") from error
     if device.type not in ("cpu", "cuda"):
         raise DeviceError(f"device {name!r} is not supported", "use auto, cpu or cuda")
+    visible = os.environ.get(_VISIBLE)
     if device.type == "cuda" and not torch.cuda.is_available():
+        if visible is None:
+            raise DeviceError(
+                "CUDA is not available to this torch", "use --device cpu, or install a CUDA build"
+            )
+        shown = f"{_VISIBLE}={visible}" if visible else f"{_VISIBLE} shows it none"
         raise DeviceError(
-            "CUDA is not available to this torch", "use --device cpu, or install a CUDA build"
+            f"this process sees no GPU ({shown})", f"correct {_VISIBLE}, or use --device cpu"
         )
-    if device.index is not None and device.index >= torch.cuda.device_count():
-        raise DeviceError(f"there is no {device}", f"this machine has {torch.cuda.device_count()}")
+    if device.index is not None and device.index >= (count := torch.cuda.device_count()):
+        remedy = f"this machine has {count}"
+        if visible is not None:
+            remedy = f"{_VISIBLE}={visible} leaves {count}, and numbers them from cuda:0 on"
+        raise DeviceError(f"there is no {device}", remedy)
     return device
 
 
 def pick_devices(name: str) -> list[torch.device]:
-    """As `pick_device`; where that is `cuda` without a number, every GPU of this machine."""
+    """As `pick_device`; where that is `cuda` without a number, every GPU that is there."""
     device = pick_device(name)
     if device == torch.device("cuda"):  # none in particular
         return [torch.device("cuda", number) for number in range(torch.cuda.device_count())]

@@ -27,13 +27,20 @@ PREFIX = "splitpoint_worker_"
 
 
 class FakeGpu:
+    def __init__(self, utilisation: float | None) -> None:
+        self._utilisation = utilisation
+
     def read(self) -> GpuReading:
-        return GpuReading(memory_used_bytes=3 << 30, memory_total_bytes=80 << 30, utilisation=0.4)
+        return GpuReading(
+            memory_used_bytes=3 << 30, memory_total_bytes=80 << 30, utilisation=self._utilisation
+        )
 
 
 @pytest.fixture
 def worker_options(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    monkeypatch.setattr(session, "gpu_states", lambda devices: [FakeGpu(), FakeGpu()])
+    monkeypatch.setattr(
+        session, "gpu_states", lambda devices: [FakeGpu(0.4), FakeGpu(0.4), FakeGpu(None)]
+    )
     return {"metrics": "127.0.0.1:0"}
 
 
@@ -125,6 +132,10 @@ async def test_figures_after_traffic(worker: Worker, small_bundle: Bundle) -> No
     assert value(text, "engine_restarts_total") == value(text, "engine_errors_total") == 0
     assert value(text, "can_compute") == 1
     assert value(text, "gpu_utilisation", gpu="1") == 0.4
+    assert value(text, "gpu_memory_bytes", gpu="2") == 80 << 30
+    assert {"gpu": "2"}.items() not in [
+        labels for name, labels in samples(text) if name == PREFIX + "gpu_utilisation"
+    ], "of a slice of a GPU it is not known"
     assert value(text, "queued_bytes") == value(text, "queued_frames") == 0
 
 

@@ -84,9 +84,11 @@ async def test_gpus_are_told_and_one_that_is_lost_is_not(worker: Worker) -> None
             return self._reading
 
     there = Gpu(GpuReading(memory_used_bytes=10**9, memory_total_bytes=8 * 10**10, utilisation=0.5))
-    gpus: Any = [there, Gpu(None)]
+    part = GpuReading(memory_used_bytes=10**9, memory_total_bytes=10**10, utilisation=None)
+    gpus: Any = [there, Gpu(None), Gpu(part)]
     document = await WorkerStats(worker.backend, front_of(worker), gpus).to_json()
     assert document["gpus"] == [
         {"memory_used_mb": 1000, "memory_mb": 80000, "utilisation": 0.5},
+        {"memory_used_mb": 1000, "memory_mb": 10000, "utilisation": None},
     ]  # fmt: skip
     assert document["device"]

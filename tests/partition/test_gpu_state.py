@@ -20,7 +20,7 @@ class FakeNvml:
             raise self.NVMLError("Driver Not Loaded")
 
     def nvmlDeviceGetHandleByUUID(self, uuid: str) -> str:
-        if uuid != "GPU-1":
+        if uuid not in ("GPU-1", "MIG-3"):
             raise self.NVMLError("Not Found")
         return uuid
 
@@ -30,12 +30,14 @@ class FakeNvml:
         return SimpleNamespace(used=5 << 30, total=80 << 30, free=75 << 30)
 
     def nvmlDeviceGetUtilizationRates(self, handle: str) -> Any:
+        if handle.startswith("MIG-"):
+            raise self.NVMLError("Not Supported")
         return SimpleNamespace(gpu=37, memory=12)
 
 
 def test_a_gpu_is_read_by_its_uuid() -> None:
     nvml = FakeNvml()
-    gpu = open_gpu_state("GPU-1", load=lambda: nvml)
+    gpu = open_gpu_state("1", load=lambda: nvml)
     assert gpu is not None
     assert gpu.read() == GpuReading(
         memory_used_bytes=5 << 30, memory_total_bytes=80 << 30, utilisation=0.37
@@ -44,12 +46,20 @@ def test_a_gpu_is_read_by_its_uuid() -> None:
     assert gpu.read() is None
 
 
+def test_a_slice_of_a_gpu_tells_its_memory_alone() -> None:
+    gpu = open_gpu_state("3", load=FakeNvml)
+    assert gpu is not None
+    assert gpu.read() == GpuReading(
+        memory_used_bytes=5 << 30, memory_total_bytes=80 << 30, utilisation=None
+    )
+
+
 def test_where_there_is_none() -> None:
     def missing() -> Any:
         raise ImportError("No module named 'pynvml'")
 
-    assert open_gpu_state("GPU-1", load=missing) is None
-    assert open_gpu_state("GPU-2", load=FakeNvml) is None
+    assert open_gpu_state("1", load=missing) is None
+    assert open_gpu_state("2", load=FakeNvml) is None
     driverless = FakeNvml()
     driverless.driverless = True
-    assert open_gpu_state("GPU-1", load=lambda: driverless) is None
+    assert open_gpu_state("1", load=lambda: driverless) is None
