@@ -61,9 +61,8 @@ async def echoed(call: Any, sent: Sent, frames: int, pid: int) -> Way:
 
 
 async def one_agent(
-    sent: Sent, bundle: Bundle, servers: Servers, folder: Path, *, quick: bool
+    sent: Sent, bundle: Bundle, servers: Servers, folder: Path, *, frames: int, rounds: int
 ) -> tuple[list[str], dict[str, float]]:
-    frames, rounds = (100, 2) if quick else (1000, 5)
     split, echo = [], []
     async with (
         grpc.aio.insecure_channel(servers.echo_address) as channel,

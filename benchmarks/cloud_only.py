@@ -3,9 +3,10 @@
 The same JPEGs to both, from simulated clients that each wait for their answer; the same model, the
 same largest batch, each server a process of its own, in turn, several rounds. LitServe runs as its
 documentation sets it up (base64 in JSON, PIL, torch), with the best of one and two workers and of
-two batch timeouts; and once more with our runtime in it.
+two batch timeouts; and on a CPU once more with our runtime in it.
 
     python benchmarks/cloud_only.py [--models resnet18 efficientnet-lite0] [--clients 1 8 32]
+                                    [--device cuda]
 """
 
 from __future__ import annotations
@@ -41,6 +42,8 @@ MAX_BATCH = 32
 PREFIX_BYTES = 4  # of our codec, before the JPEG file
 # LitServe: workers on the device, and how long a batch may wait for more, in seconds.
 SETUPS = ((1, 0.0), (1, 0.01), (2, 0.0))
+RUNTIMES = ("torch", "onnxruntime")  # the latter is the worker's on a CPU
+OVER = {"torch": "over_torch", "onnxruntime": "over_same_runtime"}
 
 
 def jpeg_payload(bundle: Bundle) -> Payload:
@@ -97,8 +100,9 @@ async def rival(
     for workers, timeout_s in SETUPS[: 1 if options.quick else None]:
         with socket.create_server(("127.0.0.1", 0)) as free:
             port = free.getsockname()[1]
-        process = rival_process(source, weights, runtime, str(bundle.folder), str(port),
-                                str(MAX_BATCH), str(timeout_s), str(workers))  # fmt: skip
+        process = rival_process(source, weights, runtime, options.device, str(bundle.folder),
+                                str(port), str(MAX_BATCH), str(timeout_s),
+                                str(workers))  # fmt: skip
         try:
             await _until_it_answers(process, port)
             for count in clients:
@@ -140,7 +144,8 @@ async def _until_it_answers(process: subprocess.Popen[bytes], port: int) -> None
 
 
 async def run(options: argparse.Namespace, folder: Path) -> tuple[Table, dict[str, Any]]:
-    rows, summary = [], {}
+    rows: list[list[str]] = []
+    summary: dict[str, dict[str, dict[str, list[float]]]] = {}
     for model in options.models:
         bundle = open_bundle(bundle_of(model, folder))
         source, weights = source_of(bundle.manifest.source.removeprefix("torchvision:"))
@@ -152,35 +157,34 @@ async def run(options: argparse.Namespace, folder: Path) -> tuple[Table, dict[st
                 for clients, load in (await ours(bundle, payload, options)).items():
                     if clients not in own or load.per_s > own[clients].per_s:
                         own[clients] = load
-            torch = await rival(source, weights, "torch", bundle, payload, options.clients, options)
-            same = await rival(
-                source, weights, "onnxruntime", bundle, payload, options.clients, options
-            )
+            rivals = {
+                runtime: await rival(
+                    source, weights, runtime, bundle, payload, options.clients, options
+                )
+                for runtime in RUNTIMES[: None if options.device == "cpu" else 1]
+            }
             for clients in options.clients:
+                loads = {"splitpoint": own[clients]}
+                for runtime, found in rivals.items():
+                    setup, load = found[clients]
+                    loads[f"LitServe, {runtime} ({setup})"] = load
+                    summary.setdefault(model, {}).setdefault(str(clients), {}).setdefault(
+                        OVER[runtime], []
+                    ).append(own[clients].per_s / load.per_s)
                 print(
-                    f"  {clients} clients: {own[clients].per_s:.1f} requests/s, "
-                    f"torch {torch[clients][1].per_s:.1f}, "
-                    f"same runtime {same[clients][1].per_s:.1f}",
+                    f"  {clients} clients, requests/s: "
+                    + ", ".join(f"{name} {load.per_s:.1f}" for name, load in loads.items()),
                     file=sys.stderr,
                     flush=True,
                 )
-                summary.setdefault(model, {}).setdefault(str(clients), []).append(
-                    [own[clients].per_s, torch[clients][1].per_s, same[clients][1].per_s]
-                )
-                for name, load in (("splitpoint", own[clients]),
-                                   (f"LitServe, torch ({torch[clients][0]})", torch[clients][1]),
-                                   (f"LitServe, onnxruntime ({same[clients][0]})",
-                                    same[clients][1])):  # fmt: skip
+                for name, load in loads.items():
                     rows.append([model, str(clients), str(number + 1), name, f"{load.per_s:.1f}",
                                  f"{load.percentile(50):.0f}", f"{load.percentile(99):.0f}",
                                  f"{own[clients].per_s / load.per_s:.2f}"])  # fmt: skip
     ratios = {
         model: {
-            clients: {
-                "over_torch": round(float(np.median([a / b for a, b, _ in found])), 2),
-                "over_same_runtime": round(float(np.median([a / c for a, _, c in found])), 2),
-            }
-            for clients, found in by_clients.items()
+            clients: {over: round(float(np.median(found)), 2) for over, found in by_over.items()}
+            for clients, by_over in by_clients.items()
         }
         for model, by_clients in summary.items()
     }
@@ -192,7 +196,9 @@ COLUMNS = ["model", "clients", "round", "server", "requests/s", "p50 ms", "p99 m
 
 
 async def ours(bundle: Bundle, payload: Payload, options: argparse.Namespace) -> dict[int, Load]:
-    process, address = start(["-c", WORKER, str(bundle.folder), "suffix", "cpu", str(MAX_BATCH)])
+    process, address = start(
+        ["-c", WORKER, str(bundle.folder), "suffix", options.device, str(MAX_BATCH)]
+    )
     found = {}
     try:
         for count in options.clients:
@@ -213,6 +219,7 @@ def main() -> None:
     parser.add_argument("--clients", nargs="+", type=int, default=[1, 8, 32])
     parser.add_argument("--seconds", type=float, default=5)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--device", default="cpu", help="of both servers")
     parser.add_argument("--quick", action="store_true")
     options = parser.parse_args()
     if options.quick:
@@ -221,7 +228,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         table, summary = asyncio.run(run(options, Path(name)))
     write_report("cloud_only", str(__doc__).splitlines()[0], table, summary,
-                 save=not options.quick)  # fmt: skip
+                 save=not options.quick, device=options.device)  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -3,10 +3,10 @@
 A calibrated model of next to no compute, whose inner boundary is 60 kB as float32: raw, `q8` and
 `fkt@4` there, and JPEG at its input. First an agent streams to a worker. Then a load of streams
 that only send what was built before keeps the worker busy, and a bare grpc.aio echo of the same
-messages after it, in turn. CPU time is user and system of a whole process over its frames: on a
-machine with other work it changes less than times do.
+messages after it, in turn. CPU time is user and system of a whole process, a worker's with those
+that it has started, over its frames: on a machine with other work it changes less than times do.
 
-    python benchmarks/ingest.py [--quick] [--streams 1 4 16 64]
+    python benchmarks/ingest.py [--quick] [--streams 1 4 16 64] [--ingest 2] [--device cuda]
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ from thin_model import THIN
 async def many_streams(
     sent: Sent, streams: int, bundle: Bundle, servers: Servers, options: argparse.Namespace
 ) -> tuple[list[str], dict[str, float]]:
-    seconds, rounds = (0.5, 1) if options.quick else (2.0, 5)
+    seconds = 0.5 if options.quick else 2.0
     worker, echo = [], []
-    for _ in range(rounds):
+    for _ in range(options.rounds):
         echo.append(await load(
             servers.echo_address, servers.echo.pid, sent.messages, streams, seconds, None
         ))  # fmt: skip
@@ -56,7 +56,8 @@ async def many_streams(
     }
     cores = os.cpu_count() or 1
     limits = [max(found, key=found.count) for found in (
-        [run.at_limit(cores) for run in runs] for runs in (worker, echo)
+        [run.at_limit(cores, processes) for run in runs]
+        for runs, processes in ((worker, 1 + options.ingest), (echo, 1))
     )]  # fmt: skip
     row = [sent.name, str(streams), *(f"{found[key]:.3f}" for key in list(found)[:3]),
            f"{found['fps']:.0f}", f"{found['echo_fps']:.0f}", f"{found['of_echo']:.2f}x",
@@ -73,15 +74,17 @@ STREAMS_COLUMNS = [
 async def measure(
     bundle: Bundle, photo: Path, folder: Path, options: argparse.Namespace
 ) -> tuple[Table, Table, dict[str, Any]]:
-    servers = Servers.start(bundle)
+    servers = Servers.start(bundle, options.device, options.ingest)
     agents: list[list[str]] = []
     rows: list[list[str]] = []
-    summary: dict[str, Any] = {"agent": {}, "streams": {}}
+    summary: dict[str, Any] = {"device": options.device, "ingest": options.ingest,
+                               "agent": {}, "streams": {}}  # fmt: skip
     try:
         for sent in frames_of(bundle, photo):
             row, found = await one_agent(
-                sent, bundle, servers, folder / "cache", quick=options.quick
-            )
+                sent, bundle, servers, folder / "cache",
+                frames=100 if options.quick else 1000, rounds=options.rounds,
+            )  # fmt: skip
             agents.append(row)
             summary["agent"][sent.codec] = found
             gc.collect()
@@ -104,15 +107,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
     parser.add_argument("--bundle", type=Path, help=f"{THIN}, compiled and calibrated already")
     parser.add_argument("--streams", nargs="+", type=int, default=[1, 4, 16, 64])
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--device", default="cpu", help="of the worker")
+    parser.add_argument("--ingest", type=int, default=0, help="processes that the worker has")
     parser.add_argument("--quick", action="store_true", help="a minute's version")
     options = parser.parse_args()
     if options.quick:
-        options.streams = [1, 16]
+        options.streams, options.rounds = [1, 16], 1
     with tempfile.TemporaryDirectory() as name:
         agents, streams, summary = run(Path(name), options)
     write_report(
         "ingest", str(__doc__).splitlines()[0], streams, summary,
-        save=not options.quick, in_short=[agents],
+        save=not options.quick, in_short=[agents], device=options.device,
+        variant=f"{options.ingest}-processes" if options.ingest else "",
     )  # fmt: skip
 
 

@@ -13,6 +13,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from splitpoint.partition.energy.nvml import load_pynvml
 from splitpoint.partition.strict_json import to_json
 
 RESULTS = Path(__file__).parent / "results"
@@ -41,14 +42,46 @@ class Table:
         return "\n".join([line(self.columns), rule, *map(line, self.rows)]) + "\n"
 
 
-def hardware() -> dict[str, Any]:
-    """What the numbers were measured on."""
+def hardware(device: str = "cpu") -> dict[str, Any]:
+    """What the numbers were measured on; the GPU, too, where the `device` of the worker is one."""
     model = platform.processor() or platform.machine()
     info = Path("/proc/cpuinfo")
     if info.exists():
         match = re.search(r"model name\s*:\s*(.+)", info.read_text())
         model = match[1].strip() if match else model
-    return {"cpu": model, "cores": os.cpu_count(), "machine": platform.machine()}
+    found = {"cpu": model, "cores": os.cpu_count(), "machine": platform.machine()}
+    return found if device == "cpu" else found | _gpu(device)
+
+
+def _gpu(device: str) -> dict[str, Any]:
+    """Its name, memory, driver and CUDA; nothing where `device` comes to a CPU."""
+    import torch  # scripts that measure no GPU start seconds sooner without it
+    from splitpoint.partition.run.torch_chain import pick_device
+
+    chosen = pick_device(device)
+    if chosen.type == "cpu":
+        return {}
+    found = torch.cuda.get_device_properties(chosen)
+    gpu = {
+        "gpu": found.name,
+        "gpus": torch.cuda.device_count(),
+        "gpu_memory_mb": round(found.total_memory / 1e6),
+        "cuda": torch.version.cuda,
+        "cudnn": torch.backends.cudnn.version(),
+    }
+    return gpu | _driver()
+
+
+def _driver() -> dict[str, str]:
+    try:
+        nvml = load_pynvml()
+    except ImportError:
+        return {}
+    try:
+        nvml.nvmlInit()
+        return {"driver": str(nvml.nvmlSystemGetDriverVersion())}
+    except nvml.NVMLError:
+        return {}
 
 
 def versions() -> dict[str, str]:
@@ -76,17 +109,21 @@ def write_report(
     save: bool,
     in_short: Sequence[Table] = (),
     variant: str = "",
+    device: str = "cpu",
 ) -> None:
     """Prints the tables, those `in_short` first.
 
     With `save` it also writes them and the JSON under `results/`. A `variant` of a benchmark has
-    results of its own.
+    results of its own. `device` is the worker's.
     """
     tables = "\n".join(shown.markdown() for shown in (*in_short, table))
-    device = hardware()
-    label = re.sub(r"[^a-z0-9]+", "-", f"{device['cpu']} {device['cores']}core".lower()).strip("-")
+    machine = hardware(device)
+    gpu = machine.get("gpu", "")
+    words = f"{gpu} {machine['cpu']} {machine['cores']}core"
+    label = re.sub(r"[^a-z0-9]+", "-", words.lower()).strip("-")
     date = datetime.date.today().isoformat()
-    print(f"{question}\n{device['cpu']}, {device['cores']} cores, {date}\n\n{tables}")
+    on = ", ".join(filter(None, [gpu, machine["cpu"], f"{machine['cores']} cores", date]))
+    print(f"{question}\n{on}\n\n{tables}")
     if not save:
         return
     RESULTS.mkdir(exist_ok=True)
@@ -94,7 +131,7 @@ def write_report(
     base = RESULTS / f"{named}-{label}-{date}"
     document = {
         "question": question,
-        "hardware": device,
+        "hardware": machine,
         "versions": versions(),
         "date": date,
         "command": " ".join(

@@ -1,8 +1,10 @@
 """A LitServe server as its documentation builds one: base64 in JSON, PIL, batches, torch eager.
 
-    python benchmarks/rival_server.py MODEL WEIGHTS RUNTIME BUNDLE PORT MAX_BATCH TIMEOUT WORKERS
+    python benchmarks/rival_server.py MODEL WEIGHTS RUNTIME DEVICE BUNDLE PORT MAX_BATCH TIMEOUT
+                                      WORKERS
 
-RUNTIME may also be onnxruntime: then the whole model runs in it, from the bundle's segments.
+RUNTIME may also be onnxruntime: then the whole model runs in it, from the bundle's segments, on the
+CPU.
 """
 
 from __future__ import annotations
@@ -20,16 +22,16 @@ from PIL import Image
 
 class Classifier(litserve.LitAPI):
     def setup(self, device: str) -> None:
-        _, source, weights, runtime, bundle = sys.argv[:5]
+        _, source, weights, runtime, _, bundle = sys.argv[:6]
         if runtime == "torch":
             import torch
             from splitpoint.partition.models.find import load_model
 
-            module = load_model(source, weights).module.eval()
+            module = load_model(source, weights).module.eval().to(device)
 
             def scores(pixels: np.ndarray) -> np.ndarray:
                 with torch.inference_mode():
-                    return module(torch.from_numpy(pixels)).numpy()
+                    return module(torch.from_numpy(pixels).to(device)).cpu().numpy()
         else:
             from splitpoint.partition.bundle.bundle import open_bundle
             from splitpoint.partition.run.onnx_chain import OnnxChain
@@ -67,9 +69,12 @@ class Classifier(litserve.LitAPI):
 
 
 if __name__ == "__main__":
-    port, max_batch, timeout_s, workers = sys.argv[5:]
+    device = sys.argv[4].partition(":")[0]
+    port, max_batch, timeout_s, workers = sys.argv[6:]
     api = Classifier(max_batch_size=int(max_batch), batch_timeout=float(timeout_s))
     server = litserve.LitServer(
-        api, accelerator="cpu", workers_per_device=int(workers), timeout=60, restart_workers=False
-    )
+        api, accelerator=device, devices=1, workers_per_device=int(workers), timeout=60,
+        restart_workers=False,
+    )  # fmt: skip
+
     server.run(host="127.0.0.1", port=int(port), generate_client_file=False, log_level="warning")

@@ -100,10 +100,10 @@ async def run(options: argparse.Namespace, folder: Path) -> tuple[Table, dict[st
                            str(options.max_batch)])
                    for policy in POLICIES}  # fmt: skip
         try:
-            for mix, shares in list(MIXES.items())[: 1 if options.quick else None]:
+            for mix in options.mixes:
                 per_s = 0.0
                 for edges in options.edges:
-                    sent = mixed(payloads, shares)
+                    sent = mixed(payloads, MIXES[mix])
                     # Every edge is to be answered a few times.
                     seconds = max(options.seconds, ROUNDS_OF_ALL * edges / per_s if per_s else 0)
                     best = await in_turn(workers, bundle, sent, edges, None, seconds, options)
@@ -112,7 +112,7 @@ async def run(options: argparse.Namespace, folder: Path) -> tuple[Table, dict[st
                     ratios.append(
                         (model, mix, edges, best["suffix"].per_s / best["boundary"].per_s)
                     )
-                for share in (0.5, 0.9)[: 1 if options.quick else None]:
+                for share in options.open:
                     best = await in_turn(
                         workers, bundle, sent, edges, share * per_s, options.seconds, options
                     )
@@ -204,6 +204,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
     parser.add_argument("--models", nargs="+", help="names, or bundles")
     parser.add_argument("--edges", nargs="+", type=int, default=[1, 8, 32, 128])
+    parser.add_argument("--mixes", nargs="+", default=list(MIXES), choices=list(MIXES))
+    parser.add_argument("--open", nargs="*", type=float, default=[0.5, 0.9], metavar="SHARE",
+                        help="shares of its capacity that come at random")  # fmt: skip
     parser.add_argument("--seconds", type=float, default=6)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--device", default="cpu")
@@ -212,13 +215,14 @@ def main() -> None:
     options = parser.parse_args()
     if options.quick:
         options.edges, options.seconds, options.rounds = [4], 0.5, 1
+        options.mixes, options.open = options.mixes[:1], options.open[:1]
     options.models = options.models or ([QUICK] if options.quick else MODELS)
     os.environ.setdefault("OMP_NUM_THREADS", str(os.cpu_count()))
     with tempfile.TemporaryDirectory() as name:
         table, summary = asyncio.run(run(options, Path(name)))
     write_report(
         "serving", str(__doc__).splitlines()[0], table, summary,
-        save=not options.quick, in_short=[in_short(table)],
+        save=not options.quick, in_short=[in_short(table)], device=options.device,
     )  # fmt: skip
 
 

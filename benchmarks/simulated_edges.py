@@ -22,6 +22,8 @@ from splitpoint.proto.status import OverloadedError
 
 BUDGET_MS = 10_000.0
 FINISH_S = 0.2  # what a device is busy with a frame that the worker has refused
+# Of the largest magnitude: two scores that are each off by what a number format may be off by.
+NEAR = 0.02
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,10 @@ class Payload:
     codec: str
     tensors: list[object]
     top: int
+
+    def is_answer(self, output: np.ndarray) -> bool:
+        """Whether nothing scores more than the unsplit model's best, but for what codecs cost."""
+        return bool(output[self.top] >= output.max() - NEAR * np.abs(output).max())
 
 
 @dataclass
@@ -145,7 +151,7 @@ async def _ask(
         return True
     now_s = time.perf_counter()
     output = np.frombuffer(answer.reply.outputs[0].payload, np.float32)
-    load.wrong += int(output.argmax()) != payload.top
+    load.wrong += not payload.is_answer(output)
     if begin_s <= now_s and (now_s <= end_s or not load.ms):  # the first one counts in any case
         load.ms.append(1e3 * (now_s - start_s))
         load.last_s = now_s

@@ -37,10 +37,13 @@ def messages_of(boundary: int, codec: str, tensors: Sequence[pb.Tensor]) -> list
 
 
 class CpuClock:
-    """User and system seconds of a process, and the time beside them."""
+    """User and system seconds of a process, and the time beside them.
+
+    Of one that is named, with those that it has started: a worker's ingest processes, say.
+    """
 
     def __init__(self, pid: int | None = None) -> None:
-        self._process = psutil.Process(pid)
+        self._process, self._is_own = psutil.Process(pid), pid is None
         self.start()
 
     def start(self) -> None:
@@ -51,8 +54,9 @@ class CpuClock:
         return self._read() - self._cpu_s, time.perf_counter() - self._at_s
 
     def _read(self) -> float:
-        times = self._process.cpu_times()
-        return float(times.user + times.system)
+        started = [] if self._is_own else self._process.children(recursive=True)
+        times = [process.cpu_times() for process in (self._process, *started)]
+        return float(sum(time.user + time.system for time in times))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,10 +83,11 @@ class Loaded:
         """Of CPU, a frame."""
         return 1e3 * self.load_cpu_s / self.frames
 
-    def at_limit(self, cores: int) -> str:
-        """Which process kept frames from coming faster."""
+    def at_limit(self, cores: int, processes: int = 1) -> str:
+        """Which process kept frames from coming faster; the server may be several `processes`."""
         server, load = self.server_cpu_s / self.seconds, self.load_cpu_s / self.seconds
-        found = [name for name, used in (("server", server), ("load", load)) if used > AT_LIMIT]
+        each = (("server", server / processes), ("load", load))
+        found = [name for name, used in each if used > AT_LIMIT]
         if not found and server + load > AT_LIMIT * cores:
             found = ["the machine"]
         return " and ".join(found) or "neither"

@@ -14,8 +14,8 @@ ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "measurements.md").read_text(encoding="utf-8")
 # What the others are made of.
 PARTS = {
-    "agent_cost", "bare_echo", "drawn_text", "honest_clients", "hostile_clients",
-    "hostile_frames", "layer_regression", "listening", "photos", "prototype_codec",
+    "agent_cost", "bare_echo", "device_check", "drawn_text", "honest_clients",
+    "hostile_clients", "hostile_frames", "layer_regression", "listening", "photos", "prototype_codec",
     "quick_bundle", "quick_detector", "quick_model", "quick_text", "report", "rival_controller",
     "rival_server", "simulated_edges", "split_rates", "stage_clock", "steady_load",
     "stream_rates", "text_reading", "thin_frames", "thin_model", "virtual_worker", "zoo_check",
@@ -28,7 +28,7 @@ OPTIONS = {
     "adaptive": "--bundle", "dispatch": "--bundle", "edge_start": "--bundle", "soak": "--bundle",
     "throughput": "--bundle", "worth": "--bundle",
     "cloud_only": "--models", "planner_regret": "--models", "serving": "--models",
-    "overload": "--model", "neighbour": "--model", "endurance": "--model",
+    "overload": "--model", "neighbour": "--model", "endurance": "--model", "gpu_limit": "--model",
 }  # fmt: skip
 
 sys.path.insert(0, str(ROOT / "benchmarks"))
