@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from splitpoint.cloud.compute.gpu_chain import GpuChain
 from splitpoint.cloud.compute.runner import Runner
 from splitpoint.cloud.compute.weight_form import Form
 from splitpoint.partition.bundle.bundle import Bundle
+from splitpoint.partition.run import torch_chain
 from splitpoint.partition.run.chain import State
 from splitpoint.partition.run.torch_chain import TorchChain
 from standin_cuda import ILLEGAL_ADDRESS, StandInCuda
@@ -69,6 +71,22 @@ def test_every_gpu_gives_each_frame_its_own_answer(cuda: StandInCuda, small_bund
         assert did.count("replay") == 3 * len(chain)
         assert "capture" not in did
     assert not cuda.races
+
+
+def test_weights_are_loaded_where_they_are_used(
+    cuda: StandInCuda, small_bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A copy on torch's default stream may not be there yet when a kernel on another one reads."""
+    load, seen = torch_chain.load_segment, []
+
+    def noted(*args: Any) -> Any:
+        seen.append(cuda.current_stream())
+        return load(*args)
+
+    monkeypatch.setattr(torch_chain, "load_segment", noted)
+    chain = loaded(small_bundle, cuda)
+    assert len(seen) == len(chain)
+    assert set(seen) == {graph.stream for graph in cuda.graphs}
 
 
 def test_a_size_that_was_not_captured_is_padded_or_runs_without_a_graph(
