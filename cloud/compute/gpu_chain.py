@@ -15,18 +15,18 @@ from splitpoint.codec import Array
 from splitpoint.partition.bundle.bundle import Bundle
 from splitpoint.partition.run.chain import State
 
+from ..gpu.device_errors import is_device_lost, is_out_of_memory
+from ..gpu.gpu import LAUNCHING, Gpu, Graph
+from ..gpu.graph_check import differs, spoil
+from ..gpu.streams import GpuStreams
+from ..gpu.weight_form import Form, has_convolutions, put_weights
 from ..options import FP32
-from .device_errors import is_device_lost, is_out_of_memory
-from .gpu import LAUNCHING, Gpu, Graph
-from .gpu_streams import GpuStreams
-from .graph_check import differs, spoil
+from .interruptible_chain import Check
 from .precision import TOLERANCE, computing_in
 from .unpack import UnpackingChain, Values
-from .weight_form import Form, has_convolutions, put_weights
 
 _WARM_UP_ROUNDS = 3
 FP32_TOLERANCE = 1e-3  # of a replay, of the largest output
-Check = Callable[[], None]
 _Key = tuple[int, tuple[tuple[int, ...], ...]]
 
 

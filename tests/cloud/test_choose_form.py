@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,8 +14,8 @@ from splitpoint.cloud.compute import load as load_model
 from splitpoint.cloud.compute.choose_form import form_and_capture
 from splitpoint.cloud.compute.gpu_chain import GpuChain
 from splitpoint.cloud.compute.load import load_served_model
-from splitpoint.cloud.compute.weight_form import Form, has_convolutions, put_weights
 from splitpoint.cloud.errors import Interrupted, ServeError
+from splitpoint.cloud.gpu.weight_form import Form, has_convolutions, put_weights
 from splitpoint.cloud.options import WorkerOptions
 from splitpoint.partition.bundle.bundle import Bundle
 from splitpoint.partition.run import torch_chain
@@ -95,16 +96,21 @@ def test_what_only_products_read_has_the_smaller_format_and_no_run_casts_it() ->
 def test_a_replay_casts_what_comes_in_and_no_weight(
     small_bundle: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    cuda = StandInCuda()
+    cuda, modules, load = StandInCuda(), [], torch_chain.load_segment
+
+    def noted(*args: Any) -> Any:
+        found = load(*args)
+        modules.append(found[2])
+        return found
+
+    monkeypatch.setattr(torch_chain, "load_segment", noted)
     chain = GpuChain(small_bundle, cuda.gpu())
     form_and_capture(
         small_bundle, chain, precision="bf16", channels_last=False, max_batch=1,
         tell=pytest.fail, check=lambda: None,
     )  # fmt: skip
     weights = {
-        value.untyped_storage().data_ptr()
-        for _, _, module in chain._segments.values()
-        for value in module.buffers()
+        value.untyped_storage().data_ptr() for module in modules for value in module.buffers()
     }
     casts = Counter(
         args[0]().untyped_storage().data_ptr() in weights

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from splitpoint.cloud.compute.device_errors import is_device_lost, is_out_of_memory
+from splitpoint.cloud.gpu.device_errors import is_device_lost, is_out_of_memory
 from standin_cuda import accelerator_error
 
 

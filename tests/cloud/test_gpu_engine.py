@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from patience import until
-from splitpoint.cloud.compute.choose_form import capture
+from splitpoint.cloud.compute.choose_form import capture_sizes
 from splitpoint.cloud.compute.gpu_chain import GpuChain
 from splitpoint.cloud.compute.runner import Runner
 from splitpoint.cloud.compute.served_model import ServedModel
@@ -55,7 +55,7 @@ class Played:
     async def load(self) -> None:
         said: list[str] = []
         await self.engine.on_compute_thread(
-            capture, self.bundle, self.chain, (1, 2, 4), said.append, lambda: None
+            capture_sizes, self.bundle, self.chain, (1, 2, 4), said.append, lambda: None
         )
         assert not said
 
