@@ -60,7 +60,7 @@ def capture_sizes(
 
     The largest first: what its graphs use between their inputs and outputs, smaller ones use, too.
     """
-    gc.collect()  # a graph or tensor that is collected while another is captured breaks that
+    gc.collect()  # what an earlier form had on the device
     runner = Runner(chain, [boundary.tensors for boundary in bundle.manifest.boundaries])
     inputs = synthetic_samples(bundle.manifest).inputs
     for size in sorted(sizes, reverse=True):
@@ -74,6 +74,7 @@ def capture_sizes(
             if size == 1 or not is_out_of_memory(error):
                 raise
             tell(f"{bundle.manifest.name}: no memory to capture batches of {size}")
+            chain.free_unused()
 
 
 @dataclass(slots=True)

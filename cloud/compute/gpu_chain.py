@@ -149,10 +149,16 @@ class GpuChain(UnpackingChain):
                 tell(f"segment {index}, {size} samples: {found}; it runs operation by operation")
             else:
                 made[_key(index, found.inputs)] = found
-            given, fresh = (state | self.step(index, state) for state in (given, fresh))
+            given, fresh = (self._next(index, state) for state in (given, fresh))
         self._captured |= made
         if made:
             self.sizes = tuple(sorted({*self.sizes, size}))
+
+    def _next(self, index: int, state: State) -> State:
+        """The state at the next boundary, and nothing that is not needed any more."""
+        after = state | self.step(index, state)
+        specs = self._bundle.manifest.boundaries[index + 1].tensors
+        return {spec.name: after[spec.name] for spec in specs}
 
     def _capture(self, index: int, given: State, fresh: State) -> _Captured | str:
         """A graph whose replay gives for `fresh` what the segment gives without it; or why not."""
@@ -162,6 +168,8 @@ class GpuChain(UnpackingChain):
                 self._eager(index, inputs)
             expected = self._eager(index, fresh)
         self.wait()
+        # What torch keeps of the warm-up it gives to no graph, nor back while one is captured.
+        self.free_unused()
         try:
             graph, outputs = self._streams.captured(lambda: self._own(index, inputs), self._pool)
         except Exception as error:

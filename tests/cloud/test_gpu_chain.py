@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -90,6 +91,15 @@ def test_weights_are_loaded_where_they_are_used(
     assert set(seen) == {graph.stream for graph in cuda.graphs}
 
 
+def test_memory_of_the_warm_up_is_given_back_before_each_capture(
+    cuda: StandInCuda, small_bundle: Bundle
+) -> None:
+    """A graph gets memory of its own, and torch frees nothing for it while it captures."""
+    loaded(small_bundle, cuda)
+    did = [what for _, what in cuda.calls if what in ("capture", "empty_cache")]
+    assert did == ["empty_cache", "capture"] * len(cuda.graphs)
+
+
 def test_a_size_that_was_not_captured_is_padded_or_runs_without_a_graph(
     cuda: StandInCuda, small_bundle: Bundle
 ) -> None:
@@ -164,6 +174,17 @@ def test_captures_and_the_giving_back_of_memory_wait_for_each_other(
     assert second.sizes == (1,)
     assert is_right(first, small_bundle, 1)
     assert is_right(second, small_bundle, 2)
+
+
+def test_nothing_is_collected_while_a_graph_is_captured(
+    cuda: StandInCuda, small_bundle: Bundle
+) -> None:
+    """Another graph may be among it, whose end breaks the capture."""
+    seen: list[bool] = []
+    cuda.on_capture = lambda: seen.append(gc.isenabled())
+    loaded(small_bundle, cuda)
+    assert set(seen) == {False}
+    assert gc.isenabled()
 
 
 def test_a_segment_that_waits_for_the_device_runs_without_a_graph(
