@@ -7,12 +7,12 @@ from dataclasses import dataclass
 
 import torch
 from splitpoint.cloud.compute.choose_form import capture
-from splitpoint.cloud.compute.device_errors import is_device_lost
-from splitpoint.cloud.compute.gpu import TorchGpu
 from splitpoint.cloud.compute.gpu_chain import GpuChain
 from splitpoint.cloud.compute.precision import TOLERANCE
 from splitpoint.cloud.compute.runner import Runner
-from splitpoint.cloud.compute.weight_form import Form
+from splitpoint.cloud.gpu.device_errors import is_device_lost
+from splitpoint.cloud.gpu.gpu import TorchGpu
+from splitpoint.cloud.gpu.weight_form import Form
 from splitpoint.cloud.options import FP32, PRECISIONS
 from splitpoint.codec import Array
 from splitpoint.partition.bundle.bundle import Bundle

@@ -25,8 +25,8 @@ from device_check import FP32_TOLERANCE, NO, Found, on_device, truths_of
 from models import MODELS
 from quick_bundle import QUICK
 from report import Table, write_report
-from splitpoint.cloud.compute.device_errors import is_device_lost
 from splitpoint.cloud.compute.precision import TOLERANCE
+from splitpoint.cloud.gpu.device_errors import is_device_lost
 from splitpoint.partition.bundle.bundle import Bundle, open_bundle
 from splitpoint.partition.compile.compile import compile_model
 from splitpoint.partition.errors import ModelError

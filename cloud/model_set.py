@@ -12,10 +12,10 @@ from splitpoint.partition.bundle.bundle import Bundle, open_bundle
 from splitpoint.proto.limits import MAX_BATCH_PER_FRAME, max_frame_bytes
 
 from .backend import Backend
-from .compute.gpu import LAUNCHING
 from .compute.loaded_model import LoadedModel
 from .errors import ServeError
 from .fronts.front import Front
+from .gpu.gpu import LAUNCHING
 
 
 def frame_bytes(bundle: Bundle) -> int:
@@ -96,7 +96,7 @@ class ModelSet:
 
 def _free_memory() -> None:
     """Modules and streams refer to themselves; and torch keeps what it had from the GPU."""
-    gc.collect()
-    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
-        with LAUNCHING:  # not while another engine captures
+    with LAUNCHING:  # not while an engine captures, as its graphs go, too
+        gc.collect()
+        if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
             torch.cuda.empty_cache()

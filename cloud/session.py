@@ -25,7 +25,6 @@ from .access.security import Security
 from .announcing import announcer_of, check_announced
 from .backend import Backend, assemble
 from .bundle_watch import BundleWatch
-from .compute.gpu_memory import keep_to_share
 from .compute.load import Progress, load_served_model
 from .compute.loaded_model import LoadedModel
 from .compute.precision import check_precision
@@ -33,6 +32,7 @@ from .engine.measure_again import measure_again
 from .errors import Interrupted, ServeError
 from .fronts.front import Front, own_front
 from .fronts.ingest_front import ingest_front
+from .gpu.memory import keep_to_share
 from .model_set import ModelSet, frame_bytes
 from .options import WorkerOptions
 from .stats import WorkerStats, gpu_states

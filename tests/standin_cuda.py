@@ -335,7 +335,7 @@ class StandInCuda:
 
 
 class StandInGpu:
-    """See `splitpoint.cloud.compute.gpu.Gpu`. Its tensors lie on the CPU."""
+    """See `splitpoint.cloud.gpu.gpu.Gpu`. Its tensors lie on the CPU."""
 
     def __init__(self, cuda: StandInCuda, number: int) -> None:
         self.cuda, self._number = cuda, torch.device("cpu", number)

@@ -1,4 +1,4 @@
 """Models on a device of the worker: loaded, timed for each batch size, and run.
 
-May import: errors, options, schedule; codec, partition, proto.
+May import: errors, gpu, options, schedule; codec, partition, proto.
 """

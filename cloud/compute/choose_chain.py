@@ -12,10 +12,10 @@ from splitpoint.partition.run.onnx_chain import OnnxChain
 from splitpoint.partition.run.torch_chain import TorchChain
 
 from ..errors import ServeError
+from ..gpu.gpu import TorchGpu
+from ..gpu.weight_form import Form
 from .choose_form import TRIAL_BATCH, form_and_capture, trial_s
-from .gpu import TorchGpu
 from .gpu_chain import GpuChain
-from .weight_form import Form
 
 
 def choose_chain(
@@ -63,6 +63,6 @@ def form_of(chain: SegmentChain) -> Form:
     return chain.form if isinstance(chain, GpuChain) else Form()
 
 
-def sizes_of(chain: SegmentChain) -> tuple[int, ...]:
+def captured_sizes(chain: SegmentChain) -> tuple[int, ...]:
     """The batch sizes that were captured; none where every size is computed as it comes."""
     return chain.sizes if isinstance(chain, GpuChain) else ()

@@ -13,18 +13,17 @@ from splitpoint.partition.bundle.bundle import Bundle
 from splitpoint.partition.bundle.samples import synthetic_samples
 from splitpoint.partition.run.chain import SegmentChain, State
 
+from ..gpu.device_errors import is_out_of_memory
+from ..gpu.weight_form import Form
 from ..options import AUTO
-from .device_errors import is_out_of_memory
 from .gpu_chain import GpuChain
-from .interruptible_chain import InterruptibleChain
+from .interruptible_chain import Check, InterruptibleChain
 from .measure_batches import batch_sizes
-from .precision import Outputs, choose_precision
+from .precision import OutputsByBoundary, choose_precision
 from .runner import Runner
-from .weight_form import Form
 
 TRIAL_BATCH, TRIAL_ROUNDS = 4, 3
 Tell = Callable[[str], None]
-Check = Callable[[], None]
 
 
 def form_and_capture(
@@ -50,18 +49,18 @@ def form_and_capture(
     elif channels_last is None:
         form = trials.run(precision)[1]
     chain.use(form)
-    capture(bundle, chain, batch_sizes(max_batch), tell, check)
+    capture_sizes(bundle, chain, batch_sizes(max_batch), tell, check)
     chain.free_unused()
 
 
-def capture(
+def capture_sizes(
     bundle: Bundle, chain: GpuChain, sizes: Sequence[int], tell: Tell, check: Check
 ) -> None:
     """Has `chain` captured for as many of the batch sizes as there is memory for.
 
     The largest first: what its graphs use between their inputs and outputs, smaller ones use, too.
     """
-    gc.collect()  # a graph or tensor that is collected while another is captured breaks that
+    gc.collect()  # what an earlier form had on the device
     runner = Runner(chain, [boundary.tensors for boundary in bundle.manifest.boundaries])
     inputs = synthetic_samples(bundle.manifest).inputs
     for size in sorted(sizes, reverse=True):
@@ -75,6 +74,7 @@ def capture(
             if size == 1 or not is_out_of_memory(error):
                 raise
             tell(f"{bundle.manifest.name}: no memory to capture batches of {size}")
+            chain.free_unused()
 
 
 @dataclass(slots=True)
@@ -92,7 +92,7 @@ class _Trials:
         """The fastest that is close enough."""
         forms: dict[str, Form] = {}
 
-        def run(precision: str) -> tuple[Outputs, float]:
+        def run(precision: str) -> tuple[OutputsByBoundary, float]:
             outputs, forms[precision], seconds = self.run(precision)
             return outputs, seconds
 
@@ -104,16 +104,16 @@ class _Trials:
         )
         return forms[chosen]
 
-    def run(self, precision: str) -> tuple[Outputs, Form, float]:
+    def run(self, precision: str) -> tuple[OutputsByBoundary, Form, float]:
         """In the faster layout: what frames of each boundary come to, and a batch's seconds."""
         forms = [Form(precision), Form(precision, channels_last=True)]
-        found: list[tuple[Outputs, Form, float]] = []
+        found: list[tuple[OutputsByBoundary, Form, float]] = []
         for form in forms:
             self.chain.use(form)
             self._load()
             if form.channels_last and not self.chain.has_convolutions:
                 continue
-            capture(self.bundle, self.chain, (self.batch,), self.tell, self.check)
+            capture_sizes(self.bundle, self.chain, (self.batch,), self.tell, self.check)
             seconds = trial_s(self.bundle, self.chain, self.batch, self.check)
             found.append((self._outputs(), form, seconds))
         return min(found, key=lambda one: one[2])
@@ -123,7 +123,7 @@ class _Trials:
             self.check()
             self.chain.load(segment)
 
-    def _outputs(self) -> Outputs:
+    def _outputs(self) -> OutputsByBoundary:
         """Of each boundary's frames, which have float32's tensors, as those that devices send."""
         runner, boundaries = self._runner(), self.bundle.manifest.boundaries
         samples = synthetic_samples(self.bundle.manifest).inputs[: self.batch]

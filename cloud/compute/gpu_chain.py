@@ -15,19 +15,19 @@ from splitpoint.codec import Array
 from splitpoint.partition.bundle.bundle import Bundle
 from splitpoint.partition.run.chain import State
 
+from ..gpu.device_errors import is_device_lost, is_out_of_memory
+from ..gpu.gpu import LAUNCHING, Gpu, Graph
+from ..gpu.graph_check import differs, spoil
+from ..gpu.streams import GpuStreams
+from ..gpu.weight_form import Form, has_convolutions, put_weights
 from ..options import FP32
-from .device_errors import is_device_lost, is_out_of_memory
-from .gpu import LAUNCHING, Gpu, Graph
-from .gpu_streams import GpuStreams
-from .graph_check import differs, spoil
+from .interruptible_chain import Check
 from .precision import TOLERANCE, computing_in
 from .unpack import UnpackingChain
 from .values import Values
-from .weight_form import Form, has_convolutions, put_weights
 
 _WARM_UP_ROUNDS = 3
 FP32_TOLERANCE = 1e-3  # of a replay, of the largest output
-Check = Callable[[], None]
 _Key = tuple[int, tuple[tuple[int, ...], ...]]
 
 
@@ -150,10 +150,16 @@ class GpuChain(UnpackingChain):
                 tell(f"segment {index}, {size} samples: {found}; it runs operation by operation")
             else:
                 made[_key(index, found.inputs)] = found
-            given, fresh = (state | self.step(index, state) for state in (given, fresh))
+            given, fresh = (self._next(index, state) for state in (given, fresh))
         self._captured |= made
         if made:
             self.sizes = tuple(sorted({*self.sizes, size}))
+
+    def _next(self, index: int, state: State) -> State:
+        """The state at the next boundary, and nothing that is not needed any more."""
+        after = state | self.step(index, state)
+        specs = self._bundle.manifest.boundaries[index + 1].tensors
+        return {spec.name: after[spec.name] for spec in specs}
 
     def _capture(self, index: int, given: State, fresh: State) -> _Captured | str:
         """A graph whose replay gives for `fresh` what the segment gives without it; or why not."""
@@ -163,6 +169,8 @@ class GpuChain(UnpackingChain):
                 self._eager(index, inputs)
             expected = self._eager(index, fresh)
         self.wait()
+        # What torch keeps of the warm-up it gives to no graph, nor back while one is captured.
+        self.free_unused()
         try:
             graph, outputs = self._streams.captured(lambda: self._own(index, inputs), self._pool)
         except Exception as error:

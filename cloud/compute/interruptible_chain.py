@@ -8,6 +8,9 @@ from typing import Any
 from splitpoint.codec import Array
 from splitpoint.partition.run.chain import SegmentChain, State
 
+Check = Callable[[], None]
+"""Called now and then; what it raises ends what is done."""
+
 
 class InterruptibleChain:
     """`chain`, where `check` is called before each segment and each tensor that is fetched.
@@ -17,7 +20,7 @@ class InterruptibleChain:
     that a frame waits.
     """
 
-    def __init__(self, chain: SegmentChain, check: Callable[[], None]) -> None:
+    def __init__(self, chain: SegmentChain, check: Check) -> None:
         self._chain, self._check = chain, check
         self.runtime, self.threads, self.device = chain.runtime, chain.threads, chain.device
 

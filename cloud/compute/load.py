@@ -18,18 +18,17 @@ from splitpoint.partition.run.chain import SegmentChain
 from splitpoint.proto.frames import Boundaries
 
 from ..errors import ServeError
+from ..gpu.device_errors import is_device_lost, is_out_of_memory
+from ..gpu.memory import check_fits, too_large
 from ..options import AUTO, WorkerOptions
-from .choose_chain import choose_chain, form_of, sizes_of
-from .device_errors import is_device_lost, is_out_of_memory
-from .gpu_memory import check_fits, too_large
-from .interruptible_chain import InterruptibleChain
+from .choose_chain import captured_sizes, choose_chain, form_of
+from .interruptible_chain import Check, InterruptibleChain
 from .kept_times import KeptTimes, TimingConditions, conditions_here
 from .loaded_model import LoadedModel
 from .measure_batches import expected_s, measure_batches, run_once
 from .runner import Runner
 from .timing import Timing
 
-Check = Callable[[], None]
 Progress = Callable[[str], None]
 
 AGAIN_S = 24 * 3600.0  # what was measured so long ago is measured again when there is time
@@ -93,7 +92,7 @@ def load_served_model(
             bundle=bundle,
             chain=chain,
             codecs=codecs_of(manifest, bundle.folder),
-            sizes=sizes_of(chain),
+            sizes=captured_sizes(chain),
             profile=profile,
             conditions=conditions,
             kept=kept,

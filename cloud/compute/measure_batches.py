@@ -11,9 +11,9 @@ from splitpoint.partition.bundle.answer_form import AnswerForm
 from splitpoint.partition.bundle.bundle import Bundle
 from splitpoint.partition.bundle.samples import synthetic_samples
 
+from ..gpu.device_errors import is_out_of_memory
 from ..schedule.batch_times import BatchTimes
 from .cpu_wait import cpu_wait_s
-from .device_errors import is_out_of_memory
 from .runner import Runner
 
 ROUNDS = 3

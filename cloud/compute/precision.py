@@ -11,14 +11,14 @@ from splitpoint.codec import Array
 from splitpoint.partition.relative_error import relative_error
 
 from ..errors import Interrupted, ServeError
+from ..gpu.device_errors import is_device_lost
+from ..gpu.gpu import LAUNCHING
+from ..gpu.weight_form import SMALL_DTYPES
 from ..options import AUTO, FP32, PRECISIONS, TF32
-from .device_errors import is_device_lost
-from .gpu import LAUNCHING
-from .weight_form import DTYPES
 
 # Of the largest output of float32: what an automatic choice may be off by.
 TOLERANCE = 0.01
-Outputs = Sequence[Mapping[str, Array]]
+OutputsByBoundary = Sequence[Mapping[str, Array]]
 """Those of the frames of each boundary, in order."""
 
 
@@ -35,7 +35,7 @@ def computing_in(precision: str, device: torch.device) -> Iterator[None]:
     This is the only place where torch's flags for TF32 are set. They are the process's, and are
     read at each launch: a graph keeps what they were when it was captured.
     """
-    dtype = DTYPES.get(precision)
+    dtype = SMALL_DTYPES.get(precision)
     with LAUNCHING, _tf32(precision == TF32):
         if dtype is None:
             yield
@@ -46,7 +46,7 @@ def computing_in(precision: str, device: torch.device) -> Iterator[None]:
 
 
 def choose_precision(
-    run: Callable[[str], tuple[Outputs, float]],
+    run: Callable[[str], tuple[OutputsByBoundary, float]],
     tell: Callable[[str], None],
     tolerance: float = TOLERANCE,
 ) -> tuple[str, dict[str, tuple[float, float]]]:

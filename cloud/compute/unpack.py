@@ -21,6 +21,7 @@ from splitpoint.partition.bundle.bundle import Bundle
 from splitpoint.partition.run.chain import State
 from splitpoint.partition.run.torch_chain import TorchChain
 
+from ..gpu.gpu import filled
 from .values import Values
 
 
@@ -79,14 +80,6 @@ def _affine(packed: PackedAffine, symbols: torch.Tensor, ranges: torch.Tensor) -
     rows = symbols[:, : layout.channels * layout.values].reshape(len(low), layout.channels, -1)
     ordered: torch.Tensor = (rows * step + low).reshape(layout.ordered_shape)
     return ordered.permute(layout.inverse_order).reshape(layout.shape).contiguous()
-
-
-def filled(array: Array, *, pin_memory: bool = False) -> torch.Tensor:
-    """A tensor of its own with the array's content, on the CPU."""
-    empty = torch.from_numpy(np.empty(0, array.dtype))
-    found = torch.empty(array.shape, dtype=empty.dtype, pin_memory=pin_memory)
-    found.numpy()[...] = array
-    return found
 
 
 class UnpackingChain(TorchChain):

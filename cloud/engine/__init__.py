@@ -1,4 +1,4 @@
 """The compute thread of each device, what it is given, and what happens when that fails.
 
-May import: brief_log, compute, errors, schedule; codec, partition, proto.
+May import: brief_log, compute, errors, gpu, schedule; codec, partition, proto.
 """

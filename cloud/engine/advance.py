@@ -16,9 +16,9 @@ from splitpoint.proto import splitpoint_pb2 as pb
 from splitpoint.proto.frames import FrameError
 
 from ..brief_log import FRAMES
-from ..compute.device_errors import is_device_lost, is_out_of_memory
 from ..compute.loaded_model import LoadedModel
 from ..compute.served_model import ServedModel
+from ..gpu.device_errors import is_device_lost, is_out_of_memory
 from ..schedule.batch import Step
 from .isolate import run_isolated
 from .request import Request

@@ -26,10 +26,10 @@ from splitpoint.proto import splitpoint_pb2 as pb
 from splitpoint.proto.frames import FrameError
 from splitpoint.proto.tasks import cancel_and_wait
 
-from ..compute.device_errors import is_device_lost
 from ..compute.loaded_model import LoadedModel
 from ..compute.served_model import ServedModel
 from ..errors import ServeError
+from ..gpu.device_errors import is_device_lost
 from ..schedule.batch import Step
 from ..schedule.job import Job, Timed
 from ..schedule.schedule import Schedule

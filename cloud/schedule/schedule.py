@@ -55,7 +55,7 @@ class Schedule(Generic[J]):
         self._dropped: list[J] = []  # whom nobody was told of yet
         self._busy_until_s = -math.inf
         self._going_since_s: float | None = None  # the last step's end, if it had a next one
-        # A GPU's steps are only started, and what they took shows when an answer is there.
+        # A step may be so short that it tells of calls and clocks; what an answer took tells more.
         self._unanswered = _Unanswered()
         self._cost_s: defaultdict[str, float] = defaultdict(float)  # by client
         self._taken = Taken()

@@ -20,6 +20,7 @@ from splitpoint.partition.bundle.bundle import Bundle
 from splitpoint.partition.model_spec import ModelSpec
 from splitpoint.proto import splitpoint_pb2 as pb
 from splitpoint.proto.frames import build_frame, encode_tensors
+from standin_cuda import ILLEGAL_ADDRESS, accelerator_error
 
 STATUS = health_pb2.HealthCheckResponse
 
@@ -89,6 +90,30 @@ async def test_a_worker_that_cannot_compute_says_so(
         monkeypatch.setattr(client.model.runner, "step", step)
         assert (await watch.read()).status == STATUS.SERVING
         assert (await client.ask(client.frame(21))).status == pb.OK
+        watch.cancel()
+
+
+async def test_a_worker_whose_device_is_lost_says_so_and_is_to_be_started_again(
+    worker: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with (
+        RawClient(worker) as client,
+        grpc.aio.insecure_channel(worker.address) as channel,
+    ):
+        await client.hello()
+        watch: Any = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest())
+        assert (await watch.read()).status == STATUS.SERVING
+
+        def lost() -> None:
+            raise accelerator_error(*ILLEGAL_ADDRESS)
+
+        monkeypatch.setattr(client.model.runner, "wait", lost)
+        reply = await client.ask(client.frame(1))
+        assert (reply.status, reply.reason) == (pb.INTERNAL, "computing failed (AcceleratorError)")
+        assert (await watch.read()).status == STATUS.NOT_SERVING
+        assert "illegal memory access" in await worker.until_lost()
+        assert (await client.ask(client.frame(2))).status == pb.OVERLOADED
+        assert not len(worker.backend.service.services.quarantine)
         watch.cancel()
 
 

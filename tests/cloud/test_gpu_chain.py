@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from splitpoint.cloud.compute.choose_form import capture
-from splitpoint.cloud.compute.device_errors import is_out_of_memory
+from splitpoint.cloud.compute.choose_form import capture_sizes
 from splitpoint.cloud.compute.gpu_chain import GpuChain
 from splitpoint.cloud.compute.runner import Runner
-from splitpoint.cloud.compute.weight_form import Form
+from splitpoint.cloud.gpu.device_errors import is_out_of_memory
+from splitpoint.cloud.gpu.gpu import TorchGpu
+from splitpoint.cloud.gpu.weight_form import Form
 from splitpoint.partition.bundle.bundle import Bundle
+from splitpoint.partition.run import torch_chain
 from splitpoint.partition.run.chain import State
 from splitpoint.partition.run.torch_chain import TorchChain
-from standin_cuda import ILLEGAL_ADDRESS, StandInCuda
+from standin_cuda import ILLEGAL_ADDRESS, Event, StandInCuda, Stream
 
 CPU = torch.device("cpu")
 SIZES = (1, 2)
@@ -36,7 +40,7 @@ def loaded(
     bundle: Bundle, cuda: StandInCuda, number: int = 0, said: list[str] | None = None
 ) -> GpuChain:
     chain = GpuChain(bundle, cuda.gpu(number))
-    capture(bundle, chain, SIZES, ([] if said is None else said).append, lambda: None)
+    capture_sizes(bundle, chain, SIZES, ([] if said is None else said).append, lambda: None)
     return chain
 
 
@@ -69,6 +73,31 @@ def test_every_gpu_gives_each_frame_its_own_answer(cuda: StandInCuda, small_bund
         assert did.count("replay") == 3 * len(chain)
         assert "capture" not in did
     assert not cuda.races
+
+
+def test_weights_are_loaded_where_they_are_used(
+    cuda: StandInCuda, small_bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A copy on torch's default stream may not be there yet when a kernel on another one reads."""
+    load, seen = torch_chain.load_segment, []
+
+    def noted(*args: Any) -> Any:
+        seen.append(cuda.current_stream())
+        return load(*args)
+
+    monkeypatch.setattr(torch_chain, "load_segment", noted)
+    chain = loaded(small_bundle, cuda)
+    assert len(seen) == len(chain)
+    assert set(seen) == {graph.stream for graph in cuda.graphs}
+
+
+def test_memory_of_the_warm_up_is_given_back_before_each_capture(
+    cuda: StandInCuda, small_bundle: Bundle
+) -> None:
+    """A graph gets memory of its own, and torch frees nothing for it while it captures."""
+    loaded(small_bundle, cuda)
+    did = [what for _, what in cuda.calls if what in ("capture", "empty_cache")]
+    assert did == ["empty_cache", "capture"] * len(cuda.graphs)
 
 
 def test_a_size_that_was_not_captured_is_padded_or_runs_without_a_graph(
@@ -126,7 +155,7 @@ def test_captures_and_the_giving_back_of_memory_wait_for_each_other(
         try:
             began.set()
             second.free_unused()
-            capture(small_bundle, second, (1,), lambda line: None, lambda: None)
+            capture_sizes(small_bundle, second, (1,), lambda line: None, lambda: None)
         except RuntimeError as error:
             failed.append(error)
 
@@ -138,13 +167,24 @@ def test_captures_and_the_giving_back_of_memory_wait_for_each_other(
             began.wait(60)
 
     cuda.on_capture = start_once
-    capture(small_bundle, first, SIZES, lambda line: None, lambda: None)
+    capture_sizes(small_bundle, first, SIZES, lambda line: None, lambda: None)
     thread.join(60)
     assert not failed
     assert first.sizes == SIZES
     assert second.sizes == (1,)
     assert is_right(first, small_bundle, 1)
     assert is_right(second, small_bundle, 2)
+
+
+def test_nothing_is_collected_while_a_graph_is_captured(
+    cuda: StandInCuda, small_bundle: Bundle
+) -> None:
+    """Another graph may be among it, whose end breaks the capture."""
+    seen: list[bool] = []
+    cuda.on_capture = lambda: seen.append(gc.isenabled())
+    loaded(small_bundle, cuda)
+    assert set(seen) == {False}
+    assert gc.isenabled()
 
 
 def test_a_segment_that_waits_for_the_device_runs_without_a_graph(
@@ -221,7 +261,7 @@ def test_a_graph_that_computes_something_else_is_not_used(
 def test_sizes_without_memory_are_left_out(cuda: StandInCuda, small_bundle: Bundle) -> None:
     chain, said = GpuChain(small_bundle, cuda.gpu()), []
     cuda.most_bytes = 4 * 24 * 24 * 8 * 4
-    capture(small_bundle, chain, (1, 2, 4, 64), said.append, lambda: None)
+    capture_sizes(small_bundle, chain, (1, 2, 4, 64), said.append, lambda: None)
     assert 64 not in chain.sizes
     assert 1 in chain.sizes
     assert any("no memory to capture batches of 64" in line for line in said)
@@ -234,7 +274,7 @@ def test_want_of_memory_within_a_capture_is_told_as_what_it_is(
     """The capture that it broke raises an error of its own."""
     cuda.on_capture = lambda: setattr(cuda, "most_bytes", 10)
     with pytest.raises(torch.OutOfMemoryError) as caught:
-        capture(small_bundle, GpuChain(small_bundle, cuda.gpu()), (1,), print, lambda: None)
+        capture_sizes(small_bundle, GpuChain(small_bundle, cuda.gpu()), (1,), print, lambda: None)
     assert is_out_of_memory(caught.value)
     assert not cuda.captures
 
@@ -244,7 +284,7 @@ def test_a_device_that_fails_while_it_captures_is_no_matter_of_the_segment(
 ) -> None:
     cuda.on_capture = lambda: setattr(cuda, "broken", ILLEGAL_ADDRESS)
     with pytest.raises(torch.AcceleratorError, match="illegal memory access"):
-        capture(small_bundle, GpuChain(small_bundle, cuda.gpu()), SIZES, print, lambda: None)
+        capture_sizes(small_bundle, GpuChain(small_bundle, cuda.gpu()), SIZES, print, lambda: None)
 
 
 def test_another_form_has_memory_and_graphs_of_its_own(
@@ -256,12 +296,46 @@ def test_another_form_has_memory_and_graphs_of_its_own(
     count = len(cuda.graphs)
     chain.use(Form("bf16"))
     assert chain.sizes == ()
-    capture(small_bundle, chain, SIZES, pytest.fail, lambda: None)
+    capture_sizes(small_bundle, chain, SIZES, pytest.fail, lambda: None)
     assert pools.isdisjoint(graph.pool for graph in cuda.graphs[count:])
     values = photo(1)
     exact = expected(small_bundle, values)
     found = outputs(chain, small_bundle, values)
     assert 0 < np.abs(found - exact).max() <= 0.02 * np.abs(exact).max()
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_torch_is_asked_for_the_same(
+    cuda: StandInCuda, small_bundle: Bundle, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    """The part that a GPU would have to run, with torch.cuda in the stand-in's hands."""
+    played = {
+        "device": cuda.device, "stream": cuda.stream, "CUDAGraph": cuda.new_graph,
+        "Stream": lambda device: Stream(cuda, device), "Event": lambda blocking: Event(cuda),
+        "graph_pool_handle": cuda.new_pool, "empty_cache": cuda.empty_cache,
+    }  # fmt: skip
+    for name, value in played.items():
+        monkeypatch.setattr(torch.cuda, name, value)
+    empty, weights = torch.empty, torch_chain.load_weights
+    pinned, used = [], []
+
+    def noted(*args: Any, pin_memory: bool = False, **named: Any) -> torch.Tensor:
+        pinned.append(pin_memory)
+        return empty(*args, **named)
+
+    monkeypatch.setattr(torch, "empty", noted)
+    monkeypatch.setattr(torch.Tensor, "record_stream", lambda tensor, of: used.append(of))
+    monkeypatch.setattr(torch_chain, "load_weights", lambda *args: weights(*args[:2], CPU))
+    chain = GpuChain(small_bundle, TorchGpu(torch.device("cpu", number)))
+    capture_sizes(small_bundle, chain, SIZES, pytest.fail, lambda: None)
+    chain.free_unused()
+    for seed in range(2):
+        assert is_right(chain, small_bundle, seed)
+    assert set(pinned) == {True}
+    assert len(pinned) == len(used)
+    assert {stream.number for stream in used} == {number}
+    assert {graph.stream for graph in cuda.graphs} == set(used)
+    assert not cuda.races
 
 
 def in_a_thread(function: Callable[[], None]) -> None:

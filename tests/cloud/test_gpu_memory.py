@@ -6,8 +6,8 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from splitpoint.cloud.compute.gpu_memory import check_fits, keep_to_share, least_bytes
 from splitpoint.cloud.errors import ServeError
+from splitpoint.cloud.gpu.memory import check_fits, keep_to_share, least_bytes
 from splitpoint.cloud.options import WorkerOptions
 from splitpoint.cloud.worker import Worker
 from splitpoint.partition.bundle.bundle import Bundle

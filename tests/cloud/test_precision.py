@@ -11,7 +11,7 @@ import pytest
 import torch
 from splitpoint.cloud.compute.precision import (
     TOLERANCE,
-    Outputs,
+    OutputsByBoundary,
     check_precision,
     choose_precision,
     computing_in,
@@ -27,7 +27,7 @@ EXACT = np.array([[1.0, -4.0, 2.0]], np.float32)
 def chosen(**seen: tuple[float, float]) -> str:
     """From the error, in parts of the largest output, and the seconds of each format."""
 
-    def run(precision: str) -> tuple[Outputs, float]:
+    def run(precision: str) -> tuple[OutputsByBoundary, float]:
         error, seconds = seen[precision]
         return [{"scores": EXACT + np.float32(4 * error)}], seconds
 
@@ -43,7 +43,7 @@ def test_the_fastest_that_is_close_enough() -> None:
 
 
 def test_a_changed_label_is_not_close_however_small_the_number() -> None:
-    def run(precision: str) -> tuple[Outputs, float]:
+    def run(precision: str) -> tuple[OutputsByBoundary, float]:
         return [{"label": np.array([1000 + (precision == "fp16")])}], float(precision != "fp16")
 
     assert choose_precision(run, pytest.fail)[0] != "fp16"
@@ -52,7 +52,7 @@ def test_a_changed_label_is_not_close_however_small_the_number() -> None:
 def test_frames_of_every_boundary_have_to_be_close() -> None:
     """What one of them loses in half the range shows nowhere else."""
 
-    def run(precision: str) -> tuple[Outputs, float]:
+    def run(precision: str) -> tuple[OutputsByBoundary, float]:
         late = EXACT + np.float32(precision == "fp16")
         return [{"scores": EXACT}, {"scores": late}, {"scores": EXACT}], float(precision != "fp16")
 
@@ -64,7 +64,7 @@ def test_frames_of_every_boundary_have_to_be_close() -> None:
 def test_a_format_that_fails_is_left_out_and_said() -> None:
     said: list[str] = []
 
-    def run(precision: str) -> tuple[Outputs, float]:
+    def run(precision: str) -> tuple[OutputsByBoundary, float]:
         if precision == "bf16":
             raise RuntimeError("no kernel image\nis available for bf16")
         return [{"scores": EXACT}], float(precision != "tf32")
@@ -88,7 +88,7 @@ def test_a_format_that_fails_is_left_out_and_said() -> None:
 def test_what_says_more_than_that_a_format_fails_is_raised(
     precision: str, error: Exception
 ) -> None:
-    def run(name: str) -> tuple[Outputs, float]:
+    def run(name: str) -> tuple[OutputsByBoundary, float]:
         if name == precision:
             raise error
         return [{"scores": EXACT}], 1.0

@@ -16,8 +16,9 @@ import torch
 from fkt_tables import MAP, SPECS, codec_of, like_calibration, slow_stream, spec_of, table_of
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from splitpoint.cloud.compute.unpack import Unpacker, filled, together
+from splitpoint.cloud.compute.unpack import Unpacker, together
 from splitpoint.cloud.compute.values import Values
+from splitpoint.cloud.gpu.gpu import filled
 from splitpoint.codec import Array, CodecError, Packed, Packing, TensorSpec, codec_named
 from splitpoint.codec.fkt.codec import Fkt
 from splitpoint.codec.fkt.coefficients import CoefficientCoder

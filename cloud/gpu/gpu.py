@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 from splitpoint.codec import Array
 
@@ -19,7 +20,7 @@ from splitpoint.codec import Array
 LAUNCHING = threading.RLock()
 
 
-class Event(Protocol):
+class Mark(Protocol):
     """A mark in a stream."""
 
     def record(self, stream: Any) -> None:
@@ -56,7 +57,7 @@ class Graph(Protocol):
 
 
 class Gpu(Protocol):
-    """One GPU. Every call but `Event.synchronize` comes back before the device has done it."""
+    """One GPU. Every call but `Mark.synchronize` comes back before the device has done it."""
 
     device: torch.device
 
@@ -68,7 +69,7 @@ class Gpu(Protocol):
         """One that waits for no other."""
         ...
 
-    def new_event(self) -> Event:
+    def new_event(self) -> Mark:
         """One that lies in no stream yet."""
         ...
 
@@ -113,7 +114,7 @@ class TorchGpu:
         """See `Gpu`."""
         return torch.cuda.Stream(self.device)  # type: ignore[no-untyped-call]
 
-    def new_event(self) -> Event:
+    def new_event(self) -> Mark:
         """See `Gpu`. Who waits for it sleeps: a core that spins is one that decodes nothing."""
         return torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]
 
@@ -127,10 +128,7 @@ class TorchGpu:
 
     def pinned(self, array: Array) -> torch.Tensor:
         """See `Gpu`."""
-        empty = torch.from_numpy(array[:0] if array.ndim else array.reshape(1)[:0])
-        found = torch.empty(array.shape, dtype=empty.dtype, pin_memory=True)
-        found.numpy()[...] = array
-        return found
+        return filled(array, pin_memory=True)
 
     def copied(self, pinned: torch.Tensor) -> torch.Tensor:
         """See `Gpu`."""
@@ -143,3 +141,11 @@ class TorchGpu:
     def free_unused(self) -> None:
         """See `Gpu`."""
         torch.cuda.empty_cache()
+
+
+def filled(array: Array, *, pin_memory: bool = False) -> torch.Tensor:
+    """A tensor of its own with the array's content, on the CPU."""
+    empty = torch.from_numpy(np.empty(0, array.dtype))
+    found = torch.empty(array.shape, dtype=empty.dtype, pin_memory=pin_memory)
+    found.numpy()[...] = array
+    return found

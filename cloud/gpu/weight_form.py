@@ -28,7 +28,7 @@ _VIEWS = frozenset(
         "detach", "slice", "select",
     )
 )  # fmt: skip
-DTYPES = {BF16: torch.bfloat16, FP16: torch.float16}
+SMALL_DTYPES = {BF16: torch.bfloat16, FP16: torch.float16}
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +48,7 @@ def put_weights(module: GraphModule, form: Form) -> None:
     for name, tensor in list(module.named_buffers()):
         reads = users.get(name, [])
         found = tensor
-        dtype = DTYPES.get(form.precision)
+        dtype = SMALL_DTYPES.get(form.precision)
         if dtype is not None and found.dtype == torch.float32 and _only_products(reads):
             found = found.to(dtype)
         if (

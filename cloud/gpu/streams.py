@@ -6,6 +6,7 @@ stream does not wait for it, nor the other way round.
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 
@@ -61,7 +62,7 @@ class GpuStreams:
         thread is on the stream again on which it was.
         """
         graph = self.gpu.new_graph()
-        with LAUNCHING, self.computing():
+        with LAUNCHING, _without_collection(), self.computing():
             # `torch.cuda.graph` would capture on a stream that all devices of a process share, and
             # leave the thread on it where `capture_end` raises.
             graph.capture_begin(pool, "thread_local")
@@ -73,3 +74,15 @@ class GpuStreams:
                 raise
             graph.capture_end()
         return graph, outputs
+
+
+@contextmanager
+def _without_collection() -> Iterator[None]:
+    """A graph that is collected while another one is captured breaks that."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
