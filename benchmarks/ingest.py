@@ -3,10 +3,11 @@
 A calibrated model of next to no compute, whose inner boundary is 60 kB as float32: raw, `q8` and
 `fkt@4` there, and JPEG at its input. First an agent streams to a worker. Then a load of streams
 that only send what was built before keeps the worker busy, and a bare grpc.aio echo of the same
-messages after it, in turn. CPU time is user and system of a whole process over its frames: on a
-machine with other work it changes less than times do.
+messages after it, in turn; all that once more for each number of ingest processes. CPU time is user
+and system of a whole process over its frames, that of ingest processes together: on a machine with
+other work it changes less than times do.
 
-    python benchmarks/ingest.py [--quick] [--streams 1 4 16 64]
+    python benchmarks/ingest.py [--quick] [--streams 1 4 16 64] [--ingest 0 1 2]
 """
 
 from __future__ import annotations
@@ -32,7 +33,12 @@ from thin_model import THIN
 
 
 async def many_streams(
-    sent: Sent, streams: int, bundle: Bundle, servers: Servers, options: argparse.Namespace
+    sent: Sent,
+    streams: int,
+    ingest: int,
+    bundle: Bundle,
+    servers: Servers,
+    options: argparse.Namespace,
 ) -> tuple[list[str], dict[str, float]]:
     seconds, rounds = (0.5, 1) if options.quick else (2.0, 5)
     worker, echo = [], []
@@ -48,6 +54,7 @@ async def many_streams(
     median = statistics.median
     found = {
         "worker_cpu_ms": median(run.server_ms for run in worker),
+        "ingest_cpu_ms": median(run.beside_ms for run in worker),
         "echo_cpu_ms": median(run.server_ms for run in echo),
         "load_cpu_ms": median(run.load_ms for run in worker),
         "fps": median(run.per_s for run in worker),
@@ -58,39 +65,41 @@ async def many_streams(
     limits = [max(found, key=found.count) for found in (
         [run.at_limit(cores) for run in runs] for runs in (worker, echo)
     )]  # fmt: skip
-    row = [sent.name, str(streams), *(f"{found[key]:.3f}" for key in list(found)[:3]),
+    row = [sent.name, str(ingest), str(streams), *(f"{found[key]:.3f}" for key in list(found)[:4]),
            f"{found['fps']:.0f}", f"{found['echo_fps']:.0f}", f"{found['of_echo']:.2f}x",
            *limits]  # fmt: skip
     return row, found
 
 
 STREAMS_COLUMNS = [
-    "frame", "streams", "worker, CPU ms", "echo, CPU ms", "load, CPU ms", "frames/s",
-    "echo's frames/s", "of the echo's", "at its limit", "with the echo",
+    "frame", "ingest", "streams", "worker, CPU ms", "ingest, CPU ms", "echo, CPU ms",
+    "load, CPU ms", "frames/s", "echo's frames/s", "of the echo's", "at its limit", "with the echo",
 ]  # fmt: skip
 
 
 async def measure(
     bundle: Bundle, photo: Path, folder: Path, options: argparse.Namespace
 ) -> tuple[Table, Table, dict[str, Any]]:
-    servers = Servers.start(bundle)
     agents: list[list[str]] = []
     rows: list[list[str]] = []
     summary: dict[str, Any] = {"agent": {}, "streams": {}}
-    try:
-        for sent in frames_of(bundle, photo):
-            row, found = await one_agent(
-                sent, bundle, servers, folder / "cache", quick=options.quick
-            )
-            agents.append(row)
-            summary["agent"][sent.codec] = found
-            gc.collect()
-            for streams in options.streams:
-                row, found = await many_streams(sent, streams, bundle, servers, options)
-                rows.append(row)
-                summary["streams"][f"{sent.codec} {streams}"] = found
-    finally:
-        servers.stop()
+    for ingest in options.ingest:
+        servers = Servers.start(bundle, ingest)
+        try:
+            for sent in frames_of(bundle, photo):
+                if ingest == options.ingest[0]:
+                    row, found = await one_agent(
+                        sent, bundle, servers, folder / "cache", quick=options.quick
+                    )
+                    agents.append(row)
+                    summary["agent"][sent.codec] = found
+                gc.collect()
+                for streams in options.streams:
+                    row, found = await many_streams(sent, streams, ingest, bundle, servers, options)
+                    rows.append(row)
+                    summary["streams"][f"{sent.codec} {streams} ingest {ingest}"] = found
+        finally:
+            servers.stop()
     return Table(AGENT_COLUMNS, agents), Table(STREAMS_COLUMNS, rows), summary
 
 
@@ -104,10 +113,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
     parser.add_argument("--bundle", type=Path, help=f"{THIN}, compiled and calibrated already")
     parser.add_argument("--streams", nargs="+", type=int, default=[1, 4, 16, 64])
+    parser.add_argument("--ingest", nargs="+", type=int, default=[0, 1, 2], metavar="N")
     parser.add_argument("--quick", action="store_true", help="a minute's version")
     options = parser.parse_args()
     if options.quick:
-        options.streams = [1, 16]
+        options.streams, options.ingest = [1, 16], [0, 2]
     with tempfile.TemporaryDirectory() as name:
         agents, streams, summary = run(Path(name), options)
     write_report(

@@ -81,8 +81,8 @@ class Servers:
     echo_address: str
 
     @classmethod
-    def start(cls, bundle: Bundle) -> Servers:
-        where = ["--listen", "127.0.0.1:0", "--device", "cpu"]
+    def start(cls, bundle: Bundle, ingest: int = 0) -> Servers:
+        where = ["--listen", "127.0.0.1:0", "--device", "cpu", "--ingest", str(ingest)]
         return cls(*start([*SERVE, str(bundle.folder), *where]), *start_echo())
 
     def stop(self) -> None:
