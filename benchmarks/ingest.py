@@ -40,7 +40,7 @@ async def many_streams(
     servers: Servers,
     options: argparse.Namespace,
 ) -> tuple[list[str], dict[str, float]]:
-    seconds, rounds = (0.5, 1) if options.quick else (2.0, 5)
+    seconds, rounds = (0.5, 1) if options.quick else (2.0, 3)
     worker, echo = [], []
     for _ in range(rounds):
         echo.append(await load(
