@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
-from splitpoint.cloud.compute.choose_form import capture
+from splitpoint.cloud.compute.choose_form import capture_sizes
 from splitpoint.cloud.compute.gpu_chain import GpuChain
 from splitpoint.cloud.compute.precision import TOLERANCE
 from splitpoint.cloud.compute.runner import Runner
@@ -115,7 +115,7 @@ def on_gpu(bundle: Bundle, truths: Sequence[Truth], chain: GpuChain) -> list[Fou
             if form.channels_last and not chain.has_convolutions:
                 continue
             said: list[str] = []
-            capture(bundle, chain, SIZES, said.append, _go_on)
+            capture_sizes(bundle, chain, SIZES, said.append, _go_on)
             graphs = _errors(bundle, chain, truths, chain.sizes) if chain.sizes else ()
         except Exception as error:
             if is_device_lost(error):

@@ -37,13 +37,10 @@ def messages_of(boundary: int, codec: str, tensors: Sequence[pb.Tensor]) -> list
 
 
 class CpuClock:
-    """User and system seconds of a process, and the time beside them.
-
-    Of one that is named, with those that it has started: a worker's ingest processes, say.
-    """
+    """User and system seconds of a process, and the time beside them."""
 
     def __init__(self, pid: int | None = None) -> None:
-        self._process, self._is_own = psutil.Process(pid), pid is None
+        self._process = psutil.Process(pid)
         self.start()
 
     def start(self) -> None:
@@ -54,18 +51,21 @@ class CpuClock:
         return self._read() - self._cpu_s, time.perf_counter() - self._at_s
 
     def _read(self) -> float:
-        started = [] if self._is_own else self._process.children(recursive=True)
-        times = [process.cpu_times() for process in (self._process, *started)]
-        return float(sum(time.user + time.system for time in times))
+        times = self._process.cpu_times()
+        return float(times.user + times.system)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Loaded:
-    """What a server and its load took for `frames` in `seconds`; `replies` are the latest ones."""
+    """What a server and its load took for `frames` in `seconds`; `replies` are the latest ones.
+
+    `beside_cpu_s` is of each process that the server has started.
+    """
 
     frames: int
     seconds: float
     server_cpu_s: float
+    beside_cpu_s: list[float]
     load_cpu_s: float
     replies: list[bytes]
 
@@ -79,16 +79,22 @@ class Loaded:
         return 1e3 * self.server_cpu_s / self.frames
 
     @property
+    def beside_ms(self) -> float:
+        """Of CPU, a frame, in all processes beside the server's first."""
+        return 1e3 * sum(self.beside_cpu_s) / self.frames
+
+    @property
     def load_ms(self) -> float:
         """Of CPU, a frame."""
         return 1e3 * self.load_cpu_s / self.frames
 
-    def at_limit(self, cores: int, processes: int = 1) -> str:
-        """Which process kept frames from coming faster; the server may be several `processes`."""
-        server, load = self.server_cpu_s / self.seconds, self.load_cpu_s / self.seconds
-        each = (("server", server / processes), ("load", load))
-        found = [name for name, used in each if used > AT_LIMIT]
-        if not found and server + load > AT_LIMIT * cores:
+    def at_limit(self, cores: int) -> str:
+        """Which process kept frames from coming faster."""
+        used = {"server": self.server_cpu_s, "load": self.load_cpu_s}
+        used["ingest"] = max(self.beside_cpu_s, default=0.0)
+        found = [name for name, cpu_s in used.items() if cpu_s > AT_LIMIT * self.seconds]
+        everything_s = self.server_cpu_s + self.load_cpu_s + sum(self.beside_cpu_s)
+        if not found and everything_s > AT_LIMIT * cores * self.seconds:
             found = ["the machine"]
         return " and ".join(found) or "neither"
 
@@ -121,9 +127,11 @@ async def load(
     await asyncio.sleep(WARM_S)
     mark()
     server, own, before = CpuClock(pid), CpuClock(), sum(counts)
+    beside = [CpuClock(child.pid) for child in psutil.Process(pid).children()]
     await asyncio.sleep(end_s - time.perf_counter())
     frames = sum(counts) - before
     (server_cpu_s, passed_s), (load_cpu_s, _) = server.read(), own.read()
+    beside_cpu_s = [clock.read()[0] for clock in beside]
     mark()
     await asyncio.gather(*tasks)
     for call in calls:
@@ -131,8 +139,8 @@ async def load(
     for channel in channels:
         await channel.close()
     return Loaded(
-        frames=frames, seconds=passed_s, server_cpu_s=server_cpu_s, load_cpu_s=load_cpu_s,
-        replies=latest,
+        frames=frames, seconds=passed_s, server_cpu_s=server_cpu_s, beside_cpu_s=beside_cpu_s,
+        load_cpu_s=load_cpu_s, replies=latest,
     )  # fmt: skip
 
 

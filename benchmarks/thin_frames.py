@@ -81,7 +81,7 @@ class Servers:
     echo_address: str
 
     @classmethod
-    def start(cls, bundle: Bundle, device: str = "cpu", ingest: int = 0) -> Servers:
+    def start(cls, bundle: Bundle, ingest: int = 0, device: str = "cpu") -> Servers:
         where = ["--listen", "127.0.0.1:0", "--device", device, "--precision", "fp32",
                  "--ingest", str(ingest)]  # fmt: skip
         return cls(*start([*SERVE, str(bundle.folder), *where]), *start_echo())

@@ -16,7 +16,8 @@ PAGE = (ROOT / "docs" / "measurements.md").read_text(encoding="utf-8")
 PARTS = {
     "agent_cost", "bare_echo", "device_check", "drawn_text", "honest_clients",
     "hostile_clients", "hostile_frames", "layer_regression", "listening", "photos",
-    "prototype_codec", "quick_bundle", "quick_detector", "quick_model", "quick_text", "report", "rival_controller",
+    "prototype_codec", "quick_bundle", "quick_detector", "quick_model", "quick_text", "report",
+    "rival_controller",
     "rival_server", "simulated_edges", "split_rates", "stage_clock", "steady_load",
     "stream_rates", "text_reading", "thin_frames", "thin_model", "virtual_worker", "zoo_check",
     "zoo_files", "zoo_of_timm", "zoo_of_torch", "zoo_of_torchvision", "zoo_of_transformers",
@@ -29,16 +30,26 @@ OPTIONS = {
     "throughput": "--bundle", "worth": "--bundle",
     "cloud_only": "--models", "planner_regret": "--models", "serving": "--models",
     "overload": "--model", "neighbour": "--model", "endurance": "--model", "gpu_limit": "--model",
+    "frame_cost": "--bundle", "ingest": "--bundle",
 }  # fmt: skip
+OF_THIN = {"frame_cost", "ingest"}  # theirs is another model, and calibrated
 
 sys.path.insert(0, str(ROOT / "benchmarks"))
 
+from photos import own_photos  # noqa: E402
 from quick_bundle import QUICK, compiled  # noqa: E402
+from thin_model import THIN  # noqa: E402
 
 
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return compiled(QUICK, tmp_path_factory.mktemp("bundles") / "quick.split")
+
+
+@pytest.fixture(scope="module")
+def thin_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("thin")
+    return compiled(THIN, folder / "thin.split", "--calibrate", own_photos(folder / "photos", 0))
 
 
 @pytest.fixture(scope="module")
@@ -54,10 +65,13 @@ def test_measurements_name_it(name: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
-def test_benchmarks(name: str, bundle: Path, scripts: Scripts) -> None:
+def test_benchmarks(name: str, scripts: Scripts, request: pytest.FixtureRequest) -> None:
     if name == "codec_speed" and why_not():
         pytest.skip(f"there are no two forms to compare: {why_not()}")
-    extra = [OPTIONS[name], str(bundle)] if name in OPTIONS else []
+    extra = []
+    if name in OPTIONS:
+        of = "thin_bundle" if name in OF_THIN else "bundle"
+        extra = [OPTIONS[name], str(request.getfixturevalue(of))]
     done = scripts.run(ROOT / "benchmarks" / f"{name}.py", "--quick", *extra)
     assert done.returncode == 0, done.stderr
     assert "|" in done.stdout

@@ -51,7 +51,7 @@ class IngestProcess:
         self._process: asyncio.subprocess.Process | None = None
         self._asked: dict[tuple[Kind, int], asyncio.Future[dict[str, Any]]] = {}
         self._questions = itertools.count(1)
-        self.why = ""  # it went, as far as this side knows
+        self._why = ""  # it went, as far as this side knows
         self.gone = asyncio.Event()
         self.heard_s = time.monotonic()
 
@@ -89,6 +89,12 @@ class IngestProcess:
         """Of the process."""
         assert self._process is not None
         return self._process.pid
+
+    @property
+    def end(self) -> str:
+        """How it ended, in words."""
+        code = None if self._process is None else self._process.returncode
+        return self._why or f"exit code {code}"
 
     def say(self, kind: Kind, **fields: Any) -> None:
         """Sends it a message in JSON."""
@@ -130,7 +136,7 @@ class IngestProcess:
 
     def kill(self, why: str) -> None:
         """Ends it at once."""
-        self.why = self.why or why
+        self._why = self._why or why
         if self._process is not None:
             with suppress(ProcessLookupError):
                 self._process.kill()

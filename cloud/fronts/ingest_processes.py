@@ -220,7 +220,7 @@ class IngestProcesses:
             await process.wait(END_S)
             if self._ending:
                 return
-            log.error("an ingest process has ended; its clients connect anew")
+            log.error("an ingest process has ended (%s); its clients connect anew", process.end)
             if time.monotonic() - began_s > LONG_LIFE_S:
                 pauses.reset()
             while number not in self._running:

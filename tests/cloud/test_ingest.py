@@ -195,7 +195,7 @@ async def test_a_process_that_is_killed_costs_its_streams_a_reconnect(
         await until(lambda: len(ingest_processes()) == INGEST)
         await until(lambda: not worker.backend.engine.queued_bytes)
         await until(lambda: len(worker.backend.service.stream_places) == 1)  # its places are free
-        assert "has ended; its clients connect anew" in caplog.text
+        assert "has ended (exit code -9); its clients connect anew" in caplog.text
         agent = await stack.enter_async_context(
             EdgeAgent(worker.address, split="1", codec="q8", cache=tmp_path)
         )
@@ -261,8 +261,10 @@ async def test_limits_hold_over_all_processes(small_bundle: Bundle, tmp_path: Pa
 
             gates = [await client("gate") for _ in range(3)]
             for _ in range(4):  # whichever process they come to
-                with pytest.raises(grpc.aio.AioRpcError, match="gate has 3 streams, its limit"):
-                    await client("gate")
+                async with RawClient(worker, metadata=bearer("gate")) as one_too_many:
+                    code, words = await one_too_many.ended()
+                assert code is grpc.StatusCode.RESOURCE_EXHAUSTED
+                assert "gate has 3 streams, its limit" in words
             others = [await client("other") for _ in range(4)]
             statuses = [
                 (await gate.ask(gate.frame(number))).status
