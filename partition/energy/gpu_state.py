@@ -34,6 +34,7 @@ class GpuState:
             memory = self._nvml.nvmlDeviceGetMemoryInfo(self._handle)
         except self._nvml.NVMLError:
             return None
+        busy: float | None
         try:
             busy = float(self._nvml.nvmlDeviceGetUtilizationRates(self._handle).gpu) / 100
         except self._nvml.NVMLError:
