@@ -19,8 +19,8 @@ PARTS = {
     "prototype_codec", "quick_bundle", "quick_detector", "quick_model", "quick_text", "report",
     "rival_controller", "rival_server", "simulated_edges", "split_rates", "stage_clock",
     "steady_load", "stream_rates", "text_reading", "thin_frames", "thin_model", "virtual_worker",
-    "zoo_check", "zoo_files", "zoo_of_timm", "zoo_of_torch", "zoo_of_torchvision", "zoo_of_transformers",
-    "zoo_of_ultralytics", "zoo_subject",
+    "zoo_check", "zoo_files", "zoo_of_timm", "zoo_of_torch", "zoo_of_torchvision",
+    "zoo_of_transformers", "zoo_of_ultralytics", "zoo_subject",
 }  # fmt: skip
 NAMES = sorted({path.stem for path in (ROOT / "benchmarks").glob("*.py")} - PARTS)
 # Who takes a bundle that is compiled already, and under which option.
