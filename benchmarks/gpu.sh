@@ -109,13 +109,13 @@ subject() {
 exactness_s=$(within_s 260)
 step exactness 260 "$python" benchmarks/gpu_exactness.py --device "$device" "${quick[@]}" \
   --bundles "$bundles" --seconds $((exactness_s > 40 ? exactness_s - 30 : 10))
-step serving 120 "$python" benchmarks/serving.py --device "$device" "${quick[@]}" \
+step serving 130 "$python" benchmarks/serving.py --device "$device" "${quick[@]}" \
   --models "$(subject)" --edges 128 --mixes uniform --open --rounds 2 --seconds 4
-step limit 80 "$python" benchmarks/gpu_limit.py --device "$device" "${quick[@]}" \
+step limit 110 "$python" benchmarks/gpu_limit.py --device "$device" "${quick[@]}" \
   --model "$(subject)" --rounds 2 --seconds 3
-step ingest 70 "$python" benchmarks/ingest.py --device "$device" "${quick[@]}" \
+step ingest 110 "$python" benchmarks/ingest.py --device "$device" "${quick[@]}" \
   --ingest 2 --streams 64 --rounds 2
-step cloud_only 110 "$python" benchmarks/cloud_only.py --device "$device" "${quick[@]}" \
+step cloud_only 120 "$python" benchmarks/cloud_only.py --device "$device" "${quick[@]}" \
   --models "$(subject)" --clients 32 --rounds 1 --seconds 3
 
 echo "== all: $SECONDS s; failed: ${failed[*]:-none}; left out: ${left_out[*]:-none}"
