@@ -9,6 +9,8 @@ are torch's operations on the CPU, seen through a dispatch mode.
 - A replay reads and writes the memory that was there at the capture, and nothing else.
 - One that reads what another stream writes, without having waited for it, is noted in `races`.
 - A synchronisation breaks a capture, and in the mode "global" so does another thread's allocation.
+
+Longer than others: streams, events and graphs keep no rule without each other.
 """
 
 from __future__ import annotations

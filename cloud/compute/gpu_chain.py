@@ -195,17 +195,24 @@ class GpuChain(UnpackingChain):
             return {name: value.to(types.get(name, value.dtype)) for name, value in outputs.items()}
 
     def _own(self, index: int, inputs: State) -> State:
-        """The same, and none of it is an input or a weight: a replay writes all of it."""
+        """The same in memory of its own: a replay writes each element of it, and once."""
         others = [*inputs.values(), *self._segments[index][2].buffers()]
         taken = {_storage(value) for value in others}
         return {
-            name: value.clone() if _storage(value) in taken else value
+            name: value.clone() if _storage(value) in taken or _is_expanded(value) else value
             for name, value in self._eager(index, inputs).items()
         }
 
 
 def _key(index: int, given: State) -> _Key:
     return index, tuple(tuple(value.shape) for value in given.values())
+
+
+def _is_expanded(value: torch.Tensor) -> bool:
+    """Whether elements share memory, so that nothing can be written there."""
+    return any(
+        not step and size > 1 for step, size in zip(value.stride(), value.shape, strict=True)
+    )
 
 
 def _storage(value: torch.Tensor) -> int:

@@ -132,6 +132,8 @@ class Engine:
         if not self.can_compute(job.model):
             raise FrameError(pb.OVERLOADED, "nothing can be computed here at the moment")
         with self.executor.lock:
+            if self.lost:  # it may be by now, and nobody would ever look at the plan again
+                raise FrameError(pb.OVERLOADED, "nothing can be computed here at the moment")
             waiting = self.schedule.nbytes
             if waiting and waiting + job.nbytes > self._max_queued_bytes:
                 raise FrameError(pb.OVERLOADED, f"{waiting / 1e6:.0f} MB wait already")

@@ -1,4 +1,7 @@
-"""Segments on a GPU, which is played here: what is captured, replayed, and what is not."""
+"""Segments on a GPU, which is played here: what is captured, replayed, and what is not.
+
+Longer than others: CUDA's rules for graphs are many, and each is one way to be wrong.
+"""
 
 from __future__ import annotations
 
@@ -207,6 +210,29 @@ def test_a_segment_that_waits_for_the_device_runs_without_a_graph(
     before = len(cuda.calls)
     assert is_right(chain, small_bundle, 1)
     assert [what for _, what in cuda.calls[before:]].count("replay") == len(chain) - 1
+
+
+def test_outputs_that_are_inputs_or_expanded_are_captured_too(
+    cuda: StandInCuda, small_bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A replay does not write its inputs, and nothing can write to elements that share memory."""
+    forward = TorchChain.forward
+
+    def odd(self: TorchChain, index: int, state: State) -> State:
+        found = forward(self, index, state)
+        name, value = next(iter(found.items()))
+        if index == 1:
+            found[name] = value.mean(1, keepdim=True).expand_as(value)
+        elif index == len(self) - 1:
+            found["same"] = next(iter(state.values()))
+        return found
+
+    monkeypatch.setattr(TorchChain, "forward", odd)
+    said: list[str] = []
+    chain = loaded(small_bundle, cuda, said=said)
+    assert not said
+    assert chain.sizes == SIZES
+    assert is_right(chain, small_bundle, 1)
 
 
 def test_a_thread_is_on_its_own_stream_again_after_a_capture_that_failed(
