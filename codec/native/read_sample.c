@@ -185,16 +185,42 @@ static void place_values(const sp_plan *plan, const int32_t *of_symbol, const ui
     }
 }
 
+/* Values from symbols and the raw bits, of which there have to be exactly as many as are wanted. */
+static enum sp_status read_values(const sp_model *model, const sp_plan *plan, const int8_t *offsets,
+                                  const decoder *from, const uint8_t *symbols, int32_t *places,
+                                  int32_t *of_symbol, int32_t *values) {
+    const raw_counts counts = count_raw(symbols, plan->n, places);
+    const size_t wanted = counts.signs + counts.extra_bits;
+    size_t within = 16 * from->lanes;
+    for (size_t l = 0; l < from->lanes; l++) within += top_bit(from->state[l]) - 16;
+    const size_t tail_bytes = (size_t)(from->end - from->next);
+    if (tail_bytes != (wanted > within ? (wanted - within + 7) / 8 : 0)) return SP_BAD_LENGTH;
+    uint8_t *raw = calloc((within + 7) / 8 + tail_bytes + 16, 1);
+    if (raw == NULL) return SP_NO_MEMORY;
+    size_t held = raw_row(from, from->next, tail_bytes, raw);
+    enum sp_status status = any_bit(raw, wanted, held) ? SP_BAD_LENGTH : SP_OK;
+    if (status == SP_OK) {
+        for (uint32_t i = 0; i < model->classes * SP_SYMBOLS; i++) {
+            uint32_t symbol = i % SP_SYMBOLS;
+            of_symbol[i] = symbol ? (int32_t)(SP_FINE * sp_first_of[symbol]) + offsets[i] : 0;
+        }
+        place_values(plan, of_symbol, symbols, raw, &counts, places, values);
+    }
+    free(raw);
+    return status;
+}
+
 static enum sp_status read_body(const sp_model *model, const sp_plan *plan, const int8_t *offsets,
                                 const uint8_t *body, size_t bytes, size_t lanes, uint8_t *block,
                                 int32_t *values) {
-    /* `block` is zeroed, and laid out as sp_read has measured it. */
+    /* `block` is laid out as sp_read has measured it. */
     const size_t room = plan->n + 8;
     decoder from = {(uint32_t *)block, lanes, body + 4 * lanes, body + bytes};
     int32_t *places = (int32_t *)(from.state + lanes), *of_symbol = places + room;
     uint8_t *symbols = (uint8_t *)(of_symbol + model->classes * SP_SYMBOLS);
-    uint8_t *found = symbols + room, *contexts = found + room, *raw = contexts + room;
+    uint8_t *found = symbols + room, *contexts = found + room;
     uint8_t highest = 0;
+    memset(symbols, 0, room);
     for (size_t i = 0; i < plan->n; i++)
         highest = plan->classes[i] > highest ? plan->classes[i] : highest;
     if (highest >= model->classes) return SP_MISFIT;
@@ -204,20 +230,7 @@ static enum sp_status read_body(const sp_model *model, const sp_plan *plan, cons
     }
     enum sp_status status = read_symbols(model, plan, &from, symbols, found, contexts, places);
     if (status != SP_OK) return status;
-    const raw_counts counts = count_raw(symbols, plan->n, places);
-    size_t within = 16 * lanes;
-    for (size_t l = 0; l < lanes; l++) within += top_bit(from.state[l]) - 16;
-    const size_t wanted = counts.signs + counts.extra_bits;
-    const size_t tail_bytes = (size_t)(from.end - from.next);
-    if (tail_bytes != (wanted > within ? (wanted - within + 7) / 8 : 0)) return SP_BAD_LENGTH;
-    size_t held = raw_row(&from, from.next, tail_bytes, raw);
-    if (any_bit(raw, wanted, held)) return SP_BAD_LENGTH;
-    for (uint32_t i = 0; i < model->classes * SP_SYMBOLS; i++) {
-        uint32_t symbol = i % SP_SYMBOLS;
-        of_symbol[i] = symbol ? (int32_t)(SP_FINE * sp_first_of[symbol]) + offsets[i] : 0;
-    }
-    place_values(plan, of_symbol, symbols, raw, &counts, places, values);
-    return SP_OK;
+    return read_values(model, plan, offsets, &from, symbols, places, of_symbol, values);
 }
 
 enum sp_status sp_read(const sp_model *model, const sp_plan *plan, const int8_t *offsets,
@@ -234,10 +247,8 @@ enum sp_status sp_read(const sp_model *model, const sp_plan *plan, const int8_t 
     const uint8_t *body = payload + begin;
     size_t bytes = payload_bytes - begin;
     if (bytes < 4 * lanes) return SP_NO_LANES;
-    /* Of raw bits there are 31 a lane and 21 a coefficient at most, whatever the payload says. */
-    const size_t room = plan->n + 8, raw_bytes = 4 * lanes + (21 * plan->n + 7) / 8 + 16;
-    size_t words = lanes + room + model->classes * SP_SYMBOLS;
-    uint8_t *block = calloc(4 * words + 3 * room + raw_bytes, 1);
+    const size_t room = plan->n + 8, words = lanes + room + model->classes * SP_SYMBOLS;
+    uint8_t *block = malloc(4 * words + 3 * room);
     if (block == NULL) return SP_NO_MEMORY;
     enum sp_status status =
         read_body(model, plan, offsets, body, bytes, lanes, block, values);

@@ -47,9 +47,27 @@ static enum sp_status symbols_of(const sp_model *model, const sp_plan *plan,
     return too_large ? SP_TOO_LARGE : SP_OK;
 }
 
-/* Raw bits: signs, then what tells large magnitudes. `large` has room for n places. */
-static void raw_bits(const sp_plan *plan, const int32_t *magnitudes, uint8_t *symbols,
-                     int32_t *large, bit_row *raw) {
+/* How many raw bits these magnitudes need. */
+static size_t count_raw_bits(const int32_t *magnitudes, const uint8_t *symbols, size_t n) {
+    size_t bits = 0;
+    for (size_t begin = 0; begin < n; begin += 8) {
+        uint64_t eight = load8(symbols + begin);
+        if (eight == 0) continue;
+        bits += marked(at_least(eight, 1));
+        for (uint64_t marks = at_least(eight, SP_LAST_SINGLE + 1); marks; marks &= marks - 1) {
+            int32_t value = magnitudes[begin + first_marked(marks)];
+            bits += sp_extra_bits[sp_symbol_of((uint32_t)(value < 0 ? -value : value))];
+        }
+    }
+    return bits;
+}
+
+/* Raw bits: signs, then what tells large magnitudes. `large` has room for n places. The row is for
+ * the caller to free; it has zeros for so many lanes' first bits, too. */
+static enum sp_status raw_bits(const sp_plan *plan, const int32_t *magnitudes, uint8_t *symbols,
+                               int32_t *large, size_t lanes, bit_row *raw) {
+    raw->bytes = calloc((count_raw_bits(magnitudes, symbols, plan->n) + 7) / 8 + 2 * lanes + 16, 1);
+    if (raw->bytes == NULL) return SP_NO_MEMORY;
     uint64_t signs = 0;
     unsigned held = 0;
     size_t large_count = 0;
@@ -74,6 +92,7 @@ static void raw_bits(const sp_plan *plan, const int32_t *magnitudes, uint8_t *sy
         uint8_t symbol = symbols[large[i]] = sp_symbol_of(size);
         put_bits(raw, size - sp_first_of[symbol], sp_extra_bits[symbol]);
     }
+    return SP_OK;
 }
 
 /* The shares of all symbols, in the order of the passes; SP_MISFIT for an index out of range, or a
@@ -171,26 +190,23 @@ enum sp_status sp_write(const sp_model *model, const sp_plan *plan, const int32_
         return SP_MISFIT;
     const size_t groups = (plan->sparse_count + SP_TOGETHER - 1) / SP_TOGETHER;
     const size_t most = plan->singles + groups + plan->sparse_count;
-    const size_t raw_bytes = (21 * plan->n + 7) / 8 + 2 * lanes + 16;
     /* One block: shares (and one to spare), large places, states, information, words
-     * (with two bytes before them), bits, symbols. */
+     * (with two bytes before them), symbols. */
     const size_t words_bytes = 2 * most + 2;
-    size_t total = 4 * (most + 1 + plan->n + 2 * lanes) + words_bytes + raw_bytes + plan->n + 8;
+    size_t total = 4 * (most + 1 + plan->n + 2 * lanes) + words_bytes + plan->n + 8;
     uint32_t *block = malloc(total);
     if (block == NULL) return SP_NO_MEMORY;
     int32_t *large = (int32_t *)(block + most + 1);
     uint32_t *state = (uint32_t *)(large + plan->n);
     float *information = (float *)(state + lanes);
     uint8_t *words = (uint8_t *)(information + lanes), *words_end = words + words_bytes;
-    coded todo = {.shares = block, .raw = {.bytes = words_end, .count = 0}};
-    uint8_t *symbols = words_end + raw_bytes;
+    coded todo = {.shares = block, .raw = {.bytes = NULL, .count = 0}};
+    uint8_t *symbols = words_end;
     memset(information, 0, 4 * lanes);
-    memset(words_end, 0, raw_bytes);
     enum sp_status status = symbols_of(model, plan, magnitudes, symbols);
-    if (status == SP_OK) {
-        raw_bits(plan, magnitudes, symbols, large, &todo.raw);
-        status = collect(model, plan, symbols, &todo);
-    }
+    if (status == SP_OK)
+        status = raw_bits(plan, magnitudes, symbols, large, lanes, &todo.raw);
+    if (status == SP_OK) status = collect(model, plan, symbols, &todo);
     if (status == SP_OK) {
         const uint32_t *second = todo.shares + todo.first;
         add_information(model->information, todo.shares, todo.first, lanes, information);
@@ -214,6 +230,7 @@ enum sp_status sp_write(const sp_model *model, const sp_plan *plan, const int32_
         }
         *written = (size_t)(to - out);
     }
+    free(todo.raw.bytes);
     free(block);
     return status;
 }
