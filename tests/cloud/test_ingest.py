@@ -483,6 +483,30 @@ def test_a_port_is_held_for_processes_of_one_worker() -> None:
         hold_port(address)
 
 
+def test_a_held_port_is_no_other_workers() -> None:
+    """Also while no process of its worker listens: before the first does, and when all are gone."""
+    with socket.create_server(("127.0.0.1", 0)) as server:  # leaves a connection in TIME_WAIT
+        port = server.getsockname()[1]
+        with socket.create_connection(("127.0.0.1", port)) as client:
+            server.accept()[0].close()
+            assert client.recv(1) == b""
+    for host in ("127.0.0.1", "0.0.0.0"):
+        held, address = hold_port(f"{host}:{port}")
+        with held:
+            for other in ("127.0.0.1", "0.0.0.0"):
+                with pytest.raises(ServeError, match="is the port in use"):
+                    hold_port(f"{other}:{port}")
+                with pytest.raises(OSError, match="in use"):
+                    socket.create_server((other, port))
+            with (
+                socket.create_server((host, port), reuse_port=True),
+                socket.create_server((host, port), reuse_port=True),
+            ):
+                pass
+            with pytest.raises(ConnectionRefusedError):
+                socket.create_connection(("127.0.0.1", port))
+
+
 async def test_what_cannot_be_served_is_said_as_by_one_process(
     small_bundle: Bundle, tmp_path: Path
 ) -> None:
