@@ -72,7 +72,8 @@ async def serving(
     security.check_listen(options.listen)
     if options.announce:
         await asyncio.to_thread(check_announced, options.announce, options.listen)
-    credentials, access = security.server_credentials(), security.access()
+    proofs = security.read()
+    credentials, access = proofs.server_credentials(), proofs.access()
     devices = pick_devices(options.device)
     check_precision(options.precision, devices[0])
     keep_to_share(devices, options.gpu_memory_fraction)
@@ -87,7 +88,7 @@ async def serving(
         if traces is not None:
             closing.push_async_callback(asyncio.to_thread, traces.close)
         front, address = await closing.enter_async_context(
-            ingest_front(options, backend, most_bytes)
+            ingest_front(options, proofs, backend, most_bytes)
             if options.ingest
             else own_front(options, backend, credentials, most_bytes)
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import grpc
@@ -11,7 +11,9 @@ from splitpoint.proto.tls import read_ca, read_pair
 
 from ..errors import ServeError
 from .access import Access
-from .tokens import Tokens
+from .tokens import Tokens, read_tokens
+
+_ANY = "latin-1"  # any bytes may stand around what is PEM
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,20 +58,48 @@ class Security:
                 "give --tls-cert and --tls-key with --client-ca or --tokens, or say --insecure",
             )
 
+    def read(self) -> Proofs:
+        """What the files hold. Raises `TlsError` or `ServeError` for one that will not do."""
+        pair = ca = tokens = None
+        if self.tls_cert is not None and self.tls_key is not None:
+            chain, key = read_pair(self.tls_cert, self.tls_key)
+            pair = chain.decode(_ANY), key.decode(_ANY)
+        if self.client_ca is not None:
+            ca = read_ca(self.client_ca).decode(_ANY)
+        if self.tokens is not None:
+            tokens = str(self.tokens), read_tokens(self.tokens)
+        return Proofs(pair=pair, client_ca=ca, tokens=tokens, insecure=self.insecure)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Proofs:
+    """What a worker goes by from its start to its end, whatever becomes of the files.
+
+    `pair` is its certificate and the key, `tokens` the path and the text of their file.
+    """
+
+    pair: tuple[str, str] | None = field(repr=False)
+    client_ca: str | None
+    tokens: tuple[str, str] | None
+    insecure: bool
+
     def server_credentials(self) -> grpc.ServerCredentials | None:
-        """What gRPC needs for TLS, None without. Raises `TlsError` for files that will not do."""
-        if self.tls_cert is None or self.tls_key is None:
+        """What gRPC needs for TLS, None without."""
+        if self.pair is None:
             return None
-        chain, key = read_pair(self.tls_cert, self.tls_key)
-        ca = None if self.client_ca is None else read_ca(self.client_ca)
+        chain, key = (part.encode(_ANY) for part in self.pair)
+        ca = None if self.client_ca is None else self.client_ca.encode(_ANY)
         return grpc.ssl_server_credentials([(key, chain)], ca, ca is not None)
 
     def access(self) -> Access:
-        """Who is let in. Raises `ServeError` for a file of tokens that cannot be used."""
-        tokens = None if self.tokens is None else Tokens.load(self.tokens)
-        if tokens is not None and tokens.knows_certificates and self.client_ca is None:
-            raise ServeError(
-                f"{self.tokens} has a client without token_sha256",
-                "give it one, or --client-ca, so that a certificate proves its name",
-            )
-        return Access(tokens, tls=self.tls, token_in_clear=self.insecure)
+        """Who is let in. Raises `ServeError` for tokens that cannot be used."""
+        tokens = None
+        if self.tokens is not None:
+            path, text = self.tokens
+            tokens = Tokens.parse(text, Path(path))
+            if tokens.knows_certificates and self.client_ca is None:
+                raise ServeError(
+                    f"{path} has a client without token_sha256",
+                    "give it one, or --client-ca, so that a certificate proves its name",
+                )
+        return Access(tokens, tls=self.pair is not None, token_in_clear=self.insecure)

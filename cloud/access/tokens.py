@@ -52,8 +52,8 @@ class Tokens:
         self._by_digest, self._by_certificate = dict(by_digest), dict(by_certificate)
 
     @classmethod
-    def load(cls, path: Path) -> Tokens:
-        """Reads a TOML file with a table for each client.
+    def parse(cls, text: str, path: Path) -> Tokens:
+        """Reads TOML with a table for each client; `path` is where it stands.
 
             [gate-3]
             token_sha256 = "…64 digits…"        # without: known by its certificate's name
@@ -65,10 +65,8 @@ class Tokens:
         Raises `ServeError`, in one line, for anything else.
         """
         try:
-            tables = tomllib.loads(path.read_text(encoding="utf-8"))
-        except OSError as error:
-            raise ServeError(f"cannot read {path}: {error.strerror or error}") from error
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            tables = tomllib.loads(text)
+        except tomllib.TOMLDecodeError as error:
             raise ServeError(f"{path} is no TOML: {error}") from error
         if not tables:
             raise ServeError(f"{path} names no client", "add a table for each: [NAME]")
@@ -113,6 +111,16 @@ class Tokens:
     def by_certificate(self, name: str) -> Client | None:
         """The client of that name, if it needs no token."""
         return self._by_certificate.get(name)
+
+
+def read_tokens(path: Path) -> str:
+    """The file's text. Raises `ServeError` where it cannot be read."""
+    try:
+        return path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise ServeError(f"cannot read {path}: {error.strerror or error}") from error
+    except UnicodeDecodeError as error:
+        raise ServeError(f"{path} is no TOML: {error}") from error
 
 
 def _client(path: Path, name: str, table: Mapping[str, Any]) -> tuple[Client, str | None]:

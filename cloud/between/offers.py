@@ -10,20 +10,22 @@ from splitpoint.partition.bundle.bundle import open_bundle
 from splitpoint.partition.bundle.codec_tables import codecs_of
 from splitpoint.partition.errors import BundleError
 from splitpoint.partition.profile.cloud_times import CloudTimes
+from splitpoint.proto.limits import MAX_BATCH_PER_FRAME
 
 from ..compute.served_model import ServedModel
 from ..schedule.batch_times import BatchTimes
 
 
 def times_of(model: ServedModel) -> dict[str, Any]:
-    """What it takes, for `take_times`."""
+    """What it takes, for `take_times`: of batches only those that one frame can be."""
     times, rows = model.times, model.batch_times
+    most = min(rows.max_batch, MAX_BATCH_PER_FRAME)
     return {
         "segment_ms": list(times.segment_ms),
         "segment_p95_ms": list(times.segment_p95_ms),
         "decode_ms": [[at, codec, ms] for (at, codec), ms in times.decode_ms.items()],
-        "max_batch": rows.max_batch,
-        "rows_s": [row[1 : rows.max_batch + 1] for row in rows.seconds],
+        "max_batch": most,
+        "rows_s": [row[1 : most + 1] for row in rows.seconds],
     }
 
 

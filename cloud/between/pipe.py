@@ -17,7 +17,7 @@ from .messages import Kind, MessageError
 log = logging.getLogger("splitpoint.cloud")
 
 _HEAD = struct.Struct("<IB")
-MOST_BYTES = 4 << 20  # of a message
+MOST_BYTES = 32 << 20  # of a message: a file of tokens may be large
 SENDS_BYTES = 1 << 20  # of what the other has not read: what can be left out is, from here on
 
 Handlers = Mapping[Kind, Callable[[bytes], None]]

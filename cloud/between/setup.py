@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
-from ..access.security import Security
+from ..access.security import Proofs
 from ..options import StreamLimits
-
-_PATHS = ("tls_cert", "tls_key", "client_ca", "tokens")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,7 +19,7 @@ class Setup:
     """
 
     listen: str
-    security: Security
+    proofs: Proofs
     limits: StreamLimits
     most_frame_bytes: int
     reflection: bool
@@ -34,22 +31,17 @@ class Setup:
 
     def to_json(self) -> dict[str, Any]:
         """For `from_json`."""
-        found = asdict(self)
-        security = found["security"]
-        found["security"] = {
-            name: None if security[name] is None else str(security[name].resolve())
-            for name in _PATHS
-        } | {"insecure": security["insecure"]}
-        return found
+        return asdict(self)
 
     @classmethod
     def from_json(cls, told: Mapping[str, Any]) -> Setup:
         """What `to_json` was called on."""
         given = dict(told)
-        security = dict(given.pop("security"))
-        paths = {name: Path(security[name]) if security[name] else None for name in _PATHS}
+        proofs = dict(given.pop("proofs"))
+        for name in ("pair", "tokens"):
+            proofs[name] = None if proofs[name] is None else tuple(proofs[name])
         return cls(
-            security=Security(**paths, insecure=security["insecure"]),
+            proofs=Proofs(**proofs),
             limits=StreamLimits(**given.pop("limits")),
             **given,
         )

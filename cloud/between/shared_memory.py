@@ -46,7 +46,8 @@ class SharedMemory:
         return found
 
     def close(self) -> None:
-        """The descriptor is closed, once; the memory itself goes with the last view of it."""
+        """Once. The memory itself goes with the last view of it; there are no new ones."""
         if self.fd >= 0:
             os.close(self.fd)
             self.fd = -1
+            del self._map  # what still refers to this may be garbage for long

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from ..access.quotas import Places
-from ..access.security import Security
+from ..access.security import Proofs
 from ..backend import Backend
 from ..between.setup import Setup
 from ..between.slab import PIECE
@@ -31,7 +31,7 @@ def check_ingest() -> None:
 
 @asynccontextmanager
 async def ingest_front(
-    options: WorkerOptions, backend: Backend, most_bytes: int
+    options: WorkerOptions, proofs: Proofs, backend: Backend, most_bytes: int
 ) -> AsyncIterator[tuple[IngestProcesses, str]]:
     """The front, and HOST:PORT where all of its processes listen.
 
@@ -45,7 +45,7 @@ async def ingest_front(
         count, limits = options.ingest, options.limits
         setup = Setup(
             listen=address,
-            security=options.security or Security(),
+            proofs=proofs,
             limits=limits,
             most_frame_bytes=most_bytes,
             reflection=options.reflection,

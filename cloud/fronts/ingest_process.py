@@ -22,10 +22,15 @@ from .requests import Requests
 
 log = logging.getLogger("splitpoint.cloud")
 
-# What it runs; a process of its own from the first instruction on, and nothing of this one's.
-_MAIN = "from splitpoint.cloud.ingest import process; process.run_ingest_process()"
+# What it runs; a process of its own from the first instruction on, and nothing of this one's. It
+# imports from where this one does: Python itself would look in the current folder first.
+_MAIN = (
+    "import sys; sys.path[:] = sys.argv[3:]; "
+    "from splitpoint.cloud.ingest import process; process.run_ingest_process()"
+)
 _LOGGERS = ("splitpoint", "grpc", "asyncio")
 MOST_LOGGED = 20_000
+LATE_S = 2.0  # for what has to be done by a certain time
 
 
 class IngestEnded(ServeError):
@@ -61,7 +66,7 @@ class IngestProcess:
         with theirs:
             fds = (theirs.fileno(), self._memory.fd)
             self._process = await asyncio.create_subprocess_exec(
-                sys.executable, *_warning_options(), "-c", _MAIN, *map(str, fds),
+                sys.executable, *_warning_options(), "-c", _MAIN, *map(str, fds), *sys.path,
                 stdin=asyncio.subprocess.DEVNULL, pass_fds=fds, start_new_session=True,
             )  # fmt: skip
         handlers = {
@@ -121,10 +126,13 @@ class IngestProcess:
         await answer
 
     async def drain(self, grace_s: float) -> None:
-        """It has answered what it took, and takes nothing any more."""
+        """It has answered what it took, and takes nothing any more; or it ends, if it is silent."""
         answer = self._ask(Kind.DRAINED, 0)
         self.say(Kind.DRAIN, grace_s=grace_s)
-        await answer
+        try:
+            await asyncio.wait_for(answer, grace_s + LATE_S)
+        except asyncio.TimeoutError:
+            self.give_up()
 
     async def count(self) -> list[dict[str, Any]]:
         """Its open streams; what it counted is added to the figures by then."""
@@ -133,6 +141,11 @@ class IngestProcess:
         self.say(Kind.COUNT, question=question)
         rows: list[dict[str, Any]] = (await answer)["streams"]
         return rows
+
+    def give_up(self) -> None:
+        """Ends it at once, as one that hangs."""
+        log.error("an ingest process does not answer any more")
+        self.kill("it was silent")
 
     def kill(self, why: str) -> None:
         """Ends it at once."""
@@ -161,6 +174,7 @@ class IngestProcess:
         return future
 
     def _answered(self, kind: Kind, number: int, data: bytes) -> None:
+        self.heard_s = time.monotonic()
         future = self._asked.pop((kind, number), None)
         if future is not None and not future.done():
             future.set_result(json_fields(data))
@@ -169,7 +183,6 @@ class IngestProcess:
         self._answered(kind, json_fields(data)["number"], data)
 
     def _counted(self, data: bytes) -> None:
-        self.heard_s = time.monotonic()
         told = json_fields(data)
         self._heard.add(told["news"])
         self._answered(Kind.COUNTED, told["question"], data)

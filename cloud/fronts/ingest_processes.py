@@ -33,6 +33,7 @@ LOADS_S = 0.05  # how often the load is told, where it has changed
 COUNT_S = 1.0  # what figures wait for at most
 SILENT_S = 30.0  # one that has told nothing for so long does not come back
 END_S = 4.0  # for one that was told to stop
+START_S = 120.0  # imports from slow storage take long, and what hangs is started again
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 5.0
 LONG_LIFE_S = 10.0  # one that lived so long is started again at once
 
@@ -153,15 +154,15 @@ class IngestProcesses:
     # Their lives. ---------------------------------------------------------------------------
 
     async def _start_all(self) -> None:
-        starting = [asyncio.create_task(self._started(n)) for n in range(self._count)]
+        starting = [asyncio.create_task(self._start(n)) for n in range(self._count)]
         try:
             await asyncio.gather(*starting)
         except BaseException:
             await cancel_and_wait(*starting)
             raise
 
-    async def _started(self, number: int) -> IngestProcess:
-        """A process that listens and knows what all know."""
+    async def _start(self, number: int) -> None:
+        """Returns when it listens and knows what all know. Raises `ServeError`, `OSError`."""
         services = self._backend.service.services
         memory = SharedMemory.create(self._memory_bytes)
         process = IngestProcess(
@@ -172,20 +173,25 @@ class IngestProcesses:
             lambda digest: self._quarantined(process, digest),
         )
         try:
-            await process.start(self._setup.to_json())
-            await self._offer_all(process)
-        except BaseException:
+            await asyncio.wait_for(self._make_ready(number, process), START_S)
+        except BaseException as error:
+            self._running.pop(number, None)
             process.kill("it was not ready")
             await process.wait(END_S)
             memory.close()
+            if isinstance(error, asyncio.TimeoutError):
+                raise ServeError(f"an ingest process was not ready in {START_S:g} s") from error
             raise
-        self._running[number] = process
+
+    async def _make_ready(self, number: int, process: IngestProcess) -> None:
+        await process.start(self._setup.to_json())
+        await self._offer_all(process)
+        self._running[number] = process  # it is told from here on what all are
         process.send(Kind.LOADS, pack_loads(self._told_loads))
         process.say(Kind.HEALTH, **self._health)
         if self._open:
             self._let_in()
             process.say(Kind.OPEN)
-        return process
 
     async def _offer_all(self, process: IngestProcess) -> None:
         """It knows the models that there are now; they may change while it is told."""
@@ -226,7 +232,7 @@ class IngestProcesses:
             while number not in self._running:
                 await asyncio.sleep(pauses.next_s())
                 try:
-                    await self._started(number)
+                    await self._start(number)
                 except (ServeError, OSError) as error:
                     log.error("an ingest process cannot be started: %s", error)
 
@@ -248,14 +254,17 @@ class IngestProcesses:
     # What they are told. --------------------------------------------------------------------
 
     async def _tell(self) -> None:
+        looked_s = time.monotonic()
         while True:
             await asyncio.sleep(LOADS_S)
             self._tell_times()
             self._tell_loads()
+            now_s = time.monotonic()
+            late_s, looked_s = max(now_s - looked_s - LOADS_S, 0.0), now_s
             for process in list(self._running.values()):
-                if time.monotonic() - process.heard_s > SILENT_S:
-                    log.error("an ingest process does not answer any more")
-                    process.kill("it was silent")
+                process.heard_s += late_s  # what it said meanwhile may not have been read yet
+                if now_s - process.heard_s > SILENT_S:
+                    process.give_up()
 
     def _tell_times(self) -> None:
         for number, offer in self._offers.items():

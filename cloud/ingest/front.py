@@ -59,7 +59,7 @@ class IngestFront:
         self._told, self._health = ToldCounts(figures), Health()
         streams, downloads = (RemotePlaces(self._places, what) for what in (STREAMS, DOWNLOADS))
         self._service = SplitService(
-            self._services, setup.device, setup.security.access(), streams, downloads
+            self._services, setup.device, setup.proofs.access(), streams, downloads
         )
         self._server = new_server(
             (self._service.handler(), self._health.handler()),
@@ -91,9 +91,9 @@ class IngestFront:
         }
 
     async def run(self) -> None:
-        """Listens, and returns when it was told to stop. Raises `ServeError`, `TlsError`."""
+        """Listens, and returns when it was told to stop. Raises `ServeError`."""
         setup = self._setup
-        listen_at(self._server, setup.listen, setup.security.server_credentials())
+        listen_at(self._server, setup.listen, setup.proofs.server_credentials())
         await self._server.start()
         self._pipe.say(Kind.READY, error=None)
         telling = asyncio.create_task(self._tell_counts())

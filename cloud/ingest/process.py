@@ -1,4 +1,4 @@
-"""The main of an ingest process, whose arguments are the descriptors of a socket and of memory.
+"""The main of an ingest process, whose first arguments are descriptors: a socket, and memory.
 
 It ends when its engine's process says so, and at once when that one is gone. What stops a worker is
 that process's to hear: signals to the whole group do nothing here.

@@ -48,7 +48,7 @@ class SplitReplica:
         self._device = pick_device(options.device)
         check_precision(options.precision, self._device)
         security = Security(tokens=Path(options.tokens) if options.tokens else None, insecure=True)
-        self._backend = assemble(options.of_worker(), [self._device], security.access())
+        self._backend = assemble(options.of_worker(), [self._device], security.read().access())
         for folder in options.bundles:
             load = functools.partial(self._load, Path(folder))
             model = await self._backend.engine.load_model(load)

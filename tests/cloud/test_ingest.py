@@ -9,7 +9,9 @@ import re
 import signal
 import socket
 import subprocess
+import sys
 import threading
+import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
@@ -27,7 +29,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2_grpc import (
     add_TraceServiceServicer_to_server,
 )
-from patience import PATIENCE_S, until
+from patience import FOREVER_S, PATIENCE_S, until
 from processes import MAIN, free_port, rest_of
 from raw_client import RawClient
 from splitpoint.cloud.access.certs import make_certificates
@@ -247,6 +249,65 @@ async def test_a_process_that_hangs_is_replaced(
     assert other.is_running()
 
 
+async def test_a_process_that_hangs_at_its_start_is_replaced(
+    worker: Worker, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    victim, other = ingest_processes()
+    monkeypatch.setattr(processes_module, "START_S", 3.0)
+    victim.kill()
+    await until(lambda: len(ingest_processes()) == INGEST and victim not in ingest_processes())
+    (hangs,) = set(ingest_processes()) - {other}
+    hangs.suspend()
+    await until(lambda: "was not ready in 3 s" in caplog.text)
+    monkeypatch.undo()
+    await until(lambda: hangs not in ingest_processes() and len(ingest_processes()) == INGEST)
+    assert other.is_running()
+
+
+def test_nobody_is_replaced_for_what_a_stopped_worker_did_not_hear(small_bundle: Bundle) -> None:
+    """It looks at its clock first, when it goes on, and then at what was said meanwhile."""
+    code = (
+        "from splitpoint.cloud.fronts import ingest_processes; ingest_processes.SILENT_S = 5.0; "
+        "from splitpoint.cli.main import main; main()"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, "serve", str(small_bundle.folder), "--listen", "127.0.0.1:0",
+         "--device", "cpu", "--ingest", "2"],
+        stderr=subprocess.PIPE, text=True, stdin=subprocess.DEVNULL,
+    )  # fmt: skip
+    assert process.stderr is not None
+    for line in process.stderr:
+        if "listening on" in line:
+            break
+    before = ingest_processes(process.pid)
+    process.send_signal(signal.SIGSTOP)
+    time.sleep(6.0)
+    process.send_signal(signal.SIGCONT)
+    time.sleep(1.0)
+    after = ingest_processes(process.pid)
+    process.send_signal(signal.SIGTERM)
+    words = rest_of(process)[1]
+    assert after == before, words
+    assert "does not answer" not in words
+
+
+async def test_a_process_that_hangs_does_not_keep_a_worker_from_its_end(
+    small_bundle: Bundle, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(processes_module, "SILENT_S", FOREVER_S)
+    entered = local_worker(small_bundle, ingest=INGEST, grace_s=0.5)
+    await entered.__aenter__()
+    hangs, _ = ingest_processes()
+    hangs.suspend()
+    try:
+        await asyncio.wait_for(entered.__aexit__(None, None, None), PATIENCE_S)
+    finally:
+        with suppress(psutil.Error):
+            hangs.kill()
+    assert not ingest_processes()
+    assert "does not answer any more" in caplog.text
+
+
 async def test_limits_hold_over_all_processes(small_bundle: Bundle, tmp_path: Path) -> None:
     tokens = token_file(tmp_path, gate="max_streams = 3\nmax_requests_per_s = 5", other="")
     security = Security(tokens=tokens)
@@ -306,6 +367,30 @@ async def test_certificates_are_those_of_all_processes(
             )  # fmt: skip
             with pytest.raises((WireError, AgentError, TlsError)):
                 await stranger.__aenter__()
+
+
+async def test_files_of_credentials_are_read_once(
+    small_bundle: Bundle, pixels: np.ndarray, tmp_path: Path
+) -> None:
+    """Whatever stands there when a process is started again: all let the same clients in."""
+    make_certificates(tmp_path, servers=["127.0.0.1"])
+    tokens = token_file(tmp_path, gate="")
+    security = Security(
+        tls_cert=tmp_path / "server.pem", tls_key=tmp_path / "server.key", tokens=tokens
+    )
+    known = Credentials(tls_ca=tmp_path / "ca.pem", token="gate")
+    async with local_worker(small_bundle, ingest=1, security=security) as worker:
+        (first,) = ingest_processes()
+        for path in (tmp_path / "server.pem", tokens):
+            path.write_text("what is no use to anybody")
+        first.kill()
+        await until(lambda: not worker.backend.service.open)
+        await until(lambda: worker.backend.service.open)
+        agent = EdgeAgent(
+            worker.address, split="1", codec="raw", cache=tmp_path / "c", credentials=known
+        )
+        async with agent:
+            assert (await agent.infer({"pixels": pixels})).outcome is Outcome.ANSWERED
 
 
 async def test_figures_are_those_of_all(worker: Worker) -> None:
@@ -483,6 +568,39 @@ def test_a_port_is_held_for_processes_of_one_worker() -> None:
         pass
     with socket.create_server(("127.0.0.1", port)), pytest.raises(ServeError, match="in use"):
         hold_port(address)
+
+
+def test_a_held_port_is_no_other_workers() -> None:
+    """Also while no process of its worker listens: before the first does, and when all are gone."""
+    with socket.create_server(("127.0.0.1", 0)) as server:  # leaves a connection in TIME_WAIT
+        port = server.getsockname()[1]
+        with socket.create_connection(("127.0.0.1", port)) as client:
+            server.accept()[0].close()
+            assert client.recv(1) == b""
+    for host in ("127.0.0.1", "0.0.0.0"):
+        with hold_port(f"{host}:{port}")[0]:
+            for other in ("127.0.0.1", "0.0.0.0"):
+                with pytest.raises(ServeError, match="is the port in use"):
+                    hold_port(f"{other}:{port}")
+                with pytest.raises(OSError, match="in use"):
+                    socket.create_server((other, port))
+            with (
+                socket.create_server((host, port), reuse_port=True),
+                socket.create_server((host, port), reuse_port=True),
+            ):
+                pass
+            with pytest.raises(ConnectionRefusedError):
+                socket.create_connection(("127.0.0.1", port))
+
+
+async def test_nothing_is_imported_from_the_current_folder(
+    small_bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Which may be anybody's, and has no say in what a worker runs."""
+    (tmp_path / "asyncio.py").write_text("raise SystemExit('not what was meant')")
+    monkeypatch.chdir(tmp_path)
+    async with local_worker(small_bundle, ingest=1):
+        assert len(ingest_processes()) == 1
 
 
 async def test_what_cannot_be_served_is_said_as_by_one_process(

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import gc
+import json
 import os
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,6 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from served import served
+from splitpoint.cloud.access.tokens import MOST_NAME
 from splitpoint.cloud.between.layout import (
     FKT,
     Q4,
@@ -35,6 +38,7 @@ from splitpoint.cloud.between.messages import (
 from splitpoint.cloud.between.offers import offer_of, open_offer, take_times
 from splitpoint.cloud.between.shared_memory import SharedMemory
 from splitpoint.cloud.compute.served_model import ServedModel
+from splitpoint.cloud.schedule.batch_times import BatchTimes
 from splitpoint.partition.bundle.bundle import Bundle
 from splitpoint.partition.errors import BundleError
 from splitpoint.partition.profile.cloud_times import CloudTimes
@@ -170,6 +174,22 @@ def test_memory_keeps_its_size_and_ends_with_its_views() -> None:
     assert view.sum() == 2048
 
 
+def test_closed_memory_goes_with_its_last_view() -> None:
+    """Whoever knows the closed end still: that may be garbage that nobody collects for long."""
+
+    def mapped() -> int:
+        return Path("/proc/self/maps").read_text().count("memfd:splitpoint-frames")
+
+    before = mapped()
+    memory = SharedMemory.create(8192)
+    view = memory.array(0, (2048,), np.dtype("<f4"))
+    memory.close()
+    assert mapped() == before + 1
+    del view
+    assert mapped() == before
+    assert memory.fd < 0
+
+
 SUBMITTED = Submitted(
     7, 1, 2, 3, float("inf"), 4096, 8192, "gate-3 é", (TensorForm(), TensorForm(FKT, 2, 5))
 )
@@ -180,6 +200,14 @@ def test_messages_of_frames_are_what_they_were() -> None:
     answered = Settled(7, 3, 1.0, 2.0, 3.5, 16, False, "too much", b"load")
     assert Settled.read(answered.packed()) == answered
     assert read_loads(pack_loads({1: b"abc", 900: b""})) == {1: b"abc", 900: b""}
+
+
+@pytest.mark.parametrize(
+    "share", ["", "é" * 80, "\N{SATELLITE}" * MOST_NAME], ids=["none", "accents", "satellites"]
+)
+def test_names_of_any_language_are_told_whole(share: str) -> None:
+    submitted = SUBMITTED._replace(share=share)
+    assert Submitted.read(submitted.packed()) == submitted
 
 
 @given(st.binary(max_size=300))
@@ -213,3 +241,15 @@ def test_a_model_is_offered_as_it_is(vivid_bundle: Bundle) -> None:
     assert found.times == slower.times
     with pytest.raises(BundleError, match="another model"):
         open_offer(offer_of(model) | {"digest": "0" * 64})
+
+
+def test_a_device_with_large_batches_is_offered_in_few_words(vivid_bundle: Bundle) -> None:
+    """Only what a frame takes is asked there; the batches are the engine's."""
+    model = served(vivid_bundle)
+    large = BatchTimes([{1: 1.0, 16: 4.0, 1 << 16: 9e3}] * len(model.batch_times), 1 << 16)
+    model = replace(model, batch_times=large)
+    offer = offer_of(model)
+    assert len(json.dumps(offer)) < 100_000
+    found = open_offer(offer)
+    for samples in (1, 7, MAX_BATCH_PER_FRAME):
+        assert found.batch_times.suffix_s(0, samples) == pytest.approx(large.suffix_s(0, samples))

@@ -6,7 +6,7 @@ import hashlib
 from pathlib import Path
 
 import pytest
-from splitpoint.cloud.access.tokens import Client, Tokens
+from splitpoint.cloud.access.tokens import Client, Tokens, read_tokens
 from splitpoint.cloud.errors import ServeError
 
 A, B = "0f" * 32, "ab" * 32
@@ -14,7 +14,8 @@ A, B = "0f" * 32, "ab" * 32
 
 def loaded(folder: Path, text: str) -> Tokens:
     (folder / "tokens.toml").write_text(text, encoding="utf-8")
-    return Tokens.load(folder / "tokens.toml")
+    path = folder / "tokens.toml"
+    return Tokens.parse(read_tokens(path), path)
 
 
 def test_clients(tmp_path: Path) -> None:
@@ -83,7 +84,7 @@ def test_mistakes(tmp_path: Path, text: str, words: str) -> None:
 
 def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
     with pytest.raises(ServeError, match="No such file"):
-        Tokens.load(tmp_path / "nothing.toml")
+        read_tokens(tmp_path / "nothing.toml")
     (tmp_path / "latin.toml").write_bytes(b'[a]\nmodels = ["\xff"]')
     with pytest.raises(ServeError, match="is no TOML"):
-        Tokens.load(tmp_path / "latin.toml")
+        read_tokens(tmp_path / "latin.toml")
