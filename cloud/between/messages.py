@@ -16,13 +16,14 @@ from splitpoint.codec import SplitpointError
 
 from .layout import TensorForm
 
-_REQUEST = struct.Struct("<QHHHdQQBB")
+_REQUEST = struct.Struct("<QHHHdQQBH")
 _FORM = struct.Struct("<BBI")
 _ANSWER = struct.Struct("<QHdddIHH")
 _LOAD = struct.Struct("<HH")
 NUMBER = struct.Struct("<Q")
-MOST_SHARE = MOST_TENSORS = 255
 MOST_REASON = 2000  # bytes
+# Of a line for the log: characters, and what may be said beside the words.
+MOST_LOGGED, LOG_FIELDS = 20_000, ("client", "model", "frame")
 
 
 class MessageError(SplitpointError):
@@ -82,7 +83,7 @@ class Submitted(NamedTuple):
 
     def packed(self) -> bytes:
         """As it is sent."""
-        share = self.share.encode("utf-8", "replace")[:MOST_SHARE]
+        share = self.share.encode()  # what limits go by: never cut
         head = _REQUEST.pack(
             self.number, self.model, self.boundary, self.samples, self.deadline_s, self.offset,
             self.room, len(self.forms), len(share),

@@ -7,13 +7,12 @@ import itertools
 import logging
 import socket
 import sys
-import time
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
 from ..between.counts import HeardCounts
-from ..between.messages import Kind, MessageError
+from ..between.messages import LOG_FIELDS, MOST_LOGGED, Kind, MessageError
 from ..between.pipe import Pipe, json_fields
 from ..between.shared_memory import SharedMemory
 from ..errors import ServeError
@@ -22,10 +21,13 @@ from .requests import Requests
 
 log = logging.getLogger("splitpoint.cloud")
 
-# What it runs; a process of its own from the first instruction on, and nothing of this one's.
-_MAIN = "from splitpoint.cloud.ingest import process; process.run_ingest_process()"
+# What it runs; a process of its own from the first instruction on, and nothing of this one's. With
+# `-c` Python would look for modules in the folder where the worker was started, too.
+_MAIN = (
+    "import sys; sys.path[:] = filter(None, sys.path); "
+    "from splitpoint.cloud.ingest import process; process.run_ingest_process()"
+)
 _LOGGERS = ("splitpoint", "grpc", "asyncio")
-MOST_LOGGED = 20_000
 
 
 class IngestEnded(ServeError):
@@ -53,17 +55,21 @@ class IngestProcess:
         self._questions = itertools.count(1)
         self.why = ""  # it went, as far as this side knows
         self.gone = asyncio.Event()
-        self.heard_s = time.monotonic()
+        self.silent_s = 0.0  # for so long it has told nothing, as who waits for it counts
 
     async def start(self, setup: dict[str, Any]) -> None:
         """Returns once it listens. Raises `ServeError` where it cannot, or ends before."""
         ours, theirs = socket.socketpair()
         with theirs:
             fds = (theirs.fileno(), self._memory.fd)
-            self._process = await asyncio.create_subprocess_exec(
-                sys.executable, *_warning_options(), "-c", _MAIN, *map(str, fds),
-                stdin=asyncio.subprocess.DEVNULL, pass_fds=fds, start_new_session=True,
-            )  # fmt: skip
+            try:
+                self._process = await asyncio.create_subprocess_exec(
+                    sys.executable, *_warning_options(), "-c", _MAIN, *map(str, fds),
+                    stdin=asyncio.subprocess.DEVNULL, pass_fds=fds, start_new_session=True,
+                )  # fmt: skip
+            except BaseException:
+                ours.close()  # which ends it, where it has begun
+                raise
         handlers = {
             Kind.READY: lambda data: self._answered(Kind.READY, 0, data),
             Kind.OFFERED: lambda data: self._of_model(Kind.OFFERED, data),
@@ -163,7 +169,7 @@ class IngestProcess:
         self._answered(kind, json_fields(data)["number"], data)
 
     def _counted(self, data: bytes) -> None:
-        self.heard_s = time.monotonic()
+        self.silent_s = 0.0
         told = json_fields(data)
         self._heard.add(told["news"])
         self._answered(Kind.COUNTED, told["question"], data)
@@ -193,8 +199,7 @@ def _log(data: bytes) -> None:
     name, words = str(line["name"]), str(line["words"])[:MOST_LOGGED]
     if name.partition(".")[0] not in _LOGGERS:
         name = "splitpoint.cloud"
-    fields = {key: str(line["fields"][key]) for key in ("client", "model", "frame")
-              if key in line["fields"]}  # fmt: skip
+    fields = {key: str(line["fields"][key]) for key in LOG_FIELDS if key in line["fields"]}
     logging.getLogger(name).log(int(line["level"]), "%s", words, extra=fields)
 
 
