@@ -294,8 +294,9 @@ async def test_modules_where_the_worker_was_started_are_not_its_own(
 
 
 async def test_a_model_that_goes_is_unknown_to_who_starts_meanwhile(
-    small: ModelSpec, small_bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+    small: ModelSpec, small_bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:  # fmt: skip
     """One process has a frame of it, and the other one ends and is started again."""
     monkeypatch.setattr(bundle_watch, "EVERY_S", 0.02)
     goes = compile_model(small, tmp_path / "goes.split", boundaries=3)
@@ -336,6 +337,7 @@ async def test_a_model_that_goes_is_unknown_to_who_starts_meanwhile(
         async with late:  # one more stream on that connection
             with pytest.raises(grpc.aio.AioRpcError, match="not served here"):
                 await late.hello(digest=goes.digest)
+    assert "is not served by all" not in caplog.text  # its files are gone
 
 
 async def test_limits_hold_over_all_processes(small_bundle: Bundle, tmp_path: Path) -> None:
