@@ -68,6 +68,7 @@ class TimedWorker:
         self._figures.unlink(missing_ok=True)
         os.kill(self.process.pid, signal.SIGUSR1)
         while not self._figures.exists():
+            assert self.process.poll() is None, "the worker has ended"
             time.sleep(0.005)
         found: dict[str, Any] = json.loads(self._figures.read_text())
         return found

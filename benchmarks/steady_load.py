@@ -57,7 +57,7 @@ class CpuClock:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Loaded:
-    """What a server and its load took for `frames` in `seconds`; `replies` are the latest ones.
+    """What a server and its load took for `frames` in `seconds`; `replies` are all that came.
 
     `beside_cpu_s` is of each process that the server has started.
     """
@@ -109,7 +109,7 @@ async def load(
     """
     channels = [grpc.aio.insecure_channel(address, options=_ALONE) for _ in range(streams)]
     calls = [await _opened(channel, hello) for channel in channels]
-    counts, latest = [0] * streams, [b""] * streams
+    replies: list[bytes] = []
     end_s = time.perf_counter() + WARM_S + seconds
 
     async def keep_full(number: int, call: Any) -> None:
@@ -118,18 +118,17 @@ async def load(
             await call.write(messages[at % IDS])
             at += 1
         while time.perf_counter() < end_s:
-            latest[number] = await call.read()
-            counts[number] += 1
+            replies.append(await call.read())
             await call.write(messages[at % IDS])
             at += 1
 
     tasks = [asyncio.create_task(keep_full(n, call)) for n, call in enumerate(calls)]
     await asyncio.sleep(WARM_S)
     mark()
-    server, own, before = CpuClock(pid), CpuClock(), sum(counts)
+    server, own, before = CpuClock(pid), CpuClock(), len(replies)
     beside = [CpuClock(child.pid) for child in psutil.Process(pid).children()]
     await asyncio.sleep(end_s - time.perf_counter())
-    frames = sum(counts) - before
+    frames = len(replies) - before
     (server_cpu_s, passed_s), (load_cpu_s, _) = server.read(), own.read()
     beside_cpu_s = [clock.read()[0] for clock in beside]
     mark()
@@ -140,7 +139,7 @@ async def load(
         await channel.close()
     return Loaded(
         frames=frames, seconds=passed_s, server_cpu_s=server_cpu_s, beside_cpu_s=beside_cpu_s,
-        load_cpu_s=load_cpu_s, replies=latest,
+        load_cpu_s=load_cpu_s, replies=replies,
     )  # fmt: skip
 
 

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import threading
 from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -36,11 +35,10 @@ from .gpu.memory import keep_to_share
 from .model_set import ModelSet, frame_bytes
 from .options import WorkerOptions
 from .stats import WorkerStats, gpu_states
+from .unexpected import tell_of_failure
 
 if TYPE_CHECKING:
     from .frames.tracing import FrameTraces
-
-log = logging.getLogger("splitpoint.cloud")
 
 # gRPC's limit is set before it listens: room for the models that a watched folder may bring.
 WATCHED_FRAME_BYTES = 256 << 20
@@ -228,17 +226,12 @@ class _Tasks:
     def start(self, work: Coroutine[None, None, None], name: str) -> None:
         """Begins one that ends with the worker."""
         task = asyncio.create_task(work, name=name)
-        task.add_done_callback(_tell_of_failure)
+        task.add_done_callback(tell_of_failure)
         self._running.append(task)
 
     async def end(self) -> None:
         """Cancels them and waits for that."""
         await cancel_and_wait(*self._running)
-
-
-def _tell_of_failure(task: asyncio.Task[None]) -> None:
-    if not task.cancelled() and (error := task.exception()) is not None:
-        log.error("%s failed, and stays away until a restart", task.get_name(), exc_info=error)
 
 
 class _HealthTeller:

@@ -150,6 +150,19 @@ def test_the_wire_is_described_without_grpc() -> None:
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
+def test_the_worker_is_imported_where_memory_has_no_seals() -> None:
+    """As on macOS, where only ingest processes are missing."""
+    code = (
+        "import fcntl, os\n"
+        "for name in ('F_ADD_SEALS', 'F_SEAL_SEAL', 'F_SEAL_SHRINK', 'F_SEAL_GROW'):\n"
+        "    delattr(fcntl, name)\n"
+        "for name in ('memfd_create', 'MFD_CLOEXEC', 'MFD_ALLOW_SEALING'):\n"
+        "    delattr(os, name)\n"
+        "import splitpoint.cloud.worker\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
 def test_import_does_no_work() -> None:
     """No threads, no logging set-up, no environment writes."""
     out = run_without_torch(

@@ -1,6 +1,6 @@
 """The event loop that a command runs in: uvloop's where that is installed.
 
-It takes a frame a fifth less of a device's processor. It is not made for every platform.
+With it a frame takes a fifth less of a device's processor. It is not made for every platform.
 """
 
 from __future__ import annotations

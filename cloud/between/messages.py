@@ -22,6 +22,8 @@ _ANSWER = struct.Struct("<QHdddIHH")
 _LOAD = struct.Struct("<HH")
 NUMBER = struct.Struct("<Q")
 MOST_REASON = 2000  # bytes
+# Of a line for the log: characters, and what may be said beside the words.
+MOST_LOGGED, LOG_FIELDS = 20_000, ("client", "model", "frame")
 
 
 class MessageError(SplitpointError):
@@ -81,7 +83,7 @@ class Submitted(NamedTuple):
 
     def packed(self) -> bytes:
         """As it is sent."""
-        share = self.share.encode()
+        share = self.share.encode()  # what limits go by: never cut
         head = _REQUEST.pack(
             self.number, self.model, self.boundary, self.samples, self.deadline_s, self.offset,
             self.room, len(self.forms), len(share),

@@ -14,9 +14,6 @@ from collections.abc import Sequence
 import numpy as np
 from splitpoint.codec import Array
 
-# Neither process can make it shorter under the other: reading beyond the end would kill that one.
-_SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
-
 
 class SharedMemory:
     """`size` bytes behind the descriptor `fd`, which is closed with it."""
@@ -32,7 +29,10 @@ class SharedMemory:
         fd = os.memfd_create("splitpoint-frames", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
         try:
             os.ftruncate(fd, size)
-            fcntl.fcntl(fd, fcntl.F_ADD_SEALS, _SEALS)
+            # Neither process can make it shorter under the other: reading beyond the end would kill
+            # that one. Other systems lack these names, and import this with all of the worker.
+            seals = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
+            fcntl.fcntl(fd, fcntl.F_ADD_SEALS, seals)
             return cls(fd)
         except BaseException:
             os.close(fd)

@@ -9,6 +9,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable
 
 HELD_S, MOST = 60.0, 1024
+_DIGEST_BYTES = 16
 
 
 class Quarantine:
@@ -36,7 +37,9 @@ class Quarantine:
         self._tell(digest)
 
     def hold(self, digest: bytes) -> None:
-        """What has this digest broke a batch just now."""
+        """What has this digest broke a batch just now; `ValueError` for what is none."""
+        if len(digest) != _DIGEST_BYTES:
+            raise ValueError(f"a digest of {len(digest)} bytes")
         with self._lock:
             self.added += 1
             self._until_s.pop(digest, None)
@@ -62,7 +65,7 @@ class Quarantine:
 
 
 def _digest(model: str, boundary: int, payloads: Iterable[bytes]) -> bytes:
-    found = hashlib.blake2b(boundary.to_bytes(4, "big"), digest_size=16)
+    found = hashlib.blake2b(boundary.to_bytes(4, "big"), digest_size=_DIGEST_BYTES)
     for payload in (model.encode(), *payloads):
         found.update(len(payload).to_bytes(8, "big"))
         found.update(payload)

@@ -13,10 +13,8 @@ from ..backend import Backend
 from ..compute.served_model import ServedModel
 from ..options import WorkerOptions
 from ..wire.health import Health
-from ..wire.listen import listen_at, new_server
+from ..wire.listen import LAST_ANSWERS_S, listen_at, new_server
 from ..wire.stream_rows import stream_rows
-
-LAST_ANSWERS_S = 1.0  # for those that are on their way when all is drained
 
 
 class Front(Protocol):

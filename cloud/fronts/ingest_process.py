@@ -7,13 +7,12 @@ import itertools
 import logging
 import socket
 import sys
-import time
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
 from ..between.counts import HeardCounts
-from ..between.messages import Kind, MessageError
+from ..between.messages import LOG_FIELDS, MOST_LOGGED, Kind, MessageError
 from ..between.pipe import Pipe, json_fields
 from ..between.shared_memory import SharedMemory
 from ..errors import ServeError
@@ -29,7 +28,6 @@ _MAIN = (
     "from splitpoint.cloud.ingest import process; process.run_ingest_process()"
 )
 _LOGGERS = ("splitpoint", "grpc", "asyncio")
-MOST_LOGGED = 20_000
 LATE_S = 2.0  # for what has to be done by a certain time
 
 
@@ -58,17 +56,21 @@ class IngestProcess:
         self._questions = itertools.count(1)
         self._why = ""  # it went, as far as this side knows
         self.gone = asyncio.Event()
-        self.heard_s = time.monotonic()
+        self.silent_s = 0.0  # for so long it has told nothing, as who waits for it counts
 
     async def start(self, setup: dict[str, Any]) -> None:
         """Returns once it listens. Raises `ServeError` where it cannot, or ends before."""
         ours, theirs = socket.socketpair()
         with theirs:
             fds = (theirs.fileno(), self._memory.fd)
-            self._process = await asyncio.create_subprocess_exec(
-                sys.executable, *_warning_options(), "-c", _MAIN, *map(str, fds), *sys.path,
-                stdin=asyncio.subprocess.DEVNULL, pass_fds=fds, start_new_session=True,
-            )  # fmt: skip
+            try:
+                self._process = await asyncio.create_subprocess_exec(
+                    sys.executable, *_warning_options(), "-c", _MAIN, *map(str, fds), *sys.path,
+                    stdin=asyncio.subprocess.DEVNULL, pass_fds=fds, start_new_session=True,
+                )  # fmt: skip
+            except BaseException:
+                ours.close()  # which ends it, where it has begun
+                raise
         handlers = {
             Kind.READY: lambda data: self._answered(Kind.READY, 0, data),
             Kind.OFFERED: lambda data: self._of_model(Kind.OFFERED, data),
@@ -174,7 +176,7 @@ class IngestProcess:
         return future
 
     def _answered(self, kind: Kind, number: int, data: bytes) -> None:
-        self.heard_s = time.monotonic()
+        self.silent_s = 0.0
         future = self._asked.pop((kind, number), None)
         if future is not None and not future.done():
             future.set_result(json_fields(data))
@@ -212,8 +214,7 @@ def _log(data: bytes) -> None:
     name, words = str(line["name"]), str(line["words"])[:MOST_LOGGED]
     if name.partition(".")[0] not in _LOGGERS:
         name = "splitpoint.cloud"
-    fields = {key: str(line["fields"][key]) for key in ("client", "model", "frame")
-              if key in line["fields"]}  # fmt: skip
+    fields = {key: str(line["fields"][key]) for key in LOG_FIELDS if key in line["fields"]}
     logging.getLogger(name).log(int(line["level"]), "%s", words, extra=fields)
 
 

@@ -23,6 +23,7 @@ from ..between.shared_memory import SharedMemory
 from ..compute.served_model import ServedModel
 from ..errors import ServeError
 from ..frames.answers import load_of
+from ..unexpected import tell_of_failure
 from .desk import Desk, PlacesOfOne
 from .ingest_process import IngestEnded, IngestProcess
 from .requests import OfferedModel, Requests
@@ -32,6 +33,7 @@ log = logging.getLogger("splitpoint.cloud")
 LOADS_S = 0.05  # how often the load is told, where it has changed
 COUNT_S = 1.0  # what figures wait for at most
 SILENT_S = 30.0  # one that has told nothing for so long does not come back
+MOST_SILENT_S = 1.0  # of that, between two looks: where this process stood still, so did the others
 END_S = 4.0  # for one that was told to stop
 START_S = 120.0  # imports from slow storage take long, and what hangs is started again
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 5.0
@@ -49,6 +51,7 @@ class IngestProcesses:
         self._running: dict[int, IngestProcess] = {}
         self._count = count
         self._offers: dict[int, OfferedModel] = {}
+        self._leaving: set[int] = set()  # of these, what a newcomer need not know any more
         self._numbers = itertools.count(1)
         self._told_times: dict[int, object] = {}
         self._told_loads: dict[int, bytes] = {}
@@ -70,7 +73,7 @@ class IngestProcesses:
             ]
             tasks.append(asyncio.create_task(self._tell(), name="tell-ingest"))
             for task in tasks:
-                task.add_done_callback(_tell_of_failure)
+                task.add_done_callback(tell_of_failure)
             yield
         finally:
             self._ending = True
@@ -109,13 +112,15 @@ class IngestProcesses:
         )
 
     async def _withdraw(self, number: int, grace_s: float) -> None:
+        self._leaving.add(number)
         await self._all(lambda process: process.withdraw(number, grace_s))
+        self._leaving.discard(number)
         del self._offers[number], self._told_times[number]
         self._told_loads.pop(number, None)
 
     async def drain(self, grace_s: float) -> None:
-        """Nothing new is taken; returns when what was taken is answered."""
-        self._ending = True
+        """Nothing new is taken; returns when what was taken is answered, or is not in time."""
+        self._ending, self._open = True, False  # who is being started lets nobody in
         self._backend.service.services.draining.worker = True
         await self._all(lambda process: process.drain(grace_s))
 
@@ -136,20 +141,17 @@ class IngestProcesses:
         """Clients are let in."""
         self._open = True
         self._let_in()
-        for process in self._running.values():
-            process.say(Kind.OPEN)
+        self._say(Kind.OPEN)
 
     def tell_health(self, *, serving: bool) -> None:
         """Whoever asks for the health is told this."""
         self._health["serving"] = serving
-        for process in self._running.values():
-            process.say(Kind.HEALTH, **self._health)
+        self._say(Kind.HEALTH, **self._health)
 
     def stop_health(self) -> None:
         """NOT_SERVING from now on."""
         self._health["stopped"] = True
-        for process in self._running.values():
-            process.say(Kind.HEALTH, **self._health)
+        self._say(Kind.HEALTH, **self._health)
 
     # Their lives. ---------------------------------------------------------------------------
 
@@ -196,14 +198,14 @@ class IngestProcesses:
     async def _offer_all(self, process: IngestProcess) -> None:
         """It knows the models that there are now; they may change while it is told."""
         offered: set[int] = set()
-        while changed := offered ^ self._offers.keys():
+        while changed := offered ^ (self._offers.keys() - self._leaving):
             number = min(changed)
-            offer = self._offers.get(number)
-            if offer is None:
+            if number in offered:
                 offered.discard(number)
                 await process.withdraw(number, 0.0)
                 continue
             offered.add(number)
+            offer = self._offers[number]
             try:
                 await process.offer(number, offer_of(offer.model))
             except IngestEnded:
@@ -237,8 +239,7 @@ class IngestProcesses:
                     log.error("an ingest process cannot be started: %s", error)
 
     async def _stop_all(self) -> None:
-        for process in self._running.values():
-            process.say(Kind.STOP)
+        self._say(Kind.STOP)
         await asyncio.gather(*(process.wait(END_S) for process in self._running.values()))
         self._running.clear()
 
@@ -253,25 +254,27 @@ class IngestProcesses:
 
     # What they are told. --------------------------------------------------------------------
 
+    def _say(self, kind: Kind, **fields: Any) -> None:
+        for process in self._running.values():
+            process.say(kind, **fields)
+
     async def _tell(self) -> None:
         looked_s = time.monotonic()
         while True:
             await asyncio.sleep(LOADS_S)
             self._tell_times()
             self._tell_loads()
-            now_s = time.monotonic()
-            late_s, looked_s = max(now_s - looked_s - LOADS_S, 0.0), now_s
+            before_s, looked_s = looked_s, time.monotonic()
             for process in list(self._running.values()):
-                process.heard_s += late_s  # what it said meanwhile may not have been read yet
-                if now_s - process.heard_s > SILENT_S:
+                process.silent_s += min(looked_s - before_s, MOST_SILENT_S)
+                if process.silent_s > SILENT_S:
                     process.give_up()
 
     def _tell_times(self) -> None:
         for number, offer in self._offers.items():
             if self._told_times[number] is not offer.model.times:
                 self._told_times[number] = offer.model.times
-                for process in self._running.values():
-                    process.say(Kind.TIMES, number=number, times=times_of(offer.model))
+                self._say(Kind.TIMES, number=number, times=times_of(offer.model))
 
     def _tell_loads(self) -> None:
         """As a newcomer has it: who takes much is told more with each answer."""
@@ -292,8 +295,3 @@ class IngestProcesses:
         for process in self._running.values():
             if process is not origin:
                 process.send(Kind.QUARANTINE, digest)
-
-
-def _tell_of_failure(task: asyncio.Task[None]) -> None:
-    if not task.cancelled() and (error := task.exception()) is not None:
-        log.error("%s failed, and stays away until a restart", task.get_name(), exc_info=error)

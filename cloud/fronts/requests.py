@@ -141,8 +141,10 @@ class Requests:
             try:
                 specs = request.model.form.specs
                 write_outputs(self._memory, request.offset, request.layout, specs, result)
-            except (LayoutError, KeyError) as error:
+            except LayoutError as error:
                 result = FrameError(pb.INTERNAL, f"the outputs do not fit the bundle ({error})")
+            except Exception as error:  # noqa: BLE001 - noted, and answered: its memory waits for that
+                result = self._figures.unexpected.caught(Stage.ANSWER, error, client=request.client)
         status, reason = 0, ""
         if isinstance(result, FrameError):
             status, reason = int(result.status), str(result)

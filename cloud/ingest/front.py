@@ -22,7 +22,7 @@ from ..figures import Figures
 from ..frames.decoders import Decoders
 from ..frames.services import StreamServices
 from ..wire.health import Health
-from ..wire.listen import listen_at, new_server
+from ..wire.listen import LAST_ANSWERS_S, listen_at, new_server
 from ..wire.service import SplitService
 from ..wire.stream_rows import stream_rows
 from .remote_engine import RemoteEngine
@@ -34,7 +34,6 @@ if TYPE_CHECKING:
 log = logging.getLogger("splitpoint.cloud")
 
 TELL_S = 1.0  # what was counted, unasked: so much is lost of it with the process
-LAST_ANSWERS_S = 1.0  # for those that are on their way when all is drained
 
 
 class IngestFront:

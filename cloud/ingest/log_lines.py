@@ -5,11 +5,8 @@ from __future__ import annotations
 import logging
 import sys
 
-from ..between.messages import Kind
+from ..between.messages import LOG_FIELDS, MOST_LOGGED, Kind
 from ..between.pipe import Pipe
-
-FIELDS = ("client", "model", "frame")
-MOST_CHARACTERS = 20_000
 
 
 class ToEngine(logging.Handler):
@@ -25,11 +22,11 @@ class ToEngine(logging.Handler):
             words = record.getMessage()
             if record.exc_info:
                 words += "\n" + logging.Formatter().formatException(record.exc_info)
-            fields = {n: str(record.__dict__[n]) for n in FIELDS if n in record.__dict__}
+            fields = {n: str(record.__dict__[n]) for n in LOG_FIELDS if n in record.__dict__}
             line = {
                 "name": record.name,
                 "level": record.levelno,
-                "words": words[:MOST_CHARACTERS],
+                "words": words[:MOST_LOGGED],
                 "fields": fields,
             }
             self._loop.call_soon_threadsafe(self._send, line)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import importlib.util
-import logging
 import os
 import signal
 import socket
@@ -23,8 +22,6 @@ from ..between.setup import Setup
 from ..between.shared_memory import SharedMemory
 from .front import IngestFront
 from .log_lines import log_to_engine
-
-log = logging.getLogger("splitpoint.cloud")
 
 GONE = 3  # the exit code of one whose engine's process is gone
 

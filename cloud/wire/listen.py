@@ -10,6 +10,8 @@ from splitpoint.proto.limits import server_options
 from ..brief_log import keep_log_brief
 from ..errors import ServeError
 
+LAST_ANSWERS_S = 1.0  # for those that are on their way when all is drained
+
 
 def new_server(
     handlers: Sequence[grpc.GenericRpcHandler],

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from concurrent.futures import Executor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 from splitpoint.partition.plan.plan import Plan
@@ -14,9 +14,17 @@ from splitpoint.proto.status import FrameExpiredError
 from ..errors import AgentError
 from .edge_half import EdgeHalf, EdgePart
 from .frame import Frame
-from .usual_time import UsualMs
+from .work_time import WorkTime
 
 T = TypeVar("T")
+
+MOST_REMEMBERED = 64  # plans, each with the batches that came
+
+
+@dataclass(frozen=True, slots=True)
+class _WorkTimes:
+    computing: WorkTime = field(default_factory=WorkTime)
+    encoding: WorkTime = field(default_factory=WorkTime)
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,19 +40,18 @@ class HalfInThreads:
 
     def __init__(self, half: EdgeHalf, threads: Threads) -> None:
         self._half, self._threads = half, threads
-        self._computing, self._encoding = UsualMs(), UsualMs()
-        self._timed: tuple[Plan, int] | None = None  # they are of frames of this plan and batch
+        # Frames of several plans and batches are under way at once, and what one takes says nothing
+        # of another.
+        self._times: dict[tuple[Plan, int], _WorkTimes] = {}
 
     async def compute(self, frame: Frame, *, encode: bool) -> EdgePart:
         """With `encode` it may be encoded by then, where that is not worth another thread."""
-        if self._timed != (frame.plan, frame.batch):  # what another took says nothing of this one
-            self._timed = frame.plan, frame.batch
-            self._computing, self._encoding = UsualMs(), UsualMs()
+        times = self._times_of(frame)
         # What is sent as it came must not wait for frames that the device computes: both are
         # chosen side by side because device and link work at the same time.
-        in_place = frame.plan.boundary == 0 or self._computing.is_short
-        little = self._encoding.is_short or (
-            not in_place and self._encoding.is_little_beside(self._computing)
+        in_place = frame.plan.boundary == 0 or times.computing.is_short
+        little = times.encoding.is_short or (
+            not in_place and times.encoding.is_little_beside(times.computing)
         )
         encode = encode and little and not self._half.streams
 
@@ -60,9 +67,9 @@ class HalfInThreads:
                 return replace(part, failed=error)
 
         part = await self._on(self._threads.compute, in_place, compute)
-        self._computing.took(part.edge_ms)
+        times.computing.took(part.edge_ms)
         if part.tensors:
-            self._encoding.took(part.encode_ms)
+            times.encoding.took(part.encode_ms)
         return part
 
     async def encode(self, frame: Frame, part: EdgePart) -> EdgePart:
@@ -71,11 +78,12 @@ class HalfInThreads:
             raise part.failed
         if part.tensors:
             return part
-        in_place = self._encoding.is_short and not self._half.streams
+        encoding = self._times_of(frame).encoding
+        in_place = encoding.is_short and not self._half.streams
         part = await self._on(
             self._threads.encode, in_place, lambda: self._half.encode(frame.plan, part)
         )
-        self._encoding.took(part.encode_ms)
+        encoding.took(part.encode_ms)
         return part
 
     async def as_key_frame(self, frame: Frame, part: EdgePart) -> EdgePart:
@@ -83,6 +91,11 @@ class HalfInThreads:
         return await self._on(
             self._threads.encode, False, lambda: self._half.as_key_frame(frame.plan, part)
         )
+
+    def _times_of(self, frame: Frame) -> _WorkTimes:
+        if len(self._times) > MOST_REMEMBERED:
+            self._times.clear()
+        return self._times.setdefault((frame.plan, frame.batch), _WorkTimes())
 
     async def _on(self, thread: Executor, in_place: bool, work: Callable[[], T]) -> T:
         if in_place:

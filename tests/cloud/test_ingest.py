@@ -6,6 +6,7 @@ import asyncio
 import itertools
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -32,6 +33,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2_grpc import (
 from patience import FOREVER_S, PATIENCE_S, until
 from processes import MAIN, free_port, rest_of
 from raw_client import RawClient
+from splitpoint.cloud import bundle_watch
 from splitpoint.cloud.access.certs import make_certificates
 from splitpoint.cloud.access.security import Security
 from splitpoint.cloud.errors import ServeError
@@ -41,6 +43,7 @@ from splitpoint.cloud.worker import Worker
 from splitpoint.codec import codecs_for
 from splitpoint.edge import AgentError, Credentials, EdgeAgent, Outcome
 from splitpoint.partition.bundle.bundle import Bundle
+from splitpoint.partition.compile.compile import compile_model
 from splitpoint.partition.model_spec import ModelSpec
 from splitpoint.partition.relative_error import relative_error
 from splitpoint.proto import splitpoint_pb2 as pb
@@ -64,6 +67,11 @@ def ingest_processes(parent: int | None = None) -> list[psutil.Process]:
             if "cloud.ingest import process" in " ".join(child.cmdline()):
                 found.append(child)
     return found
+
+
+def named_memory() -> set[str]:
+    """What a process may leave behind, by names that ours or Python's would have."""
+    return {name for name in os.listdir("/dev/shm") if name.startswith(("splitpoint", "psm_"))}
 
 
 @asynccontextmanager
@@ -100,9 +108,9 @@ class Held(threading.Event):
 
 
 @asynccontextmanager
-async def held_up(worker: Worker) -> AsyncIterator[Held]:
-    """The model does not come to an end of its first step before it is told to."""
-    model = next(iter(worker.models.values()))
+async def held_up(worker: Worker, digest: str = "") -> AsyncIterator[Held]:
+    """A model, the first, does not come to an end of its first step before it is told to."""
+    model = worker.models[digest or next(iter(worker.models))]
     step, go_on = model.runner.step, Held()
 
     def held(segment: int, state: object, samples: int) -> object:
@@ -308,6 +316,90 @@ async def test_a_process_that_hangs_does_not_keep_a_worker_from_its_end(
     assert "does not answer any more" in caplog.text
 
 
+async def test_where_all_stood_still_nobody_was_silent(
+    worker: Worker, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As when a container is paused."""
+    monkeypatch.setattr(processes_module, "SILENT_S", 3.0)
+    before = ingest_processes()
+    for process in before:
+        process.suspend()
+    time.sleep(4.0)  # noqa: ASYNC251 - nothing goes on here either
+    for process in before:
+        process.resume()
+    await asyncio.sleep(4 * processes_module.LOADS_S)
+    assert "does not answer any more" not in caplog.text
+    assert ingest_processes() == before
+
+
+async def test_a_process_that_hangs_keeps_nobody_from_stopping(
+    small_bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(processes_module, "SILENT_S", 3600.0)
+    monkeypatch.setattr(processes_module, "END_S", 0.2)
+    entered = local_worker(small_bundle, ingest=INGEST, grace_s=0.1)
+    await entered.__aenter__()
+    ingest_processes()[0].suspend()
+    await asyncio.wait_for(entered.__aexit__(None, None, None), PATIENCE_S)
+    assert not ingest_processes()
+
+
+async def test_modules_where_the_worker_was_started_are_not_its_own(
+    small_bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "threadpoolctl.py").write_text("raise SystemExit('a module of somebody else')")
+    monkeypatch.chdir(tmp_path)
+    async with local_worker(small_bundle, ingest=1):
+        assert len(ingest_processes()) == 1
+
+
+async def test_a_model_that_goes_is_unknown_to_who_starts_meanwhile(
+    small: ModelSpec, small_bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:  # fmt: skip
+    """One process has a frame of it, and the other one ends and is started again."""
+    monkeypatch.setattr(bundle_watch, "EVERY_S", 0.02)
+    goes = compile_model(small, tmp_path / "goes.split", boundaries=3)
+    async with (
+        local_worker(small_bundle, watch=tmp_path, ingest=INGEST, grace_s=PATIENCE_S) as worker,
+        held_up(worker, goes.digest) as go_on,
+        RawClient(worker, worker.models[goes.digest]) as client,
+        AsyncExitStack() as stack,
+    ):
+        port = int(worker.address.rpartition(":")[2])
+
+        def is_connected(process: psutil.Process) -> bool:
+            ends = [c for c in process.net_connections() if c.status == "ESTABLISHED"]
+            return port in [end.laddr.port for end in ends]
+
+        await client.hello()
+        await client.call.write(client.frame(1))
+        await until(lambda: go_on.computing)
+        before = ingest_processes()
+        shutil.rmtree(goes.folder)
+        assert (await client.message()).WhichOneof("kind") == "draining"
+        (victim,) = [process for process in before if not is_connected(process)]
+        victim.kill()
+        await until(lambda: victim.pid not in [process.pid for process in ingest_processes()])
+        await until(lambda: len(ingest_processes()) == INGEST)
+        (newcomer,) = [process for process in ingest_processes() if process not in before]
+        for _ in range(1000):
+            late = await stack.enter_async_context(RawClient(worker))
+            with suppress(grpc.aio.AioRpcError):  # it is not open yet
+                await late.hello()
+                if is_connected(newcomer):
+                    break
+            await late.__aexit__()
+        assert is_connected(newcomer)
+        go_on.set()
+        assert (await client.reply()).status == pb.OK
+        await until(lambda: worker.figures.models.keys() == {small_bundle.digest})
+        async with late:  # one more stream on that connection
+            with pytest.raises(grpc.aio.AioRpcError, match="not served here"):
+                await late.hello(digest=goes.digest)
+    assert "is not served by all" not in caplog.text  # its files are gone
+
+
 async def test_limits_hold_over_all_processes(small_bundle: Bundle, tmp_path: Path) -> None:
     tokens = token_file(tmp_path, gate="max_streams = 3\nmax_requests_per_s = 5", other="")
     security = Security(tokens=tokens)
@@ -327,12 +419,14 @@ async def test_limits_hold_over_all_processes(small_bundle: Bundle, tmp_path: Pa
                 assert code is grpc.StatusCode.RESOURCE_EXHAUSTED
                 assert "gate has 3 streams, its limit" in words
             others = [await client("other") for _ in range(4)]
+            begin_s = time.monotonic()
             statuses = [
                 (await gate.ask(gate.frame(number))).status
                 for number in range(1, 6)
                 for gate in gates
             ]
-            assert statuses.count(pb.OK) in (5, 6)  # a sixth, where this takes a fifth of a second
+            later = 5 * (time.monotonic() - begin_s)  # of the same second's frames, and after it
+            assert 5 <= statuses.count(pb.OK) <= 5 + later
             assert set(statuses) == {pb.OK, pb.OVERLOADED}
             for other in others:
                 assert (await other.ask(other.frame(1))).status == pb.OK
@@ -515,7 +609,7 @@ def test_nobody_is_left_where_the_worker_is_killed(small_bundle: Bundle) -> None
         stderr=subprocess.PIPE, text=True, stdin=subprocess.DEVNULL,
     )  # fmt: skip
     assert process.stderr is not None
-    shared = set(os.listdir("/dev/shm"))
+    shared = named_memory()
     for line in process.stderr:
         if "listening on" in line:
             break
@@ -526,7 +620,7 @@ def test_nobody_is_left_where_the_worker_is_killed(small_bundle: Bundle) -> None
     assert not alive
     words = rest_of(process)[1]
     assert words.count("an ingest process ends: the engine's process is gone") == INGEST
-    assert set(os.listdir("/dev/shm")) <= shared
+    assert named_memory() <= shared
 
 
 def test_a_signal_to_the_whole_group_drains(small_bundle: Bundle) -> None:

@@ -7,6 +7,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import pytest
 from splitpoint.cloud.engine.quarantine import HELD_S, MOST, Quarantine
 
 
@@ -18,6 +19,18 @@ def test_the_same_bytes_are_another_frame_at_another_boundary_or_model() -> None
         ("b" * 64, 1, [b"x", b"y"]), ("a" * 64, 2, [b"x", b"y"]), ("a" * 64, 1, [b"xy"]),
     ):  # fmt: skip
         assert not quarantine.holds(model, boundary, payloads)
+
+
+def test_what_another_process_says_is_a_digest_or_nothing() -> None:
+    told: list[bytes] = []
+    Quarantine(tell=told.append).add("m", 1, [b"x"])
+    quarantine = Quarantine()
+    quarantine.hold(told[0])
+    assert quarantine.holds("m", 1, [b"x"])
+    for wrong in (b"", told[0] + b"x", bytes(1 << 20)):
+        with pytest.raises(ValueError, match="a digest of"):
+            quarantine.hold(wrong)
+    assert len(quarantine) == quarantine.added == 1
 
 
 def test_the_oldest_make_room_and_leave_in_time() -> None:

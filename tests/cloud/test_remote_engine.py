@@ -193,13 +193,21 @@ def test_errors_and_outputs_that_do_not_fit(ends: Ends) -> None:
     ends.submit(ends.request())
     first, second = ends.device.taken
     first.answer(first, FrameError(pb.EXPIRED, "é" * 3000))
-    second.answer(second, {"output": np.zeros(3, np.float32)})
+    (spec,) = ends.model.form.specs
+    second.answer(second, {spec.name: np.zeros(3, np.float32)})
     ends.deliver()
     expired, misfit = ends.answers
     assert expired.status == pb.EXPIRED
     assert not isinstance(expired, NotTaken)
     assert set(str(expired)) <= {"é", "\N{REPLACEMENT CHARACTER}"}
-    assert misfit.status == pb.INTERNAL
+    assert (misfit.status, "do not fit the bundle" in str(misfit)) == (pb.INTERNAL, True)
+    for number, outputs in enumerate(({}, {spec.name: [0.0]}), 1):
+        ends.submit(ends.request())
+        (there,) = ends.device.taken[-1:]
+        there.answer(there, outputs)
+        ends.deliver()
+        assert ends.answers[-1].status == pb.INTERNAL
+        assert ends.figures.unexpected.counts[Stage.ANSWER] == number
 
 
 def test_an_answer_that_nobody_can_take_costs_the_others_nothing(ends: Ends) -> None:

@@ -219,15 +219,27 @@ def test_any_bytes_are_refused_or_read(data: bytes) -> None:
     assert Submitted.read(found.packed()) == found
 
 
-@given(st.integers(0, len(SUBMITTED.packed()) - 1), st.integers(1, 255), st.integers(0, 3))
-def test_damaged_descriptions(place: int, change: int, cut: int) -> None:
+@pytest.mark.parametrize("letter", ["a", "é", "中", "\N{CUNEIFORM SIGN AN}"])
+def test_the_longest_name_of_a_client_is_told_whole(letter: str) -> None:
+    named = SUBMITTED._replace(share=letter * MOST_NAME)
+    assert Submitted.read(named.packed()) == named
+
+
+@given(st.integers(0, len(SUBMITTED.packed()) - 1), st.integers(1, 255))
+def test_damaged_descriptions(place: int, change: int) -> None:
     data = bytearray(SUBMITTED.packed())
     data[place] ^= change
     try:
-        Submitted.read(bytes(data[: len(data) - cut]))
+        found = Submitted.read(bytes(data))
     except MessageError:
         return
-    assert not cut  # a byte that is missing is always noticed
+    assert found != SUBMITTED
+
+
+def test_a_description_that_was_cut_off() -> None:
+    for size in range(len(SUBMITTED.packed())):
+        with pytest.raises(MessageError):
+            Submitted.read(SUBMITTED.packed()[:size])
 
 
 def test_a_model_is_offered_as_it_is(vivid_bundle: Bundle) -> None:

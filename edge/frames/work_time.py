@@ -11,7 +11,7 @@ LITTLE = 0.05
 _SLOWER = 0.125  # weight of what took longer: most that does was only interrupted
 
 
-class UsualMs:
+class WorkTime:
     """Milliseconds, infinite before any are known. What is interrupted now and then stays short."""
 
     def __init__(self) -> None:
@@ -26,6 +26,6 @@ class UsualMs:
         """Whether handing it to another thread takes longer."""
         return self.ms < IN_PLACE_MS
 
-    def is_little_beside(self, other: UsualMs) -> bool:
+    def is_little_beside(self, other: WorkTime) -> bool:
         """Whether it may as well go on in the thread that has done the other."""
         return self.ms < LITTLE * other.ms < math.inf
