@@ -199,7 +199,10 @@ class IngestProcess:
         self._memory.close()
         self.gone.set()
         self._give_up()
-        self.kill(str(why or ""))
+        # One that has died by itself is not killed besides: that would read its exit code before
+        # asyncio does, which then knows none. Whoever `wait`s for it ends it, if it has to be.
+        if why is not None:
+            self.kill(str(why))
 
     def _give_up(self) -> None:
         for future in self._asked.values():
