@@ -29,6 +29,8 @@ class BuildOrSayWhy(build_ext):
         try:
             super().build_extension(ext)
         except (BaseError, CCompilerError, CompileError) as error:
+            # What an earlier build left there would be packed, whatever its sources were.
+            Path(self.get_ext_fullpath(ext.name)).unlink(missing_ok=True)
             raise CompileError(
                 f"{error}; splitpoint works without it, and its codecs take several times as long: "
                 "install a C compiler and Python's headers, and then splitpoint again"

@@ -1,4 +1,4 @@
-"""Tensors to bytes and back: the codecs of boundary tensors, numpy only.
+"""Tensors to bytes and back: the codecs of boundary tensors, in numpy, with inner loops in C.
 
 May import: nothing of ours.
 """

@@ -27,11 +27,12 @@ NAMES = sorted({path.stem for path in (ROOT / "benchmarks").glob("*.py")} - PART
 OPTIONS = {
     "adaptive": "--bundle", "dispatch": "--bundle", "edge_start": "--bundle", "soak": "--bundle",
     "throughput": "--bundle", "worth": "--bundle",
-    "cloud_only": "--models", "planner_regret": "--models", "serving": "--models",
-    "overload": "--model", "neighbour": "--model", "endurance": "--model", "gpu_limit": "--model",
-    "frame_cost": "--bundle", "ingest": "--bundle",
+    "planner_regret": "--models", "overload": "--model", "neighbour": "--model",
+    "endurance": "--model", "frame_cost": "--bundle",
 }  # fmt: skip
-OF_THIN = {"frame_cost", "ingest"}  # theirs is another model, and calibrated
+# tests/test_gpu_script.py runs these, all in short and on the CPU.
+BY_GPU_SCRIPT = {"gpu_exactness", "serving", "gpu_limit", "ingest", "cloud_only"}
+OF_THIN = {"frame_cost"}  # theirs is another model, and calibrated
 
 sys.path.insert(0, str(ROOT / "benchmarks"))
 
@@ -63,7 +64,7 @@ def test_measurements_name_it(name: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", sorted(set(NAMES) - BY_GPU_SCRIPT))
 def test_benchmarks(name: str, scripts: Scripts, request: pytest.FixtureRequest) -> None:
     if name == "codec_speed" and why_not():
         pytest.skip(f"there are no two forms to compare: {why_not()}")

@@ -65,6 +65,15 @@ def folders_for_anybody(file: Path) -> set[str]:
 
 
 @pytest.mark.parametrize("file", [EDGE, WORKER], ids=["edge", "worker"])
+def test_it_compiles_the_codec(file: Path) -> None:
+    """What declares the extension is there, and what compiles it, when pip installs."""
+    before = [argument for _, argument in statements(file)]
+    before = before[: next(n for n, words in enumerate(before) if "pip install" in words)]
+    assert any("setup.py" in words.split() for words in before)
+    assert any({"gcc", "libc6-dev"} <= set(words.split()) for words in before)
+
+
+@pytest.mark.parametrize("file", [EDGE, WORKER], ids=["edge", "worker"])
 def test_it_starts_a_command_as_a_user_without_rights(file: Path) -> None:
     (entrypoint,), (command,) = arguments_of(file, "ENTRYPOINT"), arguments_of(file, "CMD")
     program, name = json.loads(entrypoint)

@@ -87,7 +87,8 @@ def serve(
     ingest: Annotated[
         int,
         typer.Option(
-            help="Take calls and decode frames in so many processes beside the one that computes.",
+            help="Take calls and decode frames in so many processes beside the one that computes "
+            "(Linux): no more than half of the cores.",
             min=0,
             max=MOST_INGEST,
         ),

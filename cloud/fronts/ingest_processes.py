@@ -228,7 +228,10 @@ class IngestProcesses:
             await process.wait(END_S)
             if self._ending:
                 return
-            log.error("an ingest process has ended (%s); its clients connect anew", process.end)
+            log.error(
+                "an ingest process has ended (%s) and is started again; its clients connect anew",
+                process.end,
+            )
             if time.monotonic() - began_s > LONG_LIFE_S:
                 pauses.reset()
             while number not in self._running:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import grpc
+from splitpoint.proto.address import split_address
 from splitpoint.proto.limits import server_options
 
 from ..brief_log import keep_log_brief
@@ -39,7 +40,10 @@ def new_server(
 def listen_at(
     server: grpc.aio.Server, address: str, credentials: grpc.ServerCredentials | None
 ) -> str:
-    """HOST:PORT where clients reach it. Raises `ServeError` where it cannot listen."""
+    """HOST:PORT where clients reach it, or a socket's file. Raises `ServeError`, `AddressError`."""
+    is_file = address.startswith("unix:")
+    if not is_file:
+        split_address(address)  # gRPC takes 99999 for a port, and listens on another one
     try:
         if credentials is None:
             port = server.add_insecure_port(address)
@@ -50,4 +54,4 @@ def listen_at(
             f"cannot listen on {address}",
             "is the port in use? choose another with --listen HOST:PORT",
         ) from error
-    return f"{address.rpartition(':')[0]}:{port}"
+    return address if is_file else f"{address.rpartition(':')[0]}:{port}"

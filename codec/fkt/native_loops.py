@@ -160,7 +160,7 @@ def best_loops() -> Loops:
         return NativeLoops(EXTENSION)
     logging.getLogger("splitpoint.codec").warning(
         "the codec fkt runs in numpy and takes several times as long (%s); "
-        "install splitpoint where there is a C compiler, or its wheel",
+        "with a C compiler and Python's headers at hand, install splitpoint again",
         why_not(),
     )
     return NumpyLoops()

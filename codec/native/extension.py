@@ -33,7 +33,7 @@ def load(name: str = _NAME) -> tuple[Extension | None, str]:
                 return None, f"{damage}: install splitpoint again ({library})"
         found = importlib.import_module(name)
     except ModuleNotFoundError:
-        return None, "it was not built: no wheel for this machine, and no C compiler"
+        return None, "it was not built: for that pip needs a C compiler and Python's headers"
     except (ImportError, SystemError, OSError, ValueError) as error:
         reason = " ".join(str(error).split())
         return None, f"it is damaged, or made for another machine or Python ({reason[:120]})"

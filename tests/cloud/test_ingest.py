@@ -205,7 +205,9 @@ async def test_a_process_that_is_killed_costs_its_streams_a_reconnect(
         await until(lambda: len(ingest_processes()) == INGEST)
         await until(lambda: not worker.backend.engine.queued_bytes)
         await until(lambda: len(worker.backend.service.stream_places) == 1)  # its places are free
-        assert "has ended (exit code -9); its clients connect anew" in caplog.text
+        assert (
+            "has ended (exit code -9) and is started again; its clients connect anew" in caplog.text
+        )
         agent = await stack.enter_async_context(
             EdgeAgent(worker.address, split="1", codec="q8", cache=tmp_path)
         )

@@ -21,6 +21,7 @@ from splitpoint.partition.bundle.samples import synthetic_samples
 from splitpoint.partition.errors import DeviceError
 from splitpoint.partition.profile.measure import measure
 from splitpoint.partition.run.torch_chain import TorchChain
+from splitpoint.proto.address import AddressError
 from splitpoint.proto.limits import SERVICE
 
 
@@ -47,12 +48,13 @@ async def test_what_cannot_be_served(small_bundle: Bundle) -> None:
     for options, words in (
         ({"device": "abacus"}, "unknown device"),
         ({"listen": "256.0.0.1:1"}, "cannot listen"),
+        ({"listen": "127.0.0.1:99999"}, "has no port"),
         ({"runtime": "java"}, "unknown runtime"),
         ({"precision": "fp8"}, "unknown precision"),
         ({"precision": "bf16", "device": "cpu"}, "needs a GPU"),
     ):
         threads = own_threads()
-        with pytest.raises((ServeError, DeviceError), match=words):
+        with pytest.raises((ServeError, DeviceError, AddressError), match=words):
             async with local_worker(small_bundle, **options):
                 pass
         assert own_threads() <= threads
