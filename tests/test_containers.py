@@ -46,7 +46,7 @@ def test_it_builds_from_what_is_here(file: Path) -> None:
     # Every package, and what pyproject.toml itself reads.
     project = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
     rooms = set(re.findall(r'^"splitpoint\.\w+" = "(\w+)"', project, re.MULTILINE))
-    assert copied == rooms | {"pyproject.toml", "README.md", "LICENSE"}
+    assert copied == rooms | {"pyproject.toml", "setup.py", "README.md", "LICENSE"}
     (extras,) = (each[6:] for each in arguments_of(file, "ARG") if each.startswith("EXTRA="))
     for extra in extras.split(","):
         assert re.search(rf"^{extra} = \[", project, re.MULTILINE), extra
