@@ -85,11 +85,15 @@ async def serving(
         closing.callback(backend.decoders.shutdown)
         if traces is not None:
             closing.push_async_callback(asyncio.to_thread, traces.close)
-        front, address = await closing.enter_async_context(
-            ingest_front(options, proofs, backend, most_bytes)
-            if options.ingest
-            else own_front(options, backend, credentials, most_bytes)
-        )
+        try:
+            front, address = await closing.enter_async_context(
+                ingest_front(options, proofs, backend, most_bytes)
+                if options.ingest
+                else own_front(options, backend, credentials, most_bytes)
+            )
+        except BaseException:
+            await backend.engine.stop()  # its threads are there already
+            raise
         backend.engine.start()
         closing.push_async_callback(backend.engine.stop)
         gpus = gpu_states(devices)

@@ -238,6 +238,9 @@ def load(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> Callable[..., obj
         "conditions_here",
         lambda bundle, device, **named: conditions(bundle, cpu, **named),
     )
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (1 << 40, 1 << 40))
+    for name in ("memory_reserved", "memory_allocated"):
+        monkeypatch.setattr(torch.cuda, name, lambda device: 0)
 
     def start(**options: object) -> object:
         return load_served_model(

@@ -13,8 +13,8 @@ import torch
 from patience import until
 from splitpoint.cloud.compute.choose_form import capture_sizes
 from splitpoint.cloud.compute.gpu_chain import GpuChain
+from splitpoint.cloud.compute.loaded_model import LoadedModel
 from splitpoint.cloud.compute.runner import Runner
-from splitpoint.cloud.compute.served_model import ServedModel
 from splitpoint.cloud.engine import executor, model_trials
 from splitpoint.cloud.engine.engine import Engine
 from splitpoint.cloud.engine.engines import Engines
@@ -41,7 +41,7 @@ class Played:
         self.boundaries = [boundary.tensors for boundary in bundle.manifest.boundaries]
         self.chain = GpuChain(bundle, cuda.gpu())
         segments = len(self.chain)
-        self.model = ServedModel(
+        self.model = LoadedModel(
             bundle=bundle,
             runner=Runner(self.chain, self.boundaries, (1, 2, 4)),
             times=CloudTimes(segment_ms=(STEP_MS,) * segments),
