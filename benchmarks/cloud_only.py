@@ -149,7 +149,7 @@ async def run(options: argparse.Namespace, folder: Path) -> tuple[Table, dict[st
     for model in options.models:
         bundle = open_bundle(bundle_of(model, folder))
         source, weights = source_of(bundle.manifest.source.removeprefix("torchvision:"))
-        payload = jpeg_payload(bundle)
+        payload = jpeg_payload(bundle).on(options.device)
         for number in range(options.rounds):
             print(f"{model}: round {number + 1}", file=sys.stderr, flush=True)
             own: dict[int, Load] = {}

@@ -167,7 +167,7 @@ def worker_per_s(
 
 async def run(options: argparse.Namespace, folder: Path) -> tuple[Table, dict[str, Any]]:
     bundle, device = open_bundle(bundle_of(options.model, folder)), pick_device(options.device)
-    payload = jpeg_payload(bundle)
+    payload = jpeg_payload(bundle).on(device.type)
     engine = Engine(max_batch=options.max_batch, max_queued_bytes=1 << 40)
     worker = WorkerOptions(
         device=options.device, max_batch=options.max_batch, precision=options.precision,

@@ -95,7 +95,7 @@ async def run(options: argparse.Namespace, folder: Path) -> tuple[Table, dict[st
     rows, ratios = [], []
     for model in options.models:
         bundle = open_bundle(bundle_of(model, folder))
-        payloads = payloads_of(bundle)
+        payloads = [payload.on(options.device) for payload in payloads_of(bundle)]
         workers = {policy: start(["-c", WORKER, str(bundle.folder), policy, options.device,
                            str(options.max_batch)])
                    for policy in POLICIES}  # fmt: skip

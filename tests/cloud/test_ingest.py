@@ -334,27 +334,6 @@ async def test_where_all_stood_still_nobody_was_silent(
     assert ingest_processes() == before
 
 
-async def test_a_process_that_hangs_keeps_nobody_from_stopping(
-    small_bundle: Bundle, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(processes_module, "SILENT_S", 3600.0)
-    monkeypatch.setattr(processes_module, "END_S", 0.2)
-    entered = local_worker(small_bundle, ingest=INGEST, grace_s=0.1)
-    await entered.__aenter__()
-    ingest_processes()[0].suspend()
-    await asyncio.wait_for(entered.__aexit__(None, None, None), PATIENCE_S)
-    assert not ingest_processes()
-
-
-async def test_modules_where_the_worker_was_started_are_not_its_own(
-    small_bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "threadpoolctl.py").write_text("raise SystemExit('a module of somebody else')")
-    monkeypatch.chdir(tmp_path)
-    async with local_worker(small_bundle, ingest=1):
-        assert len(ingest_processes()) == 1
-
-
 async def test_a_model_that_goes_is_unknown_to_who_starts_meanwhile(
     small: ModelSpec, small_bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
