@@ -1,8 +1,9 @@
 """The seam between the transform codec and its inner loops, of which there are two forms.
 
 `NumpyLoops` says in arrays what each one does: it is the reference, and serves where the extension
-was not built. `NativeLoops` does the same in C, bit for bit, in a fraction of the
-time, and without the GIL where that pays. The transforms are matrix products, which both share: they are no part of this.
+was not built. `NativeLoops` does the same in C, bit for bit, in a fraction of the time, and without
+the GIL where that pays. The transforms are matrix products, which both share: they are no part of
+this.
 """
 
 from __future__ import annotations
