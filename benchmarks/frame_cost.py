@@ -26,10 +26,10 @@ from listening import start
 from photos import own_photos
 from quick_bundle import compiled
 from report import Table, write_report
-from splitpoint.cli.shell.event_loop import run_in_loop
 from splitpoint.edge import EdgeAgent, Given, Outcome
 from splitpoint.partition.bundle.bundle import Bundle, open_bundle
 from splitpoint.partition.bundle.samples import find_pictures
+from splitpoint.proto.tasks import run_in_loop
 from stage_clock import StageClock, of_agent
 from steady_load import hello_of, load
 from thin_frames import Sent, check, frames_of

@@ -30,7 +30,6 @@ from quick_bundle import QUICK
 from report import Table, write_report
 from serving import MAIN, bundle_of, source_of
 from simulated_edges import Payload
-from splitpoint.cli.shell.event_loop import run_in_loop
 from splitpoint.cloud.compute.choose_chain import form_of
 from splitpoint.cloud.compute.load import load_served_model
 from splitpoint.cloud.compute.loaded_model import LoadedModel
@@ -46,6 +45,7 @@ from splitpoint.partition.models.find import load_model
 from splitpoint.partition.run.torch_chain import pick_device
 from splitpoint.proto import splitpoint_pb2 as pb
 from splitpoint.proto.frames import parse_server
+from splitpoint.proto.tasks import run_in_loop
 from steady_load import Loaded, hello_of, load, messages_of
 
 TARGET = 0.8  # of the raw forward

@@ -25,9 +25,9 @@ from agent_cost import AGENT_COLUMNS, one_agent
 from photos import own_photos
 from quick_bundle import compiled
 from report import Table, write_report
-from splitpoint.cli.shell.event_loop import run_in_loop
 from splitpoint.partition.bundle.bundle import Bundle, open_bundle
 from splitpoint.partition.bundle.samples import find_pictures
+from splitpoint.proto.tasks import run_in_loop
 from steady_load import hello_of, load
 from thin_frames import Sent, Servers, check, frames_of
 from thin_model import THIN

@@ -82,10 +82,14 @@ class ModelFigures:
 
 
 class Figures:
-    """Of a whole worker: its models by digest, and the streams that it would not open."""
+    """Of a whole worker: its models by digest, and the streams that it would not open.
+
+    `ingest_restarts` are the ingest processes that ended and were replaced.
+    """
 
     def __init__(self) -> None:
         self.models: dict[str, ModelFigures] = {}
+        self.ingest_restarts = 0
         self.refusals = Refusals()
         self.unexpected = Unexpected()
 

@@ -108,6 +108,7 @@ class WorkerCollector(Collector):
             ("quarantined_frames", self._quarantine.added, "Frames that broke a batch."),
             ("engine_restarts", self._engine.restarts, "Compute threads that were replaced."),
             ("engine_errors", self._engine.errors, "Unexpected exceptions in planning, computing."),
+            ("ingest_restarts", self._figures.ingest_restarts, "Ingest processes that ended."),
         ):
             counter = _counter(name, what)
             counter.add_metric([], count)

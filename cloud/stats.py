@@ -64,6 +64,7 @@ class WorkerStats:
             "quarantined_frames": services.quarantine.added,
             "engine_restarts": engine.restarts,
             "engine_errors": engine.errors,
+            "ingest_restarts": services.figures.ingest_restarts,
         }
 
     def _model(self, model: ServedModel) -> dict[str, Any]:

@@ -277,7 +277,7 @@ async def _check_alone(session: Session, away: UnreachableError) -> None:
                 f"{away.remedy}; or let the device finish them: --split local, --finish-locally",
             )
     name = session.prepared.manifest.name
-    log.warning("%s; until one does, %s runs on this device alone", away.what, name)
+    log.warning("%s; until a worker lets it in, %s runs on this device alone", away.what, name)
 
 
 def _say_once(opened: list[Callable[[FrameStream], None]], line: str) -> None:

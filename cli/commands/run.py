@@ -30,6 +30,7 @@ from splitpoint.partition.energy.power_model import PowerModel
 from splitpoint.partition.plan.link import parse_link
 from splitpoint.partition.plan.objective import Constraints, Objective
 from splitpoint.partition.tasks.user_head import allow_head as trust_head
+from splitpoint.proto.tasks import run_in_loop
 
 from ..run.live_table import LiveTable
 from ..run.no_source import NoSource
@@ -42,7 +43,6 @@ from ..run.summary import print_summary
 from ..run.together import Together
 from ..shell.config_file import config_option
 from ..shell.credentials_options import Insecure, TlsCa, TlsCert, TlsKey, TokenFile, credentials_of
-from ..shell.event_loop import run_in_loop
 from ..shell.output import err, say, setup_logging
 from ..shell.shared_options import (
     AllowHead,

@@ -16,10 +16,10 @@ import typer
 from splitpoint.cloud.options import MOST_INGEST, HttpFile, StreamLimits, WorkerOptions
 from splitpoint.cloud.ray.options import RayOptions
 from splitpoint.partition.tasks.user_head import allow_head as trust_head
+from splitpoint.proto.tasks import run_in_loop
 
 from ..shell.config_file import config_option
 from ..shell.early_signals import signals_end_at_once
-from ..shell.event_loop import run_in_loop
 from ..shell.log_lines import setup_log_lines
 from ..shell.shared_options import AllowHead
 from ..shell.stop_signals import Stopped, StopSignals

@@ -100,7 +100,8 @@ function showStats(stats) {
   const rest = stats.streams_open - stats.streams.length;
   show("more", rest > 0 ? `and ${rest} more` : "");
   const refused = { ...stats.refusals, quarantined_frames: stats.quarantined_frames,
-    engine_restarts: stats.engine_restarts, engine_errors: stats.engine_errors };
+    engine_restarts: stats.engine_restarts, engine_errors: stats.engine_errors,
+    ingest_restarts: stats.ingest_restarts };
   for (const [stage, count] of Object.entries(stats.unexpected_errors)) {
     refused[`unexpected errors in ${stage}`] = count;
   }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -18,6 +19,8 @@ from ..options import WorkerOptions
 from .desk import Desk
 from .ingest_processes import IngestProcesses
 from .port import hold_port
+
+log = logging.getLogger("splitpoint.cloud")
 
 
 def check_ingest() -> None:
@@ -39,6 +42,15 @@ async def ingest_front(
     finds room whatever that is. Raises `ServeError` where they cannot be started.
     """
     check_ingest()
+    cores = len(os.sched_getaffinity(0))
+    if options.ingest >= cores:
+        log.warning(
+            "%d ingest processes on %d cores take each other's time; half as many as cores, "
+            "--ingest %d, leave some to the process that computes",
+            options.ingest,
+            cores,
+            max(cores // 2, 1),
+        )
     held, address = hold_port(options.listen)
     with held:
         keep_log_brief()

@@ -232,6 +232,7 @@ class IngestProcesses:
                 "an ingest process has ended (%s) and is started again; its clients connect anew",
                 process.end,
             )
+            self._backend.service.services.figures.ingest_restarts += 1
             if time.monotonic() - began_s > LONG_LIFE_S:
                 pauses.reset()
             while number not in self._running:

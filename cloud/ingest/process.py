@@ -7,7 +7,6 @@ that process's to hear: signals to the whole group do nothing here.
 from __future__ import annotations
 
 import asyncio
-import importlib.util
 import os
 import signal
 import socket
@@ -15,6 +14,7 @@ import sys
 from typing import NoReturn
 
 from splitpoint.codec import SplitpointError
+from splitpoint.proto.tasks import run_in_loop
 
 from ..between.messages import Kind
 from ..between.pipe import Pipe, json_fields
@@ -32,13 +32,7 @@ def run_ingest_process() -> None:
         signal.signal(number, signal.SIG_IGN)
     end, memory = socket.socket(fileno=int(sys.argv[1])), SharedMemory(int(sys.argv[2]))
     _keep_blas_to_one_thread()
-    work = _run(end, memory)
-    if importlib.util.find_spec("uvloop") is not None:
-        import uvloop
-
-        uvloop.run(work)
-    else:
-        asyncio.run(work)
+    run_in_loop(_run(end, memory))
     os._exit(0)  # as `serve` does
 
 

@@ -110,11 +110,11 @@ def calibrate(
             advance(f"boundary {boundary.id}: {name}")
         left = usual
 
-        def judged(boundary: Boundary = boundary) -> None:
+        def judged(boundary: Boundary = boundary, usual: int = usual) -> None:
             nonlocal left
             if left:  # more than the usual levels are no news
                 left -= 1
-                advance(f"boundary {boundary.id}: {FKT}")
+                advance(f"boundary {boundary.id}: {FKT}, {usual - left} of {usual} levels")
 
         own = {name: parts for (at, name), parts in moments.items() if at == boundary.id}
         fit = TableFit(boundary, {name: blocks[boundary.id, name] for name in own}, own, values)

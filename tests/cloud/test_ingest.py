@@ -245,6 +245,7 @@ async def test_frames_of_a_killed_process_are_finished_by_their_devices(
         stop.set()
         await driving
     assert not worker.backend.engine.queued_bytes
+    assert worker.backend.service.services.figures.ingest_restarts == 2
 
 
 async def test_a_process_that_hangs_is_replaced(

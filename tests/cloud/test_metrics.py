@@ -130,6 +130,7 @@ async def test_figures_after_traffic(worker: Worker, small_bundle: Bundle) -> No
     waits = [has for each, has in samples(text) if each == PREFIX + "predicted_wait_seconds"]
     assert len(waits) == boundaries - 1
     assert value(text, "engine_restarts_total") == value(text, "engine_errors_total") == 0
+    assert value(text, "ingest_restarts_total") == 0
     assert value(text, "can_compute") == 1
     assert value(text, "gpu_utilisation", gpu="1") == 0.4
     assert value(text, "gpu_memory_bytes", gpu="2") == 80 << 30
