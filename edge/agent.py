@@ -17,6 +17,7 @@ from splitpoint.partition.plan.planner import Report
 from .discovery.network import LocalNetwork
 from .discovery.over_zeroconf import ZeroconfNetwork
 from .errors import AgentError
+from .figures.drift import Drift
 from .finding import ANYWHERE, check_trust
 from .frames.arrivals import Arrivals
 from .frames.frame_count import FrameCount
@@ -230,6 +231,11 @@ class EdgeAgent:
         0 while nothing comes through.
         """
         return self.session.present.observer.uplink_mbps
+
+    @property
+    def drift(self) -> Drift:
+        """How far the latest frames are from those that the model was calibrated with."""
+        return self.session.drift
 
     def _switched(self, why: str) -> None:
         log.info("%s", why)

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
+from functools import partial
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
 from splitpoint.partition.energy.meter import EnergyReading
 from splitpoint.proto.address import join_address
@@ -70,9 +74,22 @@ class MetricsSink:
             "The uplink as it is reckoned with, Mbit/s; 0 if dead, NaN if not known.",
             registry=self._registry,
         )
-        uplink.set_function(
-            lambda: float("nan") if agent.uplink_mbps is None else agent.uplink_mbps
-        )
+        uplink.set_function(partial(_or_nan, lambda: agent.uplink_mbps))
+
+        for name, what, of in (
+            (
+                "splitpoint_camera_drift",
+                "How far pictures are from calibration's: above 1 they have left it.",
+                lambda: agent.drift.of_limit,
+            ),
+            (
+                "splitpoint_bytes_over_calibrated",
+                "The latest payloads' bytes, over what calibration measured for their codecs.",
+                lambda: agent.drift.bytes_over_calibrated,
+            ),
+        ):
+            gauge = Gauge(name, f"{what} NaN if not known.", registry=self._registry)
+            gauge.set_function(partial(_or_nan, of))
 
     def add(self, result: Result) -> None:
         """Counts one frame."""
@@ -100,3 +117,8 @@ class MetricsSink:
         self._server.shutdown()
         self._server.server_close()
         self._thread.join()
+
+
+def _or_nan(value: Callable[[], float | None]) -> float:
+    found = value()
+    return math.nan if found is None else found

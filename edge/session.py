@@ -21,6 +21,7 @@ from splitpoint.proto.status import NotYetValidError, UnreachableError
 from .discovery.network import LocalNetwork
 from .dispatch.first_plan import ThisDevice
 from .dispatch.planning import Planning
+from .figures.drift import Drift
 from .finding import ANYWHERE, Newcomers, looked_for, say_chosen
 from .frames.edge_half import EdgeHalf
 from .frames.frame_count import FrameCount
@@ -54,6 +55,7 @@ class Session:
     finish: LocalFinish
     path: FramePath
     intake: Intake
+    drift: Drift
 
 
 @asynccontextmanager
@@ -94,7 +96,8 @@ async def open_session(
         codecs = codecs_of(prepared.manifest, prepared.folder)
         slower = Slowdown(options.slowdown)
         segments = _segments(prepared, options, slower)
-        half = EdgeHalf(prepared.manifest, codecs, segments, slower, options.max_frame_bytes)
+        drift = Drift(prepared.manifest.name, prepared.manifest.usual_look)
+        half = EdgeHalf(prepared.manifest, codecs, segments, slower, options.max_frame_bytes, drift)
         opened.append(lambda stream: half.new_stream())
 
         links_to = _links_to(channel_to, prepared, opened)
@@ -148,6 +151,7 @@ async def open_session(
             finish=finish,
             path=path,
             intake=intake,
+            drift=drift,
         )
         if prepared.away is not None:
             await _check_alone(session, prepared.away)

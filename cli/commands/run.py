@@ -444,7 +444,14 @@ def run(
         say(f"looking for workers in the local network for {LOOK_S:g} s")
     stopped = run_in_loop(session.run())
     print_summary(
-        stats, costs, spent.reading, counts, slow.summary(), slowdown=slowdown, as_json=json_
+        stats,
+        costs,
+        spent.reading,
+        counts,
+        slow.summary(),
+        drift=agent.drift.of_limit,
+        slowdown=slowdown,
+        as_json=json_,
     )
     nothing = stats.frames and not stats.answers and not stopped
     if nothing or together.failed:

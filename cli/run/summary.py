@@ -23,10 +23,14 @@ def print_summary(
     sources: SourceCounts,
     sinks: dict[str, Any],
     *,
+    drift: float | None,
     slowdown: float,
     as_json: bool,
 ) -> None:
-    """Frames, outcomes, percentiles, bytes, energy and costs, as a JSON line or a table."""
+    """Frames, outcomes, percentiles, bytes, energy and costs, as a JSON line or a table.
+
+    `drift` is how far the last pictures were from calibration's: above 1 they had left it.
+    """
     summary: dict[str, Any] = stats.summary()
     if by_source := sources.summary():
         summary["sources"] = by_source
@@ -38,6 +42,8 @@ def print_summary(
         summary["energy_meter"] = energy.meter
     monthly = costs.figures(energy)
     summary |= monthly
+    if drift is not None:
+        summary["camera_drift"] = round(drift, 3)
     if slowdown > 1:
         summary["emulated"] = f"edge compute slowed down {slowdown:g} times"
     if as_json:
@@ -63,6 +69,8 @@ def print_summary(
         table.add_row("energy", energy_words(energy))
     for words in _at_this_rate(monthly, energy):
         table.add_row("at this rate", words)
+    if drift is not None and drift > 1:
+        table.add_row("camera", f"away from the calibration: {drift:.1f} times what it bears")
     if "emulated" in summary:
         table.add_row("emulated", summary["emulated"])
     out.print(table)

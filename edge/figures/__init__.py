@@ -1,4 +1,4 @@
 """What a run tells about itself: quantiles, outcomes, energy.
 
-May import: errors, result; partition.
+May import: errors, result; codec, partition.
 """

@@ -14,6 +14,7 @@ from splitpoint.partition.run.slowdown import Slowdown
 from splitpoint.proto import splitpoint_pb2 as pb
 from splitpoint.proto.frames import encode_tensors
 
+from ..figures.drift import Drift
 from .segments import Segments
 
 
@@ -45,10 +46,11 @@ class EdgeHalf:
         segments: Callable[[str], Segments],
         slowdown: Slowdown,
         max_frame_bytes: float,
+        drift: Drift,
     ) -> None:
         self._manifest, self._codecs = manifest, codecs
         self._segments, self._slowdown = segments, slowdown
-        self._max_frame_bytes = max_frame_bytes
+        self._max_frame_bytes, self._drift = max_frame_bytes, drift
         self._video: tuple[Plan, VideoStream] | None = None  # where the codec is one for streams
 
     @property
@@ -70,6 +72,8 @@ class EdgeHalf:
 
     def compute(self, plan: Plan, inputs: Mapping[str, Array]) -> EdgePart:
         """Segments [0, boundary)."""
+        if self._manifest.picture is not None:
+            self._drift.see(inputs[self._manifest.boundaries[0].tensors[0].name])
         start = time.perf_counter()
         values = self._segments(plan.runtime).run(inputs, plan.boundary)
         return EdgePart(values, plan.codec, 1e3 * (time.perf_counter() - start))
@@ -103,6 +107,9 @@ class EdgeHalf:
             tensors = encode_tensors(values, boundary.tensors, codec)
             size = sum(len(tensor.payload) for tensor in tensors)
             if size <= self._max_frame_bytes:
+                first = boundary.tensors[0]
+                samples = values[first.name].shape[first.batch_dim] / first.shape[first.batch_dim]
+                self._drift.encoded(boundary, name, size / samples)
                 return name, tensors
         raise CodecError(
             f"the frame has {size} bytes even as {names[-1]}, "

@@ -1,4 +1,4 @@
 """The compiled model on disk, and what its manifest says: graph, boundaries, codecs, inputs.
 
-May import: errors, picture, tasks; codec.
+May import: errors, look, picture, tasks; codec.
 """

@@ -27,6 +27,7 @@ from typing import Any
 from splitpoint.codec import SplitpointError
 
 from ..errors import BundleError
+from ..look import UsualLook
 from ..picture import PictureInput
 from ..tasks.head import Head
 from ..tasks.task import Task
@@ -76,6 +77,7 @@ class Manifest:
     unsupported_ops: tuple[str, ...]
     max_relative_error: float  # of the segments against the whole, seen when compiling
     files: Mapping[str, File]
+    usual_look: UsualLook | None = None  # of calibration's pictures
 
     def to_bytes(self) -> bytes:
         """Canonical JSON: equal manifests have equal bytes, and so equal digests.
@@ -105,6 +107,8 @@ class Manifest:
                 for path, file in sorted(self.files.items())
             },
         }
+        if self.usual_look is not None:  # a bundle without it keeps its digest
+            data["usual_look"] = self.usual_look.to_json()
         fields = [
             f'"{key}":{json.dumps(value, sort_keys=key != "outputs", separators=(",", ":"))}'
             for key, value in sorted(data.items())
@@ -168,6 +172,7 @@ class Manifest:
                 path: File(sha256=file["sha256"], nbytes=file["bytes"])
                 for path, file in record["files"].items()
             },
+            usual_look=UsualLook.from_json(look) if (look := record.get("usual_look")) else None,
         )
 
     def _check(self) -> None:

@@ -32,6 +32,7 @@ from ..export.cutter import OnnxCutter
 from ..export.export import WholeOnnx, export_whole
 from ..export.layer_names import layer_names
 from ..export.refusal import refused
+from ..look import UsualLook
 from ..model_spec import ModelSpec
 from ..progress import Progress, tell_nobody
 from .example_inputs import with_usable_inputs
@@ -190,7 +191,11 @@ def _calibrated(
         labels=given.labels,
         progress=progress,
     )
-    manifest = replace(manifest, boundaries=boundaries)
+    look = None
+    if manifest.picture is not None:
+        name = boundaries[0].tensors[0].name
+        look = UsualLook.of([pixels for inputs in given.inputs for pixels in inputs[name]])
+    manifest = replace(manifest, boundaries=boundaries, usual_look=look)
     added = [boundary.tables for boundary in boundaries if boundary.tables]
     if calibration.int8:
         segments, boundaries = quantise_bundle(

@@ -11,6 +11,7 @@ import torch
 from calibrated import album, calibrated_bundle, pixels_of, vivid
 from splitpoint.codec import Array, CodecError, TensorSpec
 from splitpoint.edge import EdgeAgent, FakeWorker, Given, Outcome
+from splitpoint.edge.figures.drift import Drift
 from splitpoint.edge.frames import edge_half
 from splitpoint.edge.frames.edge_half import EdgeHalf, EdgePart
 from splitpoint.edge.frames.segments import Segments
@@ -236,7 +237,12 @@ def test_a_key_frame_names_the_codec_that_it_is_in(
 
     def key_frame(max_frame_bytes: float) -> EdgePart:
         half = EdgeHalf(
-            bundle.manifest, codecs, lambda runtime: segments, Slowdown(1.0), max_frame_bytes
+            bundle.manifest,
+            codecs,
+            lambda runtime: segments,
+            Slowdown(1.0),
+            max_frame_bytes,
+            Drift(bundle.manifest.name, None),
         )
         half.prepare(plan)
         return half.as_key_frame(plan, half.compute(plan, {"pixels": frames[:1]}))

@@ -218,6 +218,8 @@ async def test_prometheus_follows_the_agent(
         found = scraped(metrics)
         assert found["splitpoint_split_boundary",] == len(small_bundle.manifest.segments)
         assert np.isnan(found["splitpoint_uplink_mbps",])
+        assert np.isnan(found["splitpoint_camera_drift",])
+        assert np.isnan(found["splitpoint_bytes_over_calibrated",])
         monkeypatch.setattr(EdgeAgent, "uplink_mbps", 5.5)
         assert scraped(metrics)["splitpoint_uplink_mbps",] == 5.5
 
