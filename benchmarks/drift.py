@@ -11,7 +11,6 @@ of `fkt@4`, over what calibration measured, are the rival, as they cost nothing 
 from __future__ import annotations
 
 import argparse
-import itertools
 import logging
 import tempfile
 from collections.abc import Callable, Sequence
@@ -36,7 +35,7 @@ QUESTION = "When does the agent say that its camera has left the calibration?"
 CODEC = "fkt@4"
 FRAMES, STILL_FRAMES, BYTES_PHOTOS = 200, 60, 40
 COLUMNS = [
-    "pictures", "orders", "warned within 50 frames", "within 200", "first, median", "of the limit",
+    "pictures", "orders", "warned within 50 frames", "within 200", "first, median", "distance",
     "in words", "still scenes that warned", "bytes over calibrated",
 ]  # fmt: skip
 
@@ -90,7 +89,7 @@ def first_warning(usual: UsualLook, frames: Sequence[Array]) -> int | None:
     log = logging.getLogger("splitpoint.edge")
     log.addHandler(handler)
     try:
-        drift = Drift("bundle", usual, clock=itertools.count(0.0, 1e6).__next__)
+        drift = Drift("bundle", usual, clock=lambda: 0.0)
         for number, pixels in enumerate(frames, start=1):
             drift.see(pixels[None])
             if said:

@@ -249,9 +249,8 @@ class IngestProcesses:
 
     async def _all(self, work: Callable[[IngestProcess], Any]) -> None:
         """Does `work` with each, and raises what one raises; one that ends meanwhile is no loss."""
-        done = await asyncio.gather(
-            *map(work, list(self._running.values())), return_exceptions=True
-        )
+        running = list(self._running.values())
+        done = await asyncio.gather(*map(work, running), return_exceptions=True)
         for error in done:
             if isinstance(error, BaseException) and not isinstance(error, IngestEnded):
                 raise error

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import logging
 
 import numpy as np
@@ -18,8 +17,8 @@ SAID = "the camera has left the calibration"
 
 
 def drift_of(usual: UsualLook | None) -> Drift:
-    """One whose clock leaves it time for every frame."""
-    return Drift("small", usual, clock=itertools.count(0.0, 1e6).__next__)
+    """One that looks at every frame: its clock says that this takes no time."""
+    return Drift("small", usual, clock=lambda: 0.0)
 
 
 @pytest.fixture(scope="module")
@@ -120,4 +119,4 @@ def test_the_log_has_one_line(usual: UsualLook, caplog: pytest.LogCaptureFixture
         drift.see(np.zeros_like(picture)[None])
     (record,) = [record for record in caplog.records if SAID in record.getMessage()]
     assert "\n" not in record.getMessage()
-    assert "darker" in record.getMessage()
+    assert "flatter" in record.getMessage()
