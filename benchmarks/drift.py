@@ -27,7 +27,7 @@ from splitpoint.partition.bundle.bundle import Bundle, open_bundle
 from splitpoint.partition.bundle.codec_tables import codecs_of
 from splitpoint.partition.bundle.input_files import find_inputs
 from splitpoint.partition.bundle.samples import evenly
-from splitpoint.partition.look import UsualLook, in_words, look_of
+from splitpoint.partition.look import UsualLook, look_of, what_stands_out
 from splitpoint.partition.run.onnx_chain import OnnxChain
 from thin_model import THIN
 
@@ -114,7 +114,7 @@ def row(bundle: Bundle, name: str, shown: Sequence[Array], orders: int) -> list[
     return [
         name, str(orders), f"{within[0]}", f"{within[1]}",
         str(first[len(first) // 2]) if first else "-",
-        f"{(mean**2).mean():.2f}", in_words(mean) if first else "",
+        f"{(mean**2).mean():.2f}", what_stands_out(mean) if first else "",
         f"{still} of {len(shown)}", f"{bytes_over_calibrated(bundle, shown):.2f}",
     ]  # fmt: skip
 

@@ -111,7 +111,7 @@ class UsualLook:
         return cls(tuple(map(float, data["means"])), tuple(map(float, data["deviations"])))
 
 
-def in_words(away: Array) -> str:
+def what_stands_out(away: Array) -> str:
     """What stands out most of a look `in_deviations`: `darker and flatter`."""
     found: list[str] = []
     for place in np.argsort(-np.abs(away)):

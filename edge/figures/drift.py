@@ -11,7 +11,7 @@ from collections.abc import Callable
 import numpy as np
 from splitpoint.codec import Array
 from splitpoint.partition.bundle.boundary import Boundary
-from splitpoint.partition.look import UsualLook, in_words, look_of
+from splitpoint.partition.look import UsualLook, look_of, what_stands_out
 
 log = logging.getLogger("splitpoint.edge")
 
@@ -83,7 +83,7 @@ class Drift:
                 "the camera has left the calibration: its pictures are %s than those that %s was "
                 "calibrated with, and what codecs lose was measured on those; calibrate with "
                 "pictures like these",
-                in_words(mean),
+                what_stands_out(mean),
                 self._name,
             )
         self._told = self.of_limit > (BACK if self._told else 1)

@@ -12,6 +12,7 @@ from ..bundle.bundle import Manifest
 from ..bundle.input_files import find_inputs, read_input
 from ..bundle.samples import evenly
 from ..errors import CalibrationError, InputError, PictureError
+from ..look import UsualLook
 from .calibrate import MAX_INPUTS
 
 
@@ -33,6 +34,13 @@ class CalibrationInputs:
 
     inputs: tuple[Mapping[str, Array], ...]
     labels: tuple[int, ...]
+
+    def usual_look(self, manifest: Manifest) -> UsualLook | None:
+        """How they look, where they are pictures."""
+        if manifest.picture is None:
+            return None
+        name = manifest.boundaries[0].tensors[0].name
+        return UsualLook.of([pixels for given in self.inputs for pixels in given[name]])
 
 
 def calibration_inputs(manifest: Manifest, calibration: Calibration) -> CalibrationInputs:

@@ -32,7 +32,6 @@ from ..export.cutter import OnnxCutter
 from ..export.export import WholeOnnx, export_whole
 from ..export.layer_names import layer_names
 from ..export.refusal import refused
-from ..look import UsualLook
 from ..model_spec import ModelSpec
 from ..progress import Progress, tell_nobody
 from .example_inputs import with_usable_inputs
@@ -191,10 +190,7 @@ def _calibrated(
         labels=given.labels,
         progress=progress,
     )
-    look = None
-    if manifest.picture is not None:
-        name = boundaries[0].tensors[0].name
-        look = UsualLook.of([pixels for inputs in given.inputs for pixels in inputs[name]])
+    look = given.usual_look(manifest)
     manifest = replace(manifest, boundaries=boundaries, usual_look=look)
     added = [boundary.tables for boundary in boundaries if boundary.tables]
     if calibration.int8:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from drawn_scenes import at_night, negative, out_of_focus, scenes
-from splitpoint.partition.look import WORDS, UsualLook, in_words, look_of
+from splitpoint.partition.look import WORDS, UsualLook, look_of, what_stands_out
 
 
 def test_a_look_has_a_figure_for_each_word() -> None:
@@ -39,7 +39,7 @@ def test_what_stands_out_is_said(change, words: set[str]) -> None:  # type: igno
     looks = [usual.in_deviations(look_of(change(picture))) for picture in scenes(40, 2)]
     mean = np.stack(looks).mean(0)
     assert (mean**2).mean() > 0.3
-    assert words & set(in_words(mean).split(" and "))
+    assert words & set(what_stands_out(mean).split(" and "))
 
 
 def test_pictures_that_are_all_alike_leave_room() -> None:
