@@ -26,6 +26,7 @@ def spec_of(shape: tuple[int, ...], batch_dim: int = 0, name: str = "x") -> Tens
 MAP = spec_of((1, 6, 8, 8))
 SPECS = {
     "map": MAP,
+    "map with a long side": spec_of((1, 4, 48, 6)),
     "channels last": spec_of((1, 6, 6, 10)),
     "tokens": spec_of((1, 17, 12)),
     "tokens without a square": spec_of((1, 23, 8)),

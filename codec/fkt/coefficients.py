@@ -29,7 +29,7 @@ class CoefficientCoder:
         """Coefficients, float32 `[batch, C x P]` in units of loss, band after band; see `Level`."""
         table = self.table
         with np.errstate(over="ignore", invalid="ignore"):
-            rows = table.grid.along(table.grid.rows(array), table.axis_matrices)
+            rows = table.along(table.grid.rows(array))
             return table.banded(rows).reshape(len(rows), -1)
 
     def sent(self, banded: Array) -> Array:

@@ -9,7 +9,7 @@ and 14 x 14 patches.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -36,6 +36,23 @@ def dct_matrix(size: int) -> Array:
     matrix[0] = np.sqrt(1 / size)
     found: Array = matrix.astype(np.float32)
     found.setflags(write=False)
+    return found
+
+
+Product = Callable[[Array, int, Array], Array]
+"""An array, one of its axes, and what that is multiplied with."""
+
+
+def whole_product(block: Array, axis: int, matrix: Array) -> Array:
+    """`matrix`, `[n, n]`, times the axis, which has n positions, of float32 `[batch, C, ...]`."""
+    found: Array
+    if axis == block.ndim - 1:  # one product of all rows, not one for each plane
+        flat = block @ matrix.T
+        found = flat.reshape(block.shape)
+    elif axis == block.ndim - 2:
+        found = matrix @ block
+    else:
+        found = np.moveaxis(np.moveaxis(block, axis, -1) @ matrix.T, -1, axis)
     return found
 
 
@@ -110,19 +127,18 @@ class Grid:
         squares = sum(axis**2 for axis in np.meshgrid(*axes, indexing="ij"))
         return np.concatenate([np.zeros(self.prefix), np.sqrt(squares).ravel()])
 
-    def along(self, rows: Array, matrices: Sequence[Array | None]) -> Array:
-        """Every axis of the block multiplied with its matrix, in the shape of `rows`."""
+    def along(
+        self, rows: Array, matrices: Sequence[Array | None], product: Product | None = None
+    ) -> Array:
+        """Every axis of the block multiplied with its matrix, in the shape of `rows`.
+
+        `product` takes the place of `whole_product`.
+        """
+        product = product or whole_product
         block = rows[..., self.prefix :].reshape(*rows.shape[:2], *self.extents)
         for axis, matrix in enumerate(matrices, start=2):
-            if matrix is None:
-                continue
-            if axis == block.ndim - 1:  # one product of all rows, not one for each plane
-                flat = block @ matrix.T
-                block = flat.reshape(block.shape)
-            elif axis == block.ndim - 2:
-                block = matrix @ block
-            else:
-                block = np.moveaxis(np.moveaxis(block, axis, -1) @ matrix.T, -1, axis)
+            if matrix is not None:
+                block = product(block, axis, matrix)
         found: Array = np.ascontiguousarray(block.reshape(*rows.shape[:2], -1))
         if self.prefix:
             found = np.concatenate([rows[..., : self.prefix], found], axis=2)

@@ -2,8 +2,7 @@
 
 `NumpyLoops` says in arrays what each one does: it is the reference, and serves where the extension
 was not built. `NativeLoops` does the same in C, bit for bit, in a fraction of the time, and without
-the GIL where that pays. The transforms are matrix products, which both share: they are no part of
-this.
+the GIL where that pays. The transforms' large matrix products both share: they are no part of this.
 """
 
 from __future__ import annotations
@@ -20,6 +19,7 @@ from .symbol_plan import SymbolModel, SymbolPlan
 OUTLIER = np.dtype([("index", "<u4"), ("value", "<i4")])
 MAX_OUTLIERS = (1 << 16) - 1
 RINGS = 12
+MOST_IN_BLOCK = 16
 SHARES = np.array([0, 2, 3, 4], np.int64)  # of 4
 
 
@@ -48,6 +48,13 @@ class Loops(Protocol):
 
     def restored(self, rows: Array, mean: Array, order: Array) -> Array:
         """Undoes `centred`."""
+        ...
+
+    def in_blocks(self, rows: Array, matrix: Array) -> Array:
+        """Every block of float32 `[blocks, n, inner]` with `matrix`, `[n, n]`, along `n`.
+
+        n is at most `MOST_IN_BLOCK`.
+        """
         ...
 
     def picked(self, values: Array, step: float, order: Array) -> Array:

@@ -51,6 +51,12 @@ class NativeLoops:
         self._c.restore(readable(rows), mean, order, found)
         return found
 
+    def in_blocks(self, rows: Array, matrix: Array) -> Array:  # noqa: D102
+        found = np.empty(rows.shape, np.float32)
+        _, size, inner = rows.shape
+        self._c.in_blocks(readable(rows), readable(matrix), size, inner, found)
+        return found
+
     def picked(self, values: Array, step: float, order: Array) -> Array:  # noqa: D102
         found = np.empty(len(order), np.float32)
         _check(self._c.pick(values, step, order, found))

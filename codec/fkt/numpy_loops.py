@@ -45,6 +45,13 @@ class NumpyLoops:
         found += mean
         return found
 
+    def in_blocks(self, rows: Array, matrix: Array) -> Array:  # noqa: D102
+        with np.errstate(over="ignore", invalid="ignore"):
+            found: Array = rows[:, :1] * matrix[:, :1]
+            for j in range(1, len(matrix)):  # a matrix product would add up in an order of its own
+                found += rows[:, j : j + 1] * matrix[:, j : j + 1]
+        return found
+
     def picked(self, values: Array, step: float, order: Array) -> Array:  # noqa: D102
         with np.errstate(over="ignore", invalid="ignore"):
             found: Array = values[order] / np.float32(step)

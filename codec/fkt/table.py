@@ -10,6 +10,7 @@ puts it. Classes follow from integers, so that two machines never disagree.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -21,7 +22,8 @@ import numpy as np
 from ..errors import CodecError
 from ..native import readable
 from ..spec import Array, TensorSpec
-from .grid import Grid
+from .axes import as_multiplied
+from .grid import Grid, whole_product
 from .loops import Loops
 from .native_loops import best_loops
 from .rans import MAX_LANES, TOTAL, least_lanes
@@ -112,31 +114,42 @@ class FktTable:
 
     @cached_property
     def axis_matrices(self) -> list[Array | None]:
-        """The matrix of every axis; None where there is none. See `_as_multiplied`."""
+        """What every axis is multiplied with: see `as_multiplied`; None where there is nothing."""
         found, start = self.grid.cosines(), 0
         for axis, size in enumerate(self.grid.extents):
             if size <= MAX_FITTED:
                 found[axis] = self.axes[start : start + size * size].reshape(size, size)
                 start += size * size
-        return _as_multiplied(found)
+        return as_multiplied(found, self.grid.extents)
 
     @cached_property
     def axis_inverses(self) -> list[Array | None]:
         """Their inverses; `CodecError` where there is none."""
-        own = self.axis_matrices
-        return _as_multiplied([None if m is None else self._inverted(m) for m in own])
+        own = [None if m is None else self._inverted(m) for m in self.axis_matrices]
+        return as_multiplied(own, self.grid.extents)
 
     @cached_property
     def mean_coefficients(self) -> Array:
         """What the axes make of the mean, `[C, P]`."""
         grid, own = self.grid, self.mean[:, :-1]
         rest = np.repeat(self.mean[:, -1:], grid.positions - grid.prefix, axis=1)
-        found: Array = grid.along(np.concatenate([own, rest], 1)[None], self.axis_matrices)[0]
+        found: Array = self.along(np.concatenate([own, rest], 1)[None])[0]
         return found
 
     def transform(self, rows: Array) -> Array:
         """Coefficients `[batch, C, P]`, in units of loss, of rows in that shape."""
-        return self.components(self.grid.along(rows, self.axis_matrices))
+        return self.components(self.along(rows))
+
+    def along(self, rows: Array) -> Array:
+        """Every axis of rows, float32 `[batch, C, P]`, multiplied with its matrix."""
+        return self.grid.along(rows, self.axis_matrices, self._product)
+
+    def _product(self, block: Array, axis: int, matrix: Array) -> Array:
+        extent, size = block.shape[axis], len(matrix)
+        if size == extent:
+            return whole_product(block, axis, matrix)
+        inner = math.prod(block.shape[axis + 1 :])
+        return self.loops.in_blocks(block.reshape(-1, size, inner), matrix).reshape(block.shape)
 
     def components(self, coefficients: Array) -> Array:
         """`transform` of what its axes have been multiplied with already."""
@@ -160,7 +173,7 @@ class FktTable:
         order, _ = self.band_order
         mixed = self._mixed(coefficients, self.backward)
         found = self.loops.restored(mixed, self.mean_coefficients, order)
-        return self.grid.along(found, self.axis_inverses)
+        return self.grid.along(found, self.axis_inverses, self._product)
 
     def check_inverse(self) -> None:
         """`CodecError` where the transform cannot be undone; else all that it takes is at hand."""
@@ -235,12 +248,6 @@ ARRAYS = (
     "mean", "axes", "forward", "band", "log_scale", "log_step", "lanes", "frequencies",
     "offsets", "thresholds",
 )  # fmt: skip
-
-
-def _as_multiplied(matrices: list[Array | None]) -> list[Array | None]:
-    """The last axis is multiplied with the transpose: twice as fast where that is contiguous."""
-    last = matrices[-1]
-    return matrices if last is None else [*matrices[:-1], np.asfortranarray(last)]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)

@@ -7,6 +7,7 @@ from itertools import pairwise
 import numpy as np
 import torch
 
+from .axes import whole_of
 from .table import FktTable
 
 
@@ -23,7 +24,10 @@ class TorchInverse:
         self._mean = there(table.mean_coefficients)
         order, self._ends = table.band_order
         self._order = there(order)
-        self._axes = [None if matrix is None else there(matrix) for matrix in table.axis_inverses]
+        self._axes = [
+            None if matrix is None else there(whole_of(matrix, positions))
+            for matrix, positions in zip(table.axis_inverses, table.grid.extents, strict=True)
+        ]
 
     def __call__(self, coefficients: torch.Tensor) -> torch.Tensor:
         """The tensor of float32 coefficients, in the shape of its specification.

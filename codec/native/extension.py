@@ -12,11 +12,11 @@ import numpy.typing as npt
 
 from .whole import damage_of
 
-LAYOUT = 1  # of the arrays that go to the loops: SP_LAYOUT of loops.h
+LAYOUT = 2  # of the arrays that go to the loops: SP_LAYOUT of loops.h
 FUNCTIONS = (
     "write", "read", "raw_bits", "pick", "outliers", "quantise", "place", "narrow", "spread",
-    "centre", "restore", "expect", "ring_energies", "order_plan", "affine_symbols", "affine_values",
-    "pack_nibbles", "unpack_nibbles",
+    "centre", "restore", "in_blocks", "expect", "ring_energies", "order_plan", "affine_symbols",
+    "affine_values", "pack_nibbles", "unpack_nibbles",
 )  # fmt: skip
 
 Extension = Any  # a module whose functions are those of `FUNCTIONS`

@@ -18,7 +18,7 @@
 #endif
 
 /* To be raised with every change of an array's meaning: the Python side refuses another number. */
-#define SP_LAYOUT 1
+#define SP_LAYOUT 2
 
 #define SP_SYMBOLS 16
 #define SP_MOST_CLASSES 85 /* of which there are 3 contexts each and one more, all in a byte */
@@ -35,6 +35,7 @@
 #define SP_OUTLIER_BYTES 8
 #define SP_RINGS 12
 #define SP_SHARES 4
+#define SP_MOST_IN_BLOCK 16
 
 enum sp_status {
     SP_OK = 0,
@@ -110,6 +111,10 @@ enum sp_status sp_centre(const float *rows, size_t row_count, const float *mean,
                          const int32_t *order, size_t positions, float *out);
 enum sp_status sp_restore(const float *rows, size_t row_count, const float *mean, size_t channels,
                           const int32_t *order, size_t positions, float *out);
+
+/* in_blocks.c: rows [blocks x size x inner] along `size`, which is at most SP_MOST_IN_BLOCK. */
+void sp_in_blocks(const float *rows, size_t blocks, size_t size, size_t inner, const float *matrix,
+                  float *out);
 
 /* video.c */
 enum sp_status sp_expect(const int64_t *kept, const uint8_t *ring, const uint8_t *classes, size_t n,

@@ -350,6 +350,24 @@ static PyObject *py_restore(PyObject *self, PyObject *args) {
     return positions(args, sp_restore);
 }
 
+static PyObject *py_in_blocks(PyObject *self, PyObject *args) {
+    (void)self;
+    buffers held = {.count = 0};
+    Py_buffer *v = held.view;
+    Py_ssize_t size, inner;
+    if (!PyArg_ParseTuple(args, "y*y*nnw*:in_blocks", &v[0], &v[1], &size, &inner, &v[2])) return NULL;
+    held.count = 3;
+    size_t n = items(&held, 0, sizeof(float));
+    if (size < 1 || size > SP_MOST_IN_BLOCK || inner < 1) return misfit(&held);
+    size_t block = times((size_t)size, (size_t)inner);
+    if (block == SIZE_MAX || n % block != 0 || !holds(&held, 0, n, sizeof(float)) ||
+        !holds(&held, 1, (size_t)(size * size), sizeof(float)) || !holds(&held, 2, n, sizeof(float)))
+        return misfit(&held);
+    RELEASED(n, sp_in_blocks(v[0].buf, n / block, (size_t)size, (size_t)inner, v[1].buf, v[2].buf));
+    release(&held);
+    Py_RETURN_NONE;
+}
+
 static PyObject *py_expect(PyObject *self, PyObject *args) {
     (void)self;
     buffers held = {.count = 0};
@@ -475,6 +493,7 @@ static PyMethodDef functions[] = {
     {"spread", py_spread, METH_VARARGS, NULL},
     {"centre", py_centre, METH_VARARGS, NULL},
     {"restore", py_restore, METH_VARARGS, NULL},
+    {"in_blocks", py_in_blocks, METH_VARARGS, NULL},
     {"expect", py_expect, METH_VARARGS, NULL},
     {"ring_energies", py_ring_energies, METH_VARARGS, NULL},
     {"order_plan", py_order_plan, METH_VARARGS, NULL},

@@ -71,6 +71,10 @@ def of_fkt(
     centred = loops.centred(rows, table.mean_coefficients, order)
     yield "centred", centred
     yield "restored", loops.restored(centred, table.mean_coefficients, order)
+    flat, matrix = rows.reshape(-1), np.outer(np.arange(5, 8), [0.3, -0.7, 0.11]).astype(np.float32)
+    for inner in (1, 5):
+        some = flat[: len(flat) // (3 * inner) * 3 * inner].reshape(-1, 3, inner)
+        yield f"in blocks/{inner}", loops.in_blocks(some, matrix)
 
 
 def of_affine(loops: AffineLoops, rows: Array) -> Iterator[tuple[str, Array]]:
