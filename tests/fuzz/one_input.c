@@ -236,12 +236,27 @@ static void positions(const uint8_t *data, size_t bytes) {
     free(values);
 }
 
+/* Blocks of any sizes, with an identity: every value comes back, and none from elsewhere. */
+static void blocks(const uint8_t *data, size_t bytes) {
+    const size_t size = 1 + data[0] % SP_MOST_IN_BLOCK, inner = 1 + data[1] % 9;
+    const size_t count = data[2] % 5, n = count * size * inner;
+    float *rows = block(n, 4), *matrix = block(size * size, 4), *out = block(n, 4);
+    for (size_t i = 0; i < n; i++) rows[i] = (float)data[i % bytes];
+    for (size_t i = 0; i < size * size; i++) matrix[i] = i % (size + 1) == 0;
+    sp_in_blocks(rows, count, size, inner, matrix, out);
+    for (size_t i = 0; i < n; i++) MUST(out[i] == rows[i]);
+    free(out);
+    free(matrix);
+    free(rows);
+}
+
 /* Floats of any bits, over and over until there are enough. */
 static enum sp_status tensor(const fuzz_case *given, const uint8_t *data, size_t bytes) {
     const sp_plan *plan = &given->plan;
     const size_t size = given->size, left = size - plan->n;
     if (bytes < 4) return SP_NO_HEAD;
     positions(data, bytes);
+    blocks(data, bytes);
     float *mixed = block(size, 4), *sent = block(plan->n, 4);
     for (size_t i = 0; i < size; i++) memcpy(mixed + i, data + i * 4 % (bytes / 4 * 4), 4);
     int32_t *magnitudes = block(plan->n, 4);
