@@ -15,6 +15,7 @@ from splitpoint.partition.profile.cloud_times import CloudTimes
 from splitpoint.partition.profile.measure import measure_server, warm_up
 from splitpoint.partition.profile.profile import Profile
 from splitpoint.partition.run.chain import SegmentChain
+from splitpoint.partition.run.read_indexes import read_indexes
 from splitpoint.proto.frames import Boundaries
 
 from ..errors import ServeError
@@ -119,6 +120,7 @@ def load_served_model(
         boundaries=loaded.boundaries,
         codecs=loaded.codecs,
         manifest_bytes=bundle.path(MANIFEST).stat().st_size,
+        indexes=read_indexes(bundle),
         measure_again=None if is_fresh else loaded.measure_again,
     )
 
