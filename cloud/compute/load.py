@@ -18,7 +18,7 @@ from splitpoint.partition.run.chain import SegmentChain
 from splitpoint.partition.run.read_indexes import read_indexes
 from splitpoint.proto.frames import Boundaries
 
-from ..errors import ServeError
+from ..errors import DeviceLost, ServeError
 from ..gpu.device_errors import is_device_lost, is_out_of_memory
 from ..gpu.memory import check_fits, too_large
 from ..options import AUTO, WorkerOptions
@@ -103,7 +103,7 @@ def load_served_model(
         timing = timing or loaded.measure(check, progress)
     except Exception as error:
         if is_device_lost(error):
-            raise ServeError(
+            raise DeviceLost(
                 f"{device} failed while {manifest.name} was loaded ({type(error).__name__})",
                 "start the worker again; if it goes on, look at the GPU with nvidia-smi",
             ) from error
