@@ -60,8 +60,9 @@ def assemble(
             max_batch=options.max_batch,
             max_queued_bytes=options.max_queued_bytes // len(devices),
             batching=options.batching,
+            on_gpu=device.type != "cpu",
         )
-        for _ in devices
+        for device in devices
     ])  # fmt: skip
     decoders = Decoders(max(2, (os.cpu_count() or 2) // 2), options.max_queued_bytes)
     services = StreamServices(

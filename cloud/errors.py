@@ -11,3 +11,10 @@ class Interrupted(SplitpointError):
 
 class ServeError(SplitpointError):
     """The worker cannot start: no such device, the port is in use, the model does not fit."""
+
+
+class DeviceLost(ServeError):
+    """A device fails for good, or what it was given does not come back.
+
+    A process that ends for that does so at once: to take apart what it has there may take for ever.
+    """

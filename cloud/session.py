@@ -27,6 +27,7 @@ from .bundle_watch import BundleWatch
 from .compute.load import Progress, load_served_model
 from .compute.loaded_model import LoadedModel
 from .compute.precision import check_precision
+from .engine.engines import Engines
 from .engine.measure_again import measure_again
 from .errors import Interrupted, ServeError
 from .fronts.front import Front, own_front
@@ -99,7 +100,7 @@ async def serving(
         gpus = gpu_states(devices)
         metrics_address = _metrics(options, backend, front, gpus, closing)
         http_address = await _http(options, backend, front, gpus, closing)
-        loading = _Loading(options, devices, profiles, progress)
+        loading = _Loading(options, devices, profiles, progress, backend.engine)
         closing.callback(loading.stop)
         tasks = _Tasks()
         closing.push_async_callback(tasks.end)
@@ -196,20 +197,30 @@ class _Loading:
         devices: Sequence[torch.device],
         profiles: Mapping[str, Profile],
         progress: Progress,
+        engine: Engines,
     ) -> None:
         self._options, self._devices = options, devices
-        self._profiles, self._progress = profiles, progress
+        self._profiles, self._progress, self._engine = profiles, progress, engine
         self._stopping = threading.Event()
 
     def load(self, folder: Path, number: int) -> LoadedModel:
         """The bundle's model on the device of that number."""
+
+        def progress(line: str) -> None:
+            self._engine.came_further(number, line)
+            self._progress(line)
+
+        def check() -> None:
+            self._check()
+            self._engine.came_further(number)
+
         return load_served_model(
             folder,
             self._devices[number],
             self._options,
             profiles=self._profiles,
-            progress=self._progress,
-            check=self._check,
+            progress=progress,
+            check=check,
         )
 
     def stop(self) -> None:

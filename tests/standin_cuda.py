@@ -9,6 +9,7 @@ are torch's operations on the CPU, seen through a dispatch mode.
 - A replay reads and writes the memory that was there at the capture, and nothing else.
 - One that reads what another stream writes, without having waited for it, is noted in `races`.
 - A synchronisation breaks a capture, and in the mode "global" so does another thread's allocation.
+- An index out of range is an assertion in a kernel, after which nothing works any more.
 
 Longer than others: streams, events and graphs keep no rule without each other.
 """
@@ -33,6 +34,7 @@ SYNCHRONISE = {
 CAPTURING = "CUDA error: operation not permitted when stream is capturing"
 INVALIDATED = "CUDA error: operation failed due to a previous error during capture"
 ILLEGAL_ADDRESS = 700, "CUDA error: an illegal memory access was encountered"
+ASSERTED = 710, "CUDA error: device-side assert triggered"
 
 
 class Stream:
@@ -151,7 +153,7 @@ class Graph:
         with torch.inference_mode():
             for function, args, kwargs, made in self.operations:
                 args, kwargs = tree_map(self.cuda.alive, (args, kwargs))
-                result = function(*args, **kwargs)
+                result = self.cuda.computed(function, args, kwargs)
                 found = [value for value in tree_flatten(result)[0] if torch.is_tensor(value)]
                 for target, value in zip(made, found, strict=True):
                     if target.data_ptr() != value.data_ptr():
@@ -288,11 +290,20 @@ class StandInCuda:
         given = [value for value in tree_flatten((args, kwargs))[0] if torch.is_tensor(value)]
         for value in given:
             self._check_order(value, stream, function)
-        result = function(*args, **kwargs)
+        result = self.computed(function, args, kwargs)
         made = [value for value in tree_flatten(result)[0] if torch.is_tensor(value)]
         self.allocate(made)
         self.written(made, stream)
         return result
+
+    def computed(self, function: Any, args: Any, kwargs: Any) -> Any:
+        try:
+            return function(*args, **kwargs)
+        except (IndexError, RuntimeError) as error:
+            if "out of range" in str(error) or "out of bounds" in str(error):
+                self.broken = ASSERTED
+                self.check()
+            raise
 
     def _check_order(self, value: torch.Tensor, stream: Stream, function: Any) -> None:
         kept, writer, count = self._writers.get(_storage(value), (None, stream, 0))

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from splitpoint.cloud.errors import DeviceLost
 from splitpoint.cloud.options import MOST_INGEST, HttpFile, StreamLimits, WorkerOptions
 from splitpoint.cloud.ray.options import RayOptions
 from splitpoint.partition.tasks.user_head import allow_head as trust_head
@@ -274,6 +275,9 @@ async def _serve(make_worker: Callable[[], Worker], tell: Callable[[str], None])
             except Stopped:
                 tell("stopped before the models were loaded")
                 return 0
+            except DeviceLost as error:
+                tell(f"error: {error}")
+                return 1
             if worker.metrics_address:
                 tell(f"metrics on http://{worker.metrics_address}/metrics")
             if worker.http_address:

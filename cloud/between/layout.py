@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
-from splitpoint.codec import Array, CodecError, Packed, SplitpointError, TensorSpec
+from splitpoint.codec import Array, CodecError, Packed, SpecError, SplitpointError, TensorSpec
 from splitpoint.codec.codec_set import FKT as FKT_CODEC
 from splitpoint.codec.fkt.codec import Fkt
 from splitpoint.codec.fkt.packed import PackedFkt
@@ -74,7 +74,7 @@ class Layouts:
     def __init__(self, model: ServedModel) -> None:
         self._boundaries, self._outputs = model.boundaries, model.form.specs
         self._unpacks = model.unpacks
-        self._codecs = model.codecs
+        self._codecs, self._indexes = model.codecs, model.indexes
         self._known: dict[tuple[int, int, tuple[TensorForm, ...]], FrameLayout] = {}
 
     def forms_of(self, boundary: int, values: Values) -> tuple[TensorForm, ...]:
@@ -106,12 +106,19 @@ class Layouts:
 
     def read(self, memory: SharedMemory, offset: int, boundary: int, layout: FrameLayout) -> Values:
         """The tensors of the piece at `offset`, as views; raises `LayoutError` for wrong ones."""
-        return {
+        found = {
             spec.name: self._value(memory, offset, boundary, spec, form, parts)
             for spec, form, parts in zip(
                 self._boundaries[boundary], layout.forms, layout.inputs, strict=True
             )
         }
+        for name in self._indexes.names(boundary):  # looked at, they cannot change any more
+            found[name] = np.array(found[name])
+        try:
+            self._indexes.check(boundary, found)
+        except SpecError as error:
+            raise LayoutError(str(error)) from error
+        return found
 
     def _value(
         self,

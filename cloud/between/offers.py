@@ -10,6 +10,7 @@ from splitpoint.partition.bundle.bundle import open_bundle
 from splitpoint.partition.bundle.codec_tables import codecs_of
 from splitpoint.partition.errors import BundleError
 from splitpoint.partition.profile.cloud_times import CloudTimes
+from splitpoint.partition.run.read_indexes import read_indexes
 from splitpoint.proto.limits import MAX_BATCH_PER_FRAME
 
 from ..compute.served_model import ServedModel
@@ -62,6 +63,7 @@ def open_offer(told: Mapping[str, Any]) -> ServedModel:
         codecs=codecs_of(bundle.manifest, bundle.folder),
         manifest_bytes=told["manifest_bytes"],
         unpacks=told["unpacks"],
+        indexes=read_indexes(bundle),
     )
 
 

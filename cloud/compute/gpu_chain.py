@@ -14,7 +14,9 @@ import torch
 from splitpoint.codec import Array
 from splitpoint.partition.bundle.bundle import Bundle
 from splitpoint.partition.run.chain import State
+from splitpoint.partition.run.read_indexes import read_indexes
 
+from ..gpu.bound_indices import bound_indices
 from ..gpu.device_errors import is_device_lost, is_out_of_memory
 from ..gpu.gpu import LAUNCHING, Gpu, Graph
 from ..gpu.graph_check import differs, spoil
@@ -61,6 +63,7 @@ class GpuChain(UnpackingChain):
         self._streams = GpuStreams(gpu)
         self._captured: dict[_Key, _Captured] = {}
         self._pool = gpu.new_pool()
+        self._unknown_indices = read_indexes(bundle).unknown
 
     def use(self, form: Form) -> None:
         """Computes in `form` from now on. Segments are to be loaded and captured again."""
@@ -71,11 +74,13 @@ class GpuChain(UnpackingChain):
         self._pool = self._streams.gpu.new_pool()
 
     def load(self, index: int) -> None:
-        """As any chain does; its weights get their form."""
+        """As any chain does; its weights get their form, and no index of it can cost the device."""
         if index not in self._segments:
             with self._streams.computing():  # torch's default stream is no part of this one
                 super().load(index)
-                put_weights(self._segments[index][2], self.form)
+                module = self._segments[index][2]
+                bound_indices(module, self._unknown_indices)
+                put_weights(module, self.form)
 
     def place(self, values: Values) -> State:
         """Tensors on the device, of all that `values` hold; they are only started."""

@@ -15,9 +15,10 @@ from splitpoint.partition.profile.cloud_times import CloudTimes
 from splitpoint.partition.profile.measure import measure_server, warm_up
 from splitpoint.partition.profile.profile import Profile
 from splitpoint.partition.run.chain import SegmentChain
+from splitpoint.partition.run.read_indexes import read_indexes
 from splitpoint.proto.frames import Boundaries
 
-from ..errors import ServeError
+from ..errors import DeviceLost, ServeError
 from ..gpu.device_errors import is_device_lost, is_out_of_memory
 from ..gpu.memory import check_fits, too_large
 from ..options import AUTO, WorkerOptions
@@ -102,7 +103,7 @@ def load_served_model(
         timing = timing or loaded.measure(check, progress)
     except Exception as error:
         if is_device_lost(error):
-            raise ServeError(
+            raise DeviceLost(
                 f"{device} failed while {manifest.name} was loaded ({type(error).__name__})",
                 "start the worker again; if it goes on, look at the GPU with nvidia-smi",
             ) from error
@@ -119,6 +120,7 @@ def load_served_model(
         boundaries=loaded.boundaries,
         codecs=loaded.codecs,
         manifest_bytes=bundle.path(MANIFEST).stat().st_size,
+        indexes=read_indexes(bundle),
         measure_again=None if is_fresh else loaded.measure_again,
     )
 

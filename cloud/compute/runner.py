@@ -10,7 +10,6 @@ from splitpoint.codec import Array, SpecError, TensorSpec
 from splitpoint.partition.run.chain import SegmentChain, State
 from splitpoint.proto.frames import Boundaries
 
-from .gpu_chain import GpuChain
 from .unpack import UnpackingChain, together
 from .values import Values
 
@@ -28,7 +27,6 @@ class Runner:
         self.chain, self._boundaries, self.sizes = chain, boundaries, tuple(sorted(sizes))
         self._place: Callable[[Mapping[str, Any]], State] = chain.place
         self.unpacks = isinstance(chain, UnpackingChain)
-        self.on_gpu = isinstance(chain, GpuChain)
 
     def enter(self, boundary: int, requests: Sequence[Values]) -> State:
         """The tensors of several requests at `boundary`, one after the other.

@@ -9,6 +9,7 @@ from splitpoint.codec import CodecSource
 from splitpoint.partition.bundle.answer_form import AnswerForm
 from splitpoint.partition.bundle.bundle import MANIFEST, Bundle
 from splitpoint.partition.profile.cloud_times import CloudTimes
+from splitpoint.partition.run.index_ranges import Indexes
 from splitpoint.proto.frames import Boundaries
 
 from ..schedule.batch_times import BatchTimes
@@ -18,7 +19,8 @@ from ..schedule.batch_times import BatchTimes
 class ServedModel:
     """A bundle that is timed, and computed here or in another process.
 
-    Where it `unpacks`, what computes it takes `Packed` tensors.
+    Where it `unpacks`, what computes it takes `Packed` tensors. `indexes` are what its frames have
+    to keep to, beside their boundary.
     """
 
     bundle: Bundle
@@ -28,6 +30,7 @@ class ServedModel:
     codecs: CodecSource
     manifest_bytes: int = 0
     unpacks: bool = False
+    indexes: Indexes = field(default_factory=Indexes)
     form: AnswerForm = field(init=False)
 
     def __post_init__(self) -> None:

@@ -10,6 +10,8 @@ from concurrent.futures import Future, InvalidStateError
 from contextlib import suppress
 from typing import Any, TypeVar
 
+from ..errors import Interrupted
+
 _T = TypeVar("_T")
 
 
@@ -21,8 +23,10 @@ class CallQueue:
         self._lock = threading.Lock()
         self._waiting: deque[tuple[Callable[[], Any], Future[Any]]] = deque()
         self._running: Future[Any] | None = None
-        self._alive_s = 0.0
+        self._thread = 0  # in which that runs
+        self._gave_way_s = self._further_s = 0.0
         self._closed: Exception | None = None
+        self.doing = ""  # what the one that runs has said last of what it does
 
     def __bool__(self) -> bool:
         """Whether any waits."""
@@ -45,7 +49,9 @@ class CallQueue:
             function, future = self._waiting.popleft()
             if not future.set_running_or_notify_cancel():
                 return True  # its caller has gone
-            self._running, self._alive_s = future, self._clock()
+            self._thread, self.doing = threading.get_ident(), "a call"
+            self._gave_way_s = self._further_s = self._clock()
+            self._running = future
         try:
             result = function()
         except BaseException as error:  # noqa: BLE001 - it is the caller's
@@ -55,16 +61,43 @@ class CallQueue:
             with suppress(InvalidStateError):
                 future.set_result(result)
         with self._lock:
-            self._running = None
+            if self._running is future:  # and was not given up
+                self._running = None
         return True
 
-    def goes_on(self) -> None:
+    def came_further(self, doing: str = "") -> None:
+        """What runs in this thread does not hang; it may say what it is `doing` now.
+
+        Raises `Interrupted` where it was given up: nobody waits for it any more.
+        """
+        if self._running is None or self._thread != threading.get_ident():
+            raise Interrupted("it was given up")
+        self._further_s = self._clock()
+        self.doing = doing or self.doing
+
+    def goes_on(self, doing: str) -> None:
         """What runs has just looked whether it is to give way to somebody: it keeps nobody out."""
-        self._alive_s = self._clock()
+        self.came_further(doing)
+        self._gave_way_s = self._clock()
 
     def has_run_for(self, seconds: float) -> bool:
         """Whether one has been running for that long, or since it last looked."""
-        return self._running is not None and self._clock() - self._alive_s > seconds
+        return self._running is not None and self._clock() - self._gave_way_s > seconds
+
+    def hangs_for(self, seconds: float) -> bool:
+        """Whether one is running that came no further for so long."""
+        return self._running is not None and self._clock() - self._further_s > seconds
+
+    def give_up(self, seconds: float, error: Exception) -> bool:
+        """Whoever waits for what hangs for so long gets `error`; False where nothing does."""
+        with self._lock:
+            future = self._running
+            if future is None or not self.hangs_for(seconds):
+                return False
+            self._running = None
+        with suppress(InvalidStateError):
+            future.set_exception(error)
+        return True
 
     def close(self, error: Exception) -> None:
         """Whoever waits gets `error`, and so does whoever comes; what runs goes on for nobody."""

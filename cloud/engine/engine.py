@@ -34,7 +34,10 @@ LOAD_EVERY_S = 0.003  # is what is said of the load worked out again
 
 
 class Engine:
-    """Runs requests until it is stopped. Use it from one event loop; `start` before `submit`."""
+    """Runs requests until it is stopped. Use it from one event loop; `start` before `submit`.
+
+    What hangs `on_gpu` hangs for every thread of the process.
+    """
 
     def __init__(
         self,
@@ -43,10 +46,11 @@ class Engine:
         max_queued_bytes: int,
         batching: Batching = Batching.SUFFIX,
         hung_s: float = HUNG_S,
+        on_gpu: bool = False,
     ) -> None:
         self.schedule = Schedule[Request](max_batch, batching)
         self._max_queued_bytes = max_queued_bytes
-        self.executor = Executor(self.schedule, hung_s)
+        self.executor = Executor(self.schedule, hung_s, on_gpu)
         self._loads: WeakKeyDictionary[object, _Told] = WeakKeyDictionary()
         self._stopping = False
 
@@ -73,7 +77,7 @@ class Engine:
         def check() -> None:
             if self.schedule.queued or self._stopping or not is_wanted():
                 raise Interrupted("something else is to be done")
-            self.executor.calls.goes_on()
+            self.executor.calls.goes_on(f"measuring {model.bundle.manifest.name} again")
 
         try:
             timing = await self.on_compute_thread(measure, check)
@@ -90,6 +94,13 @@ class Engine:
             self.schedule.rates.slowdown = 1.0  # what was learned was of the old times
             self._loads.clear()
         return True
+
+    def came_further(self, doing: str = "") -> None:
+        """What runs on the compute thread, beside frames, does not hang, and what it is `doing`.
+
+        Raises `Interrupted` where it was given up.
+        """
+        self.executor.calls.came_further(doing)
 
     def start(self) -> None:
         """Begins to compute; answers are given on the running event loop."""

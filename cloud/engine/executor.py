@@ -26,9 +26,8 @@ from splitpoint.proto import splitpoint_pb2 as pb
 from splitpoint.proto.frames import FrameError
 from splitpoint.proto.tasks import cancel_and_wait
 
-from ..compute.loaded_model import LoadedModel
 from ..compute.served_model import ServedModel
-from ..errors import ServeError
+from ..errors import DeviceLost, ServeError
 from ..gpu.device_errors import is_device_lost
 from ..schedule.batch import Step
 from ..schedule.job import Job, Timed
@@ -46,6 +45,9 @@ _T = TypeVar("_T")
 # A step that takes longer than this, and so many times what it should, does not come back.
 HUNG_S, HUNG_TIMES = 10.0, 20.0
 WATCH_S, LAST_CALL_S = 0.25, 0.5  # the second is what a model being loaded holds up the end
+# A call that came no further for so long hangs: to load a model may take long, but each segment and
+# each measurement is a step of it. After the first of these times it is said what is waited for.
+CALL_SLOW_S, CALL_HUNG_S = 60.0, 600.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -61,13 +63,14 @@ class _Running:
 class Executor:
     """The compute thread of one device. `lock` is to be held by who changes the schedule."""
 
-    def __init__(self, schedule: Schedule[Request], hung_s: float) -> None:
-        self._schedule, self.hung_s = schedule, hung_s
+    def __init__(self, schedule: Schedule[Request], hung_s: float, on_gpu: bool) -> None:
+        self._schedule, self.hung_s, self._on_gpu = schedule, hung_s, on_gpu
         self.lock = threading.Lock()
         self._trials = ModelTrials()
         self._running: _Running | None = None
         self.bell = Bell()
         self.calls = CallQueue()
+        self._is_slow = False  # the call that runs, as was said
         self.restarts = self.errors = 0
         self.lost = ""  # why nothing can be computed here until another process begins
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -249,15 +252,14 @@ class Executor:
                     self._leave_behind(running)
                 if not (self.thread.is_alive or self.lost):
                     self._replace_thread()
-                if self.calls.has_run_for(self.hung_s) and self._schedule.queued:
-                    self._send_away()
+                self._watch_calls()
             except Exception as error:  # noqa: BLE001 - noted, and it is tried again
                 self.unexpected("watching the compute thread", error)
 
     def _leave_behind(self, running: _Running) -> None:
         """A kernel does not come back: its thread is left with it, a GPU by the whole process."""
         why = f"did not come back in {running.limit_s:.3g} s"
-        if cast(LoadedModel, running.model).runner.on_gpu:
+        if self._on_gpu:
             step = running.step
             hung = [] if step is None else step.carried + step.joining
             error = FrameError(pb.INTERNAL, f"computing {why}")
@@ -293,9 +295,36 @@ class Executor:
             self.thread.leave()
             waiting = self._schedule.clear()
         log.error("the device is lost to this process, which has to begin anew: %s", why)
-        self.calls.close(ServeError(f"the device is lost: {why}", "start the worker again"))
+        self.calls.close(DeviceLost(f"the device is lost: {why}", "start the worker again"))
         stopping = FrameError(pb.STOPPING, "the device is lost, the worker begins anew")
         self._give([*answers, *((request, stopping) for request in waiting)])
+
+    def _watch_calls(self) -> None:
+        """One that takes long keeps no frame waiting, and one that hangs is given up."""
+        if self.calls.has_run_for(self.hung_s) and self._schedule.queued:
+            self._send_away()
+        is_slow = self.calls.hangs_for(CALL_SLOW_S)
+        if is_slow and not self._is_slow:
+            log.warning(
+                "no step came to an end in %.3g s (%s); it is given up after %.3g s",
+                CALL_SLOW_S, self.calls.doing, CALL_HUNG_S,
+            )  # fmt: skip
+        self._is_slow = is_slow
+        if self.calls.hangs_for(CALL_HUNG_S):
+            self._give_up_call(
+                f"no step came to an end in {CALL_HUNG_S:.3g} s ({self.calls.doing})"
+            )
+
+    def _give_up_call(self, why: str) -> None:
+        if self._on_gpu:
+            self._lose(why)
+            return
+        error = DeviceLost(why, "look at what it may wait for, as a disk, or serve another model")
+        with self.lock:
+            if self._running is not None or not self.calls.give_up(CALL_HUNG_S, error):
+                return  # it has just ended
+            self.thread.leave()
+        log.error("%s; it is left behind with its thread", why)
 
     def _send_away(self) -> None:
         """A model takes long to load, if it ever comes to an end: nobody waits for that."""

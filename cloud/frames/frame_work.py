@@ -10,7 +10,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import replace
 from typing import Any
 
-from splitpoint.codec import RAW, Array
+from splitpoint.codec import RAW, Array, SpecError
 from splitpoint.codec.fkt.video import FktVideo, VideoStream
 from splitpoint.proto import splitpoint_pb2 as pb
 from splitpoint.proto.frames import CheckedFrame, FrameError
@@ -75,7 +75,7 @@ class FrameWork:
         self._use.hold(frame.nbytes)
         self._pending.add(frame.id, frame.nbytes)
         arrival.read_s = arrival.decode_began_s = time.perf_counter()
-        if is_in_place(frame, self._model.times):
+        if is_in_place(frame, self._model):
             self._decode_here(frame, arrival)
         else:
             self._begin(self._decode(frame, arrival, in_order))
@@ -107,7 +107,18 @@ class FrameWork:
             self._refused(arrival, DecoderDied(repr(error)[:100]), Stage.DECODE)
 
     def _read(self, frame: CheckedFrame) -> Callable[[], Values]:
-        return frame.packed if self._model.unpacks else frame.decode
+        """Decodes it; `FrameError` also for an index that is out of range: see `Indexes`."""
+        model = self._model
+
+        def read() -> Values:
+            values: Values = frame.packed() if model.unpacks else frame.decode()
+            try:
+                model.indexes.check(frame.boundary, values)
+            except SpecError as error:
+                raise FrameError(pb.MISMATCH, str(error)) from error
+            return values
+
+        return read
 
     async def _decode(self, frame: CheckedFrame, arrival: Arrival, in_order: bool) -> None:
         try:

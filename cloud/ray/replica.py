@@ -49,12 +49,12 @@ class SplitReplica:
         check_precision(options.precision, self._device)
         security = Security(tokens=Path(options.tokens) if options.tokens else None, insecure=True)
         self._backend = assemble(options.of_worker(), [self._device], security.read().access())
+        self._backend.engine.start()
         for folder in options.bundles:
             load = functools.partial(self._load, Path(folder))
             model = await self._backend.engine.load_model(load)
             self._backend.models[model.bundle.digest] = model
         self._backend.service.open = True
-        self._backend.engine.start()
         self._calls: set[RayCall] = set()
         self._draining = False
         self._asked_s = time.monotonic()
@@ -63,13 +63,20 @@ class SplitReplica:
             asyncio.create_task(measure_again(self._backend.models, self._backend.engine)),
         ]
 
-    def _load(self, folder: Path, _number: int) -> LoadedModel:
+    def _load(self, folder: Path, number: int) -> LoadedModel:
+        engine = self._backend.engine
+
+        def progress(line: str) -> None:
+            engine.came_further(number, line)
+            log.info(line)
+
         return load_served_model(
             folder,
             self._device,
             self._options.of_worker(),
             profiles={},
-            progress=log.info,
+            progress=progress,
+            check=lambda: engine.came_further(number),
         )
 
     # What is called over the wire. ----------------------------------------------------------

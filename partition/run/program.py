@@ -62,6 +62,7 @@ def load_program(
             kwargs = {key: decode(value) for key, value in record["kwargs"].items()}
             made = graph.call_function(function, args, kwargs)
             made.meta["layer"] = record.get("layer")  # whose time a stopwatch adds it to
+            made.meta["name"] = record["name"]  # fx may give it another
             values[record["name"]] = made
         graph.output(tuple(values[name] for name in program["outputs"]))
     except (KeyError, TypeError, ValueError, AttributeError) as error:

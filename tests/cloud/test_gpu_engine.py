@@ -103,7 +103,7 @@ def photo(seed: int) -> np.ndarray:
 async def played(small_bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Played]:
     monkeypatch.setattr(executor, "WATCH_S", 0.02)
     monkeypatch.setattr(model_trials, "FIRST_PAUSE_S", 0.05)
-    engine = Engine(max_batch=4, max_queued_bytes=1 << 40, hung_s=60)
+    engine = Engine(max_batch=4, max_queued_bytes=1 << 40, hung_s=60, on_gpu=True)
     engine.start()
     found = Played(small_bundle, StandInCuda(), engine)
     await found.load()
