@@ -2,8 +2,9 @@
 
 Photos in many random orders, as they are and changed as cameras change; photos of other
 collections; and each photo as a camera that does not move, which is one picture however long it
-lasts. Counted is the frame at which the warning comes. Beside it stands what bytes tell: payloads
-of `fkt@4`, over what calibration measured, are the rival, as they cost nothing to look at.
+lasts, and as one that turns from the left to the right, which is one place. Counted is the frame
+at which the warning comes. Beside it stands what bytes tell: payloads of `fkt@4`, over what
+calibration measured, are the rival, as they cost nothing to look at.
 
     python benchmarks/drift.py --bundle NAME.split --images DIR [--others DIR ...]
 """
@@ -33,10 +34,10 @@ from thin_model import THIN
 
 QUESTION = "When does the agent say that its camera has left the calibration?"
 CODEC = "fkt@4"
-FRAMES, STILL_FRAMES, BYTES_PHOTOS = 200, 60, 40
+FRAMES, SCENE_FRAMES, BYTES_PHOTOS = 200, 60, 40
 COLUMNS = [
     "pictures", "orders", "warned within 50 frames", "within 200", "first, median", "distance",
-    "in words", "still scenes that warned", "bytes over calibrated",
+    "in words", "still scenes that warned", "turning ones", "bytes over calibrated",
 ]  # fmt: skip
 
 
@@ -75,6 +76,13 @@ CHANGES: Sequence[Callable[[Array], Array]] = (
 )  # fmt: skip
 
 
+def turned(pixels: Array) -> list[Array]:
+    """Views of half the width, from the left to the right."""
+    half = pixels.shape[1] // 2
+    lefts = np.linspace(0, half, SCENE_FRAMES).astype(int)
+    return [pixels[:, left : left + half] for left in lefts]
+
+
 def photos(bundle: Bundle, folder: str, most: int) -> list[Array]:
     picture = bundle.manifest.picture
     assert picture is not None
@@ -108,14 +116,16 @@ def row(bundle: Bundle, name: str, shown: Sequence[Array], orders: int) -> list[
         found.append(first_warning(usual, [shown[i] for i in order]))
     within = [sum(n is not None and n <= most for n in found) for most in (50, FRAMES)]
     first = sorted(n for n in found if n is not None)
-    still = sum(first_warning(usual, [pixels] * STILL_FRAMES) is not None for pixels in shown)
+    still = sum(first_warning(usual, [pixels] * SCENE_FRAMES) is not None for pixels in shown)
+    turning = sum(first_warning(usual, turned(pixels)) is not None for pixels in shown)
     away = np.stack([usual.in_deviations(look_of(pixels)) for pixels in shown])
     mean = away.mean(0)
     return [
         name, str(orders), f"{within[0]}", f"{within[1]}",
         str(first[len(first) // 2]) if first else "-",
         f"{(mean**2).mean():.2f}", what_stands_out(mean) if first else "",
-        f"{still} of {len(shown)}", f"{bytes_over_calibrated(bundle, shown):.2f}",
+        f"{still} of {len(shown)}", f"{turning} of {len(shown)}",
+        f"{bytes_over_calibrated(bundle, shown):.2f}",
     ]  # fmt: skip
 
 

@@ -21,6 +21,8 @@ STEPS_PX = (1, 4, 16)  # between which columns differ: what is sharp shows at th
 # The weights of red, green and blue in brightness: ITU-R BT.601.
 LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 MOST_DEVIATIONS = 8.0  # no figure counts for more than that
+# Figures lie between -5 and 6, and a manifest is not trusted: others would overflow what follows.
+MOST, LEAST_DEVIATION = 100.0, 1e-3
 # Those of few or like pictures are next to nothing, and every other picture would be far away.
 LEAST_DEVIATIONS = (0.03, 0.01, 0.01, 0.15, 0.15, 0.15, 0.1, 0.1, 0.03)
 
@@ -80,8 +82,8 @@ class UsualLook:
     def __post_init__(self) -> None:
         if not len(self.means) == len(self.deviations) == len(WORDS):
             raise ValueError("it does not tell as many figures as a look has")
-        if not all(map(math.isfinite, self.means)) or not all(
-            0 < deviation < math.inf for deviation in self.deviations
+        if not all(abs(mean) <= MOST for mean in self.means) or not all(
+            LEAST_DEVIATION <= deviation <= MOST for deviation in self.deviations
         ):
             raise ValueError("it tells impossible figures")
 
@@ -112,13 +114,14 @@ class UsualLook:
 
 
 def what_stands_out(away: Array) -> str:
-    """What stands out most of a look `in_deviations`: `darker and flatter`."""
-    found: list[str] = []
+    """What stands out most of a look `in_deviations`: `darker and flatter`.
+
+    No word comes twice, nor beside its opposite.
+    """
+    found: dict[tuple[str, str], str] = {}
     for place in np.argsort(-np.abs(away)):
-        less, more = list(WORDS.values())[place]
-        word = more if away[place] > 0 else less
-        if word not in found:
-            found.append(word)
+        words = list(WORDS.values())[place]
+        found.setdefault(words, words[int(away[place] > 0)])
         if len(found) == 2:
             break
-    return " and ".join(found)
+    return " and ".join(found.values())

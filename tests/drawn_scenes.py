@@ -30,6 +30,12 @@ def _scene(chance: np.random.Generator) -> np.ndarray:
     return np.clip(found, 0, 255).astype(np.uint8)
 
 
+def pan(picture: np.ndarray) -> list[np.ndarray]:
+    """What a camera shows that turns from the left to the right: 60 views, each half as wide."""
+    half = SIDE_PX // 2
+    return [picture[:, left : left + half] for left in np.linspace(0, half, 60).astype(int)]
+
+
 def negative(picture: np.ndarray) -> np.ndarray:
     """Light is dark, and colours are their opposites."""
     return 255 - picture

@@ -449,7 +449,7 @@ def run(
         spent.reading,
         counts,
         slow.summary(),
-        drift=agent.drift.of_limit,
+        drift=agent.drift.of_limit if stats.frames else None,  # or it was stopped before
         slowdown=slowdown,
         as_json=json_,
     )

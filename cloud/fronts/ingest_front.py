@@ -45,11 +45,10 @@ async def ingest_front(
     cores = len(os.sched_getaffinity(0))
     if options.ingest >= cores:
         log.warning(
-            "%d ingest processes on %d cores take each other's time; half as many as cores, "
-            "--ingest %d, leave some to the process that computes",
+            "--ingest %d takes all cores (%d), and leaves none to the process that computes: %s",
             options.ingest,
             cores,
-            max(cores // 2, 1),
+            f"give --ingest {cores // 2}" if cores > 1 else "leave out --ingest",
         )
     held, address = hold_port(options.listen)
     with held:

@@ -30,7 +30,7 @@ def block_of(matrix: Array) -> Array:
     """
     positions = len(matrix)
     for size in range(2, min(MOST_IN_BLOCK, positions // 2) + 1):
-        if positions % size:
+        if positions % size or matrix[0, size:].any():  # as of most, which are no blocks at all
             continue
         block = matrix[:size, :size]
         if np.array_equal(matrix, whole_of(block, positions)):

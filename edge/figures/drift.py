@@ -21,8 +21,10 @@ MOST_SHARE = 0.01
 # The mean squared distance of the window's mean, in deviations, that is no picture's like in
 # calibration: photos of three other collections lie at 0.04 to 0.19, negatives at 0.41, what is
 # out of focus at 0.9 and more, the dark at 4 and more. A window of pictures that are all the same
-# is only one picture, and one photo in a hundred lies beyond 4. (`benchmarks/drift.py`)
-FAR, FAR_OF_ONE = 0.2, 4.0
+# is only one picture, and one photo in a hundred lies beyond 4. So is one of a single place, where
+# a camera turns or things move: its pictures differ by a tenth or two of what those of calibration
+# do. Each counts by itself only where it is `ENOUGH` of that. (`benchmarks/drift.py`)
+FAR, FAR_OF_ONE, ENOUGH = 0.2, 4.0, 0.7
 BACK = 0.5  # of the limit: from then on the next departure is told
 
 
@@ -75,8 +77,8 @@ class Drift:
 
     def _judge(self, looks: Array) -> None:
         mean = looks.mean(0)
-        different = min(float(looks.var(0).mean()), 1.0)  # 1 is as in calibration, 0 is all alike
-        limit = FAR + FAR_OF_ONE / max(different * len(looks), 1.0)
+        alike = 1 - float(looks.var(0).mean()) / ENOUGH  # 1 where all are the same picture
+        limit = FAR + FAR_OF_ONE * max(alike, 1 / len(looks))
         self.of_limit = float((mean**2).mean()) / limit
         if self.of_limit > 1 and not self._told:
             log.warning(

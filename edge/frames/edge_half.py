@@ -72,8 +72,8 @@ class EdgeHalf:
 
     def compute(self, plan: Plan, inputs: Mapping[str, Array]) -> EdgePart:
         """Segments [0, boundary)."""
-        if self._manifest.picture is not None:
-            self._drift.see(inputs[self._manifest.boundaries[0].tensors[0].name])
+        if (pictures := self._manifest.picture_tensor) is not None:
+            self._drift.see(inputs[pictures])
         start = time.perf_counter()
         values = self._segments(plan.runtime).run(inputs, plan.boundary)
         return EdgePart(values, plan.codec, 1e3 * (time.perf_counter() - start))

@@ -145,7 +145,7 @@ class Manifest:
 
     @classmethod
     def _from_record(cls, record: Mapping[str, Any]) -> Manifest:
-        picture = record["picture"]
+        picture, look = record["picture"], record.get("usual_look")
         return cls(
             name=str(record["name"]),
             source=str(record["source"]),
@@ -172,7 +172,7 @@ class Manifest:
                 path: File(sha256=file["sha256"], nbytes=file["bytes"])
                 for path, file in record["files"].items()
             },
-            usual_look=UsualLook.from_json(look) if (look := record.get("usual_look")) else None,
+            usual_look=None if look is None else UsualLook.from_json(look),
         )
 
     def _check(self) -> None:
@@ -198,6 +198,14 @@ class Manifest:
         if not last or not set(self.outputs.values()) <= last:
             raise BundleError("an output is no tensor of the last boundary", COMPILE_AGAIN)
         self.open_head()
+
+    @property
+    def picture_tensor(self) -> str | None:
+        """The input that a photo becomes; None where there is none, or it is no picture here."""
+        if self.picture is None:
+            return None
+        first = self.boundaries[0].tensors[:1]
+        return next((spec.name for spec in first if spec.is_picture), None)
 
     @property
     def classifies(self) -> bool:

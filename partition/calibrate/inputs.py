@@ -37,9 +37,9 @@ class CalibrationInputs:
 
     def usual_look(self, manifest: Manifest) -> UsualLook | None:
         """How they look, where they are pictures."""
-        if manifest.picture is None:
+        name = manifest.picture_tensor
+        if name is None:
             return None
-        name = manifest.boundaries[0].tensors[0].name
         return UsualLook.of([pixels for given in self.inputs for pixels in given[name]])
 
 

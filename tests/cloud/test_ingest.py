@@ -635,6 +635,25 @@ async def test_nothing_is_imported_from_the_current_folder(
         assert len(ingest_processes()) == 1
 
 
+@pytest.mark.parametrize(
+    ("cores", "ingest", "remedy"),
+    [(1, 1, "leave out --ingest"), (2, 2, "give --ingest 1"), (3, 2, None)],
+)
+async def test_processes_that_take_all_cores(
+    small_bundle: Bundle,
+    cores: int,
+    ingest: int,
+    remedy: str | None,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(cores)))
+    async with local_worker(small_bundle, ingest=ingest):
+        assert len(ingest_processes()) == ingest
+    said = [line for line in caplog.messages if "takes all cores" in line]
+    assert [line.rpartition(": ")[2] for line in said] == ([remedy] if remedy else [])
+
+
 async def test_what_cannot_be_served_is_said_as_by_one_process(
     small_bundle: Bundle, tmp_path: Path
 ) -> None:

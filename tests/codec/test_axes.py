@@ -45,7 +45,8 @@ def test_what_is_not_all_the_same_stays_whole() -> None:
     last[-1, -1] += 1e-6
     beside = whole_of(dct_matrix(8), 24)
     beside[0, 20] = 1e-6
-    for matrix in (last, beside, noise(24, 24), dct_matrix(24), whole_of(dct_matrix(17), 34)):
+    below, wide = beside.T.copy(), whole_of(dct_matrix(17), 34)
+    for matrix in (last, beside, below, wide, noise(24, 24), dct_matrix(24)):
         assert block_of(matrix) is matrix
 
 

@@ -104,6 +104,31 @@ async def test_a_frame_goes_in_the_largest_level_that_fits(
     assert len(chosen) >= 3
 
 
+async def test_bytes_are_told_beside_those_of_calibration(
+    worker: FakeWorker, bundle: Bundle, frames: Array, tmp_path: Path
+) -> None:
+    """Of a sample, in the level in which it went."""
+    fine, coarse = levels(bundle)[:2]
+    most = payload_bytes(bundle, 1, fine, frames[:2]) - 1
+    for codec, budget in ((fine, math.inf), (coarse, most)):
+        async with EdgeAgent(
+            worker.address,
+            connect=worker.connect,
+            split="1",
+            codec=fine,
+            cache=tmp_path,
+            max_frame_bytes=budget,
+            finish_locally=False,
+        ) as agent:
+            assert agent.drift.bytes_over_calibrated is None
+            result = await agent.infer({"pixels": frames[:2]})
+            assert (result.outcome, result.codec) == (Outcome.ANSWERED, codec), result.why
+            level = bundle.manifest.boundaries[1].level(codec)
+            assert level is not None
+            expected = payload_bytes(bundle, 1, codec, frames[:2]) / 2 / level.nbytes
+            assert agent.drift.bytes_over_calibrated == pytest.approx(expected)
+
+
 async def test_what_arrives_is_what_the_level_left(
     worker: FakeWorker, bundle: Bundle, spec: ModelSpec, frames: Array, tmp_path: Path
 ) -> None:

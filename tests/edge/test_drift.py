@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 import logging
+import math
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
-from drawn_scenes import at_night, negative, out_of_focus, scenes
+import torch
+from drawn_scenes import at_night, negative, out_of_focus, pan, scenes
 from splitpoint.codec import TensorSpec
+from splitpoint.edge import EdgeAgent, Outcome
+from splitpoint.edge.figures import drift as drift_module
 from splitpoint.edge.figures.drift import Drift
 from splitpoint.partition.bundle.boundary import Boundary
+from splitpoint.partition.bundle.bundle import Bundle, write_manifest
 from splitpoint.partition.bundle.ladder import CodecLevel
+from splitpoint.partition.compile.compile import compile_model
 from splitpoint.partition.look import UsualLook
+from splitpoint.partition.model_spec import ModelSpec
 
 SAID = "the camera has left the calibration"
 
@@ -59,6 +68,17 @@ def test_a_scene_that_does_not_move_is_one_picture(
         drift = drift_of(usual)
         for _ in range(60):
             drift.see(picture[None])
+    assert SAID not in caplog.text
+
+
+def test_a_camera_that_turns_sees_one_place(
+    usual: UsualLook, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What it shows differs, and yet it is no more than one place that is away from the mean."""
+    for picture in scenes(20, 5):
+        drift = drift_of(usual)
+        for view in pan(picture):
+            drift.see(view[None])
     assert SAID not in caplog.text
 
 
@@ -120,3 +140,47 @@ def test_the_log_has_one_line(usual: UsualLook, caplog: pytest.LogCaptureFixture
     (record,) = [record for record in caplog.records if SAID in record.getMessage()]
     assert "\n" not in record.getMessage()
     assert "flatter" in record.getMessage()
+
+
+@pytest.fixture
+def looks_at_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However long that takes."""
+    monkeypatch.setattr(drift_module, "MOST_SHARE", math.inf)
+
+
+@pytest.mark.usefixtures("looks_at_all")
+async def test_an_agent_looks_at_its_frames(
+    vivid_bundle: Bundle, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with EdgeAgent(None, bundle=vivid_bundle.folder, split="local") as agent:
+        (spec,) = agent.manifest.boundaries[0].tensors
+        for _ in range(drift_module.FEWEST):
+            assert agent.drift.of_limit is None
+            await agent.infer({spec.name: np.zeros(spec.shape, np.uint8)})
+        assert agent.drift.of_limit is not None
+        assert agent.drift.of_limit > 1
+    assert caplog.text.count(SAID) == 1
+    assert agent.drift.of_limit > 1  # when it has been left, too
+
+
+@pytest.mark.usefixtures("looks_at_all")
+async def test_arrays_that_are_no_pictures_are_not_looked_at(
+    small: ModelSpec, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A user's own model may read photos and take something else, and a manifest may say it."""
+    odd = ModelSpec(
+        source="odd",
+        module=small.users_module,
+        args=(torch.zeros(1, 3, 24, 24),),
+        picture=small.picture,
+    )
+    bundle = compile_model(odd, tmp_path / "odd.split", boundaries=3)
+    usual = UsualLook.of(scenes(9, 1))
+    write_manifest(bundle.folder, replace(bundle.manifest, usual_look=usual))
+    async with EdgeAgent(None, bundle=bundle.folder, split="local") as agent:
+        (spec,) = agent.manifest.boundaries[0].tensors
+        for _ in range(drift_module.FEWEST):
+            result = await agent.infer({spec.name: np.zeros(spec.shape, np.float32)})
+            assert result.outcome is Outcome.LOCAL, result.why
+        assert agent.drift.of_limit is None
+    assert SAID not in caplog.text

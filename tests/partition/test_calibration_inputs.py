@@ -26,6 +26,7 @@ from splitpoint.partition.calibrate.inputs import (
 from splitpoint.partition.compile.compile import compile_model
 from splitpoint.partition.errors import CalibrationError, PictureError
 from splitpoint.partition.model_spec import ModelSpec
+from splitpoint.partition.picture import PictureInput
 
 # Archives are left open where they are refused, see `test_a_damaged_archive_is_closed`.
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
@@ -71,6 +72,13 @@ def refused(ask: Callable[[], object], kind: type[SplitpointError] = Calibration
 
 
 # Pictures
+
+
+def test_arrays_that_are_no_pictures_have_no_look() -> None:
+    """A user's own model may read photos and take something else."""
+    manifest = replace(ONE, picture=PictureInput(height_px=8, width_px=8))
+    given = CalibrationInputs(inputs=({"x": np.zeros(X.shape, np.float32)},), labels=())
+    assert given.usual_look(manifest) is None
 
 
 def test_pictures_come_as_the_model_reads_them(small_bundle: Bundle, tmp_path: Path) -> None:

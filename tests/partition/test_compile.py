@@ -242,6 +242,10 @@ def test_every_damaged_file_is_noticed(copy: Path) -> None:
         ("max_relative_error", 10**400, "malformed"),
         ("picture", {"height_px": math.inf, "width_px": 8, "resize_px": 8}, "malformed"),
         ("outputs", {"y": "nowhere"}, "no tensor of the last boundary"),
+        ("usual_look", {}, "malformed"),
+        ("usual_look", [], "malformed"),
+        ("usual_look", {"means": [10**400] * 9, "deviations": [1.0] * 9}, "malformed"),
+        ("usual_look", {"means": [1e300] * 9, "deviations": [1e-300] * 9}, "impossible figures"),
     ],
 )
 def test_hostile_manifest(copy: Path, key: str, value: object, message: str) -> None:

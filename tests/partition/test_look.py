@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
+from calibrated import pixels_of
 from drawn_scenes import at_night, negative, out_of_focus, scenes
+from splitpoint.partition.bundle.bundle import Bundle
 from splitpoint.partition.look import WORDS, UsualLook, look_of, what_stands_out
+from splitpoint.partition.model_spec import ModelSpec
 
 
 def test_a_look_has_a_figure_for_each_word() -> None:
@@ -42,6 +47,14 @@ def test_what_stands_out_is_said(change, words: set[str]) -> None:  # type: igno
     assert words & set(what_stands_out(mean).split(" and "))
 
 
+def test_no_word_stands_beside_its_opposite() -> None:
+    away = dict.fromkeys(WORDS, 0.0)
+    away |= {"fine_detail": -3.0, "coarse_detail": 2.9, "brightness": -1.0}
+    assert what_stands_out(np.array(list(away.values()))) == "less sharp and darker"
+    away |= {"red_green_contrast": 5.0, "blue_yellow_contrast": 4.0}
+    assert what_stands_out(np.array(list(away.values()))) == "more colourful and less sharp"
+
+
 def test_pictures_that_are_all_alike_leave_room() -> None:
     """Eight frames of one scene are a calibration, too: its twin with a little noise is near."""
     picture = scenes(1, 3)[0]
@@ -49,6 +62,15 @@ def test_pictures_that_are_all_alike_leave_room() -> None:
     noise = np.random.default_rng(0).integers(-3, 4, picture.shape)
     other = np.clip(picture + noise, 0, 255).astype(np.uint8)
     assert np.abs(usual.in_deviations(look_of(other))).max() < 1
+
+
+def test_a_calibrated_bundle_tells_it(
+    vivid_bundle: Bundle, small_bundle: Bundle, vivid_spec: ModelSpec, album_folder: Path
+) -> None:
+    pictures = pixels_of(vivid_spec, album_folder)
+    assert vivid_bundle.manifest.usual_look == UsualLook.of(list(pictures))
+    assert small_bundle.manifest.usual_look is None
+    assert b"usual_look" not in small_bundle.manifest.to_bytes()  # as older ones have it
 
 
 def test_the_manifest_form() -> None:
@@ -63,6 +85,8 @@ def test_the_manifest_form() -> None:
         {"means": [0.0] * 9, "deviations": [0.0] * 9},
         {"means": [float("nan")] * 9, "deviations": [1.0] * 9},
         {"means": [0.0] * 9, "deviations": [float("inf")] * 9},
+        {"means": [1e300] * 9, "deviations": [1.0] * 9},
+        {"means": [0.0] * 9, "deviations": [1e-300] * 9},
     ],
 )
 def test_impossible_figures(record: dict[str, list[float]]) -> None:
