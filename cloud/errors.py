@@ -11,3 +11,7 @@ class Interrupted(SplitpointError):
 
 class ServeError(SplitpointError):
     """The worker cannot start: no such device, the port is in use, the model does not fit."""
+
+
+class NotCompiled(SplitpointError):
+    """What a compiler makes of a model is not used here: it is wrong, fails, or takes too long."""
