@@ -1,4 +1,7 @@
-"""`splitpoint serve`."""
+"""`splitpoint serve`.
+
+Longer than others: its options are as many as a worker has, and each is declared once, here.
+"""
 
 from __future__ import annotations
 
