@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from splitpoint.cloud.compute.choose_form import capture_sizes
 from splitpoint.cloud.compute.gpu_chain import GpuChain
 from splitpoint.cloud.compute.precision import TOLERANCE
 from splitpoint.cloud.compute.runner import Runner
+from splitpoint.cloud.gpu.compilers_here import compilers_here
 from splitpoint.cloud.gpu.device_errors import is_device_lost
 from splitpoint.cloud.gpu.gpu import TorchGpu
 from splitpoint.cloud.gpu.weight_form import Form
-from splitpoint.cloud.options import FP32, PRECISIONS
+from splitpoint.cloud.options import EAGER, FP16, FP32, PRECISIONS
 from splitpoint.codec import Array
 from splitpoint.partition.bundle.bundle import Bundle
 from splitpoint.partition.compile.verify import example_batch, flat_tensors
@@ -27,6 +30,7 @@ FP32_TOLERANCE = 1e-3  # of the largest magnitude of an output, with TF32 off
 BATCHES = (1, 3)
 SIZES = (1, 4)  # that are captured: three samples are filled up
 FORMS = (*(Form(precision) for precision in PRECISIONS), Form(channels_last=True))
+COMPILED_IN = (FP16, FP32)  # all compilers can do the first
 YES, NO, LEFT_OUT = "yes", "NO", "left out"
 
 
@@ -90,9 +94,9 @@ def truths_of(bundle: Bundle, given: Given) -> list[Truth]:
 
 
 def on_device(bundle: Bundle, truths: Sequence[Truth], device: torch.device) -> list[Found]:
-    """In each form that a worker may compute in there."""
+    """In each form that a worker may compute in there, but for those of compilers."""
     if device.type != "cpu":
-        return on_gpu(bundle, truths, GpuChain(bundle, TorchGpu(device)))
+        return on_gpu(bundle, truths, GpuChain(bundle, TorchGpu(device)), FORMS)
     chains: tuple[SegmentChain, ...] = TorchChain(bundle, device), OnnxChain(bundle)
     return [
         Found(form=f"fp32, {chain.runtime}", is_exact=True, eager=_errors(bundle, chain, truths))
@@ -100,14 +104,36 @@ def on_device(bundle: Bundle, truths: Sequence[Truth], device: torch.device) -> 
     ]
 
 
-def on_gpu(bundle: Bundle, truths: Sequence[Truth], chain: GpuChain) -> list[Found]:
-    """Operation by operation, and then with graphs, in each number format.
+def compiled_on_gpu(
+    bundle: Bundle, truths: Sequence[Truth], device: torch.device, end_s: float, cache: Path
+) -> list[Found]:
+    """In the forms of the compilers that are here; what is not done at `end_s` says so."""
+
+    def check() -> None:
+        if time.monotonic() > end_s:
+            raise TimeoutError("the time is up")
+
+    chain = GpuChain(bundle, TorchGpu(device), compilers_here(cache, max(SIZES)))
+    forms = [Form(one, compiler=name) for name in chain.compilers for one in COMPILED_IN]
+    return on_gpu(bundle, truths, chain, forms, check)
+
+
+def on_gpu(
+    bundle: Bundle,
+    truths: Sequence[Truth],
+    chain: GpuChain,
+    forms: Iterable[Form],
+    check: Callable[[], None] = lambda: None,
+) -> list[Found]:
+    """Operation by operation, and then with graphs, in each form.
 
     What fails is noted; raises where the device is lost.
     """
     found = []
-    for form in FORMS:
+    for form in forms:
         name = form.precision + ", channels last" * form.channels_last
+        if form.compiler != EAGER:
+            name += f", {form.compiler}"
         is_exact = form.precision == FP32
         try:
             chain.use(form)
@@ -115,13 +141,15 @@ def on_gpu(bundle: Bundle, truths: Sequence[Truth], chain: GpuChain) -> list[Fou
             if form.channels_last and not chain.has_convolutions:
                 continue
             said: list[str] = []
-            capture_sizes(bundle, chain, SIZES, said.append, _go_on)
+            capture_sizes(bundle, chain, SIZES, said.append, check)
             graphs = _errors(bundle, chain, truths, chain.sizes) if chain.sizes else ()
         except Exception as error:
             if is_device_lost(error):
                 raise
             why = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
-            found.append(Found(form=name, is_exact=is_exact, failed=why))
+            # A worker leaves out what a compiler fails at, or makes wrong, and says so.
+            must = is_exact and form.compiler == EAGER
+            found.append(Found(form=name, is_exact=must, failed=why))
             continue
         found.append(
             Found(form=name, is_exact=is_exact, eager=eager, graphs=graphs, not_captured=said)
@@ -148,7 +176,3 @@ def _errors(
             errors = map(relative_error, named, truth.outputs)
             worst[boundary] = max(worst[boundary], *errors)
     return worst
-
-
-def _go_on() -> None:
-    """Nobody interrupts it."""

@@ -7,6 +7,10 @@ with captured graphs, and is compared with the unsplit torch model in float32 on
 left out, as a worker leaves it out, and one whose graphs are further off than that is wrong.
 
     python benchmarks/gpu_exactness.py [MODEL ...] [--device cuda] [--bundles DIR] [--seconds 300]
+        [--compiled]
+
+With `--compiled` the forms are those of the compilers that are here (`serve --tune-minutes`),
+which take minutes a network. What they fail at, or make wrong, is left out, as a worker does it.
 
 What is not checked when the time is up is said, and then it exits with 3.
 """
@@ -21,11 +25,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from device_check import FP32_TOLERANCE, NO, Found, on_device, truths_of
+from device_check import FP32_TOLERANCE, NO, Found, compiled_on_gpu, on_device, truths_of
 from models import MODELS
 from quick_bundle import QUICK
 from report import Table, write_report
 from splitpoint.cloud.compute.precision import TOLERANCE
+from splitpoint.cloud.gpu.compilers_here import compilers_here
 from splitpoint.cloud.gpu.device_errors import is_device_lost
 from splitpoint.partition.bundle.bundle import Bundle, open_bundle
 from splitpoint.partition.compile.compile import compile_model
@@ -36,6 +41,7 @@ from zoo_check import ALIVE, sensitivity
 from zoo_subject import Given, settle_batch_norms
 
 INCOMPLETE = 3
+CACHE = "compiled"  # beside the bundles
 COLUMNS = ["model", "boundaries", "computed in", "off by", "with graphs", "from boundary",
            "segments without a graph", "within tolerance"]  # fmt: skip
 
@@ -54,13 +60,20 @@ def bundle_in(folder: Path, name: str, given: Given) -> Bundle:
     return open_bundle(target) if target.is_dir() else compile_model(given.spec, target)
 
 
-def check(name: str, folder: Path, device: str) -> tuple[list[list[str]], dict[str, Any]]:
+def check(
+    name: str, folder: Path, device: str, end_s: float, *, compiled: bool
+) -> tuple[list[list[str]], dict[str, Any]]:
     """Its rows, and the same for the summary."""
     given = given_of(name)
     bundle = bundle_in(folder, name, given)
     differ = sensitivity(given)
     assert differ > ALIVE, f"{name} answers the same to everything: equality would say nothing"
-    found = on_device(bundle, truths_of(bundle, given), pick_device(device))
+    truths, chosen = truths_of(bundle, given), pick_device(device)
+    found = (
+        compiled_on_gpu(bundle, truths, chosen, end_s, folder / CACHE)
+        if compiled
+        else on_device(bundle, truths, chosen)
+    )
     short = name.removeprefix("torchvision:")
     rows = [[short, str(len(bundle.manifest.boundaries)), *_cells(one)] for one in found]
     for row in rows:
@@ -88,7 +101,7 @@ def _cells(found: Found) -> list[str]:
 
 
 def run(
-    models: Sequence[str], folder: Path, device: str, end_s: float
+    models: Sequence[str], folder: Path, device: str, end_s: float, *, compiled: bool
 ) -> tuple[Table, dict[str, Any], list[str], list[str]]:
     """The table, the summary, what was wrong, and what was not checked."""
     rows: list[list[str]] = []
@@ -103,7 +116,7 @@ def run(
             left.append(name)
             continue
         try:
-            own, found[name] = check(name, folder, device)
+            own, found[name] = check(name, folder, device, end_s, compiled=compiled)
         except ModelError as error:  # its package is not there
             print(f"{name}: skipped: {error}", file=sys.stderr, flush=True)
             left.append(name)
@@ -117,6 +130,8 @@ def run(
             continue
         rows += own
         wrong += [name] * any(row[-1] == NO for row in own)
+        forms = found[name]["forms"].values()
+        left += [name] * any(form["failed"].startswith("TimeoutError") for form in forms)
         longest_s = max(longest_s, time.monotonic() - start_s)
     summary = {
         "device": device,
@@ -134,14 +149,22 @@ def main() -> None:
     parser.add_argument("--device", default="auto", help="as of `splitpoint serve`")
     parser.add_argument("--bundles", type=Path, help="compiled already, or to be kept: a folder")
     parser.add_argument("--seconds", type=float, default=float("inf"), help="when it is to end")
+    parser.add_argument("--compiled", action="store_true", help="what compilers make of them")
     parser.add_argument("--quick", action="store_true", help="a small model, nothing written")
     options = parser.parse_args()
     models = options.models or ([QUICK] if options.quick else MODELS)
+    on_cpu = pick_device(options.device).type == "cpu"
+    if options.compiled and (on_cpu or not compilers_here(Path(), 1)):
+        print("there is no compiler to be checked here", file=sys.stderr)
+        return
     with tempfile.TemporaryDirectory() as name:
         folder = options.bundles or Path(name)
         end_s = time.monotonic() + options.seconds
-        table, summary, wrong, left = run(models, folder, options.device, end_s)
-    write_report("gpu_exactness", str(__doc__).splitlines()[0], table, summary,
+        table, summary, wrong, left = run(
+            models, folder, options.device, end_s, compiled=options.compiled
+        )
+    title = "gpu_compiled" if options.compiled else "gpu_exactness"
+    write_report(title, str(__doc__).splitlines()[0], table, summary,
                  save=not options.quick, device=options.device)  # fmt: skip
     if wrong:
         raise SystemExit(f"not as the unsplit model: {', '.join(wrong)}")

@@ -61,6 +61,7 @@ def assemble(
             max_queued_bytes=options.max_queued_bytes // len(devices),
             batching=options.batching,
             on_gpu=device.type != "cpu",
+            compiling_s=60 * options.tune_minutes,
         )
         for device in devices
     ])  # fmt: skip

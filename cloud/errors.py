@@ -18,3 +18,7 @@ class DeviceLost(ServeError):
 
     A process that ends for that does so at once: to take apart what it has there may take for ever.
     """
+
+
+class NotCompiled(SplitpointError):
+    """What a compiler makes of a model is not used here: it is wrong, fails, or takes too long."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 AUTO = "auto"
 RUNTIMES = (TORCH, ONNX)
 PRECISIONS = FP32, TF32, BF16, FP16 = ("fp32", "tf32", "bf16", "fp16")
+COMPILERS = EAGER, INDUCTOR, TENSORRT = ("none", "inductor", "tensorrt")
 MOST_INGEST = 64
 SPREAD = 0.3  # of the ages of streams, so that those that began together do not end together
 
@@ -78,6 +80,7 @@ class WorkerOptions:
     # Times of batches that were measured before are taken from this folder, unless `measure`.
     times: Path = field(default_factory=lambda: default_cache() / "worker")
     measure: bool = False
+    tune_minutes: float = 0.0  # that a model's first start may try compilers of a GPU for
 
     # Whom it lets in, and how much of it each may have.
     security: Security | None = None  # beyond loopback it has to be given
@@ -109,6 +112,10 @@ class WorkerOptions:
             raise ServeError(
                 f"a share of a GPU's memory of {self.gpu_memory_fraction:g}",
                 "give more than 0, and 1 at the most",
+            )
+        if not 0 <= self.tune_minutes < math.inf:
+            raise ServeError(
+                f"{self.tune_minutes:g} minutes to try compilers in", "give 0 or more minutes"
             )
         if self.max_queued_bytes < 1:
             raise ServeError("a worker that may hold no frame", "give more bytes")

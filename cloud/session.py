@@ -9,7 +9,7 @@ import asyncio
 import threading
 from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,6 +24,7 @@ from .access.security import Security
 from .announcing import announcer_of, check_announced
 from .backend import Backend, assemble
 from .bundle_watch import BundleWatch
+from .compute.choose_chain import check_tuning
 from .compute.load import Progress, load_served_model
 from .compute.loaded_model import LoadedModel
 from .compute.precision import check_precision
@@ -75,6 +76,7 @@ async def serving(
     credentials, access = proofs.server_credentials(), proofs.access()
     devices = pick_devices(options.device)
     check_precision(options.precision, devices[0])
+    check_tuning(options.tune_minutes, devices[0])
     keep_to_share(devices, options.gpu_memory_fraction)
     profiles = {(found := load_profile(path)).digest: found for path in options.profiles}
     bundles = [
@@ -109,6 +111,7 @@ async def serving(
             backend, front, loading.load, max_frame_bytes=most_bytes, changed=tell_health.changed
         )
         await _load_all(bundles, profiles, models, options, tasks)
+        loading.beside_frames()
         tasks.start(measure_again(backend.models, backend.engine), "measure-again")
         front.open()
         tell_health.tell()
@@ -222,6 +225,10 @@ class _Loading:
             progress=progress,
             check=check,
         )
+
+    def beside_frames(self) -> None:
+        """From now on no compiler is tried: frames of other models would wait for minutes."""
+        self._options = replace(self._options, tune_minutes=0.0)
 
     def stop(self) -> None:
         """What is being loaded ends at its next step."""

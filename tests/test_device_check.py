@@ -17,7 +17,7 @@ from standin_cuda import ILLEGAL_ADDRESS, StandInCuda, accelerator_error
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 
-from device_check import Found, Truth, on_device, on_gpu, truths_of
+from device_check import FORMS, Found, Truth, on_device, on_gpu, truths_of
 from zoo_subject import Given
 
 FP32_FORMS = ["fp32", "fp32, channels last"]
@@ -35,7 +35,7 @@ def chain_of(bundle: Bundle, kind: type[GpuChain] = GpuChain) -> GpuChain:
 def test_each_form_with_and_without_graphs_from_each_boundary(
     small_bundle: Bundle, truths: list[Truth]
 ) -> None:
-    found = {one.form: one for one in on_gpu(small_bundle, truths, chain_of(small_bundle))}
+    found = {one.form: one for one in on_gpu(small_bundle, truths, chain_of(small_bundle), FORMS)}
     assert list(found) == ["fp32", "tf32", "bf16", "fp16", "fp32, channels last"]
     segments = len(small_bundle.manifest.segments)
     for one in found.values():
@@ -61,7 +61,7 @@ class WrongGraphs(GpuChain):
 
 
 def test_graphs_that_answer_otherwise(small_bundle: Bundle, truths: list[Truth]) -> None:
-    found = on_gpu(small_bundle, truths, chain_of(small_bundle, WrongGraphs))
+    found = on_gpu(small_bundle, truths, chain_of(small_bundle, WrongGraphs), FORMS)
     assert {one.verdict for one in found} == {"NO"}
     assert all(max(one.graphs) > 0.5 > max(one.eager) for one in found)
 
@@ -78,7 +78,8 @@ class NoBf16(GpuChain):
 def test_a_format_that_fails_is_left_out_and_said(
     small_bundle: Bundle, truths: list[Truth]
 ) -> None:
-    found = {one.form: one for one in on_gpu(small_bundle, truths, chain_of(small_bundle, NoBf16))}
+    chain = chain_of(small_bundle, NoBf16)
+    found = {one.form: one for one in on_gpu(small_bundle, truths, chain, FORMS)}
     assert found["bf16"].verdict == "left out"
     assert found["bf16"].failed == "RuntimeError: no kernel image is available"
     assert found["fp16"].eager
@@ -93,7 +94,7 @@ class Lost(GpuChain):
 
 def test_a_lost_device_ends_it(small_bundle: Bundle, truths: list[Truth]) -> None:
     with pytest.raises(torch.AcceleratorError):
-        on_gpu(small_bundle, truths, chain_of(small_bundle, Lost))
+        on_gpu(small_bundle, truths, chain_of(small_bundle, Lost), FORMS)
 
 
 @pytest.mark.parametrize(

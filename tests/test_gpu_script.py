@@ -11,7 +11,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 SCRIPT = ROOT / "benchmarks" / "gpu.sh"
-STEPS = ("gpu_exactness", "serving", "gpu_limit", "ingest", "cloud_only")
+STEPS = ("gpu_exactness", "serving", "gpu_limit", "ingest", "cloud_only", "gpu_exactness")
 # In the interpreter's place: notes what it is to run, and ends as a variable of that name says.
 FAKE = """#!/usr/bin/env bash
 [[ $1 == - ]] && exec cat > /dev/null
@@ -66,7 +66,7 @@ def test_one_that_fails_stops_no_other(fake: dict[str, str]) -> None:
 def test_networks_that_were_not_checked_are_no_success(fake: dict[str, str]) -> None:
     done = run(**fake, gpu_exactness="3")
     assert done.returncode == 3
-    assert "failed: none; left out: exactness" in done.stdout
+    assert "failed: none; left out: exactness compiled" in done.stdout
     assert len(noted(fake)) == len(STEPS)
 
 
@@ -83,7 +83,7 @@ def test_one_that_hangs_is_ended_and_the_time_of_all_is_kept(fake: dict[str, str
     assert done.returncode == 1
     assert "== serving: failed, it was ended after 1" in done.stdout
     assert [Path(words[0]).stem for words in noted(fake)] == list(STEPS[:2])
-    assert "failed: serving; left out: limit ingest cloud_only" in done.stdout
+    assert "failed: serving; left out: limit ingest cloud_only compiled" in done.stdout
 
 
 @pytest.mark.parametrize("arguments", [("--nonsense",), ("--model",), ("--seconds", "soon")])
@@ -107,7 +107,7 @@ def test_where_there_is_no_gpu_it_says_so_in_a_line() -> None:
 def test_all_of_it_on_the_cpu(tmp_path: Path) -> None:
     done = run("--device", "cpu", "--quick", "--bundles", str(tmp_path), PYTHON=sys.executable)
     assert done.returncode == 0, done.stdout + done.stderr
-    for step in ("exactness", "serving", "limit", "ingest", "cloud_only"):
+    for step in ("exactness", "serving", "limit", "ingest", "cloud_only", "compiled"):
         assert f"== {step}: done in" in done.stdout
     assert done.stdout.count("| -") >= len(STEPS)
     assert [path.name for path in tmp_path.iterdir()] == ["quick_model-small.split"]

@@ -1,4 +1,7 @@
-"""`splitpoint serve`."""
+"""`splitpoint serve`.
+
+Longer than others: its options are as many as a worker has, and each is declared once, here.
+"""
 
 from __future__ import annotations
 
@@ -85,6 +88,14 @@ def serve(
         bool,
         typer.Option("--measure", help="Measure at start even what was measured and kept before."),
     ] = False,
+    tune_minutes: Annotated[
+        float,
+        typer.Option(
+            help="On a GPU: so long the first start of a model may try compilers (inductor, "
+            "TensorRT). 0: never, as they have been measured on no GPU yet.",
+            min=0,
+        ),
+    ] = WorkerOptions.tune_minutes,
     ingest: Annotated[
         int,
         typer.Option(
@@ -182,6 +193,7 @@ def serve(
             "--metrics": metrics, "--traces": traces, "--announce": announce,
             "--http": http, "--allow-head": allow_head, "--ingest": ingest,
             "--gpu-memory-fraction": gpu_memory_fraction != WorkerOptions.gpu_memory_fraction,
+            "--tune-minutes": tune_minutes,
         }  # fmt: skip
         if any(plain.values()):
             names = ", ".join(name for name, given in plain.items() if given)
@@ -220,6 +232,7 @@ def serve(
         reflection=reflection,
         profiles=profile or [],
         measure=measure,
+        tune_minutes=tune_minutes,
         security=Security(
             tls_cert=tls_cert,
             tls_key=tls_key,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import torch
 from splitpoint.partition.bundle.bundle import Bundle
@@ -12,6 +12,7 @@ from splitpoint.partition.run.onnx_chain import OnnxChain
 from splitpoint.partition.run.torch_chain import TorchChain
 
 from ..errors import ServeError
+from ..gpu.compiler import Compiler
 from ..gpu.gpu import TorchGpu
 from ..gpu.weight_form import Form
 from .choose_form import TRIAL_BATCH, form_and_capture, trial_s
@@ -24,27 +25,31 @@ def choose_chain(
     *,
     runtime: str,
     precision: str,
-    channels_last: bool | None = None,
+    form: Form | None = None,
     max_batch: int,
+    compilers: Mapping[str, Compiler],
+    tune_s: float = 0.0,
     progress: Callable[[str], None],
     check: Callable[[], None],
 ) -> SegmentChain:
     """The segments in `runtime` and `precision`; with "auto", in what is fastest here.
 
     That is found with a small batch, and never one of more than `max_batch` samples. On a GPU they
-    are captured for batches of up to that; None leaves the layout to what is found there, too.
-    Raises `ServeError` for a runtime that there is not on this device.
+    are captured for batches of up to that, in `form` where that is known; where it is not,
+    `compilers` are tried as well, for `tune_s` seconds in all. Raises `ServeError` for a runtime
+    that there is not on this device.
     """
     if device.type != "cpu":
         if runtime == ONNX:
             raise ServeError("onnxruntime serves on a CPU only", "use --runtime torch on a GPU")
-        chain = GpuChain(bundle, TorchGpu(device))
+        chain = GpuChain(bundle, TorchGpu(device), compilers)
         form_and_capture(
             bundle,
             chain,
             precision=precision,
-            channels_last=channels_last,
+            form=form,
             max_batch=max_batch,
+            tune_s=tune_s,
             tell=progress,
             check=check,
         )
@@ -58,8 +63,14 @@ def choose_chain(
     return min(chains, key=lambda chain: trial_s(bundle, chain, batch, check))
 
 
+def check_tuning(minutes: float, device: torch.device) -> None:
+    """Raises `ServeError` for compilers that are to be tried on a CPU: there none is captured."""
+    if minutes and device.type == "cpu":
+        raise ServeError("compilers are tried on a GPU only", "leave --tune-minutes out on a CPU")
+
+
 def form_of(chain: SegmentChain) -> Form:
-    """What the chain computes in, and how its weights lie."""
+    """What the chain computes in, how its weights lie, and who makes its kernels."""
     return chain.form if isinstance(chain, GpuChain) else Form()
 
 

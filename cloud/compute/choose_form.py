@@ -1,4 +1,4 @@
-"""A bundle's segments on a GPU: captured, in the number format and layout that are fastest."""
+"""A bundle's segments on a GPU: captured, in whatever form is fastest there."""
 
 from __future__ import annotations
 
@@ -6,20 +6,28 @@ import gc
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from splitpoint.codec import Array
 from splitpoint.partition.bundle.bundle import Bundle
 from splitpoint.partition.bundle.samples import synthetic_samples
 from splitpoint.partition.run.chain import SegmentChain, State
 
+from ..errors import NotCompiled
 from ..gpu.device_errors import is_out_of_memory
 from ..gpu.weight_form import Form
-from ..options import AUTO
-from .gpu_chain import GpuChain
+from ..options import AUTO, EAGER, FP32
+from .gpu_chain import FP32_TOLERANCE, GpuChain
 from .interruptible_chain import Check, InterruptibleChain
 from .measure_batches import batch_sizes
-from .precision import OutputsByBoundary, choose_precision
+from .precision import (
+    TOLERANCE,
+    OutputsByBoundary,
+    choose_precision,
+    ends_trials,
+    largest_difference,
+    left_out,
+)
 from .runner import Runner
 
 TRIAL_BATCH, TRIAL_ROUNDS = 4, 3
@@ -31,25 +39,36 @@ def form_and_capture(
     chain: GpuChain,
     *,
     precision: str,
-    channels_last: bool | None,
+    form: Form | None = None,
     max_batch: int,
+    tune_s: float = 0.0,
     tell: Tell,
     check: Check,
 ) -> None:
     """Gets `chain` ready for frames: nothing is captured after this.
 
-    With "auto" the precision, and with None the layout, is the fastest of those that are close
-    enough. `tell` is told what was found. Raises `torch.OutOfMemoryError` where not even one sample
-    fits.
+    It is in `form`; with None in the fastest that is close enough, of this precision or, with
+    "auto", of any. That is one of a compiler where one of the chain's makes it faster, for which
+    they have `tune_s` seconds. `tell` is told what was found. Raises `torch.OutOfMemoryError` where
+    not even one sample fits.
     """
-    trials = _Trials(bundle, chain, min(TRIAL_BATCH, max_batch), check, tell)
-    form = Form(precision, bool(channels_last))
-    if precision == AUTO:
-        form = trials.best()
-    elif channels_last is None:
-        form = trials.run(precision)[1]
+    name, sizes, failed = bundle.manifest.name, batch_sizes(max_batch), ""
+    if form is None:
+        trials = _Trials(bundle, chain, min(TRIAL_BATCH, max_batch), check, tell)
+        form, seconds = trials.best(precision)
+        if chain.compilers:
+            form = trials.compiled(form, seconds, tune_s)
     chain.use(form)
-    capture_sizes(bundle, chain, batch_sizes(max_batch), tell, check)
+    try:
+        capture_sizes(bundle, chain, sizes, tell, check)
+    except Exception as error:
+        if form.compiler == EAGER or ends_trials(error):
+            raise
+        failed = left_out(form.compiler, error)
+    if failed:  # what is on the way of the error keeps memory until here
+        tell(f"{name}: {failed}")
+        chain.use(replace(form, compiler=EAGER))
+        capture_sizes(bundle, chain, sizes, tell, check)
     chain.free_unused()
 
 
@@ -79,7 +98,7 @@ def capture_sizes(
 
 @dataclass(slots=True)
 class _Trials:
-    """What formats and layouts come to, and take, with a small batch."""
+    """What formats, layouts and compilers come to, and take, with a small batch."""
 
     bundle: Bundle
     chain: GpuChain
@@ -87,9 +106,12 @@ class _Trials:
     check: Check
     tell: Tell
     exact: list[Mapping[str, Array]] = field(default_factory=list)  # at each boundary, in float32
+    expected: OutputsByBoundary = ()  # of the first that was tried: float32 with "auto"
 
-    def best(self) -> Form:
-        """The fastest that is close enough."""
+    def best(self, precision: str) -> tuple[Form, float]:
+        """The fastest without a compiler that is close enough, and a batch's seconds."""
+        if precision != AUTO:
+            return self.run(precision)[1:]
         forms: dict[str, Form] = {}
 
         def run(precision: str) -> tuple[OutputsByBoundary, float]:
@@ -102,7 +124,44 @@ class _Trials:
             f"{name}: precision {chosen}, off by {100 * found[chosen][0]:.2g} % of the largest "
             f"output at most, from any boundary"
         )
-        return forms[chosen]
+        return forms[chosen], found[chosen][1]
+
+    def compiled(self, best: Form, seconds: float, limit_s: float) -> Form:
+        """The fastest of `best`, which takes `seconds`, and of what compilers make of it.
+
+        They are tried one after the other; at the limit the segment ends that is being compiled.
+        """
+        name, found, end_s = self.bundle.manifest.name, best, time.monotonic() + limit_s
+        tolerance = FP32_TOLERANCE if best.precision == FP32 else TOLERANCE
+        names = " and ".join(self.chain.compilers)
+        self.tell(f"{name}: trying {names}, {limit_s / 60:.3g} min at most; what is found is kept")
+
+        def check() -> None:
+            self.check()
+            if time.monotonic() >= end_s:
+                raise NotCompiled(f"the {limit_s / 60:.3g} min for compilers are over")
+
+        for compiler in self.chain.compilers:
+            form = replace(best, compiler=compiler)
+            try:
+                check()
+                self.chain.use(form)
+                outputs, taken_s = self._measured(batch_sizes(self.batch), check)
+                difference = largest_difference(outputs, self.expected)
+                if not difference <= tolerance:
+                    raise NotCompiled(f"off by {100 * difference:.2g} % of the largest output")
+            except Exception as error:
+                if ends_trials(error):
+                    raise
+                self.tell(f"{name}: {left_out(compiler, error)}")
+                continue
+            self.tell(
+                f"{name}: {compiler} takes {1e3 * taken_s:.3g} ms for a batch of {self.batch}, "
+                f"what was fastest until then {1e3 * seconds:.3g}"
+            )
+            if taken_s < seconds:
+                found, seconds = form, taken_s
+        return found
 
     def run(self, precision: str) -> tuple[OutputsByBoundary, Form, float]:
         """In the faster layout: what frames of each boundary come to, and a batch's seconds."""
@@ -113,10 +172,16 @@ class _Trials:
             self._load()
             if form.channels_last and not self.chain.has_convolutions:
                 continue
-            capture_sizes(self.bundle, self.chain, (self.batch,), self.tell, self.check)
-            seconds = trial_s(self.bundle, self.chain, self.batch, self.check)
-            found.append((self._outputs(), form, seconds))
+            outputs, seconds = self._measured((self.batch,), self.check)
+            found.append((outputs, form, seconds))
         return min(found, key=lambda one: one[2])
+
+    def _measured(self, sizes: Sequence[int], check: Check) -> tuple[OutputsByBoundary, float]:
+        """Of the chain as it is, captured for batches of `sizes`."""
+        capture_sizes(self.bundle, self.chain, sizes, self.tell, check)
+        seconds, outputs = trial_s(self.bundle, self.chain, self.batch, check), self._outputs()
+        self.expected = self.expected or outputs
+        return outputs, seconds
 
     def _load(self) -> None:
         for segment in range(len(self.chain)):

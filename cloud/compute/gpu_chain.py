@@ -1,12 +1,13 @@
 """A bundle's segments on a GPU: captured for each batch size while they are loaded, then replayed.
 
 A small segment's kernels take less time than Python needs to launch them; a replayed graph is
-launched at once. What cannot be captured, or was not, runs operation by operation.
+launched at once. What cannot be captured, or was not, runs operation by operation. What a compiler
+made of a segment is only ever captured: called for a frame, it might compile for minutes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,13 +17,15 @@ from splitpoint.partition.bundle.bundle import Bundle
 from splitpoint.partition.run.chain import State
 from splitpoint.partition.run.read_indexes import read_indexes
 
+from ..errors import NotCompiled
 from ..gpu.bound_indices import bound_indices
+from ..gpu.compiler import Compiled, Compiler, SegmentSource
 from ..gpu.device_errors import is_device_lost, is_out_of_memory
 from ..gpu.gpu import LAUNCHING, Gpu, Graph
 from ..gpu.graph_check import differs, spoil
 from ..gpu.streams import GpuStreams
 from ..gpu.weight_form import Form, has_convolutions, put_weights
-from ..options import FP32
+from ..options import EAGER, FP32
 from .interruptible_chain import Check
 from .precision import TOLERANCE, computing_in
 from .unpack import UnpackingChain
@@ -52,15 +55,19 @@ class _Captured:
 class GpuChain(UnpackingChain):
     """See `SegmentChain`. All that it does on the device it does on its own streams.
 
-    `form` is what is computed in; at boundaries tensors have the types of the bundle. `sizes` are
-    the batch sizes that were captured.
+    `form` is what is computed in; at boundaries tensors have the types of the bundle. `compilers`
+    are those that it may name. `sizes` are the batch sizes that were captured.
     """
 
-    def __init__(self, bundle: Bundle, gpu: Gpu) -> None:
+    def __init__(
+        self, bundle: Bundle, gpu: Gpu, compilers: Mapping[str, Compiler] | None = None
+    ) -> None:
         super().__init__(bundle, gpu.device)
+        self.compilers = compilers or {}
         self.form = Form()
         self.sizes: tuple[int, ...] = ()
         self._streams = GpuStreams(gpu)
+        self._compiled: dict[int, Compiled] = {}
         self._captured: dict[_Key, _Captured] = {}
         self._pool = gpu.new_pool()
         self._unknown_indices = read_indexes(bundle).unknown
@@ -69,18 +76,25 @@ class GpuChain(UnpackingChain):
         """Computes in `form` from now on. Segments are to be loaded and captured again."""
         self.form, self.sizes = form, ()
         self._segments.clear()
+        self._compiled.clear()
         self._captured.clear()
         # Not the one before: its memory is given back once nothing of it is left, whenever that is.
         self._pool = self._streams.gpu.new_pool()
 
     def load(self, index: int) -> None:
-        """As any chain does; its weights get their form, and no index of it can cost the device."""
+        """As any chain does; its weights get their form, and its compiler is asked.
+
+        No index of it can cost the device.
+        """
         if index not in self._segments:
             with self._streams.computing():  # torch's default stream is no part of this one
                 super().load(index)
                 module = self._segments[index][2]
-                bound_indices(module, self._unknown_indices)
+                is_bounded = bound_indices(module, self._unknown_indices)
                 put_weights(module, self.form)
+                if self.form.compiler != EAGER:
+                    compiler = self.compilers[self.form.compiler]
+                    self._compiled[index] = compiler(self._source(index, is_bounded))
 
     def place(self, values: Values) -> State:
         """Tensors on the device, of all that `values` hold; they are only started."""
@@ -97,7 +111,7 @@ class GpuChain(UnpackingChain):
         captured = self._captured.get(_key(index, given))
         with self._streams.computing():
             if captured is None:
-                return self._eager(index, given)
+                return self._outputs(index, given)
             # Graphs share memory: a later one may put its own tensors where these are.
             return {name: value.clone() for name, value in captured.replay(given).items()}
 
@@ -143,7 +157,8 @@ class GpuChain(UnpackingChain):
 
         `given` and `fresh` are two such batches at the input. `tell` is told of each segment that
         goes on without a graph, and why. Raises, and changes nothing, where memory does not
-        suffice, the device is lost, or `check` raises, which is called before each segment.
+        suffice, the device is lost, or `check` raises, which is called before each segment. With a
+        compiler, raises `NotCompiled` where a segment gets no graph, and whatever compiling raises.
         """
         made: dict[_Key, _Captured] = {}
         for index in range(len(self)):
@@ -152,6 +167,8 @@ class GpuChain(UnpackingChain):
             names = self._segments[index][0]
             found = self._capture(index, *({n: s[n] for n in names} for s in (given, fresh)))
             if isinstance(found, str):
+                if index in self._compiled:
+                    raise NotCompiled(f"segment {index}, {size} samples: {found}")
                 tell(f"segment {index}, {size} samples: {found}; it runs operation by operation")
             else:
                 made[_key(index, found.inputs)] = found
@@ -167,12 +184,15 @@ class GpuChain(UnpackingChain):
         return {spec.name: after[spec.name] for spec in specs}
 
     def _capture(self, index: int, given: State, fresh: State) -> _Captured | str:
-        """A graph whose replay gives for `fresh` what the segment gives without it; or why not."""
+        """A graph whose replay gives for `fresh` what the segment gives without it; or why not.
+
+        A compiler compiles in the warm-up; what it made is compared with torch's own operations.
+        """
         with self._streams.computing():
             inputs = {name: value.clone() for name, value in given.items()}
             for _ in range(_WARM_UP_ROUNDS):  # libraries make their choices, and their workspaces
-                self._eager(index, inputs)
-            expected = self._eager(index, fresh)
+                self._outputs(index, inputs, self._compiled.get(index))
+            expected = self._outputs(index, fresh)
         self.wait()
         # What torch keeps of the warm-up it gives to no graph, nor back while one is captured.
         self.free_unused()
@@ -191,22 +211,47 @@ class GpuChain(UnpackingChain):
             wrong = [name for name in expected if differs(found[name], expected[name], tolerance)]
         return f"its replay is wrong in {', '.join(wrong)[:100]}" if wrong else captured
 
-    def _eager(self, index: int, state: State) -> State:
-        """The segment's outputs in the types of the bundle, whatever they were computed in."""
+    def _outputs(self, index: int, state: State, compiled: Compiled | None = None) -> State:
+        """A segment's in the types of the bundle, whatever they were computed in, and by whom."""
         specs = self._bundle.manifest.boundaries[index + 1].tensors
         types = {spec.name: getattr(torch, spec.dtype) for spec in specs}
         with computing_in(self.form.precision, self._device):
-            outputs = self.forward(index, state)
+            if compiled is None:
+                outputs = self.forward(index, state)
+            else:
+                given, names, _ = self._segments[index]
+                found = compiled(*(state[name] for name in given))
+                outputs = dict(zip(names, found, strict=True))
             return {name: value.to(types.get(name, value.dtype)) for name, value in outputs.items()}
 
     def _own(self, index: int, inputs: State) -> State:
         """The same in memory of its own: a replay writes each element of it, and once."""
         others = [*inputs.values(), *self._segments[index][2].buffers()]
         taken = {_storage(value) for value in others}
+        outputs = self._outputs(index, inputs, self._compiled.get(index))
         return {
             name: value.clone() if _storage(value) in taken or _is_expanded(value) else value
-            for name, value in self._eager(index, inputs).items()
+            for name, value in outputs.items()
         }
+
+    def _source(self, index: int, is_bounded: bool) -> SegmentSource:
+        """What a compiler is given of a segment."""
+        manifest = self._bundle.manifest
+        inputs, outputs, module = self._segments[index]
+        entering, leaving = (
+            {spec.name: spec for spec in boundary.tensors}
+            for boundary in manifest.boundaries[index : index + 2]
+        )
+        return SegmentSource(
+            name=f"{self._bundle.digest[:16]}-{index}",
+            module=module,
+            onnx=self._bundle.path(manifest.segments[index].onnx),
+            inputs=[entering[name] for name in inputs],
+            outputs=[leaving[name] for name in outputs],
+            form=self.form,
+            device=self._device,
+            is_bounded=is_bounded,
+        )
 
 
 def _key(index: int, given: State) -> _Key:

@@ -10,7 +10,7 @@ import hashlib
 import json
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -25,19 +25,23 @@ from .timing import Timing
 
 log = logging.getLogger("splitpoint.cloud")
 
-FORMAT = 3
+FORMAT = 4
 MOST_FILES = 64
 MOST_BYTES = 4 << 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TimingConditions:
-    """All that times depend on. `runtime` and `precision` are as they were asked for."""
+    """All that times depend on. `runtime` and `precision` are as they were asked for.
+
+    `compilers` are those that were to be tried.
+    """
 
     digest: str
     runtime: str
     precision: str
     max_batch: int
+    compilers: Sequence[str]
     profile: bool
     device: str
     threads: int
@@ -58,6 +62,7 @@ def conditions_here(
     runtime: str,
     precision: str,
     max_batch: int,
+    compilers: Sequence[str],
     profile: bool,
 ) -> TimingConditions:
     """Those of this machine now; with `profile`, times are announced that were given."""
@@ -67,6 +72,7 @@ def conditions_here(
         runtime=runtime,
         precision=precision,
         max_batch=max_batch,
+        compilers=tuple(compilers),
         profile=profile,
         device=name,
         threads=torch.get_num_threads(),

@@ -19,9 +19,11 @@ from splitpoint.partition.run.read_indexes import read_indexes
 from splitpoint.proto.frames import Boundaries
 
 from ..errors import DeviceLost, ServeError
+from ..gpu.compiler import Compiler
+from ..gpu.compilers_here import compilers_here
 from ..gpu.device_errors import is_device_lost, is_out_of_memory
 from ..gpu.memory import check_fits, too_large
-from ..options import AUTO, WorkerOptions
+from ..options import AUTO, EAGER, WorkerOptions
 from .choose_chain import captured_sizes, choose_chain, form_of
 from .interruptible_chain import Check, InterruptibleChain
 from .kept_times import KeptTimes, TimingConditions, conditions_here
@@ -34,6 +36,7 @@ Progress = Callable[[str], None]
 
 AGAIN_S = 24 * 3600.0  # what was measured so long ago is measured again when there is time
 SERVER_S = 4.0  # what measuring one sample and the codecs takes at most
+COMPILED = "compiled"  # the folder beside the times in which compilers keep what they made
 
 
 def load_served_model(
@@ -64,26 +67,32 @@ def load_served_model(
         profile = profiles.get(bundle.digest)
         if profile is not None and runtime == AUTO:
             runtime = replace(options, runtime=profile.runtime).runtime  # refuses what none runs
+        compilers: Mapping[str, Compiler] = {}
+        if options.tune_minutes:
+            compilers = compilers_here(options.times / COMPILED, max_batch)
+            if not compilers:
+                progress(f"{manifest.name}: no compiler is here: neither Triton nor TensorRT")
         conditions = conditions_here(
             bundle,
             device,
             runtime=runtime,
             precision=precision,
             max_batch=max_batch,
+            compilers=list(compilers),
             profile=profile is not None,
         )
         timing = kept.find(conditions, len(manifest.segments))
-        channels_last = None
         if timing is not None:
-            runtime, precision = timing.runtime, timing.precision
-            channels_last = timing.channels_last
+            runtime = timing.runtime
         chain = choose_chain(
             bundle,
             device,
             runtime=runtime,
             precision=precision,
-            channels_last=channels_last,
+            form=None if timing is None else timing.form,
             max_batch=max_batch,
+            compilers=compilers,
+            tune_s=60 * options.tune_minutes,
             progress=progress,
             check=check,
         )
@@ -98,7 +107,8 @@ def load_served_model(
             conditions=conditions,
             kept=kept,
         )
-        timing = None if timing is None else loaded.warmed(timing, check)
+        if timing is not None:  # a compiler may have failed that did not before
+            timing = loaded.warmed(timing, check) if form_of(chain) == timing.form else None
         is_known = timing is not None
         timing = timing or loaded.measure(check, progress)
     except Exception as error:
@@ -161,8 +171,7 @@ class _Loaded:
             announced = CloudTimes.from_profile(self.profile)
         timing = Timing(
             runtime=self.chain.runtime,
-            precision=form_of(self.chain).precision,
-            channels_last=form_of(self.chain).channels_last,
+            form=form_of(self.chain),
             announced=announced,
             batches=measure_batches(
                 self.bundle,
@@ -200,11 +209,12 @@ class _Loaded:
 
 
 def _speed(timing: Timing, chain: SegmentChain) -> str:
+    compiler = form_of(chain).compiler
     found = timing.batches.round_s
     most = max(found)
     return (
         f"{1e3 * found[1]:.1f} ms a frame, {1e3 * found[most] / most:.1f} ms in batches of {most}, "
-        f"in {chain.runtime} on {chain.device}"
+        f"in {chain.runtime if compiler == EAGER else compiler} on {chain.device}"
     )
 
 

@@ -61,20 +61,29 @@ def choose_precision(
     for precision in PRECISIONS[1:]:
         try:
             outputs, seconds = run(precision)
-        except Interrupted:
-            raise
         except Exception as error:
-            if is_device_lost(error):
+            if ends_trials(error):
                 raise
-            why = " ".join(str(error).split())[:100]
-            tell(f"precision {precision} is left out: {type(error).__name__}: {why}")
+            tell(left_out(f"precision {precision}", error))
             continue
-        difference = max(
-            _difference(own, expected) for own, expected in zip(outputs, exact, strict=True)
-        )
-        found[precision] = (difference, seconds)
+        found[precision] = (largest_difference(outputs, exact), seconds)
     good = [name for name, (difference, _) in found.items() if difference <= tolerance]
     return min(good, key=lambda name: found[name][1]), found
+
+
+def ends_trials(error: Exception) -> bool:
+    """Whether it says more than that what was tried fails: the worker stops, the device is lost."""
+    return isinstance(error, Interrupted) or is_device_lost(error)
+
+
+def left_out(what: str, error: Exception) -> str:
+    """The line that says why it is."""
+    return f"{what} is left out: {type(error).__name__}: {' '.join(str(error).split())[:100]}"
+
+
+def largest_difference(outputs: OutputsByBoundary, exact: OutputsByBoundary) -> float:
+    """Of any boundary's frames, relative to the largest output of `exact` there."""
+    return max(_difference(own, expected) for own, expected in zip(outputs, exact, strict=True))
 
 
 def _difference(outputs: Mapping[str, Array], exact: Mapping[str, Array]) -> float:

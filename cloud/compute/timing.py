@@ -9,21 +9,21 @@ from typing import Any
 
 from splitpoint.partition.profile.cloud_times import CloudTimes
 
-from ..options import PRECISIONS, RUNTIMES
+from ..gpu.weight_form import Form
+from ..options import COMPILERS, PRECISIONS, RUNTIMES
 from .measure_batches import Measured
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Timing:
-    """The fastest `runtime` and form (see `Form`), and the times that were measured in them.
+    """The fastest `runtime` and `form`, and the times that were measured in them.
 
     `announced` is what devices plan with, `batches` what the worker does. `at_s` is when that was,
     in seconds since 1970.
     """
 
     runtime: str
-    precision: str
-    channels_last: bool
+    form: Form
     announced: CloudTimes
     batches: Measured
     at_s: float
@@ -37,8 +37,9 @@ class Timing:
         announced, batches = self.announced, self.batches
         return {
             "runtime": self.runtime,
-            "precision": self.precision,
-            "channels_last": self.channels_last,
+            "precision": self.form.precision,
+            "channels_last": self.form.channels_last,
+            "compiler": self.form.compiler,
             "at_s": self.at_s,
             "segment_ms": list(announced.segment_ms),
             "segment_p95_ms": list(announced.segment_p95_ms),
@@ -59,8 +60,11 @@ class Timing:
         limit = record["limit"]
         if type(limit) is not int or not 1 <= limit <= max_batch:
             raise ValueError(f"a limit of {limit!r}")
-        if record["runtime"] not in RUNTIMES or record["precision"] not in PRECISIONS:
-            raise ValueError("an unknown runtime or precision")
+        for what, known in (
+            ("runtime", RUNTIMES), ("precision", PRECISIONS), ("compiler", COMPILERS),
+        ):  # fmt: skip
+            if record[what] not in known:
+                raise ValueError(f"an unknown {what}")
         if any(type(record[flag]) is not bool for flag in ("channels_last", "padded", "steady")):
             raise ValueError("flags that are none")
         rows = [_by_size(row, limit) for row in record["rows"]]
@@ -77,8 +81,7 @@ class Timing:
         )
         return cls(
             runtime=record["runtime"],
-            precision=record["precision"],
-            channels_last=record["channels_last"],
+            form=Form(record["precision"], record["channels_last"], record["compiler"]),
             announced=announced,
             batches=Measured(
                 rows=rows,

@@ -36,7 +36,8 @@ LOAD_EVERY_S = 0.003  # is what is said of the load worked out again
 class Engine:
     """Runs requests until it is stopped. Use it from one event loop; `start` before `submit`.
 
-    What hangs `on_gpu` hangs for every thread of the process.
+    What hangs `on_gpu` hangs for every thread of the process. A compiler of a model that is being
+    loaded there may be silent for `compiling_s`.
     """
 
     def __init__(
@@ -47,10 +48,11 @@ class Engine:
         batching: Batching = Batching.SUFFIX,
         hung_s: float = HUNG_S,
         on_gpu: bool = False,
+        compiling_s: float = 0.0,
     ) -> None:
         self.schedule = Schedule[Request](max_batch, batching)
         self._max_queued_bytes = max_queued_bytes
-        self.executor = Executor(self.schedule, hung_s, on_gpu)
+        self.executor = Executor(self.schedule, hung_s, on_gpu, compiling_s)
         self._loads: WeakKeyDictionary[object, _Told] = WeakKeyDictionary()
         self._stopping = False
 

@@ -63,8 +63,11 @@ class _Running:
 class Executor:
     """The compute thread of one device. `lock` is to be held by who changes the schedule."""
 
-    def __init__(self, schedule: Schedule[Request], hung_s: float, on_gpu: bool) -> None:
+    def __init__(
+        self, schedule: Schedule[Request], hung_s: float, on_gpu: bool, compiling_s: float
+    ) -> None:
         self._schedule, self.hung_s, self._on_gpu = schedule, hung_s, on_gpu
+        self._compiling_s = compiling_s  # for so long a compiler may be silent
         self.lock = threading.Lock()
         self._trials = ModelTrials()
         self._running: _Running | None = None
@@ -307,13 +310,17 @@ class Executor:
         if is_slow and not self._is_slow:
             log.warning(
                 "no step came to an end in %.3g s (%s); it is given up after %.3g s",
-                CALL_SLOW_S, self.calls.doing, CALL_HUNG_S,
+                CALL_SLOW_S, self.calls.doing, self._call_hung_s,
             )  # fmt: skip
         self._is_slow = is_slow
-        if self.calls.hangs_for(CALL_HUNG_S):
+        if self.calls.hangs_for(self._call_hung_s):
             self._give_up_call(
-                f"no step came to an end in {CALL_HUNG_S:.3g} s ({self.calls.doing})"
+                f"no step came to an end in {self._call_hung_s:.3g} s ({self.calls.doing})"
             )
+
+    @property
+    def _call_hung_s(self) -> float:
+        return CALL_HUNG_S + self._compiling_s
 
     def _give_up_call(self, why: str) -> None:
         if self._on_gpu:
@@ -321,7 +328,7 @@ class Executor:
             return
         error = DeviceLost(why, "look at what it may wait for, as a disk, or serve another model")
         with self.lock:
-            if self._running is not None or not self.calls.give_up(CALL_HUNG_S, error):
+            if self._running is not None or not self.calls.give_up(self._call_hung_s, error):
                 return  # it has just ended
             self.thread.leave()
         log.error("%s; it is left behind with its thread", why)

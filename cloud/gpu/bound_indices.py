@@ -18,8 +18,8 @@ from torch.fx import Graph, GraphModule, Node
 from ..errors import ServeError
 
 
-def bound_indices(module: GraphModule, unknown: Set[tuple[str, int]]) -> None:
-    """Clamps those of its indices that are `unknown`: see `Indexes`.
+def bound_indices(module: GraphModule, unknown: Set[tuple[str, int]]) -> bool:
+    """Clamps those of its indices that are `unknown` (see `Indexes`); whether there are any.
 
     Raises `ServeError` for a segment that a frame could make fail otherwise.
     """
@@ -43,6 +43,7 @@ def bound_indices(module: GraphModule, unknown: Set[tuple[str, int]]) -> None:
     if changed:
         module.graph.lint()
         module.recompile()
+    return changed
 
 
 def _bounded(graph: Graph, node: Node, operand: IndexOperand) -> Node:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch.fx import GraphModule, Node
 
-from ..options import BF16, FP16, FP32
+from ..options import BF16, EAGER, FP16, FP32
 
 # What autocast computes in the smaller format, and therefore would cast in every run.
 _PRODUCTS = frozenset(
@@ -33,10 +33,14 @@ SMALL_DTYPES = {BF16: torch.bfloat16, FP16: torch.float16}
 
 @dataclass(frozen=True, slots=True)
 class Form:
-    """What is computed in, and whether weights of 2-d convolutions have their channels last."""
+    """What is computed in, and whether weights of 2-d convolutions have their channels last.
+
+    `compiler` makes one of a segment's operations; with "none" each is torch's own.
+    """
 
     precision: str = FP32
     channels_last: bool = False
+    compiler: str = EAGER
 
 
 def put_weights(module: GraphModule, form: Form) -> None:

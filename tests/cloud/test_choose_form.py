@@ -4,19 +4,17 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from splitpoint.cloud.compute import choose_chain, choose_form
-from splitpoint.cloud.compute import load as load_model
+from played_gpu import PlayedGpu, form_in_use
 from splitpoint.cloud.compute.choose_form import form_and_capture
 from splitpoint.cloud.compute.gpu_chain import GpuChain
-from splitpoint.cloud.compute.load import load_served_model
 from splitpoint.cloud.errors import Interrupted, ServeError
 from splitpoint.cloud.gpu.weight_form import Form, has_convolutions, put_weights
-from splitpoint.cloud.options import WorkerOptions
 from splitpoint.partition.bundle.bundle import Bundle
 from splitpoint.partition.run import torch_chain
 from splitpoint.partition.run.chain import State
@@ -106,7 +104,7 @@ def test_a_replay_casts_what_comes_in_and_no_weight(
     monkeypatch.setattr(torch_chain, "load_segment", noted)
     chain = GpuChain(small_bundle, cuda.gpu())
     form_and_capture(
-        small_bundle, chain, precision="bf16", channels_last=False, max_batch=1,
+        small_bundle, chain, precision="bf16", form=Form("bf16"), max_batch=1,
         tell=pytest.fail, check=lambda: None,
     )  # fmt: skip
     weights = {
@@ -124,36 +122,12 @@ def test_a_replay_casts_what_comes_in_and_no_weight(
     assert casts[False] > 0
 
 
-class Machine:
-    """A GPU on which each form takes as long as a test says."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, bundle: Bundle) -> None:
-        self.cuda, self.bundle, self.said = StandInCuda(), bundle, []
-        self.seconds: dict[Form, float] = {}
-        self.tried: list[Form] = []
-
-        def trial_s(bundle: Bundle, chain: GpuChain, batch: int, check: object) -> float:
-            self.tried.append(chain.form)
-            return self.seconds.get(chain.form, 1.0)
-
-        monkeypatch.setattr(choose_form, "trial_s", trial_s)
-        monkeypatch.setattr(choose_chain, "TorchGpu", lambda device: self.cuda.gpu())
-
-    def chosen(self, precision: str = "auto") -> GpuChain:
-        chain = GpuChain(self.bundle, self.cuda.gpu())
-        form_and_capture(
-            self.bundle, chain, precision=precision, channels_last=None, max_batch=2,
-            tell=self.said.append, check=lambda: None,
-        )  # fmt: skip
-        return chain
-
-
 @pytest.fixture
-def machine(monkeypatch: pytest.MonkeyPatch, small_bundle: Bundle) -> Machine:
-    return Machine(monkeypatch, small_bundle)
+def machine(monkeypatch: pytest.MonkeyPatch, small_bundle: Bundle) -> PlayedGpu:
+    return PlayedGpu(monkeypatch, small_bundle)
 
 
-def test_channels_are_last_only_where_that_is_faster(machine: Machine) -> None:
+def test_channels_are_last_only_where_that_is_faster(machine: PlayedGpu) -> None:
     assert machine.chosen("fp32").form == Form("fp32")
     machine.seconds = {Form("fp32", channels_last=True): 0.5}
     chain = machine.chosen("fp32")
@@ -161,7 +135,7 @@ def test_channels_are_last_only_where_that_is_faster(machine: Machine) -> None:
     assert chain.sizes == (1, 2)
 
 
-def test_the_fastest_format_that_is_close_from_every_boundary(machine: Machine) -> None:
+def test_the_fastest_format_that_is_close_from_every_boundary(machine: PlayedGpu) -> None:
     fast = Form("bf16", channels_last=True)
     machine.seconds = {fast: 0.1, Form("tf32"): 0.5}
     chain = machine.chosen()
@@ -173,7 +147,7 @@ def test_the_fastest_format_that_is_close_from_every_boundary(machine: Machine) 
 
 
 def test_a_format_is_judged_where_frames_enter(
-    machine: Machine, monkeypatch: pytest.MonkeyPatch
+    machine: PlayedGpu, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A fault in the first segment shows from the input alone, one in the last from anywhere."""
     forward = TorchChain.forward
@@ -190,7 +164,7 @@ def test_a_format_is_judged_where_frames_enter(
 
 
 def test_a_format_whose_operation_is_missing_is_left_out(
-    machine: Machine, monkeypatch: pytest.MonkeyPatch
+    machine: PlayedGpu, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     forward = TorchChain.forward
 
@@ -205,7 +179,7 @@ def test_a_format_whose_operation_is_missing_is_left_out(
     assert "fp16 is left out: NotImplementedError" in machine.said[0]
 
 
-def test_a_worker_that_stops_is_not_kept_by_trials(machine: Machine) -> None:
+def test_a_worker_that_stops_is_not_kept_by_trials(machine: PlayedGpu) -> None:
     def check() -> None:
         if machine.tried:
             raise Interrupted("the worker stops")
@@ -213,91 +187,57 @@ def test_a_worker_that_stops_is_not_kept_by_trials(machine: Machine) -> None:
     with pytest.raises(Interrupted):
         form_and_capture(
             machine.bundle, GpuChain(machine.bundle, machine.cuda.gpu()), precision="auto",
-            channels_last=None, max_batch=2, tell=machine.said.append, check=check,
+            max_batch=2, tell=machine.said.append, check=check,
         )  # fmt: skip
 
 
 # The whole of loading, on a device that is no CPU. -------------------------------------------
 
 
-class Device:
-    """What `torch.device` says of a GPU, for which tensors lie on the CPU all the same."""
-
-    type, index = "cuda", 0
-
-    def __str__(self) -> str:
-        return "cuda:0"
-
-
-@pytest.fixture
-def load(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> Callable[..., object]:
-    conditions = load_model.conditions_here
-    cpu = torch.device("cpu")
-    monkeypatch.setattr(
-        load_model,
-        "conditions_here",
-        lambda bundle, device, **named: conditions(bundle, cpu, **named),
-    )
-    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (1 << 40, 1 << 40))
-    for name in ("memory_reserved", "memory_allocated"):
-        monkeypatch.setattr(torch.cuda, name, lambda device: 0)
-
-    def start(**options: object) -> object:
-        return load_served_model(
-            machine.bundle.folder, Device(), WorkerOptions(max_batch=4, **options),  # type: ignore[arg-type]
-            profiles={}, progress=machine.said.append,
-        )  # fmt: skip
-
-    return start
-
-
 def test_a_model_is_loaded_captured_and_timed_and_nothing_is_captured_later(
-    machine: Machine, load: Callable[..., object], tmp_path: object
+    machine: PlayedGpu, tmp_path: Path
 ) -> None:
     machine.seconds = {Form("tf32", channels_last=True): 0.1}
     machine.cuda.launch_s = 1e-4
-    served = load(times=tmp_path)
-    chain = served.runner.chain  # type: ignore[attr-defined]
-    assert served.runner.sizes == chain.sizes == (1, 2, 4)  # type: ignore[attr-defined]
-    assert chain.form == Form("tf32", channels_last=True)
-    assert all(ms >= 0.1 for ms in served.times.segment_ms), "as the device takes, not launching"  # type: ignore[attr-defined]
+    served = machine.load(tmp_path)
+    assert served.runner.sizes == (1, 2, 4)
+    assert form_in_use(served) == Form("tf32", channels_last=True)
+    assert all(ms >= 0.1 for ms in served.times.segment_ms), "as the device takes, not launching"
     tried, machine.tried = machine.tried, []
-    again = load(times=tmp_path)
+    again = machine.load(tmp_path)
     assert tried
     assert not machine.tried
-    assert again.runner.chain.form == chain.form  # type: ignore[attr-defined]
+    assert form_in_use(again) == form_in_use(served)
     assert not machine.cuda.races
 
 
-def test_batches_end_where_memory_does(
-    machine: Machine, load: Callable[..., object], tmp_path: object
-) -> None:
+def test_batches_end_where_memory_does(machine: PlayedGpu, tmp_path: Path) -> None:
     largest = max(
         int(np.prod(spec.shape)) * 4
         for boundary in machine.bundle.manifest.boundaries
         for spec in boundary.tensors
     )
     machine.cuda.most_bytes = 3 * largest
-    served = load(times=tmp_path, precision="fp32")
-    assert served.runner.sizes == (1, 2)  # type: ignore[attr-defined]
-    assert served.batch_times.max_batch == 2  # type: ignore[attr-defined]
+    served = machine.load(tmp_path, precision="fp32")
+    assert served.runner.sizes == (1, 2)
+    assert served.batch_times.max_batch == 2
 
 
 def test_a_model_that_does_not_fit_is_refused_in_those_words(
-    monkeypatch: pytest.MonkeyPatch, load: Callable[..., object], tmp_path: object
+    machine: PlayedGpu, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     def full(*_: object) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
 
     monkeypatch.setattr(torch_chain, "load_weights", full)
     with pytest.raises(ServeError, match="does not fit into the memory of cuda:0"):
-        load(times=tmp_path, precision="fp32")
+        machine.load(tmp_path, precision="fp32")
 
 
 def test_a_device_that_fails_while_a_model_is_loaded_is_said(
-    machine: Machine, load: Callable[..., object], tmp_path: object
+    machine: PlayedGpu, tmp_path: Path
 ) -> None:
     machine.cuda.on_capture = lambda: setattr(machine.cuda, "broken", ILLEGAL_ADDRESS)
     with pytest.raises(ServeError, match="cuda:0 failed while small was loaded") as caught:
-        load(times=tmp_path)
+        machine.load(tmp_path)
     assert "start the worker again" in str(caught.value.remedy)

@@ -115,11 +115,12 @@ def test_what_was_asked_for_is_part_of_what_was_measured(machine: Counts) -> Non
 def test_every_condition_is_part_of_the_key(small_bundle: Bundle) -> None:
     own = conditions_here(
         small_bundle, torch.device("cpu"), runtime="auto", precision="auto", max_batch=8,
-        profile=False,
+        compilers=(), profile=False,
     )  # fmt: skip
     others: dict[str, Any] = {
         "digest": "0" * 64, "runtime": "torch", "precision": "fp32", "max_batch": 9,
         "profile": True, "device": "another", "threads": 77, "cores": 77, "format": 0,
+        "compilers": ("inductor",),
         "versions": {**own.versions, "onnxruntime": "1.0.0"},
     }  # fmt: skip
     assert others.keys() == {field.name for field in fields(TimingConditions)}
@@ -166,6 +167,7 @@ def _damage(text: str) -> dict[str, str]:
         "runtime": with_timing(runtime="java"),
         "precision": with_timing(precision="fp8"),
         "layout": with_timing(channels_last=1),
+        "compiler": with_timing(compiler="make"),
         "pairs": with_timing(decode_ms=7),
         "huge": with_timing(at_s=10**400),
     }

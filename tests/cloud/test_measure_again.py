@@ -22,6 +22,7 @@ from splitpoint.cloud.engine.call_queue import CallQueue
 from splitpoint.cloud.engine.engine import LOAD_EVERY_S, Engine
 from splitpoint.cloud.engine.engines import Engines
 from splitpoint.cloud.engine.request import Request
+from splitpoint.cloud.gpu.weight_form import Form
 from splitpoint.cloud.worker import Worker
 from splitpoint.partition.bundle.bundle import Bundle
 from splitpoint.partition.profile.cloud_times import CloudTimes
@@ -41,7 +42,7 @@ async def worker(small_bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> Async
 def timing(model: ServedModel, ms: float) -> Timing:
     segments = len(model.batch_times)
     return Timing(
-        runtime="torch", precision="fp32", channels_last=False, at_s=0.0,
+        runtime="torch", form=Form(), at_s=0.0,
         announced=CloudTimes(segment_ms=(ms,) * segments),
         batches=Measured(
             rows=[{1: ms, 2: ms}] * segments, limit=2, padded=False, round_s={1: ms}, steady=True
