@@ -2,8 +2,9 @@
 
 Photos in many random orders, as they are and changed as cameras change; photos of other
 collections; and each photo as a camera that does not move, which is one picture however long it
-lasts. Counted is the frame at which the warning comes. Beside it stands what bytes tell: payloads
-of `fkt@4`, over what calibration measured, are the rival, as they cost nothing to look at.
+lasts, alone and in turns with the next photo, as of two such cameras. Counted is the frame at which
+the warning comes. Beside it stands what bytes tell: payloads of `fkt@4`, over what calibration
+measured, are the rival, as they cost nothing to look at.
 
     python benchmarks/drift.py --bundle NAME.split --images DIR [--others DIR ...]
 """
@@ -36,7 +37,7 @@ CODEC = "fkt@4"
 FRAMES, STILL_FRAMES, BYTES_PHOTOS = 200, 60, 40
 COLUMNS = [
     "pictures", "orders", "warned within 50 frames", "within 200", "first, median", "distance",
-    "in words", "still scenes that warned", "bytes over calibrated",
+    "in words", "still scenes that warned", "two in turns", "bytes over calibrated",
 ]  # fmt: skip
 
 
@@ -109,13 +110,19 @@ def row(bundle: Bundle, name: str, shown: Sequence[Array], orders: int) -> list[
     within = [sum(n is not None and n <= most for n in found) for most in (50, FRAMES)]
     first = sorted(n for n in found if n is not None)
     still = sum(first_warning(usual, [pixels] * STILL_FRAMES) is not None for pixels in shown)
+    nexts = [*shown[1:], shown[0]]
+    turns = sum(
+        first_warning(usual, list(pair) * (STILL_FRAMES // 2)) is not None
+        for pair in zip(shown, nexts, strict=True)
+    )
     away = np.stack([usual.in_deviations(look_of(pixels)) for pixels in shown])
     mean = away.mean(0)
     return [
         name, str(orders), f"{within[0]}", f"{within[1]}",
         str(first[len(first) // 2]) if first else "-",
         f"{(mean**2).mean():.2f}", what_stands_out(mean) if first else "",
-        f"{still} of {len(shown)}", f"{bytes_over_calibrated(bundle, shown):.2f}",
+        f"{still} of {len(shown)}", f"{turns} of {len(shown)}",
+        f"{bytes_over_calibrated(bundle, shown):.2f}",
     ]  # fmt: skip
 
 

@@ -23,6 +23,9 @@ MOST_SHARE = 0.01
 # out of focus at 0.9 and more, the dark at 4 and more. A window of pictures that are all the same
 # is only one picture, and one photo in a hundred lies beyond 4. (`benchmarks/drift.py`)
 FAR, FAR_OF_ONE = 0.2, 4.0
+# Mean squared distance of two looks that are nearly one: two frames of a scene in which something
+# moves lie some 0.03 apart, two photos of calibration 0.7 and more, nine times in ten.
+ALIKE = 0.1
 BACK = 0.5  # of the limit: from then on the next departure is told
 
 
@@ -75,8 +78,7 @@ class Drift:
 
     def _judge(self, looks: Array) -> None:
         mean = looks.mean(0)
-        different = min(float(looks.var(0).mean()), 1.0)  # 1 is as in calibration, 0 is all alike
-        limit = FAR + FAR_OF_ONE / max(different * len(looks), 1.0)
+        limit = FAR + FAR_OF_ONE / _different(looks)
         self.of_limit = float((mean**2).mean()) / limit
         if self.of_limit > 1 and not self._told:
             log.warning(
@@ -87,3 +89,13 @@ class Drift:
                 self._name,
             )
         self._told = self.of_limit > (BACK if self._told else 1)
+
+
+def _different(looks: Array) -> float:
+    """How many different pictures there are: of looks that are alike 1, and no more than there are.
+
+    Their variance does not tell: two scenes in turns, as of two cameras, vary as many photos do.
+    """
+    squares = (looks**2).mean(1)
+    apart = squares[:, None] + squares - 2 / looks.shape[1] * (looks @ looks.T)
+    return float(len(looks) ** 2 / np.exp(-apart / ALIKE).sum())
