@@ -30,7 +30,9 @@ def split_address(text: str) -> tuple[str, int]:
     if not (digits.isascii() and digits.isdecimal()) or ":" not in text:
         raise AddressError(f"{text[:100]!r} has no port", "give HOST:PORT, as in 192.0.2.10:7070")
     if len(digits.lstrip("0")) > 5 or int(digits) > _MOST_PORT:
-        raise AddressError(f"{text[:100]!r} has a port above {_MOST_PORT}", "give another one")
+        raise AddressError(
+            f"{text[:100]!r} has no valid port", f"give HOST:PORT, up to {_MOST_PORT}"
+        )
     if bare != host and not _is_ipv6(bare):
         raise AddressError(f"{text[:100]} has no IPv6 address in its brackets")
     return bare, int(digits)
