@@ -146,8 +146,9 @@ async def _until_it_answers(process: subprocess.Popen[bytes], port: int) -> None
 async def run(options: argparse.Namespace, folder: Path) -> tuple[Table, dict[str, Any]]:
     rows: list[list[str]] = []
     summary: dict[str, dict[str, dict[str, list[float]]]] = {}
-    for model in options.models:
-        bundle = open_bundle(bundle_of(model, folder))
+    for given in options.models:
+        bundle = open_bundle(bundle_of(given, folder))
+        model = bundle.manifest.name
         source, weights = source_of(bundle.manifest.source.removeprefix("torchvision:"))
         payload = jpeg_payload(bundle).on(options.device)
         for number in range(options.rounds):

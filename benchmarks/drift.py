@@ -2,9 +2,10 @@
 
 Photos in many random orders, as they are and changed as cameras change; photos of other
 collections; and each photo as a camera that does not move, which is one picture however long it
-lasts, and as one that turns from the left to the right, which is one place. Counted is the frame
-at which the warning comes. Beside it stands what bytes tell: payloads of `fkt@4`, over what
-calibration measured, are the rival, as they cost nothing to look at.
+lasts, as one that turns from the left to the right, which is one place, and in turns with the next
+photo, as of two such cameras. Counted is the frame at which the warning comes. Beside it stands
+what bytes tell: payloads of `fkt@4`, over what calibration measured, are the rival, as they cost
+nothing to look at.
 
     python benchmarks/drift.py --bundle NAME.split --images DIR [--others DIR ...]
 """
@@ -37,7 +38,8 @@ CODEC = "fkt@4"
 FRAMES, SCENE_FRAMES, BYTES_PHOTOS = 200, 60, 40
 COLUMNS = [
     "pictures", "orders", "warned within 50 frames", "within 200", "first, median", "distance",
-    "in words", "still scenes that warned", "turning ones", "bytes over calibrated",
+    "in words", "still scenes that warned", "turning ones", "two in turns",
+    "bytes over calibrated",
 ]  # fmt: skip
 
 
@@ -118,13 +120,18 @@ def row(bundle: Bundle, name: str, shown: Sequence[Array], orders: int) -> list[
     first = sorted(n for n in found if n is not None)
     still = sum(first_warning(usual, [pixels] * SCENE_FRAMES) is not None for pixels in shown)
     turning = sum(first_warning(usual, turned(pixels)) is not None for pixels in shown)
+    nexts = [*shown[1:], shown[0]]
+    turns = sum(
+        first_warning(usual, list(pair) * (SCENE_FRAMES // 2)) is not None
+        for pair in zip(shown, nexts, strict=True)
+    )
     away = np.stack([usual.in_deviations(look_of(pixels)) for pixels in shown])
     mean = away.mean(0)
     return [
         name, str(orders), f"{within[0]}", f"{within[1]}",
         str(first[len(first) // 2]) if first else "-",
         f"{(mean**2).mean():.2f}", what_stands_out(mean) if first else "",
-        f"{still} of {len(shown)}", f"{turning} of {len(shown)}",
+        f"{still} of {len(shown)}", f"{turning} of {len(shown)}", f"{turns} of {len(shown)}",
         f"{bytes_over_calibrated(bundle, shown):.2f}",
     ]  # fmt: skip
 

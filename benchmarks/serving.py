@@ -93,8 +93,9 @@ def mixed(payloads: Sequence[Payload], shares: Sequence[int]) -> list[Payload]:
 
 async def run(options: argparse.Namespace, folder: Path) -> tuple[Table, dict[str, Any]]:
     rows, ratios = [], []
-    for model in options.models:
-        bundle = open_bundle(bundle_of(model, folder))
+    for given in options.models:
+        bundle = open_bundle(bundle_of(given, folder))
+        model = bundle.manifest.name
         payloads = [payload.on(options.device) for payload in payloads_of(bundle)]
         workers = {policy: start(["-c", WORKER, str(bundle.folder), policy, options.device,
                            str(options.max_batch)])

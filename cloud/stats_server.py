@@ -44,13 +44,13 @@ HEADERS = {
 
 
 def check_http(listen: str) -> None:
-    """Raises `ServeError` where others could ask, `ModuleNotFoundError` without the extra."""
+    """Raises `ServeError` where others could ask, `AddressError` for what is no address."""
+    split_address(listen)
     if not is_loopback(listen):
         raise ServeError(
             f"other machines reach --http {listen}, and nothing says who may ask",
             "listen on 127.0.0.1; for figures elsewhere there is --metrics",
         )
-    split_address(listen)
 
 
 @asynccontextmanager

@@ -31,7 +31,7 @@ WORDS = {
     "brightness": ("darker", "brighter"),
     "red_over_green": ("greener", "redder"),
     "blue_over_yellow": ("yellower", "bluer"),
-    "contrast": ("flatter", "of more contrast"),
+    "contrast": ("lower in contrast", "higher in contrast"),
     "red_green_contrast": ("paler", "more colourful"),
     "blue_yellow_contrast": ("paler", "more colourful"),
     "fine_detail": ("less sharp", "sharper or noisier"),
@@ -114,7 +114,7 @@ class UsualLook:
 
 
 def what_stands_out(away: Array) -> str:
-    """What stands out most of a look `in_deviations`: `darker and flatter`.
+    """What stands out most of a look `in_deviations`: `darker and lower in contrast`.
 
     No word comes twice, nor beside its opposite.
     """

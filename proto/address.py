@@ -10,6 +10,7 @@ from splitpoint.codec import SplitpointError
 
 _SCHEMES = ("ipv4", "ipv6", "dns")
 _SOCKET_FILES = ("unix:", "unix-abstract:")
+_MOST_PORT = 65535
 _HOST_HEADER = re.compile(r"(\[[0-9a-f:.]+\]|[0-9a-z.-]+)(?::[0-9]{1,5})?")
 
 
@@ -26,8 +27,12 @@ def split_address(text: str) -> tuple[str, int]:
     bare = host[1:-1] if host.startswith("[") and host.endswith("]") else host
     if _is_ipv6(text) or (bare == host and _is_ipv6(host)):
         raise AddressError(f"{text[:100]} is no HOST:PORT", "put brackets around IPv6: [::1]:7070")
-    if not (digits.isascii() and digits.isdecimal() and int(digits) < 65536) or ":" not in text:
+    if not (digits.isascii() and digits.isdecimal()) or ":" not in text:
         raise AddressError(f"{text[:100]!r} has no port", "give HOST:PORT, as in 192.0.2.10:7070")
+    if len(digits.lstrip("0")) > 5 or int(digits) > _MOST_PORT:
+        raise AddressError(
+            f"{text[:100]!r} has no valid port", f"give HOST:PORT, up to {_MOST_PORT}"
+        )
     if bare != host and not _is_ipv6(bare):
         raise AddressError(f"{text[:100]} has no IPv6 address in its brackets")
     return bare, int(digits)

@@ -70,7 +70,7 @@ def print_summary(
     for words in _at_this_rate(monthly, energy):
         table.add_row("at this rate", words)
     if drift is not None and drift > 1:
-        table.add_row("camera", f"away from the calibration: {drift:.1f} times what it bears")
+        table.add_row("camera", f"unlike calibration: {drift:.1f} times the limit")
     if "emulated" in summary:
         table.add_row("emulated", summary["emulated"])
     out.print(table)

@@ -65,7 +65,7 @@ class OneLine(logging.Formatter):
 
 
 class Steps:
-    """Progress of long work: a bar on a terminal, a line a step elsewhere.
+    """Progress of long work: a bar on a terminal, elsewhere a line where something else begins.
 
     Use it as a context manager and call it with (what, done, total).
     """
@@ -80,6 +80,7 @@ class Steps:
             transient=True,
         )
         self._task = self._bar.add_task("", total=None)
+        self._said = ""
 
     def __enter__(self) -> Steps:
         if err.is_terminal:
@@ -92,13 +93,15 @@ class Steps:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._bar.stop()
+        if err.is_terminal:
+            self._bar.stop()
 
     def __call__(self, what: str, done: int, total: int) -> None:
         """Shows that `done` of `total` steps are done and `what` comes next."""
         if err.is_terminal:
             self._bar.update(self._task, description=what, completed=done, total=total)
-        elif done < total:
+        elif done < total and what != self._said:
+            self._said = what
             say(f"[{done + 1}/{total}] {what}")
 
 

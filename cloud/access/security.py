@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import grpc
-from splitpoint.proto.address import is_loopback
+from splitpoint.proto.address import is_loopback, split_address
 from splitpoint.proto.tls import read_ca, read_pair
 
 from ..errors import ServeError
@@ -44,7 +44,11 @@ class Security:
         return self.tls_cert is not None
 
     def check_listen(self, listen: str) -> None:
-        """Raises `ServeError` where others could reach `listen` and nothing would keep them out."""
+        """Raises `ServeError` where others could reach `listen` and nothing would keep them out.
+
+        `AddressError` for what is no address: nobody is told about TLS who left out the host.
+        """
+        split_address(listen)
         if self.insecure or is_loopback(listen):
             return
         lacks = []

@@ -21,10 +21,14 @@ MOST_SHARE = 0.01
 # The mean squared distance of the window's mean, in deviations, that is no picture's like in
 # calibration: photos of three other collections lie at 0.04 to 0.19, negatives at 0.41, what is
 # out of focus at 0.9 and more, the dark at 4 and more. A window of pictures that are all the same
-# is only one picture, and one photo in a hundred lies beyond 4. So is one of a single place, where
-# a camera turns or things move: its pictures differ by a tenth or two of what those of calibration
-# do. Each counts by itself only where it is `ENOUGH` of that. (`benchmarks/drift.py`)
-FAR, FAR_OF_ONE, ENOUGH = 0.2, 4.0, 0.7
+# is only one picture, and one photo in a hundred lies beyond 4. (`benchmarks/drift.py`)
+FAR, FAR_OF_ONE = 0.2, 4.0
+# Mean squared distance of two looks that are nearly one: two frames of a scene in which something
+# moves lie some 0.03 apart, two photos of calibration 0.7 and more, nine times in ten.
+ALIKE = 0.1
+# The variance of looks at pictures that have nothing to do with each other: that of a camera that
+# turns in one place is a tenth or two.
+ENOUGH = 0.7
 BACK = 0.5  # of the limit: from then on the next departure is told
 
 
@@ -77,8 +81,7 @@ class Drift:
 
     def _judge(self, looks: Array) -> None:
         mean = looks.mean(0)
-        alike = 1 - float(looks.var(0).mean()) / ENOUGH  # 1 where all are the same picture
-        limit = FAR + FAR_OF_ONE * max(alike, 1 / len(looks))
+        limit = FAR + FAR_OF_ONE / _different(looks)
         self.of_limit = float((mean**2).mean()) / limit
         if self.of_limit > 1 and not self._told:
             log.warning(
@@ -89,3 +92,18 @@ class Drift:
                 self._name,
             )
         self._told = self.of_limit > (BACK if self._told else 1)
+
+
+def _different(looks: Array) -> float:
+    """How many different pictures there are: of looks that are alike 1, and no more than there are.
+
+    Neither of two counts suffices. Two scenes in turns, as of two cameras, vary as much as many
+    photos do. And the views of a camera that turns in one place differ from each other, but all of
+    them are away from the mean of all places, and vary little.
+    """
+    count = len(looks)
+    squares = (looks**2).mean(1)
+    apart = squares[:, None] + squares - 2 / looks.shape[1] * (looks @ looks.T)
+    kinds = count**2 / np.exp(-apart / ALIKE).sum()
+    places = 1 / max(1 - float(looks.var(0).mean()) / ENOUGH, 1 / count)
+    return float(min(kinds, places))

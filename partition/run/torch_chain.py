@@ -35,9 +35,9 @@ def pick_device(name: str) -> torch.device:
     try:
         device = torch.device(name)
     except RuntimeError as error:
-        raise DeviceError(f"unknown device {name!r}", "use auto, cpu or cuda") from error
+        raise DeviceError(f"unknown device {name!r}", "use auto, cpu, cuda or cuda:N") from error
     if device.type not in ("cpu", "cuda"):
-        raise DeviceError(f"device {name!r} is not supported", "use auto, cpu or cuda")
+        raise DeviceError(f"device {name!r} is not supported", "use auto, cpu, cuda or cuda:N")
     visible = os.environ.get(_VISIBLE)
     if device.type == "cuda" and not torch.cuda.is_available():
         if visible is None:

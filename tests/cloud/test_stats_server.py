@@ -19,7 +19,7 @@ from splitpoint.cloud.errors import ServeError
 from splitpoint.cloud.stats_server import check_http
 from splitpoint.cloud.worker import Worker
 from splitpoint.partition.bundle.bundle import Bundle
-from splitpoint.proto.address import split_address
+from splitpoint.proto.address import AddressError, split_address
 
 
 @pytest.fixture
@@ -176,6 +176,11 @@ async def test_who_never_asks_is_not_waited_for(
 def test_where_it_may_listen(listen: str) -> None:
     with pytest.raises(ServeError, match="nothing says who may ask"):
         check_http(listen)
+
+
+def test_a_port_alone_is_no_address() -> None:
+    with pytest.raises(AddressError, match="has no port: give HOST:PORT"):
+        check_http("8081")
 
 
 def test_a_port_that_is_in_use_is_said(small_bundle: Bundle, command: Command) -> None:

@@ -48,7 +48,8 @@ async def test_what_cannot_be_served(small_bundle: Bundle) -> None:
     for options, words in (
         ({"device": "abacus"}, "unknown device"),
         ({"listen": "256.0.0.1:1"}, "cannot listen"),
-        ({"listen": "127.0.0.1:99999"}, "has no port"),
+        ({"listen": "127.0.0.1:99999"}, "no valid port"),
+        ({"listen": "7070"}, "has no port"),
         ({"runtime": "java"}, "unknown runtime"),
         ({"precision": "fp8"}, "unknown precision"),
         ({"precision": "bf16", "device": "cpu"}, "needs a GPU"),

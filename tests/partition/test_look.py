@@ -35,7 +35,7 @@ def test_pictures_like_those_of_calibration_are_near() -> None:
     ("change", "words"),
     [
         (negative, {"greener", "bluer", "redder", "yellower", "lit from below"}),
-        (at_night, {"darker", "flatter", "paler"}),
+        (at_night, {"darker", "lower in contrast", "paler"}),
         (out_of_focus, {"less sharp"}),
     ],
 )

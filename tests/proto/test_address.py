@@ -89,7 +89,8 @@ def test_parts(text: str, host: str, port: int) -> None:
     ("text", "words"),
     [
         ("", "has no port"), ("worker", "has no port"), ("worker:", "has no port"),
-        ("7070", "has no port"), ("worker:7x", "has no port"), ("worker:65536", "has no port"),
+        ("7070", "has no port"), ("worker:7x", "has no port"), ("worker:65536", "up to 65535"),
+        (f"worker:{'9' * 5000}", "up to 65535"),
         ("worker:\u0667", "has no port"), ("[::1]", "has no port"), ("::1", "brackets"),
         ("::1:7070", "brackets"), ("2001:db8::1", "brackets"), ("[worker]:7070", "no IPv6 address"),
     ],
