@@ -97,7 +97,8 @@ class UsualLook:
 
     def in_deviations(self, look: Array) -> Array:
         """How far each of its figures is from what is usual, float64 `[9]`."""
-        away = (look - np.array(self.means)) / np.array(self.deviations)
+        with np.errstate(over="ignore"):  # a worker may say that deviations are next to nothing
+            away = (look - np.array(self.means)) / np.array(self.deviations)
         found: Array = np.clip(away, -MOST_DEVIATIONS, MOST_DEVIATIONS)
         return found
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from drawn_scenes import at_night, negative, out_of_focus, scenes
-from splitpoint.partition.look import WORDS, UsualLook, look_of, what_stands_out
+from splitpoint.partition.look import MOST_DEVIATIONS, WORDS, UsualLook, look_of, what_stands_out
 
 
 def test_a_look_has_a_figure_for_each_word() -> None:
@@ -49,6 +49,11 @@ def test_pictures_that_are_all_alike_leave_room() -> None:
     noise = np.random.default_rng(0).integers(-3, 4, picture.shape)
     other = np.clip(picture + noise, 0, 255).astype(np.uint8)
     assert np.abs(usual.in_deviations(look_of(other))).max() < 1
+
+
+def test_deviations_that_are_next_to_nothing() -> None:
+    away = UsualLook((1e308,) * 9, (5e-324,) * 9).in_deviations(np.zeros(9))
+    assert away.tolist() == [-MOST_DEVIATIONS] * 9
 
 
 def test_the_manifest_form() -> None:
