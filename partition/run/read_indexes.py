@@ -24,7 +24,9 @@ def read_indexes(bundle: Bundle) -> Indexes:
     """Those of a bundle; raises `BundleError` for one whose programs cannot be read."""
     try:
         return _Reader(bundle).read()
-    except (OSError, ValueError, LookupError, TypeError, AttributeError, SafetensorError) as error:
+    except (
+        OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError, SafetensorError
+    ) as error:  # fmt: skip
         raise BundleError(
             f"a program of {bundle.folder} is malformed ({type(error).__name__}: {error})",
             "compile the bundle again",
@@ -93,7 +95,11 @@ class _Reader:
         if extent is None:
             return self._is_constant(index["t"], segment)
         trail = Trail(index["t"], -extent if operand.signed else 0, extent - 1)
+        seen = set[str]()
         while not trail.is_free:
+            if trail.name in seen:
+                raise ValueError(f"{trail.name[:40]!r} follows from itself")
+            seen.add(trail.name)
             spec = self._specs.get(trail.name)
             if spec is not None and not self._note(segment, trail, spec, operand):
                 return False

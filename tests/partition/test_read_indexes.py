@@ -311,6 +311,20 @@ def test_programs_that_cannot_be_read(tmp_path: Path, text: str) -> None:
         indexes(tmp_path, [[]], [spec("ids")], [spec("y")], text=text or "\x00")
 
 
+@pytest.mark.parametrize(
+    "nodes",
+    [
+        [node("a", "aten.relu.default", IDS), node("a", "aten.reshape.default", t("a"), [4])],
+        [node("a", "aten.t.default", t("a")), node("y", "aten.gather.default", t("a"), 0, IDS)],
+    ],
+    ids=["an index", "what it goes into"],
+)
+def test_a_tensor_that_follows_from_itself(nodes: Nodes, tmp_path: Path) -> None:
+    nodes = [*nodes, looked_up(t("a"), "z")]
+    with pytest.raises(BundleError, match="is malformed"):
+        indexes(tmp_path, [nodes], [spec("ids")], [spec("y", "float32")])
+
+
 def test_the_indices_of_a_compiled_model() -> None:
     bundle: Bundle = indexed_bundle()
     found = read_indexes(bundle)
