@@ -83,7 +83,7 @@ class SlowModel:
         self.form = AnswerForm(specs=last, codec=RAW, outputs={}, head=None)
         self.batch_times = BatchTimes([{1: ms, max_batch: ms}] * segments, max_batch)
         self.times = CloudTimes(segment_ms=(ms,) * segments)
-        self.bundle = SimpleNamespace(manifest=SimpleNamespace(name="slow"))
+        self.bundle = SimpleNamespace(manifest=SimpleNamespace(name="slow", stand_ins={}))
 
     def expected(self, boundary: int, value: Any) -> Any:
         """What the model makes of a value at `boundary`."""

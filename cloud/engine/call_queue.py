@@ -80,6 +80,11 @@ class CallQueue:
         self.came_further(doing)
         self._gave_way_s = self._clock()
 
+    def stood_still(self, seconds: float) -> None:
+        """All of the process did, so that it was not what runs that came no further."""
+        self._gave_way_s += seconds
+        self._further_s += seconds
+
     def has_run_for(self, seconds: float) -> bool:
         """Whether one has been running for that long, or since it last looked."""
         return self._running is not None and self._clock() - self._gave_way_s > seconds

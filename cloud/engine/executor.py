@@ -48,6 +48,9 @@ WATCH_S, LAST_CALL_S = 0.25, 0.5  # the second is what a model being loaded hold
 # A call that came no further for so long hangs: to load a model may take long, but each segment and
 # each measurement is a step of it. After the first of these times it is said what is waited for.
 CALL_SLOW_S, CALL_HUNG_S = 60.0, 600.0
+# A look that comes later than this was not the thread's fault: the process stood still (a signal,
+# a container that is paused), and what the thread does stood still with it.
+MOST_LATE_S = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -58,6 +61,7 @@ class _Running:
     step: Step[Request] | None
     began_s: float
     limit_s: float
+    stood_still_s: float  # of the executor, when it began
 
 
 class Executor:
@@ -74,6 +78,7 @@ class Executor:
         self.bell = Bell()
         self.calls = CallQueue()
         self._is_slow = False  # the call that runs, as was said
+        self._stood_still_s = 0.0  # how long all of the process did, as far as was seen
         self.restarts = self.errors = 0
         self.lost = ""  # why nothing can be computed here until another process begins
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -221,7 +226,11 @@ class Executor:
         planned_s = model.batch_times.suffix_s(0, 1) if step is None else step.planned_s
         limit_s = max(self.hung_s, HUNG_TIMES * planned_s)
         self._running = _Running(
-            model=model, step=step, began_s=time.perf_counter(), limit_s=limit_s
+            model=model,
+            step=step,
+            began_s=time.perf_counter(),
+            limit_s=limit_s,
+            stood_still_s=self._stood_still_s,
         )
         return self._running
 
@@ -247,17 +256,26 @@ class Executor:
 
     async def _watch(self) -> None:
         """Replaces a thread that does not come back, or is gone."""
+        looked_s = time.perf_counter()
         while not self.lost:
             await asyncio.sleep(WATCH_S)
+            now_s = time.perf_counter()
+            late_s, looked_s = now_s - looked_s - WATCH_S, now_s
+            if late_s > MOST_LATE_S:
+                self._stood_still_s += late_s
+                self.calls.stood_still(late_s)
             try:
                 running = self._running
-                if running is not None and time.perf_counter() - running.began_s > running.limit_s:
+                if running is not None and self._has_run_s(running, now_s) > running.limit_s:
                     self._leave_behind(running)
                 if not (self.thread.is_alive or self.lost):
                     self._replace_thread()
                 self._watch_calls()
             except Exception as error:  # noqa: BLE001 - noted, and it is tried again
                 self.unexpected("watching the compute thread", error)
+
+    def _has_run_s(self, running: _Running, now_s: float) -> float:
+        return now_s - running.began_s - (self._stood_still_s - running.stood_still_s)
 
     def _leave_behind(self, running: _Running) -> None:
         """A kernel does not come back: its thread is left with it, a GPU by the whole process."""

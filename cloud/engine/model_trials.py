@@ -1,7 +1,8 @@
 """Models that may not be computable any more, until a trial shows that they are.
 
 A kernel that does not come back may be one frame's fault, or the device is lost; the same with
-steps that fail one after the other. A sample of zeros tells: it is nobody's fault.
+steps that fail one after the other. A sample of zeros, or of the model's stand-ins for them, tells:
+it is nobody's fault.
 """
 
 from __future__ import annotations
@@ -91,7 +92,11 @@ class ModelTrials:
 def run_trial(model: ServedModel) -> None:
     """Computes one sample of zeros from the input to the end; raises what goes wrong."""
     runner, boundaries = cast(LoadedModel, model).runner, model.boundaries
-    values = {spec.name: np.zeros(spec.shape_at(1), spec.numpy_dtype) for spec in boundaries[0]}
+    numbers = model.bundle.manifest.stand_ins
+    values = {
+        spec.name: np.full(spec.shape_at(1), numbers.get(spec.name, 0), spec.numpy_dtype)
+        for spec in boundaries[0]
+    }
     state = runner.enter(0, [values])
     for segment in range(len(boundaries) - 1):
         state = runner.step(segment, state, 1)

@@ -8,14 +8,17 @@ frame is.
 from __future__ import annotations
 
 import operator
-from collections.abc import Set
+from collections.abc import Sequence, Set
 from typing import Any
 
 import torch
 from splitpoint.partition.run.index_operands import IndexOperand, index_operands, is_uncheckable
+from torch import Tensor
 from torch.fx import Graph, GraphModule, Node
 
 from ..errors import ServeError
+
+_MASKS = (torch.bool, torch.uint8)
 
 
 def bound_indices(module: GraphModule, unknown: Set[tuple[str, int]]) -> bool:
@@ -50,6 +53,8 @@ def _bounded(graph: Graph, node: Node, operand: IndexOperand) -> Node:
     def call(function: Any, *args: Any) -> Node:
         return graph.call_function(function, args)
 
+    if operand.inner is not None:
+        return call(_index_or_mask, node.args[0], node.args[operand.place], operand.inner)
     size: Any = operand.extent
     if size is None and operand.dim is None:
         size = call(torch.ops.aten.sym_numel.default, node.args[0])
@@ -58,3 +63,16 @@ def _bounded(graph: Graph, node: Node, operand: IndexOperand) -> Node:
     least = call(operator.neg, size) if operand.signed else 0
     most = call(operator.sub, size, 1)
     return call(torch.ops.aten.clamp.default, operand.of(node.args), least, most)
+
+
+def _index_or_mask(x: Tensor, indices: Sequence[Tensor | None], inner: int) -> Tensor:
+    """The one at `inner` in range; a mask is nothing but true or false, and stays as it is."""
+    dim = 0
+    for index in indices[:inner]:
+        dim += index.ndim if index is not None and index.dtype in _MASKS else 1
+    index = indices[inner]
+    assert index is not None
+    if index.dtype in _MASKS:
+        return index
+    size = x.shape[dim]
+    return index.clamp(-size, size - 1)

@@ -20,6 +20,7 @@ class Segments:
         self._chain, self._slowdown, self._form = chain, slowdown, AnswerForm.of(manifest)
         self._task = manifest.task
         self._boundaries = [boundary.tensors for boundary in manifest.boundaries]
+        self._stand_ins = manifest.stand_ins
         self.loaded = 0
 
     def load(self, count: int) -> None:
@@ -33,7 +34,7 @@ class Segments:
             self._task.check_allowed()
         for index in range(self.loaded, count):
             self._chain.load(index)
-            self._step(index, self._chain.place(zeros_at(self._boundaries[index])))
+            self._step(index, self._chain.place(zeros_at(self._boundaries[index], self._stand_ins)))
             self.loaded = index + 1
 
     def run(
@@ -67,6 +68,12 @@ class Segments:
             raise SegmentError(f"{self._chain.runtime} failed ({why})") from error
 
 
-def zeros_at(specs: Iterable[TensorSpec]) -> dict[str, Array]:
-    """One sample of a boundary's tensors, to warm up and time with."""
-    return {spec.name: np.zeros(spec.shape_at(1), spec.numpy_dtype) for spec in specs}
+def zeros_at(specs: Iterable[TensorSpec], stand_ins: Mapping[str, int]) -> dict[str, Array]:
+    """One sample of a boundary's tensors, to warm up and time with.
+
+    `stand_ins` are the numbers of inputs that cannot be 0: see `Manifest`.
+    """
+    return {
+        spec.name: np.full(spec.shape_at(1), stand_ins.get(spec.name, 0), spec.numpy_dtype)
+        for spec in specs
+    }

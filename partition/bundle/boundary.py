@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 from splitpoint.codec import TensorSpec, codecs_for
 
 from .ladder import CodecLevel, RuntimeLevel
@@ -33,6 +34,20 @@ class Boundary:
     def nbytes(self) -> int:
         """Raw bytes of one sample."""
         return sum(spec.nbytes_at(1) for spec in self.tensors)
+
+    def can_be_full_of(self, numbers: Mapping[str, int]) -> bool:
+        """Whether each of its tensors that is named holds integers, and so large ones."""
+        limits = {
+            spec.name: np.iinfo(spec.numpy_dtype)
+            for spec in self.tensors
+            if np.issubdtype(spec.numpy_dtype, np.integer)
+        }
+        return all(
+            type(number) is int
+            and name in limits
+            and limits[name].min <= number <= limits[name].max
+            for name, number in numbers.items()
+        )
 
     @property
     def one_sample(self) -> bool:

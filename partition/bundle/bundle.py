@@ -20,7 +20,7 @@ import json
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +78,8 @@ class Manifest:
     max_relative_error: float  # of the segments against the whole, seen when compiling
     files: Mapping[str, File]
     usual_look: UsualLook | None = None  # of calibration's pictures
+    # What inputs of integers are full of in measurements, where the model does not take 0.
+    stand_ins: Mapping[str, int] = field(default_factory=dict)
 
     def to_bytes(self) -> bytes:
         """Canonical JSON: equal manifests have equal bytes, and so equal digests.
@@ -109,6 +111,8 @@ class Manifest:
         }
         if self.usual_look is not None:  # a bundle without it keeps its digest
             data["usual_look"] = self.usual_look.to_json()
+        if self.stand_ins:
+            data["stand_ins"] = dict(self.stand_ins)
         fields = [
             f'"{key}":{json.dumps(value, sort_keys=key != "outputs", separators=(",", ":"))}'
             for key, value in sorted(data.items())
@@ -173,6 +177,7 @@ class Manifest:
                 for path, file in record["files"].items()
             },
             usual_look=None if look is None else UsualLook.from_json(look),
+            stand_ins=dict(record.get("stand_ins", {})),
         )
 
     def _check(self) -> None:
@@ -197,6 +202,8 @@ class Manifest:
         last = {spec.name for spec in self.boundaries[-1].tensors}
         if not last or not set(self.outputs.values()) <= last:
             raise BundleError("an output is no tensor of the last boundary", COMPILE_AGAIN)
+        if not self.boundaries[0].can_be_full_of(self.stand_ins):
+            raise BundleError("an input cannot be full of the number that stands in for 0")
         self.open_head()
 
     @property

@@ -98,7 +98,7 @@ def synthetic_samples(manifest: Manifest) -> Samples:
 
     Pictures get an amplitude spectrum that falls as in natural scenes (Field, J. Opt. Soc. Am. A 4,
     1987, finds about 1/f; a little steeper makes JPEGs as large as those of photos) and correlated
-    colours. Other inputs are normal.
+    colours. Other inputs are normal, and integers all the same.
     """
     rng = np.random.default_rng(0)
     specs = manifest.boundaries[0].tensors
@@ -111,7 +111,8 @@ def synthetic_samples(manifest: Manifest) -> Samples:
             elif np.issubdtype(spec.numpy_dtype, np.floating):
                 given[spec.name] = rng.normal(size=spec.shape).astype(spec.numpy_dtype)
             else:
-                given[spec.name] = np.zeros(spec.shape, spec.numpy_dtype)
+                number = manifest.stand_ins.get(spec.name, 0)
+                given[spec.name] = np.full(spec.shape, number, spec.numpy_dtype)
         inputs.append(given)
     kind = "synthetic pictures" if manifest.picture is not None else "random inputs"
     return Samples(description=f"{SYNTHETIC} {kind}", inputs=tuple(inputs), are_photos=False)

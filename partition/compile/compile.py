@@ -38,6 +38,7 @@ from .example_inputs import with_usable_inputs
 from .forecast import Forecast, Foresee, foresee_for_nobody
 from .refused_codecs import refusals
 from .separable_cuts import separable_cuts
+from .stand_ins import stand_ins
 from .user_answer import with_answer
 from .verify import verified_error
 from .write_program import program_of, with_turned
@@ -174,6 +175,7 @@ def _verified(manifest: Manifest, draft: Path, spec: ModelSpec) -> Manifest:
         raise refused(error, manifest, draft) from error
     return replace(
         manifest,
+        stand_ins=stand_ins(manifest, draft, spec),
         max_relative_error=float(f"{worst:.2g}"),
         boundaries=tuple(replace(b, left_out=left_out[b.id]) for b in manifest.boundaries),
     )

@@ -74,9 +74,10 @@ def _extreme(function: Any) -> Operator:
 
 def _one_hot(node: Node, index: Tensor, depth: Any, values: Tensor) -> Tensor:
     count = depth[0] if isinstance(depth, list) else depth
-    hot = F.one_hot(_counted(index, count), count)
+    # Not F.one_hot: what is out of range is "off" everywhere.
+    hot = _counted(index, count).unsqueeze(-1) == torch.arange(count)
     axis = node.get("axis", -1)
-    chosen = torch.where(hot.bool(), values[1], values[0])
+    chosen = torch.where(hot, values[1], values[0])
     return chosen if axis in (-1, index.ndim) else chosen.movedim(-1, axis)
 
 

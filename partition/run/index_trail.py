@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -16,8 +16,9 @@ INTEGERS = {str(dtype): np.iinfo(dtype) for dtype in map(np.dtype, ("u1", "i1", 
 _SAME_NUMBERS = frozenset({
     "_unsafe_view", "alias", "broadcast_to", "clone", "contiguous", "detach", "expand", "flatten",
     "flip", "lift_fresh_copy", "movedim", "permute", "repeat", "reshape", "roll", "squeeze", "t",
-    "tile", "transpose", "unflatten", "unsqueeze", "view",
+    "tile", "transpose", "unflatten", "unsqueeze",
 })  # fmt: skip
+_NARROW = frozenset(name for name, limits in INTEGERS.items() if limits.bits < 32)
 _Node = Mapping[str, Any]
 
 
@@ -25,18 +26,26 @@ _Node = Mapping[str, Any]
 class Trail:
     """A tensor that an index follows from: its numbers have to be from `low` to `high`.
 
-    That is of those that `picks` leave, which were made of it on the way to the index.
+    That is of those that `picks` leave, which were made of it on the way to the index. They
+    `may_wrap` where something was added to them, unless their type is wide; and `is_cast` says
+    whether they became another type.
     """
 
     name: str
     low: int
     high: int
     picks: tuple[Pick, ...] = ()
+    may_wrap: bool = False
+    is_cast: bool = False
 
     @property
     def is_free(self) -> bool:
         """Whether any number will do."""
         return (self.low, self.high) == (LEAST, MOST)
+
+    def may_be_of(self, dtype: str) -> bool:
+        """Whether the range says all of numbers of that type: integers that do not wrap."""
+        return dtype in INTEGERS and not (self.may_wrap and dtype in _NARROW)
 
     def before(self, nodes: Mapping[str, _Node]) -> Trail | None:
         """One of a program's operations further back; None through what cannot be followed."""
@@ -76,19 +85,28 @@ class Trail:
         return None
 
     def _from(self, source: Mapping[str, Any], low: int, high: int) -> Trail:
-        return Trail(source["t"], low, high, self.picks)
+        return replace(self, name=source["t"], low=low, high=high)
 
     def _cast(self, source: _Node, kwargs: Mapping[str, Any]) -> Trail | None:
-        limits = INTEGERS.get(kwargs.get("dtype", {"dtype": "int64"})["dtype"])
-        if limits is None:
+        if "dtype" not in kwargs:
+            return self._from(source, self.low, self.high)
+        dtype = kwargs["dtype"]["dtype"]
+        if not self.may_be_of(dtype):
             return None
-        # What the smaller type does not hold would wrap.
-        return self._from(source, max(self.low, limits.min), min(self.high, limits.max))
+        limits, low, high = INTEGERS[dtype], LEAST, MOST
+        if self.low > limits.min or self.high < limits.max:
+            if dtype in _NARROW:
+                return None  # models may well mean it that numbers wrap there
+            # Beyond 32 bits nobody does.
+            low, high = max(self.low, limits.min), min(self.high, limits.max)
+        found = self._from(source, low, high)
+        return replace(found, may_wrap=False, is_cast=True)
 
     def _shifted(self, source: _Node, by: Any, sign: int) -> Trail | None:
         if type(by) is not int or self.low == LEAST or self.high == MOST:  # the sum might wrap
             return None
-        return self._from(source, self.low - sign * by, self.high - sign * by)
+        found = self._from(source, self.low - sign * by, self.high - sign * by)
+        return replace(found, may_wrap=True)
 
     def _clamped(self, source: _Node, least: Any, most: Any) -> Trail | None:
         low, high = self.low, self.high
@@ -107,7 +125,7 @@ class Trail:
         numbers = [taken.start, taken.stop, taken.step] if isinstance(taken, slice) else [taken]
         if "t" not in source or any(type(n) not in (int, type(None)) for n in (dim, *numbers)):
             return None
-        return Trail(source["t"], self.low, self.high, (pick, *self.picks))
+        return replace(self, name=source["t"], picks=(pick, *self.picks))
 
     def _counted_from_the_end(
         self, args: Sequence[Any], nodes: Mapping[str, _Node]
@@ -124,5 +142,5 @@ class Trail:
             and counted["op"] == "aten.add.Tensor"
             and counted["args"] == [args[2], size]
         ):
-            return self._from(args[2], -size, self.high)
+            return replace(self._from(args[2], -size, self.high), may_wrap=True)
         return None

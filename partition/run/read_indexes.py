@@ -24,7 +24,9 @@ def read_indexes(bundle: Bundle) -> Indexes:
     """Those of a bundle; raises `BundleError` for one whose programs cannot be read."""
     try:
         return _Reader(bundle).read()
-    except (OSError, ValueError, LookupError, TypeError, AttributeError, SafetensorError) as error:
+    except (
+        OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError, SafetensorError
+    ) as error:  # fmt: skip
         raise BundleError(
             f"a program of {bundle.folder} is malformed ({type(error).__name__}: {error})",
             "compile the bundle again",
@@ -53,8 +55,11 @@ class _Reader:
             for node in program["nodes"]:
                 self._nodes[node["name"]] = node
                 self._segment_of[node["name"]] = number
+                is_known = True
                 for count, operand in enumerate(index_operands(node["op"], node["args"])):
-                    if not self._is_known(number, node["args"], operand):
+                    # One that is a mask of several dimensions puts those behind it elsewhere.
+                    is_known = is_known and self._is_known(number, node["args"], operand)
+                    if not is_known:
                         unknown.add((node["name"], count))
         ranges = {at: self._ranges(at) for at in range(len(self._boundaries) - 1)}
         return Indexes({at: own for at, own in ranges.items() if own}, frozenset(unknown))
@@ -90,9 +95,13 @@ class _Reader:
         if extent is None:
             return self._is_constant(index["t"], segment)
         trail = Trail(index["t"], -extent if operand.signed else 0, extent - 1)
+        seen = set[str]()
         while not trail.is_free:
+            if trail.name in seen:
+                raise ValueError(f"{trail.name[:40]!r} follows from itself")
+            seen.add(trail.name)
             spec = self._specs.get(trail.name)
-            if spec is not None and not self._note(segment, trail, spec):
+            if spec is not None and not self._note(segment, trail, spec, operand):
                 return False
             if trail.name not in self._nodes:
                 return spec is not None  # an input of the model
@@ -102,11 +111,12 @@ class _Reader:
             trail = before
         return True
 
-    def _note(self, segment: int, trail: Trail, spec: TensorSpec) -> bool:
-        """What crosses a boundary gets its range; False where it holds no integers."""
-        limits = INTEGERS.get(spec.dtype)
-        if limits is None:
+    def _note(self, segment: int, trail: Trail, spec: TensorSpec, operand: IndexOperand) -> bool:
+        """What crosses a boundary gets its range; False where that would not say all."""
+        is_mask = operand.may_be_mask and spec.dtype == "uint8" and not trail.is_cast
+        if is_mask or not trail.may_be_of(spec.dtype):
             return False
+        limits = INTEGERS[spec.dtype]
         if trail.low > limits.min or trail.high < limits.max:
             own = IndexRange(name=spec.name, low=trail.low, high=trail.high, picks=trail.picks)
             self._found.append((segment, own))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import Mapping
 
 import pytest
@@ -39,6 +40,24 @@ async def test_the_shortest_work_is_watched_too(engine: Engine) -> None:
     assert threads == {"splitpoint-compute"}
     await until(lambda: engine.can_compute(model))
     assert await computes(engine, model)
+
+
+async def test_what_stands_still_with_all_the_process_does_not_hang(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where a container is paused while it computes: on a GPU that would be the worker's end."""
+    monkeypatch.setattr(executor, "MOST_LATE_S", 0.1)
+    model, answers, began = SlowModel(1, ms=0.1), [], threading.Event()
+    model.chain.on_step = lambda segment: began.set()
+    model.chain.hangs.set()
+    hung_after(engine, 0.5)
+    engine.submit(model.request(0, answers))
+    await until(began.is_set)
+    threading.Timer(1.1, model.chain.hangs.clear).start()
+    time.sleep(1)  # noqa: ASYNC251 - nothing goes on meanwhile
+    await until(lambda: answers)
+    assert not isinstance(answers[0], FrameError)
+    assert engine.restarts == 0
 
 
 async def test_a_gpu_that_hangs_is_seen_where_its_answer_is_waited_for(engine: Engine) -> None:

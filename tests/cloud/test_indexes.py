@@ -187,6 +187,27 @@ def test_indices_are_kept_in_range_and_those_that_are_stay_what_they_are(name: s
         torch.testing.assert_close(found, expected)
 
 
+@pytest.mark.parametrize(
+    ("mask", "last"),
+    [([True, False, True], 1), ([[True, False], [False, True], [True, True]], 3)],
+    ids=["rows", "places"],
+)
+def test_masks_stay_what_they_are(mask: list[Any], last: int) -> None:
+    """And what is behind one in a list goes into the dimension behind all of the mask's."""
+    node = lookup("aten.index_put.default", X, [{"t": "mask"}, INDEX], {"w": "one"})
+    program = {
+        "inputs": ["x", "mask", "index"], "outputs": ["picked"], "weights": ["one"],
+        "nodes": [node],
+    }  # fmt: skip
+    plain, bounded = (load_program(program, [], {"one": torch.ones(())}, CPU) for _ in range(2))
+    bound_indices(bounded, {("picked", 0), ("picked", 1)})
+    x, where = torch.zeros(3, 2, 4), torch.tensor(mask)
+    index = torch.zeros(int(where.sum()), dtype=torch.int64)
+    for given, taken in ((index, index), (index + 5, index + last)):
+        (found,), (expected,) = bounded(x, where, given), plain(x, where, taken)
+        torch.testing.assert_close(found, expected)
+
+
 def test_what_may_fail_for_other_reasons_is_not_served_on_a_gpu() -> None:
     node = lookup("aten.masked_scatter.default", X, {"t": "index"}, X)
     program = {"inputs": ["x", "index"], "outputs": ["picked"], "weights": [], "nodes": [node]}

@@ -101,6 +101,25 @@ async def test_what_comes_further_may_take_as_long_as_it_likes(
     assert engine.restarts == 0
 
 
+async def test_what_stands_still_with_all_the_process_does_not_hang(
+    engine: Engine, stuck: threading.Event, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(executor, "MOST_LATE_S", 0.1)
+    monkeypatch.setattr(executor, "CALL_HUNG_S", 0.5)
+    began = threading.Event()
+
+    def load() -> bool:
+        began.set()
+        return stuck.wait(PATIENCE_S)
+
+    loading = asyncio.create_task(engine.on_compute_thread(load))
+    await until(began.is_set)
+    threading.Timer(1.1, stuck.set).start()
+    time.sleep(1)  # noqa: ASYNC251 - nothing goes on meanwhile
+    assert await loading
+    assert engine.restarts == 0
+
+
 async def test_on_a_gpu_the_process_is_to_begin_anew(stuck: threading.Event) -> None:
     engine = Engine(max_batch=4, max_queued_bytes=1 << 40, hung_s=60, on_gpu=True)
     engine.start()

@@ -227,6 +227,16 @@ CASES: dict[str, tuple[list[Any], dict[str, Any], tuple[int, ...], int]] = {
         (1, 4),
         13,
     ),
+    "one-hot of what may be out of range": (
+        [
+            node("ArgMax", "x", axis=1, to="a"),
+            node("Mul", "a", "k", to="b"),
+            node("OneHot", "b", "d", "v"),
+        ],
+        {"k": ints(5), "d": np.array(4), "v": np.float32([2, 5])},
+        (1, 4),
+        13,
+    ),
     "put at the end": (
         [node("ScatterElements", "x", "i", "u", axis=1)],
         {"i": ints(-1, 0).reshape(1, 2), "u": np.float32([[5, 6]])},

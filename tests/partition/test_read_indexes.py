@@ -63,6 +63,7 @@ def of_ids(low: int, high: int, *picks: tuple[int, Any], name: str = "ids") -> I
 
 
 INT32, FLOAT = {"dtype": {"dtype": "int32"}}, {"dtype": {"dtype": "float32"}}
+UINT8 = {"dtype": {"dtype": "uint8"}}
 FOLLOWED: dict[str, tuple[Nodes, tuple[IndexRange, ...]]] = {
     "as it comes": ([looked_up(IDS)], (of_ids(0, 8),)),
     "reshaped": (
@@ -95,6 +96,14 @@ FOLLOWED: dict[str, tuple[Nodes, tuple[IndexRange, ...]]] = {
             looked_up(t("b")),
         ],
         (of_ids(-(1 << 31), 8),),  # beyond that it wraps
+    ),
+    "cast to bytes that are all taken": (
+        [
+            node("a", "aten._to_copy.default", IDS, **UINT8),
+            node("b", "aten._to_copy.default", t("a"), **INT32),
+            node("y", "aten.one_hot.default", t("b"), 256),
+        ],
+        (),
     ),
     "all of it": (
         [node("a", "aten.slice.Tensor", IDS, 0, 0, (1 << 63) - 1), looked_up(t("a"))],
@@ -197,15 +206,43 @@ UNKNOWN: dict[str, Nodes] = {
         node("a", "aten.relu.default", t("x")),
         node("y", "aten.gather.default", t("a"), 1, IDS),
     ],
+    "cast to bytes that wrap": [
+        node("a", "aten._to_copy.default", IDS, **UINT8),
+        looked_up(t("a")),
+    ],
+    "bits as another type": [
+        node("a", "aten.view.dtype", IDS, {"dtype": "int32"}),
+        looked_up(t("a")),
+    ],
+    "bytes that wrap": [
+        node("a", "aten.sub.Tensor", t("bytes"), 1),
+        node("b", "aten._to_copy.default", t("a"), **INT32),
+        looked_up(t("b")),
+    ],
+    "bytes, counted from the end": [
+        node("a", "aten.lt.Scalar", t("bytes"), 0),
+        node("b", "aten.add.Tensor", t("bytes"), ROWS),
+        node("c", "aten.where.self", t("a"), t("b"), t("bytes")),
+        looked_up(t("c")),
+    ],
+    "a mask": [node("y", "aten.index_put.default", t("x"), [t("mask")], {"w": "table"})],
+    "a mask of bytes": [node("y", "aten.index_put.default", t("x"), [t("bytes")], {"w": "table"})],
     "the place of the largest": [node("a", "aten.argmax.default", t("x"), 1), looked_up(t("a"))],
 }
 
 
 @pytest.mark.parametrize("case", UNKNOWN)
 def test_what_cannot_be_told_is_said(case: str, tmp_path: Path) -> None:
-    entering = [spec("ids"), spec("x", "float32", 16)]
+    entering = [spec("ids"), spec("x", "float32", 16), spec("bytes", "uint8"), spec("mask", "bool")]
     found = indexes(tmp_path, [UNKNOWN[case]], entering, [spec("y", "float32")])
-    assert found.unknown == {("y", 0)}
+    assert found == Indexes({}, frozenset({("y", 0)}))
+
+
+def test_an_index_behind_a_mask_may_be_one_of_another_dimension(tmp_path: Path) -> None:
+    nodes = [node("y", "aten.index.Tensor", t("x"), [t("mask"), IDS])]
+    entering = [spec("ids"), spec("x", "float32", 16), spec("mask", "bool")]
+    found = indexes(tmp_path, [nodes], entering, [spec("y", "float32")])
+    assert found == Indexes({}, frozenset({("y", 0), ("y", 1)}))
 
 
 def test_a_boundary_has_the_ranges_of_what_lies_behind_it(tmp_path: Path) -> None:
@@ -272,6 +309,20 @@ def test_the_numbers_of_a_frame() -> None:
 def test_programs_that_cannot_be_read(tmp_path: Path, text: str) -> None:
     with pytest.raises(BundleError, match="is malformed"):
         indexes(tmp_path, [[]], [spec("ids")], [spec("y")], text=text or "\x00")
+
+
+@pytest.mark.parametrize(
+    "nodes",
+    [
+        [node("a", "aten.relu.default", IDS), node("a", "aten.reshape.default", t("a"), [4])],
+        [node("a", "aten.t.default", t("a")), node("y", "aten.gather.default", t("a"), 0, IDS)],
+    ],
+    ids=["an index", "what it goes into"],
+)
+def test_a_tensor_that_follows_from_itself(nodes: Nodes, tmp_path: Path) -> None:
+    nodes = [*nodes, looked_up(t("a"), "z")]
+    with pytest.raises(BundleError, match="is malformed"):
+        indexes(tmp_path, [nodes], [spec("ids")], [spec("y", "float32")])
 
 
 def test_the_indices_of_a_compiled_model() -> None:

@@ -158,3 +158,5 @@ def test_other_inputs_are_random_numbers_of_their_kind() -> None:
         assert 0.5 < float(given["x"].std()) < 1.5
         assert given["ids"].tolist() == [[0, 0, 0, 0]]
         assert given["ids"].dtype == np.int64
+    (given, *_) = synthetic_samples(dataclasses.replace(manifest, stand_ins={"ids": 7})).inputs
+    assert given["ids"].tolist() == [[7, 7, 7, 7]]
