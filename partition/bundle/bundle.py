@@ -11,6 +11,8 @@
       codecs/03.safetensors  the transform codec's tables at boundary 3 (only when calibrated)
 
 The digest therefore covers every byte. Nothing is unpickled, and nothing here needs torch.
+
+Longer than others: what a manifest holds is said, written, read and checked side by side.
 """
 
 from __future__ import annotations
