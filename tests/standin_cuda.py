@@ -9,8 +9,8 @@ are torch's operations on the CPU, seen through a dispatch mode.
 - A replay reads and writes the memory that was there at the capture, and nothing else.
 - One that reads what another stream writes, without having waited for it, is noted in `races`.
 - A synchronisation breaks a capture, and in the mode "global" so does another thread's allocation.
-- One whose end fails goes on for torch's allocator, as before 2.13: until it is ended there, nothing
-  that streams shared is reused, and its pool is lost to captures for ever.
+- One whose end fails goes on for the allocator, as before torch 2.13: until it is ended there, the
+  cache is not emptied, and its pool is lost to captures for ever.
 - An index out of range is an assertion in a kernel, after which nothing works any more.
 
 Longer than others: streams, events and graphs keep no rule without each other.
