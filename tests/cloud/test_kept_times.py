@@ -115,12 +115,12 @@ def test_what_was_asked_for_is_part_of_what_was_measured(machine: Counts) -> Non
 def test_every_condition_is_part_of_the_key(small_bundle: Bundle) -> None:
     own = conditions_here(
         small_bundle, torch.device("cpu"), runtime="auto", precision="auto", max_batch=8,
-        compilers=(), profile=False,
+        compilers=(), tune_minutes=0.0, profile=False,
     )  # fmt: skip
     others: dict[str, Any] = {
         "digest": "0" * 64, "runtime": "torch", "precision": "fp32", "max_batch": 9,
         "profile": True, "device": "another", "threads": 77, "cores": 77, "format": 0,
-        "compilers": ("inductor",),
+        "compilers": ("inductor",), "tune_minutes": 1.0,
         "versions": {**own.versions, "onnxruntime": "1.0.0"},
     }  # fmt: skip
     assert others.keys() == {field.name for field in fields(TimingConditions)}
