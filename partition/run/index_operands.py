@@ -22,8 +22,9 @@ _SIGNED = _BY_DIMENSION | {"index_fill", "put", "take"}
 _UNPOOLING = frozenset({"max_unpool2d", "max_unpool3d"})
 # What asserts for values that no range of single ones describes.
 _UNCHECKABLE = frozenset({
-    "_embedding_bag", "_embedding_bag_forward_only", "cross_entropy_loss", "embedding_bag",
-    "masked_scatter", "multinomial", "nll_loss", "nll_loss2d", "nll_loss_nd",
+    "_embedding_bag", "_embedding_bag_forward_only", "binary_cross_entropy", "cross_entropy_loss",
+    "embedding_bag", "masked_scatter", "multi_margin_loss", "multilabel_margin_loss",
+    "multilabel_margin_loss_forward", "multinomial", "nll_loss", "nll_loss2d", "nll_loss_nd",
 })  # fmt: skip
 
 

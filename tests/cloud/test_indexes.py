@@ -187,11 +187,17 @@ def test_indices_are_kept_in_range_and_those_that_are_stay_what_they_are(name: s
         torch.testing.assert_close(found, expected)
 
 
-def test_what_may_fail_for_other_reasons_is_not_served_on_a_gpu() -> None:
-    node = lookup("aten.masked_scatter.default", X, {"t": "index"}, X)
+@pytest.mark.parametrize(
+    "op",
+    [
+        "masked_scatter", "binary_cross_entropy", "multi_margin_loss", "multilabel_margin_loss",
+    ],
+)  # fmt: skip
+def test_what_may_fail_for_other_reasons_is_not_served_on_a_gpu(op: str) -> None:
+    node = lookup(f"aten.{op}.default", X, {"t": "index"}, *[X] * (op == "masked_scatter"))
     program = {"inputs": ["x", "index"], "outputs": ["picked"], "weights": [], "nodes": [node]}
     module = load_program(program, [], {}, CPU)
-    with pytest.raises(ServeError, match=r"lookup \(aten\.masked_scatter.*--device cpu"):
+    with pytest.raises(ServeError, match=rf"lookup \(aten\.{op}.*--device cpu"):
         bound_indices(module, set())
 
 
