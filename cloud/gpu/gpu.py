@@ -82,7 +82,7 @@ class Gpu(Protocol):
         ...
 
     def end_allocating(self, pool: Any) -> None:
-        """No capture takes memory from `pool` any more, should the allocator think that one does."""
+        """No capture takes memory from `pool`, should the allocator think that one does."""
         ...
 
     def pinned(self, array: Array) -> torch.Tensor:

@@ -40,7 +40,8 @@ def by_tensorrt(source: SegmentSource, folder: Path, most_samples: int) -> Compi
 
     Each number of samples has a session of its own, since TensorRT says that a captured graph needs
     an execution context of its own ("CUDA Graphs" in its developer guide): so each has the weights
-    in memory, too. An engine of an earlier start that fails is built anew, once. Raises `NotCompiled` for float32, and where the module alone bounds indices.
+    in memory, too. An engine of an earlier start that fails is built anew, once. Raises
+    `NotCompiled` for float32, and where the module alone bounds indices.
     """
     if source.form.precision not in _FORMATS:
         raise NotCompiled("TensorRT computes in TF32 where it should in float32")
