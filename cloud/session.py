@@ -229,6 +229,7 @@ class _Loading:
     def beside_frames(self) -> None:
         """From now on no compiler is tried: frames of other models would wait for minutes."""
         self._options = replace(self._options, tune_minutes=0.0)
+        self._engine.compile_no_more()
 
     def stop(self) -> None:
         """What is being loaded ends at its next step."""

@@ -9,6 +9,8 @@ are torch's operations on the CPU, seen through a dispatch mode.
 - A replay reads and writes the memory that was there at the capture, and nothing else.
 - One that reads what another stream writes, without having waited for it, is noted in `races`.
 - A synchronisation breaks a capture, and in the mode "global" so does another thread's allocation.
+- One whose end fails goes on for the allocator, as before torch 2.13: until it is ended there, the
+  cache is not emptied, and its pool is lost to captures for ever.
 - An index out of range is an assertion in a kernel, after which nothing works any more.
 
 Longer than others: streams, events and graphs keep no rule without each other.
@@ -20,7 +22,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import numpy as np
@@ -107,6 +109,8 @@ class Graph:
         self.cuda.note("capture")
         if self.cuda.captures:
             raise RuntimeError("CUDA error: another capture is underway")
+        if pool in self.cuda.ended_badly:
+            raise RuntimeError("beginAllocateToPool: already recording to mempool_id")
         self.stream, self.pool = self.cuda.current_stream(), pool
         self.mode, self.thread = capture_error_mode, threading.get_ident()
         self.stream.capturing = self
@@ -118,6 +122,8 @@ class Graph:
         self.cuda.captures.remove(self)
         self.stream.capturing = None
         if self.is_broken:
+            self.cuda.underway.append(self.pool)
+            self.cuda.ended_badly.append(self.pool)
             raise RuntimeError(INVALIDATED)
 
     def record(self, function: Any, args: Any, kwargs: Any) -> Any:
@@ -188,6 +194,8 @@ class StandInCuda:
         self.captures: list[Graph] = []
         self.graphs: list[Graph] = []
         self.pools: list[object] = []
+        self.underway: list[object] = []  # pools that captures go on in, as the allocator has it
+        self.ended_badly: list[object] = []
         self.seen_by_host: dict[Stream, int] = {}
         self._writers: dict[int, tuple[weakref.ref[torch.Tensor], Stream, int]] = {}
         self._local = threading.local()
@@ -209,9 +217,16 @@ class StandInCuda:
 
     def empty_cache(self) -> None:
         self.note("empty_cache")
+        if self.underway:
+            raise RuntimeError("captures_underway.empty() INTERNAL ASSERT FAILED")
         for graph in self.captures:
             graph.is_broken = True
             raise RuntimeError(CAPTURING)
+
+    def end_allocating(self, pool: object) -> None:
+        if pool not in self.underway:
+            raise RuntimeError("endAllocatePool: not currently recording to mempool_id")
+        self.underway.remove(pool)
 
     @contextmanager
     def device(self, device: torch.device) -> Iterator[None]:
@@ -370,6 +385,10 @@ class StandInGpu:
 
     def new_pool(self) -> object:
         return self.cuda.new_pool()
+
+    def end_allocating(self, pool: object) -> None:
+        with suppress(RuntimeError):
+            self.cuda.end_allocating(pool)
 
     def pinned(self, array: np.ndarray) -> torch.Tensor:
         self.cuda.note("pinned")

@@ -199,6 +199,7 @@ class GpuChain(UnpackingChain):
         try:
             graph, outputs = self._streams.captured(lambda: self._own(index, inputs), self._pool)
         except Exception as error:
+            self._pool = self._streams.gpu.new_pool()
             if is_out_of_memory(error) or is_device_lost(error):
                 raise
             return f"it cannot be captured ({' '.join(str(error).split())[:100]})"

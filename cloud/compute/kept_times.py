@@ -34,7 +34,7 @@ MOST_BYTES = 4 << 20
 class TimingConditions:
     """All that times depend on. `runtime` and `precision` are as they were asked for.
 
-    `compilers` are those that were to be tried.
+    `compilers` are those that were to be tried, for `tune_minutes`: more may find another one.
     """
 
     digest: str
@@ -42,6 +42,7 @@ class TimingConditions:
     precision: str
     max_batch: int
     compilers: Sequence[str]
+    tune_minutes: float
     profile: bool
     device: str
     threads: int
@@ -63,6 +64,7 @@ def conditions_here(
     precision: str,
     max_batch: int,
     compilers: Sequence[str],
+    tune_minutes: float,
     profile: bool,
 ) -> TimingConditions:
     """Those of this machine now; with `profile`, times are announced that were given."""
@@ -73,6 +75,7 @@ def conditions_here(
         precision=precision,
         max_batch=max_batch,
         compilers=tuple(compilers),
+        tune_minutes=tune_minutes,
         profile=profile,
         device=name,
         threads=torch.get_num_threads(),

@@ -79,6 +79,7 @@ def load_served_model(
             precision=precision,
             max_batch=max_batch,
             compilers=list(compilers),
+            tune_minutes=options.tune_minutes,
             profile=profile is not None,
         )
         timing = kept.find(conditions, len(manifest.segments))

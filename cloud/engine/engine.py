@@ -104,6 +104,10 @@ class Engine:
         """
         self.executor.calls.came_further(doing)
 
+    def compile_no_more(self) -> None:
+        """What is silent for longer than a segment takes without a compiler hangs from now on."""
+        self.executor.compiling_s = 0.0
+
     def start(self) -> None:
         """Begins to compute; answers are given on the running event loop."""
         self.executor.start()

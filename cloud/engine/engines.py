@@ -38,6 +38,11 @@ class Engines:
         """What is loaded on the device of that number does not hang: see `Engine`."""
         self.engines[number].came_further(doing)
 
+    def compile_no_more(self) -> None:
+        """From now on no compiler is tried: see `Engine`."""
+        for engine in self.engines:
+            engine.compile_no_more()
+
     def is_due(self, model: ServedModel) -> bool:
         """Whether a copy of the model is to be measured again."""
         return any(copy.measure_again is not None for copy in self.copies.get(model, ()))

@@ -71,7 +71,7 @@ class Executor:
         self, schedule: Schedule[Request], hung_s: float, on_gpu: bool, compiling_s: float
     ) -> None:
         self._schedule, self.hung_s, self._on_gpu = schedule, hung_s, on_gpu
-        self._compiling_s = compiling_s  # for so long a compiler may be silent
+        self.compiling_s = compiling_s  # for so long a compiler may be silent
         self.lock = threading.Lock()
         self._trials = ModelTrials()
         self._running: _Running | None = None
@@ -338,7 +338,7 @@ class Executor:
 
     @property
     def _call_hung_s(self) -> float:
-        return CALL_HUNG_S + self._compiling_s
+        return CALL_HUNG_S + self.compiling_s
 
     def _give_up_call(self, why: str) -> None:
         if self._on_gpu:

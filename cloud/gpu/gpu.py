@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from typing import Any, Protocol
 
 import numpy as np
@@ -81,6 +81,10 @@ class Gpu(Protocol):
         """A handle of memory that graphs share which are never replayed at the same time."""
         ...
 
+    def end_allocating(self, pool: Any) -> None:
+        """No capture takes memory from `pool`, should the allocator think that one does."""
+        ...
+
     def pinned(self, array: Array) -> torch.Tensor:
         """A copy in memory of the host that the device reads by itself."""
         ...
@@ -125,6 +129,11 @@ class TorchGpu:
     def new_pool(self) -> object:
         """See `Gpu`."""
         return torch.cuda.graph_pool_handle()
+
+    def end_allocating(self, pool: Any) -> None:
+        """See `Gpu`. No public name of torch's does it."""
+        with suppress(RuntimeError):  # it has ended: from 2.13 on, `capture_end` sees to that
+            torch._C._cuda_endAllocateToPool(self.device.index or 0, pool)
 
     def pinned(self, array: Array) -> torch.Tensor:
         """See `Gpu`."""

@@ -58,21 +58,26 @@ class GpuStreams:
         """A graph of what `run` starts, and the tensors that each replay writes.
 
         Other threads may go on, as far as they do not launch under `LAUNCHING`. Raises what `run`
-        raises, and not what becomes of a capture that was broken by it. Whatever happens, the
-        thread is on the stream again on which it was.
+        raises, and not what becomes of a capture that was broken by it; `pool` is of no use then
+        for another one. Whatever happens, the thread is on the stream again on which it was.
         """
         graph = self.gpu.new_graph()
         with LAUNCHING, _without_collection(), self.computing():
             # `torch.cuda.graph` would capture on a stream that all devices of a process share, and
             # leave the thread on it where `capture_end` raises.
-            graph.capture_begin(pool, "thread_local")
             try:
-                outputs = run()
+                graph.capture_begin(pool, "thread_local")
+                try:
+                    outputs = run()
+                except BaseException:
+                    with suppress(RuntimeError):  # it is broken, which is no news
+                        graph.capture_end()
+                    raise
+                graph.capture_end()
             except BaseException:
-                with suppress(RuntimeError):  # it is broken, which is no news
-                    graph.capture_end()
+                # Or torch frees nothing any more that two streams have used, as each frame's input.
+                self.gpu.end_allocating(pool)
                 raise
-            graph.capture_end()
         return graph, outputs
 
 

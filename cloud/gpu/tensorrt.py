@@ -24,7 +24,7 @@ from splitpoint.codec import TensorSpec
 from ..errors import NotCompiled
 from ..options import BF16, FP16, TF32
 from .compiler import Compiled, SegmentSource
-from .device_errors import is_out_of_memory
+from .device_errors import is_device_lost, is_out_of_memory
 
 PROVIDER = "TensorrtExecutionProvider"
 _FORMATS: dict[str, dict[str, Any]] = {
@@ -40,25 +40,42 @@ def by_tensorrt(source: SegmentSource, folder: Path, most_samples: int) -> Compi
 
     Each number of samples has a session of its own, since TensorRT says that a captured graph needs
     an execution context of its own ("CUDA Graphs" in its developer guide): so each has the weights
-    in memory, too. Raises `NotCompiled` for float32, and where the module alone bounds indices.
+    in memory, too. An engine of an earlier start that fails is built anew, once. Raises
+    `NotCompiled` for float32, and where the module alone bounds indices.
     """
     if source.form.precision not in _FORMATS:
         raise NotCompiled("TensorRT computes in TF32 where it should in float32")
     if source.is_bounded:
         raise NotCompiled("it would read indices that only torch's form keeps in range")
     own = folder / f"{source.name}-{source.form.precision}"
+    is_kept = own.exists()  # what is in it comes from an earlier start
     sessions: dict[int, onnxruntime.InferenceSession] = {}
 
-    def run(*values: torch.Tensor) -> Sequence[torch.Tensor]:
+    def compute(values: Sequence[torch.Tensor]) -> Sequence[torch.Tensor]:
         samples = source.samples(values[0])
         try:
             if samples not in sessions:
                 sessions[samples] = _session(source, own, most_samples)
             return _run(sessions[samples], source, samples, values)
         except Exception as error:
-            if not is_out_of_memory(error):  # it may be an engine that was cut off
+            # It may be an engine that was cut off, or of another version of TensorRT.
+            if not is_out_of_memory(error):
                 shutil.rmtree(own, ignore_errors=True)
             raise
+
+    def run(*values: torch.Tensor) -> Sequence[torch.Tensor]:
+        nonlocal is_kept
+        try:
+            found = compute(values)
+        except Exception as error:
+            if not is_kept or is_out_of_memory(error) or is_device_lost(error):
+                raise
+            sessions.clear()
+        else:
+            is_kept = False
+            return found
+        is_kept = False  # which alone is no reason to be without TensorRT
+        return compute(values)
 
     return run
 

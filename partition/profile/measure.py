@@ -37,7 +37,9 @@ PAUSE_S = 0.05
 # share, or by less than matters to anything.
 STABLE, STABLE_MS = 0.02, 0.05
 LAYER_ROUNDS, BATCH_ROUNDS = 10, 10
-_PACKAGES = ("splitpoint", "onnxruntime", "torch", "numpy")
+_PACKAGES = (  # onnxruntime has another name with what it needs for a GPU
+    "splitpoint", "onnxruntime", "onnxruntime-gpu", "torch", "triton", "tensorrt", "numpy",
+)  # fmt: skip
 
 
 def measure(

@@ -24,7 +24,8 @@ _UNPOOLING = frozenset({"max_unpool2d", "max_unpool3d"})
 _UNCHECKABLE = frozenset({
     "_embedding_bag", "_embedding_bag_forward_only", "bernoulli", "binary_cross_entropy",
     "cross_entropy_loss", "embedding_bag", "masked_scatter", "multi_margin_loss",
-    "multilabel_margin_loss", "multinomial", "nll_loss", "nll_loss2d", "nll_loss_nd",
+    "multilabel_margin_loss", "multilabel_margin_loss_forward", "multinomial", "nll_loss",
+    "nll_loss2d", "nll_loss_nd",
 })  # fmt: skip
 
 

@@ -178,6 +178,13 @@ def test_with_another_compiler_there_all_are_tried(gpu: PlayedGpu, tmp_path: Pat
     assert form_in_use(gpu.load(tmp_path, **start)) == INDUCTOR
 
 
+def test_with_more_time_they_are_tried_again(gpu: PlayedGpu, tmp_path: Path) -> None:
+    gpu.compilers["inductor"].meanwhile = lambda: time.sleep(1.0)
+    assert form_in_use(gpu.load(tmp_path, precision="fp32", tune_minutes=0.01)) == PLAIN
+    gpu.compilers["inductor"].meanwhile = lambda: None
+    assert form_in_use(gpu.load(tmp_path, precision="fp32", tune_minutes=60.0)) == INDUCTOR
+
+
 def test_one_that_fails_at_a_later_start_costs_a_line_and_new_times(
     gpu: PlayedGpu, tmp_path: Path
 ) -> None:

@@ -207,6 +207,7 @@ def test_a_segment_that_waits_for_the_device_runs_without_a_graph(
     assert [line.split(":")[0] for line in said] == ["segment 1, 2 samples", "segment 1, 1 samples"]
     assert all("cannot be captured" in line for line in said)
     assert all("operation by operation" in line for line in said)
+    assert not cuda.underway
     before = len(cuda.calls)
     assert is_right(chain, small_bundle, 1)
     assert [what for _, what in cuda.calls[before:]].count("replay") == len(chain) - 1
@@ -328,6 +329,23 @@ def test_another_form_has_memory_and_graphs_of_its_own(
     exact = expected(small_bundle, values)
     found = outputs(chain, small_bundle, values)
     assert 0 < np.abs(found - exact).max() <= 0.02 * np.abs(exact).max()
+
+
+@pytest.mark.parametrize("ended", [False, True])
+def test_torch_is_told_that_a_capture_is_over_whose_end_failed(
+    monkeypatch: pytest.MonkeyPatch, *, ended: bool
+) -> None:
+    """From 2.13 on it knows, and says so."""
+    asked: list[tuple[int, object]] = []
+
+    def end(device: int, pool: object) -> None:
+        asked.append((device, pool))
+        if ended:
+            raise RuntimeError("endAllocatePool: not currently recording to mempool_id")
+
+    monkeypatch.setattr(torch._C, "_cuda_endAllocateToPool", end, raising=False)
+    TorchGpu(torch.device("cuda", 1)).end_allocating((0, 5))
+    assert asked == [(1, (0, 5))]
 
 
 @pytest.mark.parametrize("number", [0, 1])

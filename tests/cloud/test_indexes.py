@@ -208,11 +208,17 @@ def test_masks_stay_what_they_are(mask: list[Any], last: int) -> None:
         torch.testing.assert_close(found, expected)
 
 
-def test_what_may_fail_for_other_reasons_is_not_served_on_a_gpu() -> None:
-    node = lookup("aten.masked_scatter.default", X, {"t": "index"}, X)
+@pytest.mark.parametrize(
+    "op",
+    [
+        "masked_scatter", "binary_cross_entropy", "multi_margin_loss", "multilabel_margin_loss",
+    ],
+)  # fmt: skip
+def test_what_may_fail_for_other_reasons_is_not_served_on_a_gpu(op: str) -> None:
+    node = lookup(f"aten.{op}.default", X, {"t": "index"}, *[X] * (op == "masked_scatter"))
     program = {"inputs": ["x", "index"], "outputs": ["picked"], "weights": [], "nodes": [node]}
     module = load_program(program, [], {}, CPU)
-    with pytest.raises(ServeError, match=r"lookup \(aten\.masked_scatter.*--device cpu"):
+    with pytest.raises(ServeError, match=rf"lookup \(aten\.{op}.*--device cpu"):
         bound_indices(module, set())
 
 

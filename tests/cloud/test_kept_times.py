@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 import logging
 from collections.abc import Callable
 from dataclasses import fields, replace
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +27,7 @@ from splitpoint.codec import Codec
 from splitpoint.partition.bundle.bundle import Bundle
 from splitpoint.partition.bundle.codec_tables import codecs_of
 from splitpoint.partition.profile.cloud_times import CloudTimes
-from splitpoint.partition.profile.measure import measure_server
+from splitpoint.partition.profile.measure import measure_server, versions
 from splitpoint.partition.run.torch_chain import TorchChain
 
 Start = Callable[..., ServedModel]
@@ -115,12 +117,12 @@ def test_what_was_asked_for_is_part_of_what_was_measured(machine: Counts) -> Non
 def test_every_condition_is_part_of_the_key(small_bundle: Bundle) -> None:
     own = conditions_here(
         small_bundle, torch.device("cpu"), runtime="auto", precision="auto", max_batch=8,
-        compilers=(), profile=False,
+        compilers=(), tune_minutes=0.0, profile=False,
     )  # fmt: skip
     others: dict[str, Any] = {
         "digest": "0" * 64, "runtime": "torch", "precision": "fp32", "max_batch": 9,
         "profile": True, "device": "another", "threads": 77, "cores": 77, "format": 0,
-        "compilers": ("inductor",),
+        "compilers": ("inductor",), "tune_minutes": 1.0,
         "versions": {**own.versions, "onnxruntime": "1.0.0"},
     }  # fmt: skip
     assert others.keys() == {field.name for field in fields(TimingConditions)}
@@ -272,3 +274,16 @@ def test_a_measurement_is_broken_off_between_two_codecs_too(small_bundle: Bundle
     with pytest.raises(Interrupted):
         measure_server(small_bundle, chain, Noting(), max_seconds=0.0)
     assert len(asked) == 1
+
+
+def test_versions_are_those_of_a_gpu_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """There onnxruntime has another name, and compilers come in packages of their own."""
+    installed = {"onnxruntime-gpu": "1.22", "triton": "3.7", "tensorrt": "10.9", "torch": "2.13"}
+
+    def version(name: str) -> str:
+        if name not in installed:
+            raise PackageNotFoundError(name)
+        return installed[name]
+
+    monkeypatch.setattr(importlib.metadata, "version", version)
+    assert versions() == installed

@@ -137,6 +137,30 @@ async def test_on_a_gpu_the_process_is_to_begin_anew(stuck: threading.Event) -> 
     await asyncio.wait_for(engine.stop(), PATIENCE_S)
 
 
+async def test_compilers_may_be_silent_for_longer_at_the_start_alone(
+    small_bundle: Bundle, stuck: threading.Event, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or a device that hangs an hour later would be noticed an hour too late."""
+    monkeypatch.setattr(session, "check_tuning", lambda minutes, device: None)
+    monkeypatch.setattr(executor, "CALL_HUNG_S", PATIENCE_S)
+    async with local_worker(small_bundle, tune_minutes=60.0) as worker:
+        (engine,) = worker.backend.engine.engines
+        monkeypatch.setattr(executor, "CALL_HUNG_S", HUNG_S)
+        with pytest.raises(DeviceLost, match="no step came to an end"):
+            await asyncio.wait_for(engine.on_compute_thread(stuck.wait, PATIENCE_S), PATIENCE_S / 2)
+
+
+async def test_a_compiler_may_be_silent_for_longer(stuck: threading.Event) -> None:
+    engine = Engine(max_batch=4, max_queued_bytes=1 << 40, hung_s=60, compiling_s=PATIENCE_S)
+    engine.start()
+    loading = asyncio.create_task(engine.on_compute_thread(stuck.wait, PATIENCE_S))
+    await asyncio.sleep(4 * HUNG_S)
+    assert not loading.done()
+    stuck.set()
+    assert await loading
+    await engine.stop()
+
+
 @pytest.mark.parametrize("on_gpu", [False, True])
 def test_a_worker_that_hangs_at_its_start_ends(small_bundle: Bundle, on_gpu: bool) -> None:
     """Also where nothing of Python runs in the thread that loads."""

@@ -134,3 +134,23 @@ def test_an_engine_that_was_cut_off_is_not_met_again(
     assert not folder.exists()
     run(*values_of(source, 2))
     assert folder.exists()
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_an_engine_of_an_earlier_start_that_fails_is_built_anew_once(
+    asked: Asked, small_bundle: Bundle, tmp_path: Path, times: int
+) -> None:
+    """As one that was cut off, or of another version: what was chosen then stays chosen."""
+    source = source_of(small_bundle, 1)
+    by_tensorrt(source, tmp_path, MOST)(*values_of(source, 1))
+    folder = Path(asked.options()["trt_engine_cache_path"])
+    (folder / "x.engine").write_bytes(b"half")
+    run = by_tensorrt(source, tmp_path, MOST)
+    asked.fails = ["could not deserialize engine from cache"] * times
+    if times == 1:
+        run(*values_of(source, 1))
+        assert list(folder.iterdir()) == []
+    else:
+        with pytest.raises(RuntimeError, match="deserialize"):
+            run(*values_of(source, 1))
+    assert not asked.fails
