@@ -55,6 +55,7 @@ class Prepared:
     def __init__(self) -> None:
         boundary = SimpleNamespace(tensors=())
         self.manifest = SimpleNamespace(
+            stand_ins={},
             segments=[None] * SEGMENTS, boundaries=[boundary] * (SEGMENTS + 1)
         )
 
