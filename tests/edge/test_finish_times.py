@@ -55,8 +55,7 @@ class Prepared:
     def __init__(self) -> None:
         boundary = SimpleNamespace(tensors=())
         self.manifest = SimpleNamespace(
-            stand_ins={},
-            segments=[None] * SEGMENTS, boundaries=[boundary] * (SEGMENTS + 1)
+            stand_ins={}, segments=[None] * SEGMENTS, boundaries=[boundary] * (SEGMENTS + 1)
         )
 
     async def fetch_segments(self, count: int, runtime: str) -> None:
