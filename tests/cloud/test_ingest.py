@@ -53,6 +53,16 @@ from splitpoint.proto.tls import TlsError
 from token_files import bearer, token_file
 
 
+def once_listening(*command: str) -> subprocess.Popen[str]:
+    """A worker in a process of its own, once it listens."""
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, stdin=subprocess.DEVNULL)
+    assert process.stderr is not None
+    for line in process.stderr:
+        if "listening on" in line:
+            break
+    return process
+
+
 @pytest.fixture
 def worker_options() -> dict[str, object]:
     return {"ingest": INGEST, "http": "127.0.0.1:0", "metrics": "127.0.0.1:0"}
@@ -238,15 +248,10 @@ def test_nobody_is_replaced_for_what_a_stopped_worker_did_not_hear(small_bundle:
         "from splitpoint.cloud.fronts import ingest_processes; ingest_processes.SILENT_S = 5.0; "
         "from splitpoint.cli.main import main; main()"
     )
-    process = subprocess.Popen(
-        [sys.executable, "-c", code, "serve", str(small_bundle.folder), "--listen", "127.0.0.1:0",
-         "--device", "cpu", "--ingest", "2"],
-        stderr=subprocess.PIPE, text=True, stdin=subprocess.DEVNULL,
+    process = once_listening(
+        sys.executable, "-c", code, "serve", str(small_bundle.folder), "--listen", "127.0.0.1:0",
+        "--device", "cpu", "--ingest", "2",
     )  # fmt: skip
-    assert process.stderr is not None
-    for line in process.stderr:
-        if "listening on" in line:
-            break
     before = ingest_processes(process.pid)
     process.send_signal(signal.SIGSTOP)
     time.sleep(6.0)
@@ -564,14 +569,9 @@ def test_nobody_is_left_where_the_worker_is_killed(small_bundle: Bundle) -> None
 
 def test_a_signal_to_the_whole_group_drains(small_bundle: Bundle) -> None:
     """As a service manager sends it: ingest processes leave that to the worker."""
-    process = subprocess.Popen(
-        [*MAIN, "serve", str(small_bundle.folder), "--listen", "127.0.0.1:0", "--ingest", "2"],
-        stderr=subprocess.PIPE, text=True, stdin=subprocess.DEVNULL,
-    )  # fmt: skip
-    assert process.stderr is not None
-    for line in process.stderr:
-        if "listening on" in line:
-            break
+    process = once_listening(
+        *MAIN, "serve", str(small_bundle.folder), "--listen", "127.0.0.1:0", "--ingest", "2"
+    )
     children = ingest_processes(process.pid)
     for one in (*children, psutil.Process(process.pid)):
         one.send_signal(signal.SIGTERM)
