@@ -29,12 +29,12 @@ from quick_bundle import QUICK
 from report import Table, write_report
 from splitpoint.codec.codec_set import FKT
 from splitpoint.partition.bundle.bundle import Bundle
-from splitpoint.partition.bundle.codec_tables import codecs_of
 from splitpoint.partition.bundle.samples import find_pictures
 from splitpoint.partition.calibrate.inputs import Calibration, calibration_inputs
 from splitpoint.partition.compile.compile import compile_model
 from splitpoint.partition.model_spec import ModelSpec
 from splitpoint.partition.models.find import load_model
+from splitpoint.partition.run.codecs import codecs_of
 from splitpoint.partition.run.torch_chain import TorchChain
 
 MODELS = ("torchvision:vit_b_16", "torchvision:resnet50")

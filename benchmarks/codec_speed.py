@@ -43,8 +43,8 @@ from splitpoint.codec.fkt.table import FktTable
 from splitpoint.codec.fkt.video import FktVideo
 from splitpoint.codec.native import EXTENSION, why_not
 from splitpoint.partition.bundle.bundle import Bundle, open_bundle
-from splitpoint.partition.bundle.codec_tables import codecs_of
 from splitpoint.partition.calibrate.inputs import Calibration, calibration_inputs
+from splitpoint.partition.run.codecs import codecs_of
 from splitpoint.partition.run.torch_chain import TorchChain
 
 LEVEL, BATCH = 4, 16

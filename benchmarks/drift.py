@@ -26,10 +26,10 @@ from report import Table, write_report
 from splitpoint.codec import Array
 from splitpoint.edge.figures.drift import FEWEST, WINDOW, Drift
 from splitpoint.partition.bundle.bundle import Bundle, open_bundle
-from splitpoint.partition.bundle.codec_tables import codecs_of
 from splitpoint.partition.bundle.input_files import find_inputs
 from splitpoint.partition.bundle.samples import evenly
 from splitpoint.partition.look import UsualLook, look_of, what_stands_out
+from splitpoint.partition.run.codecs import codecs_of
 from splitpoint.partition.run.onnx_chain import OnnxChain
 from thin_model import THIN
 

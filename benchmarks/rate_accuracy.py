@@ -36,12 +36,12 @@ from report import RESULTS, Table, write_report
 from splitpoint.codec import Array
 from splitpoint.codec.codec_set import FKT
 from splitpoint.partition.bundle.bundle import Boundary, Bundle, open_bundle
-from splitpoint.partition.bundle.codec_tables import codecs_of
 from splitpoint.partition.bundle.ladder import CodecLevel
 from splitpoint.partition.calibrate.inputs import Calibration, calibration_inputs
 from splitpoint.partition.calibrate.judge import Judge
 from splitpoint.partition.compile.compile import compile_model
 from splitpoint.partition.models.find import load_model
+from splitpoint.partition.run.codecs import codecs_of
 from splitpoint.partition.run.onnx_chain import OnnxChain
 from splitpoint.partition.run.torch_chain import TorchChain
 

@@ -13,7 +13,7 @@ from splitpoint.codec import Array, CodecError, codec_named, codec_of_tensor
 from splitpoint.codec.codec_set import CodecSource
 from splitpoint.partition.bundle.answer_form import AnswerForm
 from splitpoint.partition.bundle.bundle import Boundary, Bundle
-from splitpoint.partition.bundle.codec_tables import codecs_of
+from splitpoint.partition.run.codecs import codecs_of
 from splitpoint.partition.run.onnx_chain import OnnxChain
 
 PICTURES = ("jpeg@10", "jpeg@20", "jpeg@30", "jpeg@50", "jpeg@75", "jpeg@85", "jpeg@92", "jpeg@95",

@@ -11,7 +11,7 @@ from bare_echo import start_echo
 from listening import start
 from splitpoint.codec import Array
 from splitpoint.partition.bundle.bundle import Bundle
-from splitpoint.partition.bundle.codec_tables import codecs_of
+from splitpoint.partition.run.codecs import codecs_of
 from splitpoint.partition.run.onnx_chain import OnnxChain
 from splitpoint.proto import splitpoint_pb2 as pb
 from splitpoint.proto.frames import encode_tensors, parse_server

@@ -27,11 +27,11 @@ from report import Table, write_report
 from splitpoint.codec import Array
 from splitpoint.codec.codec_set import FKT, FKT_VIDEO
 from splitpoint.partition.bundle.bundle import Boundary, Bundle
-from splitpoint.partition.bundle.codec_tables import codecs_of
 from splitpoint.partition.bundle.samples import find_pictures
 from splitpoint.partition.calibrate.inputs import Calibration
 from splitpoint.partition.compile.compile import compile_model
 from splitpoint.partition.models.find import load_model
+from splitpoint.partition.run.codecs import codecs_of
 from splitpoint.partition.run.torch_chain import TorchChain
 
 AFTER = ("_blocks.7.add", "_blocks.4.add")

@@ -15,6 +15,7 @@ from .commands.demo import demo
 from .commands.doctor import doctor
 from .commands.emulate import emulate
 from .commands.inspect import inspect
+from .commands.learn import learn
 from .commands.plan import plan
 from .commands.profile import profile
 from .commands.run import run
@@ -32,7 +33,7 @@ app = typer.Typer(
     help="Split inference: the early layers on the device, the rest on a GPU server.",
 )
 app.command("compile", cls=FiniteCommand)(compile_)
-for command in (inspect, profile, plan, serve, run, cache, certs, emulate, demo, doctor):
+for command in (inspect, learn, profile, plan, serve, run, cache, certs, emulate, demo, doctor):
     app.command(cls=FiniteCommand)(command)
 
 

@@ -3,7 +3,7 @@
 May import: nothing of ours.
 """
 
-from .base import Codec, Packed, Packing
+from .base import Codec, Packed, Packing, StreamCodec, StreamEnd
 from .codec_set import NO_TABLES, CodecSet, CodecSource
 from .errors import CodecError, SpecError, SplitpointError
 from .registry import CODECS, RAW, codec_named, codec_of_tensor, codecs_for
@@ -24,6 +24,8 @@ __all__ = [
     "Packing",
     "SpecError",
     "SplitpointError",
+    "StreamCodec",
+    "StreamEnd",
     "TensorSpec",
     "codec_named",
     "codec_of_tensor",

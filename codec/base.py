@@ -64,3 +64,25 @@ class Packing(Protocol):
     def packed(self, payload: bytes, spec: TensorSpec, batch: int) -> Packed:
         """What `decode` makes its array of; `CodecError` wherever `decode` raises it."""
         ...
+
+
+class StreamEnd(Codec, Packing, Protocol):
+    """One end of a stream whose frames build on those before them: a codec with a memory."""
+
+    def reset(self) -> None:
+        """The next frame must be whole."""
+        ...
+
+
+@runtime_checkable
+class StreamCodec(Protocol):
+    """What a codec offers besides, if its frames may build on those before them."""
+
+    @property
+    def name(self) -> str:
+        """See `Codec`."""
+        ...
+
+    def new_stream(self) -> StreamEnd:
+        """One end of a stream, not to be shared. The codec by itself knows whole frames only."""
+        ...

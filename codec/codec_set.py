@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 from .base import Codec
 from .errors import CodecError
 from .fkt.codec import Fkt
 from .fkt.coefficients import CoefficientCoder
-from .fkt.table import FktTable
+from .fkt.table import OCTAVE, FktTable
 from .fkt.video import FktVideo
+from .learned import LatentNetworks, Learned, LearnedVideo
 from .registry import codec_named
 
 FKT, FKT_VIDEO = "fkt", "fkt-video"
+LEARNED, LEARNED_VIDEO = "learned", "learned-video"
+CALIBRATED = (FKT, LEARNED)
+"""Families of levels, which are called `fkt@1` and so on, the coarsest first."""
+
+FOR_STREAMS = {FKT: FKT_VIDEO, LEARNED: LEARNED_VIDEO}
+"""What a family is called where its frames build on those before them."""
 
 
 class CodecSource(Protocol):
@@ -24,27 +32,55 @@ class CodecSource(Protocol):
         ...
 
 
-class CodecSet:
-    """Tables are loaded when they are first asked for; `load` takes a boundary.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LearnedParts:
+    """What the learned codec of a boundary is made of: a table of one level for each level.
 
-    It returns an empty mapping where nothing was calibrated, and may raise `CodecError`.
+    `tables` begins with the coarsest.
     """
 
-    def __init__(self, load: Callable[[int], Mapping[str, FktTable]]) -> None:
-        self._load = load
+    tables: Sequence[FktTable]
+    networks: LatentNetworks
+
+
+def nothing_learned(boundary: int) -> LearnedParts | None:
+    """Of a model whose boundaries have no learned codec."""
+    return None
+
+
+class CodecSet:
+    """Tables are loaded when they are first asked for; `load` takes a boundary, as does `learned`.
+
+    It returns an empty mapping where nothing was calibrated, `learned` None where nothing was
+    learned; both may raise `CodecError`.
+    """
+
+    def __init__(
+        self,
+        load: Callable[[int], Mapping[str, FktTable]],
+        learned: Callable[[int], LearnedParts | None] = nothing_learned,
+    ) -> None:
+        self._load, self._load_learned = load, learned
         self._tables: dict[int, Mapping[str, FktTable]] = {}
+        self._learned: dict[int, LearnedParts] = {}
         self._made: dict[tuple[int, str], Codec] = {}
 
     def named(self, name: str, boundary: int) -> Codec:
         """See `CodecSource`. `fkt@1` is the coarsest level of the transform codec.
 
-        `fkt-video@1` is that level for streams: an `FktVideo`.
+        `fkt-video@1` is that level for streams: a `StreamCodec`. `learned@1` and `learned-video@1`
+        are the same of the learned codec.
         """
-        if name.partition("@")[0] not in (FKT, FKT_VIDEO):
+        family = name.partition("@")[0]
+        make = {
+            FKT: self._fkt, FKT_VIDEO: self._fkt,
+            LEARNED: self._of_networks, LEARNED_VIDEO: self._of_networks,
+        }.get(family)  # fmt: skip
+        if make is None:
             return codec_named(name)
         made = self._made.get((boundary, name))
         if made is None:
-            made = self._made[boundary, name] = self._fkt(name, boundary)
+            made = self._made[boundary, name] = make(name, family, boundary)
         return made
 
     def tables(self, boundary: int) -> Mapping[str, FktTable]:
@@ -54,19 +90,41 @@ class CodecSet:
             found = self._tables[boundary] = self._load(boundary)
         return found
 
-    def _fkt(self, name: str, boundary: int) -> Codec:
+    def _fkt(self, name: str, family: str, boundary: int) -> Codec:
         tables = self.tables(boundary)
         if not tables:
             raise CodecError(
                 f"boundary {boundary} has no tables for {FKT}",
                 "compile the model with --calibrate DIR, or choose another codec",
             )
-        level, family = level_of(name), name.partition("@")[0]
-        most = min(table.levels for table in tables.values())
-        if not 1 <= level <= most:
-            raise CodecError(f"unknown codec {name[:40]!r}", f"use {family}@1 to {family}@{most}")
+        level = _checked(name, family, min(table.levels for table in tables.values()))
         coders = {tensor: CoefficientCoder(table, level) for tensor, table in tables.items()}
-        return FktVideo(name, coders) if name.startswith(FKT_VIDEO) else Fkt(name, coders)
+        return FktVideo(name, coders) if family == FKT_VIDEO else Fkt(name, coders)
+
+    def _of_networks(self, name: str, family: str, boundary: int) -> Codec:
+        parts = self._learned.get(boundary)
+        if parts is None:
+            parts = self._load_learned(boundary)
+            if parts is None:
+                raise CodecError(
+                    f"boundary {boundary} has no {LEARNED} codec",
+                    "train one with `splitpoint learn`, or choose another codec",
+                )
+            self._learned[boundary] = parts
+        level = _checked(name, family, len(parts.tables))
+        table = parts.tables[level - 1]
+        coders = {table.spec.name: CoefficientCoder(table, 1)}
+        octaves = int(table.log_step[0]) / OCTAVE
+        if family == LEARNED_VIDEO:
+            return LearnedVideo(name, FktVideo(name, coders), parts.networks, level, octaves)
+        return Learned(name, Fkt(name, coders), parts.networks, level, octaves)
+
+
+def _checked(name: str, family: str, most: int) -> int:
+    level = level_of(name)
+    if not 1 <= level <= most:
+        raise CodecError(f"unknown codec {name[:40]!r}", f"use {family}@1 to {family}@{most}")
+    return level
 
 
 def level_of(name: str) -> int:

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from functools import cache, partial
 
 from splitpoint.codec import CodecSet
-from splitpoint.partition.bundle.codec_tables import codecs_of
 from splitpoint.partition.bundle.segment_files import ONNX
+from splitpoint.partition.run.codecs import codecs_of
 from splitpoint.partition.run.open_chain import open_chain
 from splitpoint.partition.run.slowdown import Slowdown
 from splitpoint.proto.backoff import Backoff

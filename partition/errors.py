@@ -37,6 +37,10 @@ class CalibrationError(SplitpointError):
     """The inputs or labels that were given to calibrate with do not do."""
 
 
+class LearnError(SplitpointError):
+    """A learned codec cannot be trained here, or with these pictures, or gains nothing."""
+
+
 class DeviceError(SplitpointError):
     """A device that was named is not known, or not there."""
 

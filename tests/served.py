@@ -5,8 +5,8 @@ from __future__ import annotations
 from splitpoint.cloud.compute.served_model import ServedModel
 from splitpoint.cloud.schedule.batch_times import BatchTimes
 from splitpoint.partition.bundle.bundle import Bundle
-from splitpoint.partition.bundle.codec_tables import codecs_of
 from splitpoint.partition.profile.cloud_times import CloudTimes
+from splitpoint.partition.run.codecs import codecs_of
 
 
 def served(bundle: Bundle, *, unpacks: bool = True) -> ServedModel:

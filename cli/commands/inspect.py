@@ -8,7 +8,7 @@ from dataclasses import asdict
 from rich.table import Table
 from rich.text import Text
 from splitpoint.codec import TensorSpec, codecs_for
-from splitpoint.codec.codec_set import FKT
+from splitpoint.codec.codec_set import CALIBRATED
 from splitpoint.partition.bundle.answer_form import AnswerForm
 from splitpoint.partition.bundle.bundle import Boundary, Manifest, open_bundle
 from splitpoint.partition.bundle.ladder import DEFAULT_LIMIT, Judged
@@ -121,8 +121,9 @@ def boundary_table(manifest: Manifest) -> Table:
 def _short(boundary: Boundary) -> str:
     """Names of the codecs; of a ladder its ends; and what was left out, and why."""
     own = [name for name in codecs_for(boundary.tensors) if name not in boundary.left_out]
-    levels = [level.codec for level in boundary.ladder if level.codec.startswith(FKT)]
-    words = " ".join(own + ([f"{levels[0]} to {levels[-1]}"] if levels else []))
+    families = [boundary.levels_of(family) for family in CALIBRATED]
+    levels = [f"{found[0].codec} to {found[-1].codec}" for found in families if found]
+    words = " ".join(own + levels)
     return "; ".join([words, *(f"no {name}: {why}" for name, why in boundary.left_out.items())])
 
 

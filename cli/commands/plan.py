@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 from splitpoint.codec import codec_named
-from splitpoint.codec.codec_set import FKT
+from splitpoint.codec.codec_set import CALIBRATED
 from splitpoint.partition.bundle.bundle import Bundle, open_bundle
 from splitpoint.partition.bundle.segment_files import INT8
 from splitpoint.partition.energy.radio import RADIOS, radio_for
@@ -166,7 +166,7 @@ def plan(
         codecs=frozenset(codec) if codec else None,
     )
     for name in codec or ():
-        if name.partition("@")[0] != FKT:
+        if name.partition("@")[0] not in CALIBRATED:
             codec_named(name)  # refuses what is none
         if name not in {part for found in table.codec for part in (found, found.partition("@")[0])}:
             say(

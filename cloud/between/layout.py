@@ -12,11 +12,21 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
-from splitpoint.codec import Array, CodecError, Packed, SpecError, SplitpointError, TensorSpec
+from splitpoint.codec import (
+    Array,
+    Codec,
+    CodecError,
+    Packed,
+    SpecError,
+    SplitpointError,
+    TensorSpec,
+)
 from splitpoint.codec.codec_set import FKT as FKT_CODEC
+from splitpoint.codec.codec_set import LEARNED as LEARNED_CODEC
 from splitpoint.codec.fkt.codec import Fkt
 from splitpoint.codec.fkt.packed import PackedFkt
 from splitpoint.codec.fkt.table import OCTAVE, FktTable, Level
+from splitpoint.codec.learned import Learned, PackedLearned
 from splitpoint.codec.simple.affine import Layout, PackedAffine
 from splitpoint.proto.limits import MAX_BATCH_PER_FRAME
 
@@ -27,8 +37,9 @@ from .shared_memory import SharedMemory
 ALIGNED = 64  # bytes: a cache line, and more than any dtype needs
 MOST_KNOWN = 4096  # layouts that are remembered
 _FLOAT, _BYTE, _SHORT, _LONG = map(np.dtype, ("<f4", "u1", "<i2", "<i8"))
-WHOLE, Q8, Q4, FKT = range(4)
+WHOLE, Q8, Q4, FKT, LEARNED = range(5)
 _BITS = {Q8: 8, Q4: 4}
+_FAMILIES = {FKT: FKT_CODEC, LEARNED: LEARNED_CODEC}
 
 
 class LayoutError(SplitpointError):
@@ -36,9 +47,9 @@ class LayoutError(SplitpointError):
 
 
 class TensorForm(NamedTuple):
-    """How one tensor lies there: `kind` is one of `WHOLE`, `Q8`, `Q4`, `FKT`.
+    """How one tensor lies there: `kind` is `WHOLE`, `Q8`, `Q4`, `FKT` or `LEARNED`.
 
-    The transform codec's `level` counts from 1, and `peaks` go over its values.
+    The `level` of the last two counts from 1, and `peaks` go over its values.
     """
 
     kind: int = WHOLE
@@ -132,11 +143,18 @@ class Layouts:
         arrays = [memory.array(offset + part.offset, part.shape, part.dtype) for part in parts]
         if form.kind == WHOLE:
             return arrays[0]
-        if form.kind != FKT:
+        if form.kind in _BITS:
             symbols, ranges = arrays
             layout = Layout.of(spec, len(symbols))
             return PackedAffine(layout, _BITS[form.kind], symbols, ranges)
-        table, level = self._level(boundary, spec, form.level)
+        codec, table, level = self._level(boundary, spec, form)
+        latent = self._coefficients(table, level, form, arrays)
+        return codec.around(latent) if isinstance(codec, Learned) else latent
+
+    @staticmethod
+    def _coefficients(
+        table: FktTable, level: Level, form: TensorForm, arrays: Sequence[Array]
+    ) -> PackedFkt:
         values = arrays[0]
         if not form.peaks:
             return PackedFkt(table, level, values, np.empty(0, _LONG), np.empty(0, _LONG))
@@ -187,24 +205,28 @@ class Layouts:
             layout = Layout.of(spec, samples)
             each = -(-layout.channels * layout.values * _BITS[form.kind] // 8)
             return [((samples, each), _BYTE), ((2, samples, layout.channels, 1), _FLOAT)]
-        if form.kind != FKT:
+        if form.kind not in _FAMILIES:
             raise LayoutError(f"there is no form {tuple(form)}")
-        table, level = self._level(boundary, spec, form.level)
+        _, table, level = self._level(boundary, spec, form)
         if form.peaks > samples * table.log_scale.size:
             raise LayoutError(f"{form.peaks} peaks for {samples} samples")
         values = (samples, len(level.order)), _SHORT
         peaks = (form.peaks,), _LONG
         return [values, peaks, peaks] if form.peaks else [values]
 
-    def _level(self, boundary: int, spec: TensorSpec, number: int) -> tuple[FktTable, Level]:
+    def _level(
+        self, boundary: int, spec: TensorSpec, form: TensorForm
+    ) -> tuple[Codec, FktTable, Level]:
+        name = f"{_FAMILIES[form.kind]}@{form.level}"
         try:
-            codec = self._codecs.named(f"{FKT_CODEC}@{number}", boundary)
+            codec = self._codecs.named(name, boundary)
         except CodecError as error:
-            raise LayoutError(f"there is no level {number} at boundary {boundary}") from error
-        coder = codec.coders.get(spec.name) if isinstance(codec, Fkt) else None
+            raise LayoutError(f"there is no {name} at boundary {boundary}") from error
+        inner = codec.latents if isinstance(codec, Learned) else codec
+        coder = inner.coders.get(spec.name) if isinstance(inner, Fkt) else None
         if coder is None:
-            raise LayoutError(f"{spec.name!r} has no level {number} at boundary {boundary}")
-        return coder.table, coder.level
+            raise LayoutError(f"{spec.name!r} has no {name} at boundary {boundary}")
+        return codec, coder.table, coder.level
 
 
 def _form_of(value: Array | Packed) -> TensorForm:
@@ -217,6 +239,8 @@ def _form_of(value: Array | Packed) -> TensorForm:
         steps = 2.0 ** (value.table.log_step.astype(np.float64) / OCTAVE)
         level = 1 + int(np.flatnonzero(steps == value.level.step)[0])
         return TensorForm(FKT, level, len(value.places))
+    if isinstance(value, PackedLearned):
+        return TensorForm(LEARNED, value.level, len(value.latent.places))
     raise TypeError(f"{type(value).__name__} has no place in shared memory")
 
 

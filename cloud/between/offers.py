@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from splitpoint.partition.bundle.bundle import open_bundle
-from splitpoint.partition.bundle.codec_tables import codecs_of
 from splitpoint.partition.errors import BundleError
 from splitpoint.partition.profile.cloud_times import CloudTimes
+from splitpoint.partition.run.codecs import codecs_of
 from splitpoint.partition.run.read_indexes import read_indexes
 from splitpoint.proto.limits import MAX_BATCH_PER_FRAME
 

@@ -10,11 +10,11 @@ from pathlib import Path
 import torch
 from splitpoint.codec import CodecSource
 from splitpoint.partition.bundle.bundle import MANIFEST, Bundle, open_bundle
-from splitpoint.partition.bundle.codec_tables import codecs_of
 from splitpoint.partition.profile.cloud_times import CloudTimes
 from splitpoint.partition.profile.measure import measure_server, warm_up
 from splitpoint.partition.profile.profile import Profile
 from splitpoint.partition.run.chain import SegmentChain
+from splitpoint.partition.run.codecs import codecs_of
 from splitpoint.partition.run.read_indexes import read_indexes
 from splitpoint.proto.frames import Boundaries
 

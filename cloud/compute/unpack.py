@@ -7,8 +7,8 @@ entropy stage itself and every check of a payload stay on the host, in the codec
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import groupby
-from typing import cast
 
 import numpy as np
 import torch
@@ -16,10 +16,11 @@ from splitpoint.codec import Array, Packed
 from splitpoint.codec.fkt.packed import PackedFkt
 from splitpoint.codec.fkt.table import FktTable, Level
 from splitpoint.codec.fkt.torch_inverse import TorchInverse
+from splitpoint.codec.learned import PackedLearned
 from splitpoint.codec.simple.affine import PackedAffine
 from splitpoint.partition.bundle.bundle import Bundle
 from splitpoint.partition.run.chain import State
-from splitpoint.partition.run.torch_chain import TorchChain
+from splitpoint.partition.run.torch_chain import TorchChain, load_network
 
 from ..gpu.gpu import filled
 from .values import Values
@@ -28,11 +29,12 @@ from .values import Values
 class Unpacker:
     """`Packed.unpack` for what lies on `device`. Tables get there when they are first needed.
 
-    They stay for as long as this does.
+    They stay for as long as this does. `bundle` is where decoders are.
     """
 
-    def __init__(self, device: torch.device) -> None:
-        self._device = device
+    def __init__(self, bundle: Bundle, device: torch.device) -> None:
+        self._bundle, self._device = bundle, device
+        self._decoders: dict[int, torch.nn.Module] = {}
         self._inverses: dict[FktTable, TorchInverse] = {}
         self._orders: dict[Level, torch.Tensor] = {}
 
@@ -45,6 +47,8 @@ class Unpacker:
             return _affine(value, *parts)
         if isinstance(value, PackedFkt):
             return self._fkt(value, *parts)
+        if isinstance(value, PackedLearned):
+            return self._learned(value, self._fkt(value.latent, *parts))
         raise TypeError(f"{type(value).__name__} is not unpacked here")
 
     def _fkt(self, packed: PackedFkt, values: torch.Tensor, *peaks: torch.Tensor) -> torch.Tensor:
@@ -57,6 +61,22 @@ class Unpacker:
         fine *= packed.scale
         whole: torch.Tensor = self._inverse(table)(fine.reshape(-1, *table.log_scale.shape))
         return whole
+
+    def _learned(self, packed: PackedLearned, latent: torch.Tensor) -> torch.Tensor:
+        octaves = torch.full((len(latent), 1), packed.octaves, device=self._device)
+        with torch.inference_mode():
+            (found,) = self._decoder(packed.networks.boundary)(latent, octaves)
+        whole: torch.Tensor = found
+        return whole
+
+    def _decoder(self, boundary: int) -> torch.nn.Module:
+        found = self._decoders.get(boundary)
+        if found is None:
+            of = self._bundle.manifest.boundaries[boundary]
+            assert of.learned is not None
+            found = load_network(self._bundle, of.learned.decoder, of.tensors[0], self._device)
+            self._decoders[boundary] = found
+        return found
 
     def _order(self, level: Level) -> torch.Tensor:
         found = self._orders.get(level)
@@ -87,7 +107,7 @@ class UnpackingChain(TorchChain):
 
     def __init__(self, bundle: Bundle, device: torch.device) -> None:
         super().__init__(bundle, device)
-        self._unpacker = Unpacker(device)
+        self._unpacker = Unpacker(bundle, device)
 
     def place(self, values: Values) -> State:
         """Tensors on the device, of all that `values` hold; they are only started."""
@@ -104,9 +124,9 @@ class UnpackingChain(TorchChain):
 
 
 def together(requests: Sequence[Values]) -> list[Values]:
-    """Neighbours that are all of one level of the transform codec become one.
+    """Neighbours that are all of one level of a calibrated codec become one.
 
-    The transform takes as many launches for a sample as for a batch.
+    Its transform and its networks take as many launches for a sample as for a batch.
     """
     found: list[Values] = []
     for levels, group in groupby(requests, _levels):
@@ -114,16 +134,26 @@ def together(requests: Sequence[Values]) -> list[Values]:
         if not levels or len(alike) == 1:
             found += alike
         else:
-            found.append({
-                name: PackedFkt.joined([cast(PackedFkt, values[name]) for values in alike])
-                for name in alike[0]
-            })  # fmt: skip
+            found.append({name: _joined([values[name] for values in alike]) for name in alike[0]})
     return found
 
 
-def _levels(values: Values) -> list[Level]:
-    """Of each tensor, in order; none where a tensor has none."""
-    found = [value.level for value in values.values() if isinstance(value, PackedFkt)]
+def _joined(pieces: Sequence[Array | Packed]) -> Packed:
+    """Of several that have one level."""
+    latents = PackedFkt.joined([latent for latent in map(_coefficients, pieces) if latent])
+    first = pieces[0]
+    return replace(first, latent=latents) if isinstance(first, PackedLearned) else latents
+
+
+def _coefficients(value: Array | Packed) -> PackedFkt | None:
+    if isinstance(value, PackedLearned):
+        return value.latent
+    return value if isinstance(value, PackedFkt) else None
+
+
+def _levels(values: Values) -> list[tuple[type, Level]]:
+    """Of each tensor, in order, and of which codec; none where a tensor has none."""
+    found = [(type(value), c.level) for value in values.values() if (c := _coefficients(value))]
     return found if len(found) == len(values) else []
 
 

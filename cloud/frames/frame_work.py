@@ -10,8 +10,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import replace
 from typing import Any
 
-from splitpoint.codec import RAW, Array, SpecError
-from splitpoint.codec.fkt.video import FktVideo, VideoStream
+from splitpoint.codec import RAW, Array, SpecError, StreamCodec, StreamEnd
 from splitpoint.proto import splitpoint_pb2 as pb
 from splitpoint.proto.frames import CheckedFrame, FrameError
 from splitpoint.proto.session.worker_session import WorkerSession
@@ -49,7 +48,7 @@ class FrameWork:
         self._session, self._answers, self._refused = session, answers, refused
         self._pending = PendingFrames(services.engine)
         self._tasks: set[asyncio.Task[None]] = set()
-        self._video: tuple[tuple[int, str], VideoStream] | None = None
+        self._video: tuple[tuple[int, str], StreamEnd] | None = None
         self._turn = asyncio.Lock()  # video frames are decoded in the order in which they came
 
     def cancel(self, frame_id: int) -> None:
@@ -67,8 +66,7 @@ class FrameWork:
         digest = self._model.bundle.digest
         if self._services.quarantine.holds(digest, frame.boundary, frame.payloads):
             raise FrameError(pb.INTERNAL, "the same frame broke a batch a moment ago")
-        in_order = isinstance(frame.codec, FktVideo)
-        if isinstance(frame.codec, FktVideo):
+        if in_order := isinstance(frame.codec, StreamCodec):
             frame = replace(frame, codec=self._video_stream(frame.boundary, frame.codec))
         if frame.codec is not RAW:
             self._check_room(frame, arrival)
@@ -90,7 +88,7 @@ class FrameWork:
             decoding_s=decoders.device_s(self._caller),
         ))  # fmt: skip
 
-    def _video_stream(self, boundary: int, codec: FktVideo) -> VideoStream:
+    def _video_stream(self, boundary: int, codec: StreamCodec) -> StreamEnd:
         """The memory of the boundary and codec that this stream uses now; it has one at a time."""
         if self._video is None or self._video[0] != (boundary, codec.name):
             self._video = ((boundary, codec.name), codec.new_stream())

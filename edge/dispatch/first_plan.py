@@ -99,7 +99,7 @@ class ThisDevice:
         for name in runtimes:
             await prepared.fetch_segments(len(prepared.manifest.segments), name)
         for boundary in prepared.manifest.boundaries:
-            await prepared.tables(boundary.id)
+            await prepared.fetch_codecs(boundary.id)
         bundle = prepared.bundle()
         return await asyncio.get_running_loop().run_in_executor(
             self.compute,

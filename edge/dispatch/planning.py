@@ -40,7 +40,7 @@ class Planning:
         """The plan that the user named; raises `PlanError` naming what the bundle has."""
         for boundary in self.prepared.manifest.boundaries:
             if self.split == str(boundary.id):
-                await self.prepared.tables(boundary.id)
+                await self.prepared.fetch_codecs(boundary.id)
         return self._named(self.split, self.codec)
 
     def local(self) -> Plan:

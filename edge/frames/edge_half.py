@@ -6,8 +6,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
-from splitpoint.codec import Array, CodecError, CodecSet
-from splitpoint.codec.fkt.video import FktVideo, VideoStream
+from splitpoint.codec import Array, CodecError, CodecSet, StreamCodec, StreamEnd
 from splitpoint.partition.bundle.bundle import Manifest
 from splitpoint.partition.plan.plan import Plan, coarser
 from splitpoint.partition.run.slowdown import Slowdown
@@ -51,7 +50,7 @@ class EdgeHalf:
         self._manifest, self._codecs = manifest, codecs
         self._segments, self._slowdown = segments, slowdown
         self._max_frame_bytes, self._drift = max_frame_bytes, drift
-        self._video: tuple[Plan, VideoStream] | None = None  # where the codec is one for streams
+        self._video: tuple[Plan, StreamEnd] | None = None  # where the codec is one for streams
 
     @property
     def streams(self) -> bool:
@@ -63,7 +62,7 @@ class EdgeHalf:
         for name in coarser(self._manifest.boundaries[plan.boundary], plan.codec):
             self._codecs.named(name, plan.boundary)
         codec = self._codecs.named(plan.codec, plan.boundary)
-        self._video = (plan, codec.new_stream()) if isinstance(codec, FktVideo) else None
+        self._video = (plan, codec.new_stream()) if isinstance(codec, StreamCodec) else None
 
     def new_stream(self) -> None:
         """The worker at the other end knows nothing of the frames so far."""
@@ -99,7 +98,7 @@ class EdgeHalf:
         names = coarser(boundary, plan.codec)
         for name in names:
             codec = self._codecs.named(name, boundary.id)
-            if isinstance(codec, FktVideo):
+            if isinstance(codec, StreamCodec):
                 # Frames of an earlier plan may still come: they are whole, and leave no trace. So
                 # are those that are too large in the plan's own codec.
                 is_own = self._video and self._video[0] == plan and name == plan.codec

@@ -151,7 +151,7 @@ class PresentPlan:
         segments = self._segments(plan.runtime)
         await loop.run_in_executor(self._planning.device.compute, segments.load, plan.boundary)
         if not self._is_local(plan):
-            await prepared.tables(plan.boundary)
+            await prepared.fetch_codecs(plan.boundary)
             await loop.run_in_executor(self._encode, self._half.prepare, plan)
 
     def _is_local(self, plan: Plan) -> bool:

@@ -64,14 +64,14 @@ class Prepared:
                 for name in reversed(runtime_files(self.manifest, index, runtime)):
                     await self.cache.get(name, self.manifest.files[name])
 
-    async def tables(self, boundary: int) -> None:
-        """Fetches the codec tables of a boundary, if it has any and they are not here."""
-        path = self.manifest.boundaries[boundary].tables
-        if path and self.cache is not None:
-            await self.cache.get(path, self.manifest.files[path])
+    async def fetch_codecs(self, boundary: int) -> None:
+        """Has the files here that a boundary's calibrated codecs need, if there are any."""
+        if self.cache is not None:
+            for path in self.manifest.boundaries[boundary].codec_files:
+                await self.cache.get(path, self.manifest.files[path])
 
     async def missing(self, segments: Mapping[str, int], boundaries: Iterable[int]) -> list[str]:
-        """Of the files of so many first segments in each runtime, and of the tables of these
+        """Of the files of so many first segments in each runtime, and of the codecs of these
         boundaries, those that are not here, whole and undamaged."""
         if self.cache is None:
             return []
@@ -82,11 +82,11 @@ class Prepared:
             for index in range(count)
             for name in runtime_files(manifest, index, runtime)
         ]
-        names += [manifest.boundaries[at].tables for at in boundaries]
+        names += [path for at in boundaries for path in manifest.boundaries[at].codec_files]
         return [
             name
             for name in dict.fromkeys(names)
-            if name and not await self.cache.has(name, manifest.files[name])
+            if not await self.cache.has(name, manifest.files[name])
         ]
 
     def bundle(self) -> Bundle:

@@ -9,11 +9,10 @@ from dataclasses import replace
 from functools import partial
 
 import grpc
-from splitpoint.codec import Array
-from splitpoint.codec.fkt.video import FktVideo, VideoStream
+from splitpoint.codec import Array, StreamCodec, StreamEnd
 from splitpoint.partition.bundle.answer_form import AnswerForm
 from splitpoint.partition.bundle.bundle import MANIFEST, Bundle
-from splitpoint.partition.bundle.codec_tables import codecs_of
+from splitpoint.partition.run.codecs import codecs_of
 from splitpoint.partition.run.onnx_chain import OnnxChain
 from splitpoint.proto import splitpoint_pb2 as pb
 from splitpoint.proto.frames import (
@@ -207,7 +206,7 @@ class _Stream:
     def __init__(self, worker: FakeWorker, call: FakeCall) -> None:
         self._worker, self._call = worker, call
         self._frames: dict[int, tuple[asyncio.Task[None], pb.Reply, float]] = {}
-        self._video: tuple[tuple[int, str], VideoStream] | None = None
+        self._video: tuple[tuple[int, str], StreamEnd] | None = None
 
     async def serve(self) -> Status:
         """Until the client leaves, which cancels it."""
@@ -240,7 +239,7 @@ class _Stream:
 
     def _with_memory(self, frame: CheckedFrame) -> CheckedFrame:
         """A frame of a codec for streams builds on those before it."""
-        if not isinstance(frame.codec, FktVideo):
+        if not isinstance(frame.codec, StreamCodec):
             return frame
         key = (frame.boundary, frame.codec.name)
         if self._video is None or self._video[0] != key:

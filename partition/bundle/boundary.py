@@ -10,6 +10,7 @@ import numpy as np
 from splitpoint.codec import TensorSpec, codecs_for
 
 from .ladder import CodecLevel, RuntimeLevel
+from .learned_files import LearnedFiles
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,6 +21,7 @@ class Boundary:
     codec; both are empty for a bundle that was not calibrated. `int8` is what becomes of the
     answers when all segments before it run in INT8, None where there are none. `left_out` says why
     a codec does not carry it although it knows the dtypes: it refused a value when compiling.
+    `learned` are the files of its learned codec, if it has one.
     """
 
     id: int
@@ -29,6 +31,7 @@ class Boundary:
     ladder: tuple[CodecLevel, ...] = ()
     int8: RuntimeLevel | None = None
     left_out: Mapping[str, str] = field(default_factory=dict, hash=False)
+    learned: LearnedFiles | None = None
 
     @property
     def nbytes(self) -> int:
@@ -55,6 +58,12 @@ class Boundary:
         return any(spec.one_sample for spec in self.tensors)
 
     @property
+    def codec_files(self) -> list[str]:
+        """What its calibrated codecs need, as paths inside the bundle."""
+        tables = [self.tables] if self.tables else []
+        return [*tables, *(self.learned.paths if self.learned else ())]
+
+    @property
     def codecs(self) -> list[str]:
         """Names of the codecs that can carry it, the calibrated levels last."""
         names = [name for name in codecs_for(self.tensors) if name not in self.left_out]
@@ -63,6 +72,10 @@ class Boundary:
     def level(self, codec: str) -> CodecLevel | None:
         """What calibration measured of a codec here."""
         return next((level for level in self.ladder if level.codec == codec), None)
+
+    def levels_of(self, family: str) -> list[CodecLevel]:
+        """What calibration measured of `family` here: of `fkt` the levels `fkt@1`, `fkt@2` …"""
+        return [level for level in self.ladder if level.codec.partition("@")[0] == family]
 
     def to_json(self) -> dict[str, Any]:
         """The manifest's form."""
@@ -74,6 +87,7 @@ class Boundary:
             "ladder": [level.to_json() for level in self.ladder],
             **({} if self.int8 is None else {"int8": self.int8.to_json()}),
             **({"left_out": dict(self.left_out)} if self.left_out else {}),
+            **({} if self.learned is None else {"learned": self.learned.to_json()}),
         }
 
     @classmethod
@@ -90,4 +104,5 @@ class Boundary:
             ladder=tuple(CodecLevel.from_json(level) for level in data["ladder"]),
             int8=RuntimeLevel.from_json(data["int8"]) if "int8" in data else None,
             left_out=left_out,
+            learned=LearnedFiles.from_json(data["learned"]) if "learned" in data else None,
         )

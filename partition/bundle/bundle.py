@@ -9,6 +9,7 @@
       segments/03.safetensors  the weights that both of them refer to
       segments/03.int8.onnx  the edge's model in INT8, weights inside (only with --int8)
       codecs/03.safetensors  the transform codec's tables at boundary 3 (only when calibrated)
+      codecs/03.learned.*    tables and networks of its learned codec (only with `learn`)
 
 The digest therefore covers every byte. Nothing is unpickled, and nothing here needs torch.
 
@@ -40,6 +41,7 @@ from .model_kind import CLASSIFY, RAW_TASK, holds_classes
 
 SCHEMA = 3
 OLDER_SCHEMAS = (2,)  # without tasks: they say only whether a model is a classifier
+LEARNED_SCHEMA = 4  # of bundles with a learned codec: who does not know it refuses the bundle
 MANIFEST, DIGEST = "manifest.json", "manifest.sha256"
 MAX_MANIFEST_BYTES = 64 << 20
 LONGEST_LABEL = 200  # characters
@@ -89,7 +91,7 @@ class Manifest:
         Keys are sorted, but for the outputs, which stay in the order that the model returns.
         """
         data = {
-            "schema": SCHEMA,
+            "schema": LEARNED_SCHEMA if self.has_learned else SCHEMA,
             "name": self.name,
             "source": self.source,
             "weights": self.weights,
@@ -129,9 +131,10 @@ class Manifest:
             schema = record["schema"]
         except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise BundleError(f"{where} is no manifest ({error})", COMPILE_AGAIN) from error
-        if schema != SCHEMA and schema not in OLDER_SCHEMAS:
+        if schema not in (SCHEMA, LEARNED_SCHEMA, *OLDER_SCHEMAS):
             raise BundleError(
-                f"{where} has bundle schema {ascii(schema)[:40]}, this splitpoint reads {SCHEMA}",
+                f"{where} has bundle schema {ascii(schema)[:40]}, "
+                f"this splitpoint reads {LEARNED_SCHEMA}",
                 f"{COMPILE_AGAIN}, or install the splitpoint that wrote it",
             )
         try:
@@ -197,13 +200,15 @@ class Manifest:
             raise BundleError("only a part of the bundle is in INT8", COMPILE_AGAIN)
         if self.labels_file is not None:
             named.append(self.labels_file)
-        named += [boundary.tables for boundary in self.boundaries if boundary.tables]
+        named += [path for boundary in self.boundaries for path in boundary.codec_files]
         for path in named:
             if path not in self.files:
                 raise BundleError(f"the bundle does not list its file {path[:80]!r}", COMPILE_AGAIN)
         last = {spec.name for spec in self.boundaries[-1].tensors}
         if not last or not set(self.outputs.values()) <= last:
             raise BundleError("an output is no tensor of the last boundary", COMPILE_AGAIN)
+        if any(b.learned and len(b.tensors) != 1 for b in self.boundaries):
+            raise BundleError("a learned codec is of one tensor", COMPILE_AGAIN)
         if not self.boundaries[0].can_be_full_of(self.stand_ins):
             raise BundleError("an input cannot be full of the number that stands in for 0")
         self.open_head()
@@ -231,6 +236,11 @@ class Manifest:
     def has_int8(self) -> bool:
         """Whether every segment is there in INT8 as well."""
         return bool(self.segments[0].int8)
+
+    @property
+    def has_learned(self) -> bool:
+        """Whether any boundary has a learned codec."""
+        return any(boundary.learned for boundary in self.boundaries)
 
     @property
     def digest(self) -> str:

@@ -1,25 +1,24 @@
-"""The transform codec's tables in a bundle: one safetensors file a boundary, arrays by tensor."""
+"""The tables of a bundle's codecs: a safetensors file a boundary and codec, arrays by number."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 from splitpoint.codec import CodecError, TensorSpec
-from splitpoint.codec.codec_set import CodecSet
 from splitpoint.codec.fkt.table import ARRAYS, FktTable
 
 from ..errors import BundleError
-from .bundle import Manifest
 
-# A tensor's name may hold anything, so the file numbers them in the boundary's order.
+# A tensor's name may hold anything, so the file numbers them in the boundary's order; of a learned
+# codec it numbers the levels.
 _KEY = "{index}.{array}"
 
 
 def save_tables(tables: Sequence[FktTable | None], path: Path) -> None:
-    """Writes one table for each of a boundary's tensors that has one."""
+    """Writes those that are there, one for each of a boundary's tensors or of a codec's levels."""
     save_file(
         {
             _KEY.format(index=index, array=name): array
@@ -33,24 +32,32 @@ def save_tables(tables: Sequence[FktTable | None], path: Path) -> None:
 
 def load_tables(path: Path, specs: Sequence[TensorSpec]) -> dict[str, FktTable]:
     """The tables by tensor; `BundleError` for a file that does not hold them."""
+    found = _tables(path, specs)
+    return {spec.name: table for spec, table in zip(specs, found, strict=True) if table is not None}
+
+
+def load_levels(path: Path, spec: TensorSpec, levels: int) -> list[FktTable]:
+    """A table for each level of a tensor; `BundleError` for a file that does not hold them."""
+    found = [table for table in _tables(path, [spec] * levels) if table is not None]
+    if len(found) != levels or any(table.levels != 1 for table in found):
+        raise _without_tables(path, "not a table for each level")
+    return found
+
+
+def _tables(path: Path, specs: Sequence[TensorSpec]) -> list[FktTable | None]:
     try:
         arrays = load_file(path)
-        return {
-            spec.name: FktTable.from_arrays(
+        return [
+            FktTable.from_arrays(
                 spec, {name: arrays[_KEY.format(index=index, array=name)] for name in ARRAYS}
             )
-            for index, spec in enumerate(specs)
             if _KEY.format(index=index, array=ARRAYS[0]) in arrays
-        }
+            else None
+            for index, spec in enumerate(specs)
+        ]
     except (CodecError, SafetensorError, OSError, KeyError, ValueError) as error:
-        raise BundleError(f"{path} holds no codec tables ({error})", "compile it again") from error
+        raise _without_tables(path, error) from error
 
 
-def codecs_of(manifest: Manifest, folder: Path) -> CodecSet:
-    """The codecs of a bundle whose files lie, or will lie by then, in `folder`."""
-
-    def load(boundary: int) -> Mapping[str, FktTable]:
-        found = manifest.boundaries[boundary]
-        return load_tables(folder / found.tables, found.tensors) if found.tables else {}
-
-    return CodecSet(load)
+def _without_tables(path: Path, why: object) -> BundleError:
+    return BundleError(f"{path} holds no codec tables ({why})", "compile it again")

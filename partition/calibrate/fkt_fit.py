@@ -74,11 +74,20 @@ def fit_table(
         thresholds=_thresholds(_frequencies(nothing), nothing),
     )
     values = draft.components(coefficients)
+    return _fitted(draft, values, _log_steps(values.reshape(len(values), -1), losses))
+
+
+def refit_table(table: FktTable, rows: Array, log_step: int) -> FktTable:
+    """The same transform with one level, of that step, for rows `[n, C, P]` of another kind."""
+    return _fitted(table, table.transform(rows), np.array([log_step]))
+
+
+def _fitted(draft: FktTable, values: Array, log_step: Array) -> FktTable:
+    """Everything but the transform, from components `[n, C, P]` and the step of each level."""
     scale = np.sqrt((values**2).mean(0, dtype=np.float64))
     log_scale = np.rint(OCTAVE * np.log2(np.maximum(scale, 1e-30)))
     log_scale = np.clip(log_scale, -128, 127).astype(np.int8)
     flat = values.reshape(len(values), -1)
-    log_step = _log_steps(flat, losses)
     samples = [_sample(flat, log_scale.ravel(), int(step)) for step in log_step]
     thresholds = draft.thresholds
     for _ in range(ROUNDS):

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
-from itertools import pairwise
 from pathlib import Path
 
-import onnx
 import torch
-from torch.fx import Node
 
 from ..bundle.bundle import MANIFEST, Boundary, Bundle, Manifest, Segment, write_manifest
 from ..bundle.bundle_file import File, describe_file
@@ -24,13 +20,11 @@ from ..calibrate.calibrate import calibrate
 from ..calibrate.inputs import Calibration, calibration_inputs
 from ..calibrate.int8_segments import quantise_bundle
 from ..capture.borrowed import borrowed
-from ..capture.canonical import fold_batch_norms, parameter_values
+from ..capture.canonical import fold_batch_norms
 from ..capture.capture import CapturedModel, capture
 from ..cuts.choose import DEFAULT_BOUNDARIES
 from ..errors import BundleError, SegmentError
-from ..export.cutter import OnnxCutter
-from ..export.export import WholeOnnx, export_whole
-from ..export.layer_names import layer_names
+from ..export.export import export_whole
 from ..export.refusal import refused
 from ..model_spec import ModelSpec
 from ..progress import Progress, tell_nobody
@@ -41,8 +35,7 @@ from .separable_cuts import separable_cuts
 from .stand_ins import stand_ins
 from .user_answer import with_answer
 from .verify import verified_error
-from .write_program import program_of, with_turned
-from .write_weights import save_weights
+from .write_segments import write_segments
 
 # Segments compute what the whole computes; what differs is the order of float32 sums.
 TOLERANCE = 1e-3
@@ -138,7 +131,7 @@ def _compile(
         steps("export to ONNX")
         whole = export_whole(model, [node for crossing in nodes for node in crossing])
         steps("write the segments")
-        _write_segments(model, whole, cuts, nodes, draft)
+        write_segments(model, whole, cuts, nodes, draft / "segments")
         del whole
         steps("verify against the unsplit model")
         manifest = _manifest(model, spec, out.name.removesuffix(".split"), cuts, draft)
@@ -217,39 +210,6 @@ class _Steps:
     def __call__(self, what: str) -> None:
         self._progress(what, self._done, self.TOTAL)
         self._done += 1
-
-
-def _write_segments(
-    model: CapturedModel,
-    whole: WholeOnnx,
-    cuts: Sequence[Cut],
-    nodes: Sequence[Sequence[Node]],
-    folder: Path,
-) -> None:
-    """Every segment as a program and as an ONNX model, with the weights that both of them read."""
-    cutter = OnnxCutter(whole, layer_names(whole, model.layers))
-    parameters = parameter_values(model.program)
-    names = {node: name for node, (name, _) in parameters.items()}
-    values: dict[str, torch.Tensor] = dict(parameters.values())
-    crossing = [list(zip(n, cut.tensors, strict=True)) for n, cut in zip(nodes, cuts, strict=True)]
-    for index, (entering, leaving) in enumerate(pairwise(crossing)):
-        segment = cutter.segment(entering, leaving)
-        program = program_of(model, nodes[index], nodes[index + 1], names)
-        turned = save_weights(
-            {name: values[name] for name in program["weights"]},
-            segment.model,
-            whole.weights,
-            segment.turned,
-            _path(folder, index, "safetensors"),
-        )
-        onnx.save_model(segment.model, _path(folder, index, "onnx"))
-        _path(folder, index, "json").write_text(
-            json.dumps(with_turned(program, turned), separators=(",", ":")), encoding="utf-8"
-        )
-
-
-def _path(folder: Path, index: int, suffix: str) -> Path:
-    return folder / "segments" / f"{index:02}.{suffix}"
 
 
 def _manifest(

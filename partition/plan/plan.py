@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from splitpoint.codec import CodecSource
-from splitpoint.codec.codec_set import FKT, FKT_VIDEO
+from splitpoint.codec.codec_set import CALIBRATED, FKT, FOR_STREAMS, LEARNED
 
 from ..bundle.bundle import Boundary, Manifest
 from ..bundle.ladder import relative_loss
@@ -31,9 +31,10 @@ class Plan:
 def named_plan(manifest: Manifest, codecs: CodecSource, split: str, codec: str = "auto") -> Plan:
     """The plan that a user named: a split of `input`, `local` or a number.
 
-    The codec `auto` is jpeg for pictures, and for activations the calibrated transform codec at the
-    level that `fkt` alone stands for, q8, fp16 or raw: the first that, as far as calibration has
-    measured it, loses no more than is usual (see `relative_loss`). Raises `PlanError` naming what
+    The codec `auto` is jpeg for pictures, and for activations the learned codec or the calibrated
+    transform codec at the level that `learned` or `fkt` alone stands for, whichever sends fewer
+    bytes, then q8, fp16 or raw: the first that, as far as calibration has measured it, loses no
+    more than is usual (see `relative_loss`). Raises `PlanError` naming what
     the bundle has.
     """
     last = len(manifest.boundaries) - 1
@@ -51,10 +52,13 @@ def named_plan(manifest: Manifest, codecs: CodecSource, split: str, codec: str =
         return Plan(boundary=boundary, codec=NO_CODEC, why=why)
     tensors = manifest.boundaries[boundary].tensors
     if codec == "auto":
-        usual = ("jpeg", default_level(manifest, boundary), "q8", "fp16")
+        usual = ("jpeg", *_default_levels(manifest, boundary), "q8", "fp16")
         codec = next((name for name in usual if _may_be_usual(manifest, boundary, name)), "raw")
-    elif codec in (FKT, FKT_VIDEO):
-        codec = default_level(manifest, boundary).replace(FKT, codec)
+    else:
+        for family in CALIBRATED:
+            if codec in (family, FOR_STREAMS[family]):
+                codec = default_level(manifest, boundary, family).replace(family, codec)
+                break
     why_not = manifest.boundaries[boundary].left_out.get(codec)
     if why_not is not None:
         raise PlanError(
@@ -76,15 +80,15 @@ def _may_be_usual(manifest: Manifest, boundary: int, codec: str) -> bool:
     return small and codec in found.codecs
 
 
-def default_level(manifest: Manifest, boundary: int) -> str:
-    """The coarsest calibrated level that, with all finer ones, loses no more than is usual.
+def default_level(manifest: Manifest, boundary: int, family: str = FKT) -> str:
+    """The coarsest level of a calibrated codec that, with all finer ones, loses what is usual.
 
     See `relative_loss`. The finest where that is none.
     """
     jpeg = manifest.boundaries[0].level("jpeg")
-    levels = [x for x in manifest.boundaries[boundary].ladder if x.codec.startswith(FKT)]
+    levels = manifest.boundaries[boundary].levels_of(family)
     if not levels:
-        return f"{FKT}@1"  # which a boundary without tables then refuses, saying what to do
+        return f"{family}@1"  # which a boundary without tables then refuses, saying what to do
     chosen = levels[-1]
     for level in levels[::-1]:
         if relative_loss(level, jpeg) > 1:
@@ -93,16 +97,21 @@ def default_level(manifest: Manifest, boundary: int) -> str:
     return chosen.codec
 
 
+def _default_levels(manifest: Manifest, boundary: int) -> list[str]:
+    """Of each calibrated codec that the boundary has, the one that sends least first."""
+    found = manifest.boundaries[boundary]
+    names = [default_level(manifest, boundary, name) for name in (LEARNED, FKT)]
+    levels = [level for level in map(found.level, names) if level is not None]
+    return [level.codec for level in sorted(levels, key=lambda level: level.nbytes)]
+
+
 def coarser(boundary: Boundary, codec: str) -> list[str]:
     """The codec itself and its calibrated levels of fewer bytes, the largest of them first."""
-    family, own = codec.partition("@")[0], boundary.level(codec)
+    own = boundary.level(codec)
     if own is None:
         return [codec]
-    levels = [
-        level
-        for level in boundary.ladder
-        if level.codec.partition("@")[0] == family and level.nbytes < own.nbytes
-    ]
+    family = boundary.levels_of(codec.partition("@")[0])
+    levels = [level for level in family if level.nbytes < own.nbytes]
     # Of two that are equal, the finer one, which stands later on the ladder, comes first.
     levels = sorted(levels[::-1], key=lambda level: -level.nbytes)
     return [codec, *(level.codec for level in levels)]

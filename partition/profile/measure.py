@@ -15,12 +15,12 @@ import numpy as np
 from splitpoint.codec import Array, CodecSource
 
 from ..bundle.bundle import Bundle
-from ..bundle.codec_tables import codecs_of
 from ..bundle.samples import Samples, synthetic_samples
 from ..energy.meter import EnergyMeter, NoMeter
 from ..errors import PlanError
 from ..progress import Progress, tell_nobody
 from ..run.chain import SegmentChain, State
+from ..run.codecs import codecs_of
 from ..run.slowdown import Slowdown
 from .cloud_times import CloudTimes
 from .head_time import measure_head

@@ -16,6 +16,7 @@ from splitpoint.codec import Array, TensorSpec
 from torch.fx import GraphModule, Interpreter, Node
 
 from ..bundle.bundle import Bundle
+from ..bundle.learned_files import NetworkFiles
 from ..errors import BundleError, DeviceError
 from .chain import State
 from .program import load_program
@@ -86,6 +87,19 @@ def load_segment(
         raise BundleError(
             f"the program {program_file} is malformed ({error})", "compile the bundle again"
         ) from error
+
+
+def load_network(
+    bundle: Bundle, files: NetworkFiles, spec: TensorSpec, device: torch.device
+) -> GraphModule:
+    """A network of a learned codec, which maps a tensor and octaves to a tuple of one tensor.
+
+    Raises `BundleError` for damaged files.
+    """
+    _, _, module = load_segment(
+        bundle.path(files.program), bundle.path(files.weights), [spec], device
+    )
+    return module
 
 
 class TorchChain:

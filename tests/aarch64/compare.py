@@ -12,7 +12,7 @@ from splitpoint.codec import Array, codec_of_tensor
 from splitpoint.codec.fkt.codec import Fkt
 from splitpoint.codec.spec import TensorSpec
 from splitpoint.partition.bundle.bundle import Bundle
-from splitpoint.partition.bundle.codec_tables import codecs_of
+from splitpoint.partition.run.codecs import codecs_of
 
 # How near to the edge between two quantised values, in steps, a coefficient may be for rounding to
 # decide. float32 leaves 1e-5 of a coefficient of a hundred steps.

@@ -18,8 +18,8 @@ import numpy as np
 from splitpoint.codec import Array, codec_of_tensor
 from splitpoint.codec.codec_set import FKT, level_of
 from splitpoint.partition.bundle.bundle import Boundary, Bundle, open_bundle
-from splitpoint.partition.bundle.codec_tables import codecs_of
 from splitpoint.partition.bundle.samples import find_pictures
+from splitpoint.partition.run.codecs import codecs_of
 from splitpoint.partition.run.onnx_segment import OnnxSegment
 
 

@@ -23,8 +23,8 @@ from splitpoint.cloud.errors import ServeError
 from splitpoint.cloud.schedule.batch_times import BatchTimes
 from splitpoint.codec import Array
 from splitpoint.partition.bundle.bundle import Bundle
-from splitpoint.partition.bundle.codec_tables import codecs_of
 from splitpoint.partition.profile.cloud_times import CloudTimes
+from splitpoint.partition.run.codecs import codecs_of
 from splitpoint.proto import splitpoint_pb2 as pb
 from splitpoint.proto.frames import FrameError
 from standin_cuda import ILLEGAL_ADDRESS, StandInCuda

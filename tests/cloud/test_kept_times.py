@@ -25,9 +25,9 @@ from splitpoint.cloud.errors import Interrupted
 from splitpoint.cloud.options import WorkerOptions
 from splitpoint.codec import Codec
 from splitpoint.partition.bundle.bundle import Bundle
-from splitpoint.partition.bundle.codec_tables import codecs_of
 from splitpoint.partition.profile.cloud_times import CloudTimes
 from splitpoint.partition.profile.measure import measure_server, versions
+from splitpoint.partition.run.codecs import codecs_of
 from splitpoint.partition.run.torch_chain import TorchChain
 
 Start = Callable[..., ServedModel]

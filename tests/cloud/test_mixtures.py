@@ -16,11 +16,11 @@ from splitpoint.cloud.engine.request import Request
 from splitpoint.cloud.schedule.batch_times import BatchTimes
 from splitpoint.codec import Array
 from splitpoint.partition.bundle.bundle import Bundle
-from splitpoint.partition.bundle.codec_tables import codecs_of
 from splitpoint.partition.compile.compile import compile_model
 from splitpoint.partition.model_spec import ModelSpec
 from splitpoint.partition.profile.cloud_times import CloudTimes
 from splitpoint.partition.run.chain import SegmentChain, State
+from splitpoint.partition.run.codecs import codecs_of
 from splitpoint.partition.run.onnx_chain import OnnxChain
 from splitpoint.partition.run.torch_chain import TorchChain
 

@@ -23,9 +23,9 @@ from splitpoint.cloud.worker import Worker
 from splitpoint.codec import Array
 from splitpoint.codec.fkt.video import DIFFERENCE, RINGS
 from splitpoint.partition.bundle.bundle import Bundle
-from splitpoint.partition.bundle.codec_tables import codecs_of
 from splitpoint.partition.model_spec import ModelSpec
 from splitpoint.partition.run.chain import State
+from splitpoint.partition.run.codecs import codecs_of
 from splitpoint.partition.run.torch_chain import TorchChain
 from splitpoint.proto import splitpoint_pb2 as pb
 from splitpoint.proto.frames import build_frame, check_frame, decode_reply, encode_tensors

@@ -16,11 +16,11 @@ from splitpoint.edge.frames import edge_half
 from splitpoint.edge.frames.edge_half import EdgeHalf, EdgePart
 from splitpoint.edge.frames.segments import Segments
 from splitpoint.partition.bundle.bundle import Bundle
-from splitpoint.partition.bundle.codec_tables import codecs_of
 from splitpoint.partition.bundle.segment_files import ONNX
 from splitpoint.partition.model_spec import ModelSpec
 from splitpoint.partition.plan.plan import Plan, coarser
 from splitpoint.partition.relative_error import relative_error
+from splitpoint.partition.run.codecs import codecs_of
 from splitpoint.partition.run.open_chain import open_chain
 from splitpoint.partition.run.slowdown import Slowdown
 

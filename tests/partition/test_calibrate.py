@@ -13,7 +13,6 @@ from calibrated import SCENES, pixels_of
 from splitpoint.codec import NO_TABLES, Array, CodecError, codecs_for
 from splitpoint.codec.fkt.table import FktTable
 from splitpoint.partition.bundle.bundle import Bundle, open_bundle
-from splitpoint.partition.bundle.codec_tables import codecs_of
 from splitpoint.partition.bundle.ladder import DEFAULT_LOSS
 from splitpoint.partition.bundle.samples import Samples
 from splitpoint.partition.calibrate import fkt_ladder
@@ -23,6 +22,7 @@ from splitpoint.partition.errors import PlanError
 from splitpoint.partition.model_spec import ModelSpec
 from splitpoint.partition.plan.plan import coarser, default_level, named_plan
 from splitpoint.partition.profile.measure_codecs import measure_codecs
+from splitpoint.partition.run.codecs import codecs_of
 from splitpoint.partition.run.onnx_chain import OnnxChain
 from two_tensors import (
     CPU,

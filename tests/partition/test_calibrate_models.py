@@ -11,10 +11,10 @@ import torch
 from calibrated import pixels_of
 from splitpoint.codec import NO_TABLES
 from splitpoint.partition.bundle.bundle import Boundary, Bundle
-from splitpoint.partition.bundle.codec_tables import codecs_of
 from splitpoint.partition.calibrate.calibrate import calibrate
 from splitpoint.partition.compile.compile import compile_model
 from splitpoint.partition.model_spec import ModelSpec
+from splitpoint.partition.run.codecs import codecs_of
 from two_tensors import (
     CPU,
     Values,

@@ -13,12 +13,12 @@ from built import built
 from command import Command
 from splitpoint.codec import Array, codec_of_tensor
 from splitpoint.partition.bundle.bundle import Bundle, open_bundle
-from splitpoint.partition.bundle.codec_tables import codecs_of
 from splitpoint.partition.bundle.ladder import DEFAULT_ERROR
 from splitpoint.partition.calibrate.inputs import Calibration
 from splitpoint.partition.compile.compile import compile_model
 from splitpoint.partition.model_spec import ModelSpec
 from splitpoint.partition.plan.plan import named_plan
+from splitpoint.partition.run.codecs import codecs_of
 from splitpoint.partition.run.onnx_chain import OnnxChain
 
 WORDS, LENGTH = 40, 12

@@ -1,0 +1,251 @@
+"""`learn`: a boundary gets a learned codec, from pictures without labels.
+
+The new bundle is the old one with a few files more, and another digest. Whatever is interrupted
+goes on where it was, from a folder beside the new bundle.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from splitpoint.codec import Array
+from splitpoint.codec.fkt.grid import Grid
+from splitpoint.codec.fkt.table import FktTable
+
+from ..bundle.boundary import Boundary
+from ..bundle.bundle import Bundle, Manifest, open_bundle, write_manifest
+from ..bundle.bundle_file import describe_file
+from ..bundle.codec_tables import save_tables
+from ..bundle.learned_files import LearnedFiles
+from ..calibrate.fkt_fit import refit_table
+from ..errors import BundleError, LearnError
+from ..kept_files import write_whole
+from ..progress import Progress
+from ..run.codecs import codecs_of
+from .check import check_boundary
+from .codec_model import CodecModel
+from .course_of import levels_to_learn, octaves_between, usual_bits
+from .crop_store import STORED, CropStore
+from .frozen_model import FrozenModel
+from .judged import Comparison, Judging
+from .network_files import write_network
+from .networks import FoldedEncoder, octaves_of
+from .pictures import Pictures, pixels
+from .trainer import Course, Trainer
+
+FITTED = 300  # crops that a level's table is fitted to
+_WHITENED = 100
+_SHARE = 0.9  # of the hours: looks at held-back pictures and judging take the rest
+_STATE, _COURSE = "training.pt", "course.json"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Learning:
+    """What is asked for: pictures, where, for how long. `judge` names pictures that judge.
+
+    With `steps` it takes so many, however long; otherwise as many as fit into `hours`.
+    """
+
+    images: str
+    at: int
+    out: Path
+    judge: str = ""
+    hours: float = 2.0
+    steps: int = 0
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LearnedBundle:
+    """The new bundle, and what its codec was found to be worth."""
+
+    bundle: Bundle
+    boundary: int
+    comparison: Comparison
+    course: Course
+    losses: tuple[float, ...]
+    trained_on: int
+    judged_on: int
+
+
+def learn(
+    folder: Path, learning: Learning, device: torch.device, progress: Progress
+) -> LearnedBundle:
+    """Trains a codec for a boundary of the bundle in `folder` and writes the bundle that has it.
+
+    Raises `LearnError` for a boundary or pictures that do not do, or where nothing is gained, and
+    `BundleError` where a bundle cannot be read or written.
+    """
+    bundle = open_bundle(folder)
+    boundary = check_boundary(bundle.manifest, learning.at)
+    if learning.out.exists():
+        raise BundleError(f"{learning.out} exists already", "give another --out, or remove it")
+    levels = levels_to_learn(boundary, bundle.manifest.boundaries[0].level("jpeg"))
+    pictures = Pictures.of(learning.images, learning.judge)
+    work = learning.out.with_name(f".{learning.out.name}.learning")
+    try:
+        work.mkdir(parents=True, exist_ok=True)
+        found = _learned(bundle, boundary, levels, pictures, learning, work, device, progress)
+        shutil.rmtree(work)
+    except OSError as error:
+        raise BundleError(f"cannot write {work} ({error.strerror or error})") from error
+    return found
+
+
+def _learned(
+    bundle: Bundle,
+    boundary: Boundary,
+    levels: list[int],
+    pictures: Pictures,
+    learning: Learning,
+    work: Path,
+    device: torch.device,
+    progress: Progress,
+) -> LearnedBundle:
+    manifest = bundle.manifest
+    judging = Judging(bundle, pictures.judging)
+    model = FrozenModel(bundle, boundary.id, device, judging.judge.weights)
+    store = CropStore.opened(
+        work, model, pictures, learning.seed, lambda n, of: progress("preparing crops", n, of)
+    )
+    (table,) = codecs_of(manifest, bundle.folder).tables(boundary.id).values()
+    some = store.some(range(min(_WHITENED, len(store))))
+    octaves = octaves_between(table, levels)
+
+    def fresh() -> CodecModel:
+        torch.manual_seed(learning.seed)
+        return CodecModel(table, some, octaves, device)
+
+    held = _crossing(model, pictures)
+    sketch = Course(
+        steps=learning.steps or 1, octaves=octaves, bits=usual_bits(boundary, levels),
+        seed=learning.seed, half=False,
+    )  # fmt: skip
+
+    def trainer_of(course: Course) -> Trainer:
+        return Trainer(fresh(), model, store, held, course)
+
+    course = _course(sketch, learning, work, lambda course: trainer_of(course).trial_s())
+    trainer = trainer_of(course)
+    codec = trainer.codec
+    trainer.run(work / _STATE, progress)
+    draft = Path(tempfile.mkdtemp(prefix=f".{learning.out.name}.", dir=learning.out.parent))
+    try:
+        draft.chmod(0o755)
+        made = _with_codec(bundle, boundary, codec.cpu(), table, levels, store, draft)
+        comparison = judging.compare(boundary.id, codecs_of(made, draft), len(levels), progress)
+        _check_gain(comparison, boundary.id)
+        boundaries = list(made.boundaries)
+        boundaries[boundary.id] = replace(
+            boundaries[boundary.id],
+            ladder=(*boundaries[boundary.id].ladder, *comparison.learned),
+        )
+        sealed = write_manifest(draft, replace(made, boundaries=tuple(boundaries)))
+        draft.rename(learning.out)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+    return LearnedBundle(
+        bundle=replace(sealed, folder=learning.out),
+        boundary=boundary.id,
+        comparison=comparison,
+        course=course,
+        losses=tuple(trainer.losses),
+        trained_on=len(pictures.training),
+        judged_on=len(pictures.judging),
+    )
+
+
+def _crossing(model: FrozenModel, pictures: Pictures) -> torch.Tensor:
+    """What held-back pictures become at the boundary, on the CPU."""
+    picture, name = model.manifest.picture, model.manifest.picture_tensor
+    assert picture is not None
+    assert name is not None
+    return torch.cat(
+        [model.before({name: pixels(picture, p)[np.newaxis]}).cpu() for p in pictures.stopping]
+    )
+
+
+def _course(
+    sketch: Course, learning: Learning, work: Path, trial_s: Callable[[Course], float]
+) -> Course:
+    """The one that was begun with, where there is one for what is asked for.
+
+    `trial_s` says what a step takes on this machine.
+    """
+    asked = [learning.hours, learning.steps, learning.seed]
+    asked_of = json.dumps([asked, (work / STORED).read_text(encoding="utf-8")])
+    kept = work / _COURSE
+    if kept.is_file():
+        record = json.loads(kept.read_text(encoding="utf-8"))
+        if record["asked"] == asked_of:
+            return replace(sketch, steps=record["steps"], half=record["half"])
+        (work / _STATE).unlink(missing_ok=True)
+    took_s = {half: trial_s(replace(sketch, half=half)) for half in (False, True)}
+    half = took_s[True] < took_s[False]
+    fitting = max(int(_SHARE * 3600 * learning.hours / took_s[half]), 1)
+    found = replace(sketch, steps=learning.steps or fitting, half=half)
+    write_whole(kept, json.dumps({"asked": asked_of, "steps": found.steps, "half": half}))
+    return found
+
+
+def _with_codec(
+    bundle: Bundle,
+    boundary: Boundary,
+    codec: CodecModel,
+    table: FktTable,
+    levels: list[int],
+    store: CropStore,
+    draft: Path,
+) -> Manifest:
+    """The bundle's files and the codec's in `draft`, and the manifest, without the new rungs."""
+    old = {} if boundary.learned is None else dict.fromkeys(boundary.learned.paths)
+    files = {path: file for path, file in bundle.manifest.files.items() if path not in old}
+    for path in files:
+        (draft / path).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(bundle.path(path), draft / path)
+    folder, octaves = f"learned/{boundary.id:02}", octaves_of(table, levels[0])
+    (spec,) = boundary.tensors
+    encoder = write_network(FoldedEncoder(codec.encoder), spec, octaves, draft, f"{folder}/encoder")
+    decoder = write_network(codec.decoder, spec, octaves, draft, f"{folder}/decoder")
+    tables = [
+        refit_table(table, Grid.of(spec).rows(latents), int(table.log_step[level - 1]))
+        for level in levels
+        for latents in [_latents(codec, store, octaves_of(table, level))]
+    ]
+    save_tables(tables, draft / folder / "tables.safetensors")
+    learned = LearnedFiles(
+        tables=f"{folder}/tables.safetensors", levels=len(levels), encoder=encoder, decoder=decoder
+    )
+    files |= {path: describe_file(draft / path) for path in learned.paths}
+    boundaries = list(bundle.manifest.boundaries)
+    kept = tuple(level for level in boundary.ladder if not level.codec.startswith("learned"))
+    boundaries[boundary.id] = replace(boundary, ladder=kept, learned=learned)
+    return replace(bundle.manifest, boundaries=tuple(boundaries), files=files)
+
+
+def _latents(codec: CodecModel, store: CropStore, octaves: float) -> Array:
+    """Of the first crops, which are whole pictures, at a step."""
+    count = min(FITTED, len(store))
+    with torch.inference_mode():
+        return np.concatenate([
+            codec.encoder(some, torch.full((len(some), 1), octaves)).numpy()
+            for start in range(0, count, 25)
+            for some in [store.some(range(start, min(start + 25, count)))]
+        ])  # fmt: skip
+
+
+def _check_gain(comparison: Comparison, boundary: int) -> None:
+    ratio = comparison.ratio
+    if ratio is None or ratio >= 1:
+        took = "no loss in common with" if ratio is None else f"{ratio:.2f} times the bytes of"
+        raise LearnError(
+            f"the codec that was learned at boundary {boundary} has {took} `fkt` there",
+            "train longer, on more pictures or at an earlier boundary",
+        )

@@ -1,0 +1,208 @@
+"""Training: steps of Adam, a running mean of what it finds, and an early end.
+
+What is minimised is the divergence of the model's output, plus a share of the squared error in the
+transform codec's metric, plus bits at the price that they have at a step. The metric alone is
+wrong for a decoder that makes things up: it holds near the exact activation only. It keeps what
+few pictures say of the output from being all that counts.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from .codec_model import CodecModel, RunningMean, put
+from .crop_store import CropStore
+from .frozen_model import FrozenModel
+
+# At fine steps an error of step^2 / 12 in each coefficient costs half of that, and a bit less makes
+# it four times as much: a bit is worth ln 2 / 12 of step^2. Coarse steps give less for a bit.
+BIT_WORTH = 0.05  # squared steps
+METRIC_SHARE = 0.3
+RATE, SCALE_RATE = 1.5e-3, 3.0  # of Adam; that of the coefficients' scales, times the former
+WARM_UP, MOST_NORM, KEPT = 50, 1.0, 0.998
+BATCH = 12
+CHECKS, PATIENCE = 20, 5  # looks at held-back pictures; so many without a gain end it
+SAVED_EVERY_S = 60.0
+_TRIALS = 3
+
+Told = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Course:
+    """How long and how: `octaves` are the finest and the coarsest step, `bits` a usual payload's.
+
+    `half` computes the rest of the model in bfloat16.
+    """
+
+    steps: int
+    octaves: tuple[float, float]
+    bits: float
+    seed: int
+    half: bool
+
+
+class Trainer:
+    """Trains `codec` on a store's crops; `held` are tensors that it never trains on."""
+
+    def __init__(
+        self,
+        codec: CodecModel,
+        model: FrozenModel,
+        store: CropStore,
+        held: torch.Tensor,
+        course: Course,
+    ) -> None:
+        self.codec, self._model, self._store, self.course = codec, model, store, course
+        self._held, self._device = held, model.device
+        scales = [codec.coder.log_scale]
+        networks = [p for n, p in codec.named_parameters() if not n.startswith("coder.")]
+        self._adam = torch.optim.Adam(
+            [{"params": networks, "times": 1.0}, {"params": scales, "times": SCALE_RATE}],
+            betas=(0.9, 0.98),
+        )
+        self._mean = RunningMean(codec, KEPT)
+        self._step, self._best, self._best_loss, self._stale = 0, self._mean.values, math.inf, 0
+        self.losses: list[float] = []  # of held-back pictures, at each look
+
+    def run(self, path: Path, tell: Told) -> None:
+        """Trains to the end, from where the file `path` says; the codec is the best mean then.
+
+        `tell` is told of progress. Whatever breaks it off leaves a file to go on from.
+        """
+        self._restore(path)
+        began_s = saved_s = time.monotonic()
+        first, every = self._step, max(self.course.steps // CHECKS, 1)
+        try:
+            while self._step < self.course.steps and self._stale < PATIENCE:
+                self._train()
+                if self._step % every == 0 or self._step == self.course.steps:
+                    self._look()
+                if time.monotonic() - saved_s > SAVED_EVERY_S:
+                    self._save(path)
+                    saved_s = time.monotonic()
+                each_s = (time.monotonic() - began_s) / (self._step - first)
+                left_s = each_s * (self.course.steps - self._step)
+                tell(_in_words(left_s, self.losses), self._step, self.course.steps)
+        finally:
+            self._save(path)
+        put(self.codec, self._best)
+
+    def trial_s(self) -> float:
+        """What a step takes, from a few of them; whatever they change stays changed."""
+        took_s = []
+        for _ in range(_TRIALS):
+            began_s = time.perf_counter()
+            self._train()
+            took_s.append(time.perf_counter() - began_s)
+        return min(took_s[1:])
+
+    def _train(self) -> None:
+        course, device = self.course, self._device
+        random = torch.Generator().manual_seed(course.seed * 1_000_003 + self._step)
+        numbers = torch.randint(0, len(self._store), (BATCH,), generator=random).tolist()
+        exact = self._store.some(numbers).to(device)
+        finest, coarsest = course.octaves
+        octaves = finest + (coarsest - finest) * torch.rand(BATCH, 1, generator=random)
+        octaves = octaves.to(device)
+        answers = self._store.answers(numbers)
+        loss = self._loss(exact, octaves, answers, random).mean()
+        for group in self._adam.param_groups:
+            group["lr"] = RATE * group["times"] * self._pace()
+        self._adam.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        torch.nn.utils.clip_grad_norm_(self.codec.parameters(), MOST_NORM)
+        self._adam.step()
+        self._mean.see()
+        self._step += 1
+
+    def _pace(self) -> float:
+        done = self._step / self.course.steps
+        return min(1.0, (self._step + 1) / WARM_UP) * (1 + math.cos(math.pi * min(done, 1))) / 2
+
+    def _loss(
+        self,
+        exact: torch.Tensor,
+        octaves: torch.Tensor,
+        answers: torch.Tensor | None,
+        noise: torch.Generator | None,
+    ) -> torch.Tensor:
+        """`[n]`, of each sample in what a usual payload costs at its step."""
+        model, half = self._model, self.course.half
+        if answers is None:
+            with torch.no_grad():
+                wanted = model.after(exact, half=half)
+        else:
+            wanted = {next(iter(model.manifest.outputs.values())): answers.to(self._device)}
+        coded = self.codec(exact, octaves, noise)
+        divergence = model.divergence(model.after(coded.arrived, half=half), wanted)
+        error = self.codec.squared_error(coded.arrived, exact)
+        worth = BIT_WORTH * torch.exp2(2 * octaves[:, 0])
+        cost = divergence + METRIC_SHARE * error + worth * coded.bits
+        found: torch.Tensor = cost / (worth * self.course.bits / 4)
+        return found
+
+    def _look(self) -> None:
+        """How the mean does on pictures that it never saw; the best one is kept."""
+        present = put(self.codec, self._mean.values)
+        finest, coarsest = self.course.octaves
+        spread = torch.linspace(finest, coarsest, 4, device=self._device)
+        losses = []
+        with torch.no_grad():
+            for start in range(0, len(self._held), BATCH):
+                exact = self._held[start : start + BATCH].to(self._device)
+                octaves = spread[torch.arange(start, start + len(exact)) % 4, None]
+                losses += self._loss(exact, octaves, None, None).tolist()
+        put(self.codec, present)
+        self.losses.append(sum(losses) / len(losses))
+        self._stale += 1
+        if self.losses[-1] < self._best_loss:
+            self._best_loss, self._stale = self.losses[-1], 0
+            self._best = {name: value.clone() for name, value in self._mean.values.items()}
+
+    def _save(self, path: Path) -> None:
+        draft = path.with_name(f"{path.name}.draft")
+        torch.save(
+            {
+                "steps": self.course.steps,
+                "step": self._step,
+                "codec": dict(self.codec.named_parameters()),
+                "adam": self._adam.state_dict(),
+                "mean": self._mean.state(),
+                "best": self._best,
+                "best_loss": self._best_loss,
+                "stale": self._stale,
+                "losses": self.losses,
+            },
+            draft,
+        )
+        os.replace(draft, path)
+
+    def _restore(self, path: Path) -> None:
+        if not path.is_file():
+            return
+        # Tensors and numbers only: nothing in it is code.
+        state: dict[str, Any] = torch.load(path, map_location=self._device, weights_only=True)
+        put(self.codec, state["codec"])
+        self._adam.load_state_dict(state["adam"])
+        self._mean.restore(state["mean"]["values"], state["mean"]["seen"])
+        self._step, self._best = state["step"], state["best"]
+        self._best_loss, self._stale = state["best_loss"], state["stale"]
+        self.losses = state["losses"]
+
+
+def _in_words(left_s: float, losses: list[float]) -> str:
+    """`training, 40 min left, loss 8.1`; in steps that a log can bear."""
+    minutes = math.ceil(left_s / 60)
+    if minutes > 10:
+        minutes = math.ceil(minutes / 5) * 5
+    loss = f", loss of held-back pictures {losses[-1]:.3f}" if losses else ""
+    return f"training, {minutes} min left{loss}"
