@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +22,14 @@ from splitpoint.edge.dispatch import auto_plan
 from splitpoint.partition.bundle.bundle import Bundle
 from splitpoint.partition.calibrate.inputs import Calibration
 from splitpoint.partition.compile.compile import compile_model
+from splitpoint.partition.learn.learn import Learning, learn
+from splitpoint.partition.learn.pictures import MIN_PICTURES
 from splitpoint.partition.model_spec import ModelSpec
 from splitpoint.partition.models.find import load_model
 from splitpoint.partition.picture import PictureInput
+from splitpoint.partition.progress import tell_nobody
+
+LEARNED_AT = 2  # boundary of `learned_bundle`
 
 # Deadlines of examples would depend on what else the machine does.
 settings.register_profile("quick", deadline=None, max_examples=30)
@@ -144,6 +150,26 @@ def int8_bundle(vivid_spec: ModelSpec, album_folder: Path) -> Bundle:
     return built(
         "int8",
         lambda path: compile_model(vivid_spec, path, boundaries=5, calibration=calibration),
+    )
+
+
+@pytest.fixture(scope="session")
+def scenes_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Small pictures to train with."""
+    return album(tmp_path_factory.mktemp("albums") / "many", 4 * MIN_PICTURES)
+
+
+@pytest.fixture(scope="session")
+def learned_bundle(vivid_bundle: Bundle, scenes_folder: Path) -> Bundle:
+    """Calibrated, with a learned codec at `LEARNED_AT`."""
+    learning = Learning(images=str(scenes_folder), at=LEARNED_AT, out=Path(), steps=150)
+    return built(
+        "learned",
+        lambda path: (
+            learn(
+                vivid_bundle.folder, replace(learning, out=path), torch.device("cpu"), tell_nobody
+            ).bundle
+        ),
     )
 
 

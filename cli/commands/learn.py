@@ -53,13 +53,13 @@ def learn(
         float, typer.Option(help="How long to train, about.", min=0.01, max=1000)
     ] = 2.0,
     steps: Annotated[
-        int,
+        int | None,
         typer.Option(
             help="Train so many steps instead, however long they take: the same codec each time.",
             min=1,
             show_default="as many as fit into --hours",
         ),
-    ] = 0,
+    ] = None,
     device: Annotated[str, typer.Option(help="Where to train: auto, cpu or cuda.")] = "auto",
     seed: Annotated[int, typer.Option(help="Of everything random.", min=0)] = 0,
     json_: Json = False,
@@ -77,7 +77,7 @@ def learn(
     start_s = time.perf_counter()
     where = out_folder or bundle.with_name(f"{bundle.name.removesuffix('.split')}-learned.split")
     learning = Learning(
-        images=images, at=at, out=where, judge=judge, hours=hours, steps=steps, seed=seed
+        images=images, at=at, out=where, judge=judge, hours=hours, steps=steps or 0, seed=seed
     )
     try:
         with Steps() as progress:

@@ -31,6 +31,7 @@ from .loaded_model import LoadedModel
 from .measure_batches import expected_s, measure_batches, run_once
 from .runner import Runner
 from .timing import Timing
+from .unpack import decode_of
 
 Progress = Callable[[str], None]
 
@@ -167,7 +168,9 @@ class _Loaded:
         seconds = expected_s(alone_s, max_batch) + (SERVER_S if self.profile is None else 0.0)
         progress(f"{name}: measuring what segments and batches take here, about {seconds:.0f} s")
         if self.profile is None:
-            announced = measure_server(self.bundle, chain, self.codecs)
+            announced = measure_server(
+                self.bundle, chain, self.codecs, decode=decode_of(self.chain)
+            )
         else:
             announced = CloudTimes.from_profile(self.profile)
         timing = Timing(

@@ -6,34 +6,39 @@ entropy stage itself and every check of a payload stay on the host, in the codec
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import groupby
 
 import numpy as np
 import torch
-from splitpoint.codec import Array, Packed
+from splitpoint.codec import Array, Codec, Packed, Packing, TensorSpec
 from splitpoint.codec.fkt.packed import PackedFkt
 from splitpoint.codec.fkt.table import FktTable, Level
 from splitpoint.codec.fkt.torch_inverse import TorchInverse
 from splitpoint.codec.learned import PackedLearned
 from splitpoint.codec.simple.affine import PackedAffine
 from splitpoint.partition.bundle.bundle import Bundle
-from splitpoint.partition.run.chain import State
-from splitpoint.partition.run.torch_chain import TorchChain, load_network
+from splitpoint.partition.profile.measure_codecs import Decode, decode_here
+from splitpoint.partition.run.chain import SegmentChain, State
+from splitpoint.partition.run.torch_chain import TorchChain, load_decoder
 
 from ..gpu.gpu import filled
 from .values import Values
+
+LoadDecoder = Callable[[int], torch.nn.Module]
+"""The decoder of a boundary's learned codec, from a latent and octaves to a tuple of a tensor."""
 
 
 class Unpacker:
     """`Packed.unpack` for what lies on `device`. Tables get there when they are first needed.
 
-    They stay for as long as this does. `bundle` is where decoders are.
+    They stay for as long as this does. `load_decoder` takes a boundary with a learned codec.
     """
 
-    def __init__(self, bundle: Bundle, device: torch.device) -> None:
-        self._bundle, self._device = bundle, device
+    def __init__(self, device: torch.device, load_decoder: LoadDecoder | None = None) -> None:
+        self._device, self._load_decoder = device, load_decoder
         self._decoders: dict[int, torch.nn.Module] = {}
         self._inverses: dict[FktTable, TorchInverse] = {}
         self._orders: dict[Level, torch.Tensor] = {}
@@ -72,10 +77,9 @@ class Unpacker:
     def _decoder(self, boundary: int) -> torch.nn.Module:
         found = self._decoders.get(boundary)
         if found is None:
-            of = self._bundle.manifest.boundaries[boundary]
-            assert of.learned is not None
-            found = load_network(self._bundle, of.learned.decoder, of.tensors[0], self._device)
-            self._decoders[boundary] = found
+            if self._load_decoder is None:
+                raise TypeError("what was learned is not unpacked here")
+            found = self._decoders[boundary] = self._load_decoder(boundary)
         return found
 
     def _order(self, level: Level) -> torch.Tensor:
@@ -107,7 +111,7 @@ class UnpackingChain(TorchChain):
 
     def __init__(self, bundle: Bundle, device: torch.device) -> None:
         super().__init__(bundle, device)
-        self._unpacker = Unpacker(bundle, device)
+        self._unpacker = Unpacker(device, partial(load_decoder, bundle, device))
 
     def place(self, values: Values) -> State:
         """Tensors on the device, of all that `values` hold; they are only started."""
@@ -121,6 +125,24 @@ class UnpackingChain(TorchChain):
     def carry(self, arrays: Sequence[Array]) -> list[torch.Tensor]:
         """Copies on the device, ready for whatever is started on it from now on."""
         return [filled(array).to(self._device) for array in arrays]
+
+
+def decode_of(chain: SegmentChain) -> Decode:
+    """How payloads become tensors where `chain` computes: the last stage of some is its own."""
+    if not isinstance(chain, UnpackingChain):
+        return decode_here
+
+    def decode(codec: Codec, payload: bytes, spec: TensorSpec) -> object:
+        value: Array | Packed
+        if isinstance(codec, Packing):
+            value = codec.packed(payload, spec, 1)
+        else:
+            value = codec.decode(payload, spec, 1)
+        found = chain.place({spec.name: value})
+        chain.wait()
+        return found
+
+    return decode
 
 
 def together(requests: Sequence[Values]) -> list[Values]:

@@ -6,11 +6,14 @@ goes on where it was, from a folder beside the new bundle.
 
 from __future__ import annotations
 
+import fcntl
 import json
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -33,7 +36,7 @@ from .check import check_boundary
 from .codec_model import CodecModel
 from .course_of import levels_to_learn, octaves_between, usual_bits
 from .crop_store import STORED, CropStore
-from .frozen_model import FrozenModel
+from .frozen_model import FrozenModel, has_bfloat16
 from .judged import Comparison, Judging
 from .network_files import write_network
 from .networks import FoldedEncoder, octaves_of
@@ -92,11 +95,29 @@ def learn(
     work = learning.out.with_name(f".{learning.out.name}.learning")
     try:
         work.mkdir(parents=True, exist_ok=True)
-        found = _learned(bundle, boundary, levels, pictures, learning, work, device, progress)
-        shutil.rmtree(work)
+        with _alone(work):
+            found = _learned(bundle, boundary, levels, pictures, learning, work, device, progress)
+            shutil.rmtree(work)
     except OSError as error:
         raise BundleError(f"cannot write {work} ({error.strerror or error})") from error
     return found
+
+
+@contextmanager
+def _alone(work: Path) -> Iterator[None]:
+    """Raises `LearnError` where another process trains there."""
+    with (work / "lock").open("w") as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise LearnError(
+                f"another process trains in {work}", "wait for it, or give another --out"
+            ) from error
+        yield
+
+
+def _told_of_crops(progress: Progress, done: int, total: int) -> None:
+    progress(f"preparing crops, {10 * (10 * done // total)} %", done, total)
 
 
 def _learned(
@@ -113,7 +134,7 @@ def _learned(
     judging = Judging(bundle, pictures.judging)
     model = FrozenModel(bundle, boundary.id, device, judging.judge.weights)
     store = CropStore.opened(
-        work, model, pictures, learning.seed, lambda n, of: progress("preparing crops", n, of)
+        work, model, pictures, learning.seed, partial(_told_of_crops, progress)
     )
     (table,) = codecs_of(manifest, bundle.folder).tables(boundary.id).values()
     some = store.some(range(min(_WHITENED, len(store))))
@@ -125,9 +146,12 @@ def _learned(
 
     held = _crossing(model, pictures)
     sketch = Course(
-        steps=learning.steps or 1, octaves=octaves, bits=usual_bits(boundary, levels),
-        seed=learning.seed, half=False,
-    )  # fmt: skip
+        steps=learning.steps or 1,
+        octaves=octaves,
+        bits=usual_bits(boundary, levels),
+        seed=learning.seed,
+        half=has_bfloat16(device),
+    )
 
     def trainer_of(course: Course) -> Trainer:
         return Trainer(fresh(), model, store, held, course)
@@ -185,14 +209,11 @@ def _course(
     if kept.is_file():
         record = json.loads(kept.read_text(encoding="utf-8"))
         if record["asked"] == asked_of:
-            return replace(sketch, steps=record["steps"], half=record["half"])
+            return replace(sketch, steps=record["steps"])
         (work / _STATE).unlink(missing_ok=True)
-    took_s = {half: trial_s(replace(sketch, half=half)) for half in (False, True)}
-    half = took_s[True] < took_s[False]
-    fitting = max(int(_SHARE * 3600 * learning.hours / took_s[half]), 1)
-    found = replace(sketch, steps=learning.steps or fitting, half=half)
-    write_whole(kept, json.dumps({"asked": asked_of, "steps": found.steps, "half": half}))
-    return found
+    steps = learning.steps or max(int(_SHARE * 3600 * learning.hours / trial_s(sketch)), 1)
+    write_whole(kept, json.dumps({"asked": asked_of, "steps": steps}))
+    return replace(sketch, steps=steps)
 
 
 def _with_codec(

@@ -5,6 +5,11 @@ its standard deviation. In the tensor's own coordinates Adam's steps, which are 
 direction, would cost the model thousands of times more in some than in others. Both add a
 correction to what they are given, and their last layer begins at zero: the codec begins as the
 transform codec that it is built around, and training can only lead away from there downhill.
+
+A correction is `MOST_STEPS` of the level's step at most, in every component of every position. That
+is about what rounding does, and most that are trained are far smaller. But what networks make of a
+picture that is like none in training knows no bound by itself, and has cost such pictures their
+answer.
 """
 
 from __future__ import annotations
@@ -16,6 +21,7 @@ from torch.nn import functional
 
 # Of a correction, in standard deviations: what one step of Adam does to the last layer.
 GAIN = 0.2
+MOST_STEPS = 0.5
 NARROW, MOST_WIDE = 32, 128  # channels of the decoder
 RESIDUALS = 3
 _Size = tuple[int, int]
@@ -27,6 +33,7 @@ class Whitening(nn.Module):
     forward_matrix: torch.Tensor
     backward_matrix: torch.Tensor
     mean: torch.Tensor
+    most: torch.Tensor
 
     def __init__(self, table: FktTable, deviations: torch.Tensor) -> None:
         super().__init__()
@@ -37,6 +44,7 @@ class Whitening(nn.Module):
         self.register_buffer("forward_matrix", whole.float())
         self.register_buffer("backward_matrix", (GAIN * torch.linalg.inv(whole)).float())
         self.register_buffer("mean", torch.from_numpy(table.mean[:, -1]).clone())
+        self.register_buffer("most", MOST_STEPS / (GAIN * deviations[:, None, None]))
 
     @classmethod
     def of(cls, table: FktTable, tensors: torch.Tensor) -> Whitening:
@@ -50,9 +58,11 @@ class Whitening(nn.Module):
         bias = -self.forward_matrix @ self.mean
         return functional.conv2d(tensor, self.forward_matrix[:, :, None, None], bias)
 
-    def correction(self, components: torch.Tensor) -> torch.Tensor:
-        """What a change of the components does to the tensor, times `GAIN`."""
-        return functional.conv2d(components, self.backward_matrix[:, :, None, None])
+    def correction(self, components: torch.Tensor, octaves: torch.Tensor) -> torch.Tensor:
+        """What a change of the components does to the tensor, times `GAIN`, within bounds."""
+        most = self.most * torch.exp2(octaves)[:, :, None, None]
+        bounded = torch.maximum(torch.minimum(components, most), -most)
+        return functional.conv2d(bounded, self.backward_matrix[:, :, None, None])
 
 
 class Coarseness(nn.Module):
@@ -92,31 +102,31 @@ class LatentEncoder(nn.Module):
         """The latent of `[n, C, H, W]`, in its shape; octaves are `[n, 1]`."""
         found = self.first(self.whitening(tensor)) + self.coarseness(octaves)
         found = self.last(self.near(found.relu()).relu())
-        return tensor + self.whitening.correction(found)
+        return tensor + self.whitening.correction(found, octaves)
 
 
 class FoldedEncoder(nn.Module):
-    """The same function as a trained encoder's, with the whitening folded into its layers."""
+    """The same function as a trained encoder's, with its first two products as one."""
 
     def __init__(self, trained: LatentEncoder) -> None:
         super().__init__()
-        channels, white = len(trained.whitening.mean), trained.whitening
-        self.coarseness, self.near = trained.coarseness, trained.near
-        self.first, self.last = nn.Conv2d(channels, channels, 1), nn.Conv2d(channels, channels, 1)
+        self.whitening, self.coarseness = trained.whitening, trained.coarseness
+        self.near, self.last = trained.near, trained.last
+        self.first = nn.Conv2d(len(trained.whitening.mean), trained.first.out_channels, 1)
         with torch.no_grad():
-            into, out = (
-                layer.weight[:, :, 0, 0].double() for layer in (trained.first, trained.last)
-            )
-            enter = into @ white.forward_matrix.double()
-            leave = white.backward_matrix.double()
-            _set(self.first, enter, trained.first.bias, -enter @ white.mean.double())
-            _set(self.last, leave @ out, None, leave @ trained.last.bias.double())  # type: ignore[union-attr]
+            enter = trained.first.weight[:, :, 0, 0].double()
+            enter = enter @ trained.whitening.forward_matrix.double()
+            bias = -enter @ trained.whitening.mean.double()
+            if trained.first.bias is not None:
+                bias += trained.first.bias.double()
+        self.first.weight = nn.Parameter(enter.float()[:, :, None, None])
+        self.first.bias = nn.Parameter(bias.float())
 
     def forward(self, tensor: torch.Tensor, octaves: torch.Tensor) -> torch.Tensor:
         """See `LatentEncoder.forward`."""
         found = self.first(tensor) + self.coarseness(octaves)
-        latent: torch.Tensor = tensor + self.last(self.near(found.relu()).relu())
-        return latent
+        found = self.last(self.near(found.relu()).relu())
+        return tensor + self.whitening.correction(found, octaves)
 
 
 class LatentDecoder(nn.Module):
@@ -142,7 +152,8 @@ class LatentDecoder(nn.Module):
         # Half the positions of an odd extent: the last one stands alone.
         wide = self.down(functional.pad(functional.silu(near), (0, width % 2, 0, height % 2)))
         far = self.up(self.residuals(wide))[:, :, :height, :width]
-        return latent + self.whitening.correction(self.last(functional.silu(near + far)))
+        found = self.last(functional.silu(near + far))
+        return latent + self.whitening.correction(found, octaves)
 
 
 class _Residual(nn.Module):
@@ -157,15 +168,6 @@ class _Residual(nn.Module):
         inner = functional.silu(self.first(functional.silu(given)))
         found: torch.Tensor = given + self.second(inner)
         return found
-
-
-def _set(
-    layer: nn.Conv2d, weight: torch.Tensor, bias: torch.Tensor | None, more: torch.Tensor
-) -> None:
-    """Of a layer that sees single positions."""
-    whole = more if bias is None else bias.double() + more
-    layer.weight = nn.Parameter(weight.float()[:, :, None, None])
-    layer.bias = nn.Parameter(whole.float())
 
 
 def _silent(layer: nn.Conv2d) -> nn.Conv2d:

@@ -25,7 +25,7 @@ from ..run.slowdown import Slowdown
 from .cloud_times import CloudTimes
 from .head_time import measure_head
 from .layer_share import layer_times
-from .measure_codecs import measure_codecs
+from .measure_codecs import Decode, decode_here, measure_codecs
 from .measure_energy import measure_energy
 from .profile import CodecTime, Profile, SegmentTime
 from .throttling import clock_notes, read_clock
@@ -145,16 +145,25 @@ def warm_up(bundle: Bundle, chain: SegmentChain) -> None:
 
 
 def measure_server(
-    bundle: Bundle, chain: SegmentChain, codecs: CodecSource, max_seconds: float = 2.0
+    bundle: Bundle,
+    chain: SegmentChain,
+    codecs: CodecSource,
+    max_seconds: float = 2.0,
+    decode: Decode = decode_here,
 ) -> CloudTimes:
-    """What a worker tells of its speed, in little more than `max_seconds`, and loaded by then."""
+    """What a worker tells of its speed, in little more than `max_seconds`, and loaded by then.
+
+    `decode` is how it decodes.
+    """
     samples = synthetic_samples(bundle.manifest)
     samples = replace(samples, inputs=samples.inputs[:1])
     _load(chain, samples.inputs[0])
     times = _segment_times(chain, samples.inputs[0], max_seconds)
     head_ms = measure_head(bundle, chain, samples.inputs, max_seconds=max_seconds)
     times[-1] = [ms + head_ms for ms in times[-1]]
-    decoding = measure_codecs(bundle, chain, codecs, samples, max_seconds=max_seconds)
+    decoding = measure_codecs(
+        bundle, chain, codecs, samples, max_seconds=max_seconds, decode=decode
+    )
     return CloudTimes(
         segment_ms=tuple(statistics.median(found) for found in times),
         segment_p95_ms=tuple(float(np.percentile(found, 95)) for found in times),

@@ -16,6 +16,14 @@ from .profile import CodecTime
 
 _TIMED = 5  # runs of each codec that are timed
 
+Decode = Callable[[Codec, bytes, TensorSpec], object]
+"""Makes a tensor of one sample's payload, where and as whoever measures will make it."""
+
+
+def decode_here(codec: Codec, payload: bytes, spec: TensorSpec) -> object:
+    """On the processor, whole."""
+    return codec.decode(payload, spec, 1)
+
 
 def measure_codecs(
     bundle: Bundle,
@@ -26,6 +34,7 @@ def measure_codecs(
     max_seconds: float,
     slowdown: float = 1.0,
     tell: Callable[[str], None] = lambda note: None,
+    decode: Decode = decode_here,
 ) -> tuple[CodecTime, ...]:
     """One record for each boundary but the last and each codec that can carry it.
 
@@ -65,7 +74,7 @@ def measure_codecs(
                     if number < _TIMED:
                         encode_ms.setdefault(key, []).append(spent)
                         decode_ms.setdefault(key, []).append(
-                            _decode_ms(codec, boundary.tensors, payloads)
+                            _decode_ms(codec, boundary.tensors, payloads, decode)
                         )
                 if key not in refused:
                     sizes.setdefault(key, []).append(sum(map(len, payloads)))
@@ -98,8 +107,10 @@ def _encode(
     return payloads, 1e3 * (time.perf_counter() - start)
 
 
-def _decode_ms(codec: Codec, specs: Sequence[TensorSpec], payloads: Sequence[bytes]) -> float:
+def _decode_ms(
+    codec: Codec, specs: Sequence[TensorSpec], payloads: Sequence[bytes], decode: Decode
+) -> float:
     start = time.perf_counter()
     for spec, payload in zip(specs, payloads, strict=True):
-        codec_of_tensor(codec, spec).decode(payload, spec, 1)
+        decode(codec_of_tensor(codec, spec), payload, spec)
     return 1e3 * (time.perf_counter() - start)

@@ -16,7 +16,6 @@ from splitpoint.codec import Array, TensorSpec
 from torch.fx import GraphModule, Interpreter, Node
 
 from ..bundle.bundle import Bundle
-from ..bundle.learned_files import NetworkFiles
 from ..errors import BundleError, DeviceError
 from .chain import State
 from .program import load_program
@@ -89,15 +88,17 @@ def load_segment(
         ) from error
 
 
-def load_network(
-    bundle: Bundle, files: NetworkFiles, spec: TensorSpec, device: torch.device
-) -> GraphModule:
-    """A network of a learned codec, which maps a tensor and octaves to a tuple of one tensor.
+def load_decoder(bundle: Bundle, device: torch.device, boundary: int) -> GraphModule:
+    """The decoder of a boundary's learned codec: a latent and octaves to a tuple of one tensor.
 
-    Raises `BundleError` for damaged files.
+    Raises `BundleError` for damaged files, or where there is none.
     """
+    found = bundle.manifest.boundaries[boundary]
+    if found.learned is None:
+        raise BundleError(f"boundary {boundary} has no learned codec")
+    files = found.learned.decoder
     _, _, module = load_segment(
-        bundle.path(files.program), bundle.path(files.weights), [spec], device
+        bundle.path(files.program), bundle.path(files.weights), found.tensors, device
     )
     return module
 

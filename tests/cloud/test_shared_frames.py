@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from conftest import LEARNED_AT
 from hypothesis import given
 from hypothesis import strategies as st
 from served import served
@@ -66,17 +67,21 @@ def packed_values(model: ServedModel, boundary: int, codec: str, samples: int) -
     return found
 
 
-@pytest.mark.parametrize("codec", ["raw", "q8", "q4", "fkt@1", "fkt@3"])
+@pytest.mark.parametrize(
+    "codec", ["raw", "q8", "q4", "fkt@1", "fkt@3", "learned@1", "learned@3", "learned-video@2"]
+)
 @pytest.mark.parametrize("samples", [1, 3])
 def test_a_frame_is_read_as_it_was_written(
-    vivid_bundle: Bundle, memory: SharedMemory, codec: str, samples: int
+    learned_bundle: Bundle, memory: SharedMemory, codec: str, samples: int
 ) -> None:
-    model = served(vivid_bundle)
+    if codec.startswith("learned-video"):
+        samples = 1
+    model = served(learned_bundle)
     layouts, other_end = Layouts(model), SharedMemory(os.dup(memory.fd))
-    values = packed_values(model, 1, codec, samples)
-    layout = layouts.of(1, samples, layouts.forms_of(1, values))
-    write(memory, OFFSET, layout, model.boundaries[1], values)
-    read = Layouts(model).read(other_end, OFFSET, 1, layout)
+    values = packed_values(model, LEARNED_AT, codec, samples)
+    layout = layouts.of(LEARNED_AT, samples, layouts.forms_of(LEARNED_AT, values))
+    write(memory, OFFSET, layout, model.boundaries[LEARNED_AT], values)
+    read = Layouts(model).read(other_end, OFFSET, LEARNED_AT, layout)
     for name, value in values.items():
         if isinstance(value, np.ndarray):
             np.testing.assert_array_equal(read[name], value)

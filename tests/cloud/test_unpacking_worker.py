@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import struct
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,8 @@ import numpy as np
 import pytest
 import torch
 from calibrated import calibrated_bundle, pixels_of
+from conftest import LEARNED_AT
+from local_worker import local_worker
 from raw_client import RawClient
 from splitpoint.cloud.compute.gpu_chain import GpuChain
 from splitpoint.cloud.compute.runner import Runner
@@ -22,6 +24,7 @@ from splitpoint.cloud.engine.request import Request
 from splitpoint.cloud.worker import Worker
 from splitpoint.codec import Array
 from splitpoint.codec.fkt.video import DIFFERENCE, RINGS
+from splitpoint.codec.learned import PackedLearned
 from splitpoint.partition.bundle.bundle import Bundle
 from splitpoint.partition.model_spec import ModelSpec
 from splitpoint.partition.run.chain import State
@@ -81,6 +84,72 @@ def states(bundle: Bundle, pixels: Array) -> list[dict[str, Array]]:
             chain.load(index)
             state |= chain.step(index, state)
     return found
+
+
+@pytest.fixture(params=[0, 2], ids=["one-process", "ingest-2"])
+async def learned_worker(
+    learned_bundle: Bundle, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[Worker]:
+    monkeypatch.setattr("splitpoint.cloud.compute.choose_chain.TorchChain", NotingChain)
+    async with local_worker(learned_bundle, runtime="torch", ingest=request.param) as running:
+        NotingChain.placed.clear()
+        yield running
+
+
+@pytest.mark.parametrize("count", [1, 3])
+async def test_what_was_learned_is_decoded_on_the_device(
+    learned_worker: Worker,
+    learned_bundle: Bundle,
+    vivid_spec: ModelSpec,
+    album_folder: Path,
+    count: int,
+) -> None:
+    pixels = pixels_of(vivid_spec, album_folder)[:count]
+    at = states(learned_bundle, pixels)
+    host = Runner(
+        TorchChain(learned_bundle, CPU), [b.tensors for b in learned_bundle.manifest.boundaries]
+    )
+    for segment in range(len(host.chain)):
+        host.chain.load(segment)
+    names = [level.codec for level in learned_bundle.manifest.boundaries[LEARNED_AT].ladder]
+    names = [name for name in names if name.startswith("learned")]
+    assert len(names) > 2
+    async with RawClient(learned_worker) as client:
+        await client.hello()
+        model = client.model
+        for number, name in enumerate(names, start=1):
+            data = message(client, number, LEARNED_AT, name, at[LEARNED_AT])
+            reply = await client.ask(data)
+            assert reply.status == pb.OK, reply.reason
+            (value,) = NotingChain.placed.pop().values()
+            assert isinstance(value, PackedLearned)
+            (got,) = decode_reply(reply, model.boundaries[-1], count).values()
+            frame = check_frame(
+                pb.ClientMessage.FromString(data).frame, model.boundaries, 8, model.codecs
+            )
+            (expected,) = answers(host, LEARNED_AT, [frame.decode()], [count])
+            np.testing.assert_allclose(got, expected, rtol=0, atol=1e-3)
+
+
+async def test_learned_levels_meet_others_in_a_batch(
+    learned_worker: Worker, learned_bundle: Bundle, vivid_spec: ModelSpec, album_folder: Path
+) -> None:
+    model = next(iter(learned_worker.models.values()))
+    runner, chance = model.runner, random.Random(0)
+    requests = []
+    for picture in pixels_of(vivid_spec, album_folder):
+        name = chance.choice(("raw", "fkt@8", "learned@1", "learned@3", "learned@3"))
+        specs, codec = model.boundaries[LEARNED_AT], model.codecs.named(name, LEARNED_AT)
+        tensors = encode_tensors(states(learned_bundle, picture[None])[LEARNED_AT], specs, codec)
+        data = build_frame(id=1, boundary=LEARNED_AT, codec=name, tensors=tensors, budget_ms=0)
+        frame = pb.ClientMessage.FromString(data).frame
+        requests.append(check_frame(frame, model.boundaries, 8, model.codecs).packed())
+    alone = [answers(runner, LEARNED_AT, [request], [1])[0] for request in requests]
+    NotingChain.placed.clear()
+    together = answers(runner, LEARNED_AT, requests, [1] * len(requests))
+    for got, expected in zip(together, alone, strict=True):
+        np.testing.assert_allclose(got, expected, rtol=0, atol=1e-3)
+    assert 1 < len(NotingChain.placed) < len(requests)
 
 
 def message(client: RawClient, frame_id: int, boundary: int, name: str, given: Any) -> bytes:
