@@ -10,6 +10,10 @@ the levels of the activations, by the bundle's calibration.
     python benchmarks/worth.py --bundle NAME.split [--images DIR]
     python benchmarks/worth.py --bundle face.split --images DIR --model CenterFace --fps 5 \\
         --slowdowns 2 4 8
+    python benchmarks/worth.py --bundle lite0-learned.split --before lite0.split --images DIR
+
+With `--before`, the bundle that `splitpoint learn` began with, an agent without the learned codec
+runs in each cell as well.
 
 The picture that it draws stands in the README. Longer than others: it measures, and draws.
 """
@@ -20,6 +24,7 @@ import argparse
 import asyncio
 import os
 import signal
+import subprocess
 import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -47,7 +52,7 @@ LITE0 = "EfficientNet-Lite0"
 MEASURED_MBPS = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
 MBPS = tuple(np.geomspace(0.1, 30, 25))
 ROUND_TRIPS_MS = (20, 50, 100)
-LOCAL, JPEG = "the device alone", "JPEG"
+LOCAL, JPEG, BEFORE = "the device alone", "JPEG", "without learned"
 COLUMNS = ["device", "uplink", "way", "fps", "simulated", "p50 ms", "kB a frame"]
 DRAWN_AT_MS = 50
 
@@ -85,6 +90,8 @@ class Simulated:
         self.table, self.kept, self.jpeg, self._profiled_at = table, kept, jpeg, profiled_at
         self.camera_fps = camera_fps
         self.arms = Arms.of(table, kept, np.zeros(len(table)))
+        learned = np.array([codec.startswith("learned") for codec in table.codec])
+        self.before = Arms.of(table, kept & ~learned, np.zeros(len(table)))
 
     def fps(self, way: str, cell: Cell, seconds: float = 20.0) -> tuple[float, Tally]:
         """In time within the budget, of those that come."""
@@ -96,9 +103,9 @@ class Simulated:
         )  # fmt: skip
         local = int(np.flatnonzero(self.table.sends == 0)[0])
         policy = (
-            Dispatching(self.arms, 125e3 * cell.mbps, slowdown=slower)
-            if way == AGENT
-            else Fixed(local if way == LOCAL else self.jpeg)
+            Fixed(local if way == LOCAL else self.jpeg)
+            if way in (LOCAL, JPEG)
+            else Dispatching(self._arms_of(way), 125e3 * cell.mbps, slowdown=slower)
         )
         tally = World(truth, course, policy).run()
         return self.camera_fps * tally.percent / 100, tally
@@ -114,7 +121,10 @@ class Simulated:
             return float(metrics.latency_ms[table.sends == 0].min())
         if way == JPEG:
             return float(metrics.latency_ms[self.jpeg])
-        return float(metrics.latency_ms[self.arms.index].min())
+        return float(metrics.latency_ms[self._arms_of(way).index].min())
+
+    def _arms_of(self, way: str) -> Arms:
+        return self.before if way == BEFORE else self.arms
 
 
 async def measured(
@@ -124,6 +134,7 @@ async def measured(
     last, table = len(setting.bundle.manifest.segments), setting.table
     plan = {
         AGENT: None,
+        BEFORE: None,
         LOCAL: Plan(boundary=last, codec=NO_CODEC),
         JPEG: Plan(boundary=0, codec=table.codec[jpeg]),
     }[way]
@@ -135,42 +146,53 @@ async def measured(
     return arm
 
 
+def served(bundle: Bundle) -> tuple[subprocess.Popen[str], str]:
+    """A worker's process, and its address."""
+    return start([*adaptive.MAIN, "serve", str(bundle.folder), "--listen", "127.0.0.1:0"])
+
+
 async def run(options: argparse.Namespace, folder: Path) -> tuple[Table, dict[str, Any], Simulated]:
-    bundle = open_bundle(options.bundle or bundle_of(options, folder))
-    assert bundle.manifest.picture is not None
+    bundles = {AGENT: open_bundle(options.bundle or bundle_of(options, folder))}
+    if options.before:
+        bundles[BEFORE] = open_bundle(options.before)
+    picture = bundles[AGENT].manifest.picture
+    assert picture is not None
     pictures = options.images or own_photos(folder / "photos", 0)
     paths = find_pictures(pictures)[: 4 if options.quick else 50]
-    pixels = [bundle.manifest.picture.read(path)[np.newaxis] for path in paths]
+    pixels = [picture.read(path)[np.newaxis] for path in paths]
     devices = [8] if options.quick else options.slowdowns
-    rates = [1.0] if options.quick else MEASURED_MBPS
-    process, worker = start(
-        [*adaptive.MAIN, "serve", str(bundle.folder), "--listen", "127.0.0.1:0"]
-    )
+    rates = [1.0] if options.quick else options.mbps
+    workers = {way: served(bundle) for way, bundle in bundles.items()}
     rows, off, cells = [], [], []
     simulated: Simulated | None = None
     try:
         for slowdown in devices:
-            mine = folder / f"x{slowdown}"
-            mine.mkdir()
-            profile = profile_of(bundle, paths, mine, slowdown, quick=options.quick)
-            options.slowdown, options.deadline_ms = slowdown, BUDGET_MS
-            setting = replace(
-                await adaptive.settle(options, bundle, profile, pixels, worker, mine),
-                fps=options.fps,
-                lead_s=adaptive.QUICK_LEAD_S if options.quick else LEAD_S,
-            )
-            kept = allowed(setting)
-            jpeg = jpeg_of(bundle, setting.table, kept)
-            here = Simulated(setting.table, kept, jpeg, slowdown, options.fps)
+            settings = {}
+            for way, bundle in bundles.items():
+                mine = folder / f"x{slowdown}-{way}"
+                mine.mkdir()
+                profile = profile_of(bundle, paths, mine, slowdown, quick=options.quick)
+                options.slowdown, options.deadline_ms = slowdown, BUDGET_MS
+                settings[way] = replace(
+                    await adaptive.settle(options, bundle, profile, pixels, workers[way][1], mine),
+                    fps=options.fps,
+                    lead_s=adaptive.QUICK_LEAD_S if options.quick else LEAD_S,
+                )
+            table = settings[AGENT].table
+            kept = allowed(settings[AGENT])
+            jpeg = jpeg_of(bundles[AGENT], table, kept)
+            here = Simulated(table, kept, jpeg, slowdown, options.fps)
             simulated = simulated or here
             for mbps in rates:
                 cell = Cell(slowdown, mbps)
                 found = {}
-                for way in (AGENT, LOCAL, JPEG):
+                for way in (*bundles, LOCAL, JPEG):
                     if way == LOCAL and mbps != rates[0]:
                         found[LOCAL] = cells[-1][LOCAL]
                         continue
-                    arm = await measured(setting, way, cell, jpeg, worker, folder)
+                    setting = settings.get(way, settings[AGENT])
+                    address = workers.get(way, workers[AGENT])[1]
+                    arm = await measured(setting, way, cell, jpeg, address, folder)
                     fps = options.fps * arm.percent(setting) / 100
                     said, _ = here.fps(way, cell, setting.seconds)
                     times = [r.total_ms for r in arm.results if r.outputs]
@@ -184,8 +206,10 @@ async def run(options: argparse.Namespace, folder: Path) -> tuple[Table, dict[st
                     say(" ".join(rows[-1]))
                 cells.append(found)
     finally:
-        process.send_signal(signal.SIGTERM)
-        process.wait(30)
+        for process, _ in workers.values():
+            process.send_signal(signal.SIGTERM)
+        for process, _ in workers.values():
+            process.wait(30)
     assert simulated is not None
     gains = [c[AGENT] - max(c[LOCAL], c[JPEG]) for c in cells]
     # In every cell one of the two has some frames in time: the device does not need the link.
@@ -200,10 +224,45 @@ async def run(options: argparse.Namespace, folder: Path) -> tuple[Table, dict[st
         "simulator_off_fps_most": round(max(off), 2),
         "modelled": grid(simulated, devices) if not options.quick else {},
     }
+    if options.before:
+        summary["without_the_learned_codec"] = without(cells)
+        if not options.quick:
+            summary["without_it_modelled"] = grid(simulated, devices, BEFORE)
+            summary["single_frame_modelled"] = single_frames(simulated, devices)
     return Table(COLUMNS, rows), summary, simulated
 
 
-def grid(simulated: Simulated, devices: list[int]) -> dict[str, Any]:
+def without(cells: list[dict[str, float]]) -> dict[str, Any]:
+    """The same of the agent without it, and how the two compare."""
+    ratios = [c[BEFORE] / max(c[LOCAL], c[JPEG]) for c in cells]
+    gains = [c[AGENT] - c[BEFORE] for c in cells]
+    return {
+        "agent_above_both_by_more_than_5_percent": sum(ratio > 1.05 for ratio in ratios),
+        "fps_gained_by_it_mean": round(float(np.mean(gains)), 2),
+        "fps_gained_by_it_most": round(max(gains), 2),
+        "fps_lost_by_it_most": round(-min(gains), 2),
+    }
+
+
+def single_frames(simulated: Simulated, devices: list[int]) -> dict[str, Any]:
+    """Milliseconds of one frame alone with the learned codec over those without it (modelled)."""
+    cells = [
+        Cell(slowdown, float(mbps), trip)
+        for slowdown in devices for mbps in MBPS for trip in ROUND_TRIPS_MS
+    ]  # fmt: skip
+    ratios = [
+        simulated.latency_ms(AGENT, cell) / simulated.latency_ms(BEFORE, cell) for cell in cells
+    ]
+    return {
+        "cells": len(cells),
+        "sooner_by_more_than_5_percent": sum(ratio < 0.95 for ratio in ratios),
+        "best": round(min(ratios), 3),
+        "mean": round(float(np.mean(ratios)), 3),
+        "worst": round(max(ratios), 3),
+    }
+
+
+def grid(simulated: Simulated, devices: list[int], agent: str = AGENT) -> dict[str, Any]:
     """In how many simulated cells the agent has more frames than both, for each round trip."""
     found = {}
     for round_trip_ms in ROUND_TRIPS_MS:
@@ -211,7 +270,7 @@ def grid(simulated: Simulated, devices: list[int]) -> dict[str, Any]:
         for slowdown in devices:
             for mbps in MBPS[::3]:
                 cell = Cell(slowdown, float(mbps), round_trip_ms)
-                mine, local, jpeg = (simulated.fps(way, cell)[0] for way in (AGENT, LOCAL, JPEG))
+                mine, local, jpeg = (simulated.fps(way, cell)[0] for way in (agent, LOCAL, JPEG))
                 above += mine > 1.05 * max(local, jpeg)
                 below += mine < 0.95 * max(local, jpeg)
         found[f"{round_trip_ms} ms"] = {
@@ -230,6 +289,8 @@ def draw(simulated: Simulated, model: str, slowdown: int, path: Path) -> None:
     from matplotlib import pyplot
 
     colours = {LOCAL: "#6e6e6e", JPEG: "#d9822b", AGENT: "#1f6feb"}
+    if len(simulated.before) < len(simulated.arms):
+        colours[BEFORE] = "#8a63d2"
     figure, axes = pyplot.subplot_mosaic(
         [["fps", "ms"], ["mix", "ms"]], figsize=(11, 5.4), height_ratios=(3, 1),
         layout="constrained",
@@ -309,6 +370,8 @@ def main() -> None:
     parser.add_argument("--images")
     parser.add_argument("--calibrate", help="photos for the codec's tables")
     parser.add_argument("--bundle", type=Path, help="a calibrated bundle instead of compiling one")
+    parser.add_argument("--before", type=Path, help="the same model without the learned codec")
+    parser.add_argument("--mbps", type=float, nargs="+", default=MEASURED_MBPS)
     parser.add_argument("--seconds", type=float, default=8, help="of each real run")
     parser.add_argument("--model", default=LITE0, help="what the bundle's is called in the picture")
     parser.add_argument("--fps", type=float, default=20, help="of the camera")
@@ -320,6 +383,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         table, summary, simulated = asyncio.run(run(options, Path(name)))
     file = "worth" if options.model == LITE0 else f"worth-{options.model.lower()}"
+    file += "-learned" * bool(options.before)
     write_report(file, str(__doc__).splitlines()[0], table, summary, save=not options.quick)
     if not options.quick:
         draw(simulated, options.model, options.drawn, RESULTS / f"{file}.png")

@@ -78,7 +78,11 @@ class _AroundLatents:
     def encode(self, array: Array, spec: TensorSpec) -> bytes:
         """See `Codec`."""
         spec.check(array)
-        return self._latents.encode(self._networks.encoded(array, self._octaves), spec)
+        return self._latents.encode(self.latent(array), spec)
+
+    def latent(self, array: Array) -> Array:
+        """What the encoder makes of a boundary's tensor, in its shape."""
+        return self._networks.encoded(array, self._octaves)
 
     def decode(self, payload: bytes, spec: TensorSpec, batch: int) -> Array:
         """See `Codec`."""

@@ -22,7 +22,7 @@ from splitpoint.edge.dispatch import auto_plan
 from splitpoint.partition.bundle.bundle import Bundle
 from splitpoint.partition.calibrate.inputs import Calibration
 from splitpoint.partition.compile.compile import compile_model
-from splitpoint.partition.learn.learn import Learning, learn
+from splitpoint.partition.learn.learn import Learning, learn_codec
 from splitpoint.partition.learn.pictures import MIN_PICTURES
 from splitpoint.partition.model_spec import ModelSpec
 from splitpoint.partition.models.find import load_model
@@ -166,7 +166,7 @@ def learned_bundle(vivid_bundle: Bundle, scenes_folder: Path) -> Bundle:
     return built(
         "learned",
         lambda path: (
-            learn(
+            learn_codec(
                 vivid_bundle.folder, replace(learning, out=path), torch.device("cpu"), tell_nobody
             ).bundle
         ),

@@ -70,8 +70,7 @@ def learn(
     undoes it. The model itself stays as it is. The new bundle holds both; the old one stays valid.
     Where it is interrupted, the same command goes on.
     """
-    from splitpoint.partition.learn.learn import Learning
-    from splitpoint.partition.learn.learn import learn as learned_bundle
+    from splitpoint.partition.learn.learn import Learning, learn_codec
     from splitpoint.partition.run.torch_chain import pick_device
 
     start_s = time.perf_counter()
@@ -81,7 +80,7 @@ def learn(
     )
     try:
         with Steps() as progress:
-            found = learned_bundle(bundle, learning, pick_device(device), progress)
+            found = learn_codec(bundle, learning, pick_device(device), progress)
     except KeyboardInterrupt:
         say("interrupted: the same command goes on from there")
         raise

@@ -78,7 +78,7 @@ class LearnedBundle:
     judged_on: int
 
 
-def learn(
+def learn_codec(
     folder: Path, learning: Learning, device: torch.device, progress: Progress
 ) -> LearnedBundle:
     """Trains a codec for a boundary of the bundle in `folder` and writes the bundle that has it.

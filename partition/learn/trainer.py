@@ -29,8 +29,11 @@ METRIC_SHARE = 0.3
 RATE, SCALE_RATE = 1.5e-3, 3.0  # of Adam; that of the coefficients' scales, times the former
 WARM_UP, MOST_NORM, KEPT = 50, 1.0, 0.998
 BATCH = 12
-CHECKS, PATIENCE = 20, 5  # looks at held-back pictures; so many without a gain end it
-SAVED_EVERY_S = 60.0
+CHECKS = 20  # looks at held-back pictures
+# Looks without a gain that end it, in its second half: while steps are long, the mean moves about,
+# and what short ones find comes only then.
+PATIENCE = 4
+SAVED_EVERY_S, SAID_EVERY_S = 60.0, 60.0
 _TRIALS = 3
 
 Told = Callable[[str, int, int], None]
@@ -80,7 +83,7 @@ class Trainer:
         """
         self._restore(path)
         began_s = saved_s = time.monotonic()
-        first, every = self._step, max(self.course.steps // CHECKS, 1)
+        first, every, words, said_s = self._step, max(self.course.steps // CHECKS, 1), "", 0.0
         try:
             while self._step < self.course.steps and self._stale < PATIENCE:
                 self._train()
@@ -89,9 +92,12 @@ class Trainer:
                 if time.monotonic() - saved_s > SAVED_EVERY_S:
                     self._save(path)
                     saved_s = time.monotonic()
-                each_s = (time.monotonic() - began_s) / (self._step - first)
-                left_s = each_s * (self.course.steps - self._step)
-                tell(_in_words(left_s, self.losses), self._step, self.course.steps)
+                now_s = time.monotonic()
+                if not words or now_s - said_s > SAID_EVERY_S:
+                    each_s, said_s = (now_s - began_s) / (self._step - first), now_s
+                    left_s = each_s * (self.course.steps - self._step)
+                    words = _in_words(left_s, self.losses)
+                tell(words, self._step, self.course.steps)
         finally:
             self._save(path)
         put(self.codec, self._best)
@@ -163,7 +169,7 @@ class Trainer:
                 losses += self._loss(exact, octaves, None, None).tolist()
         put(self.codec, present)
         self.losses.append(sum(losses) / len(losses))
-        self._stale += 1
+        self._stale += self._step > self.course.steps / 2
         if self.losses[-1] < self._best_loss:
             self._best_loss, self._stale = self.losses[-1], 0
             self._best = {name: value.clone() for name, value in self._mean.values.items()}

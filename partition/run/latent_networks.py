@@ -14,6 +14,8 @@ from .onnx_segment import OnnxSegment
 
 # Frames are encoded beside the segments of others, and decoded in several threads: one core each.
 _THREADS = 1
+# Samples of a frame that are computed together: activations of a decoder take some megabytes each.
+_TOGETHER = 4
 
 
 class OnnxNetworks:
@@ -44,6 +46,13 @@ class _Network:
 
     def __call__(self, tensor: Array, octaves: float) -> Array:
         segment = self._loaded()
+        found = [
+            self._some(segment, tensor[start : start + _TOGETHER], octaves)
+            for start in range(0, len(tensor), _TOGETHER)
+        ]
+        return found[0] if len(found) == 1 else np.concatenate(found)
+
+    def _some(self, segment: OnnxSegment, tensor: Array, octaves: float) -> Array:
         first, second = segment.inputs
         given = {first: tensor, second: np.full((len(tensor), 1), octaves, np.float32)}
         (found,) = segment(given).values()

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from splitpoint.codec import Array, codec_of_tensor
 from splitpoint.codec.fkt.codec import Fkt
+from splitpoint.codec.learned import Learned
 from splitpoint.codec.spec import TensorSpec
 from splitpoint.partition.bundle.bundle import Bundle
 from splitpoint.partition.run.codecs import codecs_of
@@ -89,7 +90,12 @@ def payloads_differ(
 def _explain(
     row: CodecRow, codec: object, spec: TensorSpec, source: Array, payloads: tuple[bytes, bytes]
 ) -> None:
-    """Adds what sets two payloads of the same tensor apart."""
+    """Adds what sets two payloads of the same tensor apart.
+
+    Latents of two machines differ as any outputs of segments do: in the order of float32 sums.
+    """
+    if isinstance(codec, Learned):
+        codec, source = codec.latents, codec.latent(source)
     if not isinstance(codec, Fkt):
         row.unexplained += 1
         return

@@ -14,7 +14,7 @@ from splitpoint.partition.bundle.bundle import Bundle, open_bundle
 from splitpoint.partition.bundle.ladder import CodecLevel
 from splitpoint.partition.errors import BundleError, LearnError, PictureError
 from splitpoint.partition.learn.judged import Judging, bytes_ratio
-from splitpoint.partition.learn.learn import LearnedBundle, Learning, learn
+from splitpoint.partition.learn.learn import LearnedBundle, Learning, learn_codec
 from splitpoint.partition.learn.pictures import MIN_PICTURES, Pictures
 from splitpoint.partition.progress import Progress, tell_nobody
 from splitpoint.partition.run.codecs import codecs_of
@@ -28,7 +28,7 @@ def learned(
 ) -> LearnedBundle:
     given: dict[str, object] = {"at": LEARNED_AT, "steps": STEPS} | options
     learning = Learning(images=str(images), out=out, **given)  # type: ignore[arg-type]
-    return learn(bundle.folder, learning, CPU, progress)
+    return learn_codec(bundle.folder, learning, CPU, progress)
 
 
 def networks_of(bundle: Bundle) -> dict[str, str]:
