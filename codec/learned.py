@@ -28,6 +28,15 @@ class LatentNetworks(Protocol):
         """Whose they are."""
         ...
 
+    @property
+    def can_decode(self) -> bool:
+        """Whether the decoder is here: a device does without."""
+        ...
+
+    def load_encoder(self) -> None:
+        """Has the encoder ready; raises whatever is wrong with it."""
+        ...
+
     def encoded(self, tensor: Array, octaves: float) -> Array:
         """The latent of a boundary's tensor, in its shape and dtype."""
         ...
@@ -39,7 +48,7 @@ class LatentNetworks(Protocol):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PackedLearned:
-    """A latent whose arithmetic is still to be done, and the level whose networks made it."""
+    """A latent whose arithmetic is still to be done, its level, and the networks that made it."""
 
     latent: PackedFkt
     networks: LatentNetworks
@@ -56,7 +65,7 @@ class PackedLearned:
         return self.networks.decoded(self.latent.unpack(), self.octaves)
 
 
-class _AroundLatents:
+class AroundLatents:
     """A codec of latents, and what is before and behind it."""
 
     def __init__(
@@ -69,7 +78,16 @@ class _AroundLatents:
     ) -> None:
         self.name = name
         self._latents, self._networks = latents, networks
-        self._level, self._octaves = level, octaves
+        self.level, self._octaves = level, octaves
+
+    @property
+    def can_decode(self) -> bool:
+        """See `LatentNetworks`."""
+        return self._networks.can_decode
+
+    def load_encoder(self) -> None:
+        """See `LatentNetworks`."""
+        self._networks.load_encoder()
 
     def supports(self, spec: TensorSpec) -> bool:
         """See `Codec`."""
@@ -94,14 +112,14 @@ class _AroundLatents:
 
     def around(self, latent: PackedFkt) -> PackedLearned:
         """A latent of this level with what decodes it."""
-        return PackedLearned(latent, self._networks, self._level, self._octaves)
+        return PackedLearned(latent, self._networks, self.level, self._octaves)
 
     def max_payload_bytes(self, spec: TensorSpec, batch: int) -> int:
         """See `Codec`."""
         return self._latents.max_payload_bytes(spec, batch)
 
 
-class Learned(_AroundLatents):
+class Learned(AroundLatents):
     """One level of a boundary's learned codec; `latents` is what codes them."""
 
     def __init__(
@@ -111,7 +129,7 @@ class Learned(_AroundLatents):
         self.latents = latents
 
 
-class LearnedStream(_AroundLatents):
+class LearnedStream(AroundLatents):
     """One end of a stream of it: see `VideoStream`."""
 
     def __init__(
@@ -121,7 +139,7 @@ class LearnedStream(_AroundLatents):
         self.reset = latents.reset
 
 
-class LearnedVideo(_AroundLatents):
+class LearnedVideo(AroundLatents):
     """That level for streams. By itself it writes and reads key frames."""
 
     def __init__(
@@ -133,5 +151,5 @@ class LearnedVideo(_AroundLatents):
     def new_stream(self) -> LearnedStream:
         """See `StreamCodec`."""
         return LearnedStream(
-            self.name, self._new_stream(), self._networks, self._level, self._octaves
+            self.name, self._new_stream(), self._networks, self.level, self._octaves
         )

@@ -156,7 +156,7 @@ def int8_bundle(vivid_spec: ModelSpec, album_folder: Path) -> Bundle:
 @pytest.fixture(scope="session")
 def scenes_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Small pictures to train with."""
-    return album(tmp_path_factory.mktemp("albums") / "many", 4 * MIN_PICTURES)
+    return album(tmp_path_factory.mktemp("albums") / "many", MIN_PICTURES + 40)
 
 
 @pytest.fixture(scope="session")

@@ -63,7 +63,7 @@ def test_statuses_and_dtypes_are_those_of_the_code() -> None:
 def test_codecs_are_those_of_the_table() -> None:
     named = re.findall(r"^\| (`[^|]*`) \|", PAGE.partition("| codec | carries |")[2], re.MULTILINE)
     families = {name.partition("@")[0] for cell in named for name in re.findall(r"`([^`]+)`", cell)}
-    assert set(CODECS) | {"fkt", "fkt-video"} <= families
+    assert set(CODECS) | {"fkt", "fkt-video", "learned", "learned-video"} <= families
 
 
 def test_limits_are_those_of_the_code() -> None:

@@ -24,7 +24,7 @@ def learn(
         str,
         typer.Option(
             help="Pictures of the kind that the camera will see, without labels: a folder or a "
-            "glob. Thousands are better than hundreds; a tenth is held back.",
+            "glob. Thousands are better than hundreds; a fifth at most is held back.",
             metavar="DIR",
             show_default=False,
         ),
@@ -55,7 +55,8 @@ def learn(
     steps: Annotated[
         int | None,
         typer.Option(
-            help="Train so many steps instead, however long they take: the same codec each time.",
+            help="Train so many steps instead, however long they take: the same codec each time on "
+            "one machine's processor.",
             min=1,
             show_default="as many as fit into --hours",
         ),
@@ -74,6 +75,7 @@ def learn(
     from splitpoint.partition.run.torch_chain import pick_device
 
     start_s = time.perf_counter()
+    bundle = bundle.absolute()  # `.` has no name
     where = out_folder or bundle.with_name(f"{bundle.name.removesuffix('.split')}-learned.split")
     learning = Learning(
         images=images, at=at, out=where, judge=judge, hours=hours, steps=steps or 0, seed=seed

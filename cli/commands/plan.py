@@ -171,7 +171,7 @@ def plan(
         if name not in {part for found in table.codec for part in (found, found.partition("@")[0])}:
             say(
                 f"note: no candidate uses {name}: no boundary carries it, or it was not calibrated "
-                "(`splitpoint compile --calibrate`)"
+                "(`splitpoint compile --calibrate`) or learned (`splitpoint learn`)"
             )
     report = make_plan(
         manifest,

@@ -145,8 +145,8 @@ def run(
     codec: Annotated[
         str,
         typer.Option(
-            help="auto, raw, fp16, q8, q4, fkt, fkt@3, fkt-video, learned, jpeg, jpeg@75, webp, "
-            "png."
+            help="auto, raw, fp16, q8, q4, fkt, fkt@3, fkt-video, learned, learned-video, jpeg, "
+            "jpeg@75, webp, png."
         ),
     ] = AgentOptions.codec,
     adapt: Annotated[

@@ -7,6 +7,7 @@ made of a segment is only ever captured: called for a frame, it might compile fo
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -100,6 +101,10 @@ class GpuChain(UnpackingChain):
         """Tensors on the device, of all that `values` hold; they are only started."""
         with self._streams.computing():
             return super().place(values)
+
+    def computing_whole(self) -> contextlib.AbstractContextManager[object]:
+        """Without TF32, which torch allows convolutions otherwise."""
+        return computing_in(FP32, self._device)
 
     def carry(self, arrays: Sequence[Array]) -> list[torch.Tensor]:
         """Through page-locked memory and a stream of its own."""

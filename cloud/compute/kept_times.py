@@ -25,7 +25,7 @@ from .timing import Timing
 
 log = logging.getLogger("splitpoint.cloud")
 
-FORMAT = 4
+FORMAT = 5
 MOST_FILES = 64
 MOST_BYTES = 4 << 20
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from splitpoint.codec import CodecSource
+from splitpoint.codec.codec_set import LEARNED, LEARNED_VIDEO
 from splitpoint.partition.bundle.answer_form import AnswerForm
 from splitpoint.partition.bundle.bundle import MANIFEST, Bundle
 from splitpoint.partition.profile.cloud_times import CloudTimes
@@ -13,6 +14,8 @@ from splitpoint.partition.run.index_ranges import Indexes
 from splitpoint.proto.frames import Boundaries
 
 from ..schedule.batch_times import BatchTimes
+
+_WITH_NETWORKS = (LEARNED, LEARNED_VIDEO)
 
 
 @dataclass(kw_only=True, eq=False)
@@ -36,6 +39,16 @@ class ServedModel:
     def __post_init__(self) -> None:
         """What answers look like follows from the bundle."""
         self.form = AnswerForm.of(self.bundle.manifest)
+
+    def enter_s(self, boundary: int, codec: str, samples: int) -> float:
+        """What the device takes to decode a frame: next to nothing but for networks.
+
+        Of a codec for streams it is that of its level.
+        """
+        if not self.unpacks or codec.partition("@")[0] not in _WITH_NETWORKS:
+            return 0.0
+        codec = codec.replace(LEARNED_VIDEO, LEARNED)
+        return samples * self.times.decode_ms.get((boundary, codec), 0.0) / 1e3
 
     def file(self, sha256: str) -> Path | None:
         """The bundle's file with that digest; its manifest has that of the bundle."""

@@ -6,6 +6,7 @@ entropy stage itself and every check of a payload stay on the host, in the codec
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
@@ -20,13 +21,17 @@ from splitpoint.codec.fkt.torch_inverse import TorchInverse
 from splitpoint.codec.learned import PackedLearned
 from splitpoint.codec.simple.affine import PackedAffine
 from splitpoint.partition.bundle.bundle import Bundle
-from splitpoint.partition.profile.measure_codecs import Decode, decode_here
+from splitpoint.partition.profile.measure_codecs import DecodeOne, decode_here
 from splitpoint.partition.run.chain import SegmentChain, State
 from splitpoint.partition.run.torch_chain import TorchChain, load_decoder
 
 from ..gpu.gpu import filled
 from .values import Values
 
+# Samples that a decoder computes together: what it holds of each are megabytes, and a batch's own
+# room was measured without it.
+_TOGETHER = 8
+ComputingWhole = Callable[[], contextlib.AbstractContextManager[object]]
 LoadDecoder = Callable[[int], torch.nn.Module]
 """The decoder of a boundary's learned codec, from a latent and octaves to a tuple of a tensor."""
 
@@ -34,11 +39,17 @@ LoadDecoder = Callable[[int], torch.nn.Module]
 class Unpacker:
     """`Packed.unpack` for what lies on `device`. Tables get there when they are first needed.
 
-    They stay for as long as this does. `load_decoder` takes a boundary with a learned codec.
+    They stay for as long as this does. `load_decoder` takes a boundary with a learned codec;
+    its decoder runs within `computing`.
     """
 
-    def __init__(self, device: torch.device, load_decoder: LoadDecoder | None = None) -> None:
-        self._device, self._load_decoder = device, load_decoder
+    def __init__(
+        self,
+        device: torch.device,
+        load_decoder: LoadDecoder | None = None,
+        computing: ComputingWhole = contextlib.nullcontext,
+    ) -> None:
+        self._device, self._load_decoder, self._computing = device, load_decoder, computing
         self._decoders: dict[int, torch.nn.Module] = {}
         self._inverses: dict[FktTable, TorchInverse] = {}
         self._orders: dict[Level, torch.Tensor] = {}
@@ -68,11 +79,17 @@ class Unpacker:
         return whole
 
     def _learned(self, packed: PackedLearned, latent: torch.Tensor) -> torch.Tensor:
-        octaves = torch.full((len(latent), 1), packed.octaves, device=self._device)
-        with torch.inference_mode():
-            (found,) = self._decoder(packed.networks.boundary)(latent, octaves)
-        whole: torch.Tensor = found
-        return whole
+        decoder = self._decoder(packed.networks.boundary)
+        with self._computing(), torch.inference_mode():
+            pieces = torch.split(latent, _TOGETHER)
+            return torch.cat([_decoded(decoder, piece, packed.octaves) for piece in pieces])
+
+    def warm_up(self, boundary: int, spec: TensorSpec) -> None:
+        """Has the decoder of a boundary's learned codec on the device, where it has run once."""
+        if boundary not in self._decoders:
+            decoder = self._decoder(boundary)
+            with self._computing(), torch.inference_mode():
+                _decoded(decoder, torch.zeros(spec.shape_at(1), device=self._device), 0.0)
 
     def _decoder(self, boundary: int) -> torch.nn.Module:
         found = self._decoders.get(boundary)
@@ -96,6 +113,12 @@ class Unpacker:
         return found
 
 
+def _decoded(decoder: torch.nn.Module, latent: torch.Tensor, octaves: float) -> torch.Tensor:
+    (found,) = decoder(latent, torch.full((len(latent), 1), octaves, device=latent.device))
+    whole: torch.Tensor = found
+    return whole
+
+
 def _affine(packed: PackedAffine, symbols: torch.Tensor, ranges: torch.Tensor) -> torch.Tensor:
     layout = packed.layout
     if packed.bits == 4:
@@ -111,7 +134,19 @@ class UnpackingChain(TorchChain):
 
     def __init__(self, bundle: Bundle, device: torch.device) -> None:
         super().__init__(bundle, device)
-        self._unpacker = Unpacker(device, partial(load_decoder, bundle, device))
+        loading = partial(load_decoder, bundle, device)
+        self._unpacker = Unpacker(device, loading, self.computing_whole)
+
+    def load(self, index: int) -> None:
+        """As any chain does; and the decoder of the boundary before it, which runs once."""
+        super().load(index)
+        boundary = self._bundle.manifest.boundaries[index]
+        if boundary.learned is not None:
+            self._unpacker.warm_up(index, boundary.tensors[0])
+
+    def computing_whole(self) -> contextlib.AbstractContextManager[object]:
+        """What runs within it computes in whole float32, whatever segments compute in."""
+        return contextlib.nullcontext()
 
     def place(self, values: Values) -> State:
         """Tensors on the device, of all that `values` hold; they are only started."""
@@ -127,7 +162,7 @@ class UnpackingChain(TorchChain):
         return [filled(array).to(self._device) for array in arrays]
 
 
-def decode_of(chain: SegmentChain) -> Decode:
+def decode_of(chain: SegmentChain) -> DecodeOne:
     """How payloads become tensors where `chain` computes: the last stage of some is its own."""
     if not isinstance(chain, UnpackingChain):
         return decode_here

@@ -85,8 +85,11 @@ class FrameWork:
         self._services.engine.check(self._model, Job(
             model=self._model, boundary=frame.boundary, samples=frame.batch, nbytes=frame.nbytes,
             deadline_s=_deadline_s(arrival, frame), client=self._caller.share,
-            decoding_s=decoders.device_s(self._caller),
+            decoding_s=decoders.device_s(self._caller), enter_s=self._enter_s(frame),
         ))  # fmt: skip
+
+    def _enter_s(self, frame: CheckedFrame) -> float:
+        return self._model.enter_s(frame.boundary, frame.codec.name, frame.batch)
 
     def _video_stream(self, boundary: int, codec: StreamCodec) -> StreamEnd:
         """The memory of the boundary and codec that this stream uses now; it has one at a time."""
@@ -130,6 +133,7 @@ class FrameWork:
 
     def _decoding(self, frame: CheckedFrame, arrival: Arrival, in_order: bool) -> Decoding:
         device_s = self._services.engine.alone_s(self._model, frame.boundary, frame.batch)
+        device_s += self._enter_s(frame)
         deadline_s = _deadline_s(arrival, frame)
         read = self._read(frame)
 
@@ -179,6 +183,7 @@ class FrameWork:
             client=self._caller.share,
             nbytes=frame.nbytes,
             values=values,
+            enter_s=self._enter_s(frame),
             answer=answer,
             broke=lambda: quarantine.add(digest, frame.boundary, frame.payloads),
         )

@@ -7,6 +7,8 @@ import time
 from dataclasses import dataclass
 
 from splitpoint.codec import Array
+from splitpoint.codec.codec_set import LEARNED
+from splitpoint.codec.learned import PackedLearned
 from splitpoint.proto import splitpoint_pb2 as pb
 from splitpoint.proto.frames import FrameError
 
@@ -16,6 +18,7 @@ from ..between.messages import NUMBER, Kind, MessageError, Settled, Submitted
 from ..between.pipe import Pipe
 from ..between.shared_memory import SharedMemory
 from ..compute.served_model import ServedModel
+from ..compute.values import Values
 from ..engine.engines import Engines
 from ..engine.request import Request
 from ..figures import Figures
@@ -43,6 +46,12 @@ class RemoteRequest(Request):
     offset: int
     layout: FrameLayout
     held: ClientUse | None = None
+
+
+def _enter_s(model: ServedModel, told: Submitted, values: Values) -> float:
+    """See `Job`, by what the frame was found to hold."""
+    levels = [value.level for value in values.values() if isinstance(value, PackedLearned)]
+    return sum(model.enter_s(told.boundary, f"{LEARNED}@{level}", told.samples) for level in levels)
 
 
 class Requests:
@@ -75,14 +84,16 @@ class Requests:
         end = told.offset + told.room
         if layout.nbytes > told.room or end > self._memory.size or told.offset % ALIGNED:
             raise MessageError("a frame lies outside of its memory")
+        values = offer.layouts.read(self._memory, told.offset, told.boundary, layout)
         request = RemoteRequest(
             model=offer.model,
             boundary=told.boundary,
             samples=told.samples,
+            enter_s=_enter_s(offer.model, told, values),
             deadline_s=told.deadline_s,
             client=told.share,
             nbytes=layout.tensor_bytes,
-            values=offer.layouts.read(self._memory, told.offset, told.boundary, layout),
+            values=values,
             answer=self._answer,
             broke=lambda: self._broke(told.number),
             number=told.number,

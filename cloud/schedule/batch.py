@@ -49,7 +49,7 @@ class Batch(Generic[J]):
     def added_s(self, job: Job) -> float:
         """By how much later the batch ends with `job` in it."""
         counts, more, rows = self.counts, job.samples, self.times.seconds
-        return sum(
+        return job.enter_s + sum(
             rows[s][counts[s] + more] - rows[s][counts[s]] for s in range(job.boundary, len(counts))
         )
 
@@ -74,9 +74,15 @@ class Batch(Generic[J]):
             self.started, self.progress = False, None
         self._recount()
 
+    @property
+    def next_s(self) -> float:
+        """What the segment at `at` takes, with what those who board there take to enter."""
+        entering_s = sum(job.enter_s for job in self.jobs if job.boundary == self.at)
+        return entering_s + self.times.seconds[self.at][self.counts[self.at]]
+
     def advance(self) -> None:
         """The segment at `at` begins: no one can board before it any more."""
-        self.remaining_s -= self.times.seconds[self.at][self.counts[self.at]]
+        self.remaining_s -= self.next_s
         self.started = True
         self.at += 1
 
@@ -90,6 +96,7 @@ class Batch(Generic[J]):
             self.at = min(job.boundary for job in self.jobs)
         rows = self.times.seconds
         self.remaining_s = sum(rows[s][self.counts[s]] for s in range(self.at, len(rows)))
+        self.remaining_s += sum(job.enter_s for job in self.jobs if job.boundary >= self.at)
         self.deadline_s = min((job.deadline_s for job in self.jobs), default=math.inf)
 
 

@@ -22,7 +22,8 @@ class Job:
     """`samples` of `model` that wait at `boundary`. Times are seconds of one monotonic clock.
 
     `deadline_s` is when the answer is of no use any more; `client` is who pays for it. Frames of
-    its that are still being decoded will take `decoding_s` of the device.
+    its that are still being decoded will take `decoding_s` of the device. `enter_s` is what the
+    device takes for this one before its first segment, to decode it.
     """
 
     model: Timed
@@ -32,6 +33,7 @@ class Job:
     client: str
     nbytes: int = 0
     decoding_s: float = 0.0
+    enter_s: float = 0.0
     cancelled: bool = False
     cost_s: float = 0.0  # of the device's time, as planned when it was taken
     queued_s: float = 0.0

@@ -103,7 +103,8 @@ class Outlook(Generic[J]):
 
     def place(self, job: Job, times: BatchTimes, batching: Batching) -> Place:
         """Where the job goes; raises `Refused` if nowhere. `times` are those of its model."""
-        own_s = times.suffix_s(job.boundary, job.samples) * self._rates.slowdown
+        own_s = job.enter_s + times.suffix_s(job.boundary, job.samples)
+        own_s *= self._rates.slowdown
         joined = self._join(job, times, batching, own_s)
         if joined is None:
             return self._stand_alone(job, own_s)

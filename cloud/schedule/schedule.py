@@ -110,7 +110,7 @@ class Schedule(Generic[J]):
             segment = batch.at
             carried = [job for job in batch.jobs if batch.has_begun(job)]
             joining = [j for j in batch.jobs if j.boundary == segment and j not in carried]
-            planned_s = batch.times.seconds[segment][batch.counts[segment]] * self.rates.slowdown
+            planned_s = batch.next_s * self.rates.slowdown
             room = self._times(batch.model).max_batch
             batch.advance()
             self._busy_until_s = begin_s + planned_s
@@ -199,9 +199,9 @@ class Schedule(Generic[J]):
         """No more jobs of `model` will come."""
         self._room.pop(model, None)
 
-    def alone_s(self, model: Timed, boundary: int, samples: int) -> float:
+    def alone_s(self, model: Timed, boundary: int, samples: int, enter_s: float = 0.0) -> float:
         """What a frame takes by itself, as the device goes now."""
-        return self._times(model).suffix_s(boundary, samples) * self.rates.slowdown
+        return (enter_s + self._times(model).suffix_s(boundary, samples)) * self.rates.slowdown
 
     def rank(self, client: str) -> tuple[bool, bool]:
         """Whether others may give way to `client`, and whether it has much itself.
@@ -240,7 +240,7 @@ class Schedule(Generic[J]):
 
     def _outlook(self, now_s: float, job: Job) -> Outlook[J]:
         asks_s = self._cost_s.get(job.client, 0.0)
-        asks_s += self.alone_s(job.model, job.boundary, job.samples)
+        asks_s += self.alone_s(job.model, job.boundary, job.samples, job.enter_s)
         standing = self._taken.standing(job.client, asks_s)
         return Outlook(self._plan, self.rates, standing, now_s, self._free_s(now_s))
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 from splitpoint.codec import Array, CodecError, CodecSet, StreamCodec, StreamEnd
+from splitpoint.codec.learned import AroundLatents
 from splitpoint.partition.bundle.bundle import Manifest
 from splitpoint.partition.plan.plan import Plan, coarser
 from splitpoint.partition.run.slowdown import Slowdown
@@ -60,7 +61,9 @@ class EdgeHalf:
     def prepare(self, plan: Plan) -> None:
         """Makes the plan's codecs ready, once the boundary's tables are here."""
         for name in coarser(self._manifest.boundaries[plan.boundary], plan.codec):
-            self._codecs.named(name, plan.boundary)
+            codec = self._codecs.named(name, plan.boundary)
+            if isinstance(codec, AroundLatents):
+                codec.load_encoder()
         codec = self._codecs.named(plan.codec, plan.boundary)
         self._video = (plan, codec.new_stream()) if isinstance(codec, StreamCodec) else None
 

@@ -67,7 +67,7 @@ class Prepared:
     async def fetch_codecs(self, boundary: int) -> None:
         """Has the files here that a boundary's calibrated codecs need, if there are any."""
         if self.cache is not None:
-            for path in self.manifest.boundaries[boundary].codec_files:
+            for path in self.manifest.boundaries[boundary].device_codec_files:
                 await self.cache.get(path, self.manifest.files[path])
 
     async def missing(self, segments: Mapping[str, int], boundaries: Iterable[int]) -> list[str]:
@@ -82,7 +82,7 @@ class Prepared:
             for index in range(count)
             for name in runtime_files(manifest, index, runtime)
         ]
-        names += [path for at in boundaries for path in manifest.boundaries[at].codec_files]
+        names += [path for at in boundaries for path in manifest.boundaries[at].device_codec_files]
         return [
             name
             for name in dict.fromkeys(names)

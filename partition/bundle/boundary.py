@@ -64,6 +64,12 @@ class Boundary:
         return [*tables, *(self.learned.paths if self.learned else ())]
 
     @property
+    def device_codec_files(self) -> list[str]:
+        """Of those, what a device needs: it encodes only."""
+        tables = [self.tables] if self.tables else []
+        return [*tables, *(self.learned.for_the_device if self.learned else ())]
+
+    @property
     def codecs(self) -> list[str]:
         """Names of the codecs that can carry it, the calibrated levels last."""
         names = [name for name in codecs_for(self.tensors) if name not in self.left_out]

@@ -9,7 +9,7 @@
       segments/03.safetensors  the weights that both of them refer to
       segments/03.int8.onnx  the edge's model in INT8, weights inside (only with --int8)
       codecs/03.safetensors  the transform codec's tables at boundary 3 (only when calibrated)
-      codecs/03.learned.*    tables and networks of its learned codec (only with `learn`)
+      learned/03/            tables and networks of its learned codec (only with `learn`)
 
 The digest therefore covers every byte. Nothing is unpickled, and nothing here needs torch.
 

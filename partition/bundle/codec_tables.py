@@ -11,6 +11,7 @@ from splitpoint.codec import CodecError, TensorSpec
 from splitpoint.codec.fkt.table import ARRAYS, FktTable
 
 from ..errors import BundleError
+from .learned_files import LEARN_AGAIN
 
 # A tensor's name may hold anything, so the file numbers them in the boundary's order; of a learned
 # codec it numbers the levels.
@@ -40,7 +41,7 @@ def load_levels(path: Path, spec: TensorSpec, levels: int) -> list[FktTable]:
     """A table for each level of a tensor; `BundleError` for a file that does not hold them."""
     found = [table for table in _tables(path, [spec] * levels) if table is not None]
     if len(found) != levels or any(table.levels != 1 for table in found):
-        raise _without_tables(path, "not a table for each level")
+        raise BundleError(f"{path} has not a table for each level", LEARN_AGAIN)
     return found
 
 

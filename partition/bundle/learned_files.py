@@ -6,6 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+LEARN_AGAIN = "train the codec again with `splitpoint learn`"
+MAX_LEVELS = 16  # as many as the transform codec may have, from whose levels they come
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NetworkFiles:
@@ -58,6 +61,11 @@ class LearnedFiles:
     decoder: NetworkFiles
 
     @property
+    def for_the_device(self) -> tuple[str, ...]:
+        """What encoding needs: neither the decoder nor anything for torch."""
+        return (self.tables, self.encoder.onnx, self.encoder.weights)
+
+    @property
     def paths(self) -> tuple[str, ...]:
         """All of them, as paths inside the bundle."""
         return (self.tables, *self.encoder.paths, *self.decoder.paths)
@@ -83,6 +91,3 @@ class LearnedFiles:
             encoder=NetworkFiles.from_json(data["encoder"]),
             decoder=NetworkFiles.from_json(data["decoder"]),
         )
-
-
-MAX_LEVELS = 16

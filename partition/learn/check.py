@@ -20,6 +20,12 @@ def check_boundary(manifest: Manifest, at: int) -> Boundary:
             f"{manifest.name} takes no pictures, and `learn` trains on pictures alone",
             ARRAYS_REMEDY,
         )
+    first = manifest.boundaries[0]
+    if first.one_sample or len(first.tensors) != 1:
+        what = "takes one sample at a time" if first.one_sample else "has several inputs"
+        raise LearnError(
+            f"{manifest.name} {what}, and `learn` trains on batches of pictures", ARRAYS_REMEDY
+        )
     last = len(manifest.segments)
     if not 0 < at < last:
         what = {0: "is the model's input", last: "is the model's output"}.get(at, "does not exist")

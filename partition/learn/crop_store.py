@@ -9,8 +9,10 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,7 +21,7 @@ from splitpoint.codec import Array
 from ..errors import LearnError
 from ..kept_files import write_whole
 from .frozen_model import FrozenModel
-from .pictures import Pictures, crop, pixels
+from .pictures import PictureShares, crop, pixels
 
 MOST_CROPS, MOST_ROUNDS, MOST_BYTES = 12_000, 20, 3 << 30
 STORED = "crops.json"  # written when all is there
@@ -33,7 +35,7 @@ Advance = Callable[[int, int], None]
 class CropStore:
     """Of training: `tensors` float16 `[n, C, H, W]`, `answers` float32 of a classifier, or None.
 
-    The first round are the pictures as a camera sends them, the others random parts of them.
+    They begin with the pictures as a camera sends them; then come random parts of them.
     """
 
     def __init__(self, folder: Path, tensors: Array, answers: Array | None) -> None:
@@ -53,14 +55,13 @@ class CropStore:
 
     @classmethod
     def opened(
-        cls, folder: Path, model: FrozenModel, pictures: Pictures, seed: int, advance: Advance
+        cls, folder: Path, model: FrozenModel, pictures: PictureShares, seed: int, advance: Advance
     ) -> CropStore:
         """What lies in `folder`, made now where it is not all there, or is of something else."""
         shape, classes = model.spec.shape[1:], _classes(model)
         each = 2 * math.prod(shape) + 4 * (classes or 0)
         files = pictures.training
-        most = min(MOST_CROPS, MOST_ROUNDS * len(files), MOST_BYTES // each)
-        count = max(most, min(len(files), 1000))
+        count = min(MOST_CROPS, MOST_ROUNDS * len(files), MOST_BYTES // each)
         made_of = _made_of(model, files, seed, count)
         done, names = folder / STORED, [folder / "tensors.npy", folder / "answers.npy"]
         if not done.is_file() or done.read_text(encoding="utf-8") != made_of:
@@ -99,10 +100,10 @@ def _make(
     advance: Advance,
 ) -> None:
     shape, classes = (count, *model.spec.shape[1:]), _classes(model)
-    tensors = np.lib.format.open_memmap(str(names[0]), "w+", np.float16, shape)
+    tensors = _array_on_disk(names[0], np.float16, shape)
     answers = None
     if classes:
-        answers = np.lib.format.open_memmap(str(names[1]), "w+", np.float32, (count, classes))
+        answers = _array_on_disk(names[1], np.float32, (count, classes))
     picture = model.manifest.picture
     assert picture is not None
     (name,) = (spec.name for spec in model.manifest.boundaries[0].tensors)
@@ -135,6 +136,14 @@ def _make(
     tensors.flush()
     if answers is not None:
         answers.flush()
+
+
+def _array_on_disk(path: Path, dtype: type, shape: tuple[int, ...]) -> np.memmap[Any, Any]:
+    """Raises `OSError` where there is no room: writing to a map of what is not there is fatal."""
+    found = np.lib.format.open_memmap(str(path), "w+", dtype, shape)
+    with path.open("r+b") as stream:
+        os.posix_fallocate(stream.fileno(), 0, path.stat().st_size)
+    return found
 
 
 def _first_output(model: FrozenModel) -> str:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from splitpoint.codec import Array
 from splitpoint.codec.codec_set import FKT, LEARNED, CodecSource
 
 from ..bundle.bundle import Bundle
@@ -59,10 +60,7 @@ class Judging:
     ) -> Comparison:
         """Every level of both codecs there, and the codecs of the input."""
         found, first = self._manifest.boundaries[boundary], self._manifest.boundaries[0]
-        states = [dict(given) for given in self._inputs]
-        for state in states:
-            for index in range(boundary):
-                state.update(self._chain.step(index, state))
+        states = [self._at(boundary, given) for given in self._inputs]
         values = {s.name: [state[s.name] for state in states] for s in found.tensors}
         inputs = {s.name: [given[s.name] for given in self._inputs] for s in first.tensors}
         jobs = [(found, f"{LEARNED}@{n + 1}", values) for n in range(levels)]
@@ -78,6 +76,15 @@ class Judging:
         return Comparison(
             learned=tuple(rungs[LEARNED]), fkt=tuple(rungs[FKT]), images=tuple(rungs[""])
         )
+
+    def _at(self, boundary: int, given: Mapping[str, Array]) -> dict[str, Array]:
+        """What crosses there, and nothing of what was before it."""
+        state = dict(given)
+        for index in range(boundary):
+            crossing = {spec.name for spec in self._manifest.boundaries[index + 1].tensors}
+            after = state | dict(self._chain.step(index, state))
+            state = {name: after[name] for name in crossing}
+        return state
 
 
 def bytes_ratio(rungs: Sequence[CodecLevel], rivals: Sequence[CodecLevel]) -> float | None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import math
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
@@ -28,23 +29,25 @@ from ..bundle.bundle_file import describe_file
 from ..bundle.codec_tables import save_tables
 from ..bundle.learned_files import LearnedFiles
 from ..calibrate.fkt_fit import refit_table
+from ..calibrate.fkt_ladder import MAX_FIT_COEFFICIENTS
 from ..errors import BundleError, LearnError
 from ..kept_files import write_whole
 from ..progress import Progress
 from ..run.codecs import codecs_of
 from .check import check_boundary
 from .codec_model import CodecModel
-from .course_of import levels_to_learn, octaves_between, usual_bits
 from .crop_store import STORED, CropStore
 from .frozen_model import FrozenModel, has_bfloat16
 from .judged import Comparison, Judging
+from .levels import levels_to_learn, octaves_between, usual_bits
 from .network_files import write_network
 from .networks import FoldedEncoder, octaves_of
-from .pictures import Pictures, pixels
-from .trainer import Course, Trainer
+from .pictures import PictureShares, pixels
+from .trainer import Regimen, Trainer
 
-FITTED = 300  # crops that a level's table is fitted to
-_WHITENED = 100
+# Crops that a level's table is fitted to, and that the whitening is; of large maps fewer.
+FITTED, WHITENED = 300, 100
+FORMAT = 1  # of what is kept for going on: another one for other networks or another training
 _SHARE = 0.9  # of the hours: looks at held-back pictures and judging take the rest
 _STATE, _COURSE = "training.pt", "course.json"
 
@@ -72,7 +75,7 @@ class LearnedBundle:
     bundle: Bundle
     boundary: int
     comparison: Comparison
-    course: Course
+    course: Regimen
     losses: tuple[float, ...]
     trained_on: int
     judged_on: int
@@ -91,16 +94,35 @@ def learn_codec(
     if learning.out.exists():
         raise BundleError(f"{learning.out} exists already", "give another --out, or remove it")
     levels = levels_to_learn(boundary, bundle.manifest.boundaries[0].level("jpeg"))
-    pictures = Pictures.of(learning.images, learning.judge)
+    pictures = PictureShares.of(learning.images, learning.judge)
     work = learning.out.with_name(f".{learning.out.name}.learning")
     try:
         work.mkdir(parents=True, exist_ok=True)
         with _alone(work):
-            found = _learned(bundle, boundary, levels, pictures, learning, work, device, progress)
+            try:
+                found = _learned(
+                    bundle, boundary, levels, pictures, learning, work, device, progress
+                )
+            except NothingGained:
+                shutil.rmtree(work)
+                raise
             shutil.rmtree(work)
+    except torch.OutOfMemoryError as error:
+        raise LearnError(f"{device} has too little memory", "train with --device cpu") from error
     except OSError as error:
-        raise BundleError(f"cannot write {work} ({error.strerror or error})") from error
+        where = error.filename or work
+        raise BundleError(f"cannot write {where} ({error.strerror or error})") from error
     return found
+
+
+class NothingGained(LearnError):
+    """The codec has no fewer bytes than the one that it is built around."""
+
+
+def _bounded(most: int, boundary: Boundary, store: CropStore) -> int:
+    """So many of a store's crops, of large maps fewer."""
+    size = sum(math.prod(spec.shape) for spec in boundary.tensors)
+    return max(min(most, MAX_FIT_COEFFICIENTS // size, len(store)), 1)
 
 
 @contextmanager
@@ -124,7 +146,7 @@ def _learned(
     bundle: Bundle,
     boundary: Boundary,
     levels: list[int],
-    pictures: Pictures,
+    pictures: PictureShares,
     learning: Learning,
     work: Path,
     device: torch.device,
@@ -137,7 +159,7 @@ def _learned(
         work, model, pictures, learning.seed, partial(_told_of_crops, progress)
     )
     (table,) = codecs_of(manifest, bundle.folder).tables(boundary.id).values()
-    some = store.some(range(min(_WHITENED, len(store))))
+    some = store.some(range(_bounded(WHITENED, boundary, store)))
     octaves = octaves_between(table, levels)
 
     def fresh() -> CodecModel:
@@ -145,7 +167,7 @@ def _learned(
         return CodecModel(table, some, octaves, device)
 
     held = _crossing(model, pictures)
-    sketch = Course(
+    sketch = Regimen(
         steps=learning.steps or 1,
         octaves=octaves,
         bits=usual_bits(boundary, levels),
@@ -153,7 +175,7 @@ def _learned(
         half=has_bfloat16(device),
     )
 
-    def trainer_of(course: Course) -> Trainer:
+    def trainer_of(course: Regimen) -> Trainer:
         return Trainer(fresh(), model, store, held, course)
 
     course = _course(sketch, learning, work, lambda course: trainer_of(course).trial_s())
@@ -186,7 +208,7 @@ def _learned(
     )
 
 
-def _crossing(model: FrozenModel, pictures: Pictures) -> torch.Tensor:
+def _crossing(model: FrozenModel, pictures: PictureShares) -> torch.Tensor:
     """What held-back pictures become at the boundary, on the CPU."""
     picture, name = model.manifest.picture, model.manifest.picture_tensor
     assert picture is not None
@@ -197,20 +219,23 @@ def _crossing(model: FrozenModel, pictures: Pictures) -> torch.Tensor:
 
 
 def _course(
-    sketch: Course, learning: Learning, work: Path, trial_s: Callable[[Course], float]
-) -> Course:
+    sketch: Regimen, learning: Learning, work: Path, trial_s: Callable[[Regimen], float]
+) -> Regimen:
     """The one that was begun with, where there is one for what is asked for.
 
     `trial_s` says what a step takes on this machine.
     """
-    asked = [learning.hours, learning.steps, learning.seed]
-    asked_of = json.dumps([asked, (work / STORED).read_text(encoding="utf-8")])
+    length = f"{learning.steps} steps" if learning.steps else f"{learning.hours} hours"
+    stored = (work / STORED).read_text(encoding="utf-8")
+    asked_of = json.dumps([FORMAT, length, learning.seed, stored])
     kept = work / _COURSE
-    if kept.is_file():
+    try:
         record = json.loads(kept.read_text(encoding="utf-8"))
         if record["asked"] == asked_of:
             return replace(sketch, steps=record["steps"])
-        (work / _STATE).unlink(missing_ok=True)
+    except (FileNotFoundError, ValueError, KeyError):
+        pass  # there is none yet, or none that can be read
+    (work / _STATE).unlink(missing_ok=True)
     steps = learning.steps or max(int(_SHARE * 3600 * learning.hours / trial_s(sketch)), 1)
     write_whole(kept, json.dumps({"asked": asked_of, "steps": steps}))
     return replace(sketch, steps=steps)
@@ -238,7 +263,7 @@ def _with_codec(
     tables = [
         refit_table(table, Grid.of(spec).rows(latents), int(table.log_step[level - 1]))
         for level in levels
-        for latents in [_latents(codec, store, octaves_of(table, level))]
+        for latents in [_latents(codec, boundary, store, octaves_of(table, level))]
     ]
     save_tables(tables, draft / folder / "tables.safetensors")
     learned = LearnedFiles(
@@ -251,9 +276,9 @@ def _with_codec(
     return replace(bundle.manifest, boundaries=tuple(boundaries), files=files)
 
 
-def _latents(codec: CodecModel, store: CropStore, octaves: float) -> Array:
-    """Of the first crops, which are whole pictures, at a step."""
-    count = min(FITTED, len(store))
+def _latents(codec: CodecModel, boundary: Boundary, store: CropStore, octaves: float) -> Array:
+    """Of the first crops, at a step."""
+    count = _bounded(FITTED, boundary, store)
     with torch.inference_mode():
         return np.concatenate([
             codec.encoder(some, torch.full((len(some), 1), octaves)).numpy()
@@ -266,7 +291,7 @@ def _check_gain(comparison: Comparison, boundary: int) -> None:
     ratio = comparison.ratio
     if ratio is None or ratio >= 1:
         took = "no loss in common with" if ratio is None else f"{ratio:.2f} times the bytes of"
-        raise LearnError(
+        raise NothingGained(
             f"the codec that was learned at boundary {boundary} has {took} `fkt` there",
             "train longer, on more pictures or at an earlier boundary",
         )

@@ -15,16 +15,14 @@ from ..errors import LearnError, PictureError
 from ..photo import read_photo
 from ..picture import PictureInput
 
-MIN_PICTURES = 60
-MOST_STOPPING, MOST_JUDGING = 100, 200
-# Of twenty pieces of the sorted files. Neighbours are often frames of one film: pieces keep them on
-# one side, but for their ends.
-_PIECES, _STOPPING, _JUDGING = 20, (4, 14), (9, 19)
+MIN_PICTURES, MIN_JUDGING = 200, 20
+# A tenth of the pictures each, within these bounds.
+STOPPING, JUDGING = (20, 100), (40, 200)
 _SMALLEST_SHARE, _ASPECT = 0.3, 0.25  # of a crop: its part of the photo, and the aspect's logarithm
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Pictures:
+class PictureShares:
     """Files, of which none is in two of the lists."""
 
     training: tuple[Path, ...]
@@ -32,7 +30,7 @@ class Pictures:
     judging: tuple[Path, ...]
 
     @classmethod
-    def of(cls, source: str, judge: str = "") -> Pictures:
+    def of(cls, source: str, judge: str = "") -> PictureShares:
         """Of a file, folder or glob. With `judge` the judging ones are those that it names.
 
         Raises `LearnError` for too few of them, `PictureError` for none.
@@ -46,16 +44,32 @@ class Pictures:
                 f"{len(found)} pictures are too few to learn from",
                 f"give at least {MIN_PICTURES}, better thousands; they need no labels",
             )
-        pieces = np.array_split(np.arange(len(found)), _PIECES)
-        stopping = [found[i] for piece in _STOPPING for i in pieces[piece]]
+        if judging and len(judging) < MIN_JUDGING:
+            raise LearnError(
+                f"{len(judging)} pictures are too few to judge on",
+                f"give --judge at least {MIN_JUDGING}, better a hundred",
+            )
+        # Runs of neighbours, which are often frames of one film: but for a run's ends, no frame is
+        # judged whose twin was trained on.
+        quarter, tenth = len(found) // 4, len(found) // 10
+        stopping = _run(found, quarter, _within(tenth, STOPPING))
         if not judging:
-            judging = [found[i] for piece in _JUDGING for i in pieces[piece]]
+            count = _within(tenth, JUDGING)
+            judging = [*_run(found, 2 * quarter, count // 2), *found[-(count - count // 2) :]]
         held = {*stopping, *judging}
         return cls(
             training=tuple(path for path in found if path not in held),
-            stopping=tuple(evenly(stopping, MOST_STOPPING)),
-            judging=tuple(evenly(judging, MOST_JUDGING)),
+            stopping=tuple(stopping),
+            judging=tuple(evenly(judging, JUDGING[1])),
         )
+
+
+def _within(count: int, bounds: tuple[int, int]) -> int:
+    return min(max(count, bounds[0]), bounds[1])
+
+
+def _run(found: Sequence[Path], start: int, count: int) -> Sequence[Path]:
+    return found[start : start + count]
 
 
 def pixels(picture: PictureInput, path: Path) -> Array:

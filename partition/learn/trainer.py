@@ -18,6 +18,7 @@ from typing import Any
 
 import torch
 
+from ..errors import LearnError
 from .codec_model import CodecModel, RunningMean, put
 from .crop_store import CropStore
 from .frozen_model import FrozenModel
@@ -28,8 +29,8 @@ BIT_WORTH = 0.05  # squared steps
 METRIC_SHARE = 0.3
 RATE, SCALE_RATE = 1.5e-3, 3.0  # of Adam; that of the coefficients' scales, times the former
 WARM_UP, MOST_NORM, KEPT = 50, 1.0, 0.998
-BATCH = 12
-CHECKS = 20  # looks at held-back pictures
+BATCH, TOGETHER_VALUES = 12, 1_000_000
+CHECKS, LOOKED_AT = 20, 3  # looks at held-back pictures, and at how many steps each
 # Looks without a gain that end it, in its second half: while steps are long, the mean moves about,
 # and what short ones find comes only then.
 PATIENCE = 4
@@ -40,7 +41,7 @@ Told = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Course:
+class Regimen:
     """How long and how: `octaves` are the finest and the coarsest step, `bits` a usual payload's.
 
     `half` computes the rest of the model in bfloat16.
@@ -62,7 +63,7 @@ class Trainer:
         model: FrozenModel,
         store: CropStore,
         held: torch.Tensor,
-        course: Course,
+        course: Regimen,
     ) -> None:
         self.codec, self._model, self._store, self.course = codec, model, store, course
         self._held, self._device = held, model.device
@@ -74,6 +75,9 @@ class Trainer:
         )
         self._mean = RunningMean(codec, KEPT)
         self._step, self._best, self._best_loss, self._stale = 0, self._mean.values, math.inf, 0
+        self._is_whole = True  # whether parameters, moments and counts are of the same step
+        # Of large maps fewer samples at a time, whose gradients add up: memory is bounded.
+        self._together = max(min(TOGETHER_VALUES // math.prod(model.spec.shape), BATCH), 1)
         self.losses: list[float] = []  # of held-back pictures, at each look
 
     def run(self, path: Path, tell: Told) -> None:
@@ -86,9 +90,11 @@ class Trainer:
         first, every, words, said_s = self._step, max(self.course.steps // CHECKS, 1), "", 0.0
         try:
             while self._step < self.course.steps and self._stale < PATIENCE:
+                self._is_whole = False
                 self._train()
                 if self._step % every == 0 or self._step == self.course.steps:
                     self._look()
+                self._is_whole = True
                 if time.monotonic() - saved_s > SAVED_EVERY_S:
                     self._save(path)
                     saved_s = time.monotonic()
@@ -99,7 +105,8 @@ class Trainer:
                     words = _in_words(left_s, self.losses)
                 tell(words, self._step, self.course.steps)
         finally:
-            self._save(path)
+            if self._is_whole:  # else what was saved last is gone on with
+                self._save(path)
         put(self.codec, self._best)
 
     def trial_s(self) -> float:
@@ -120,11 +127,19 @@ class Trainer:
         octaves = finest + (coarsest - finest) * torch.rand(BATCH, 1, generator=random)
         octaves = octaves.to(device)
         answers = self._store.answers(numbers)
-        loss = self._loss(exact, octaves, answers, random).mean()
         for group in self._adam.param_groups:
             group["lr"] = RATE * group["times"] * self._pace()
         self._adam.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        for start in range(0, BATCH, self._together):
+            part = slice(start, start + self._together)
+            own = None if answers is None else answers[part]
+            loss = self._loss(exact[part], octaves[part], own, random).sum() / BATCH
+            if not bool(loss.isfinite()):
+                raise LearnError(
+                    f"the training lost its way at step {self._step}",
+                    "give other pictures or another --seed",
+                )
+            loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(self.codec.parameters(), MOST_NORM)
         self._adam.step()
         self._mean.see()
@@ -160,13 +175,12 @@ class Trainer:
         """How the mean does on pictures that it never saw; the best one is kept."""
         present = put(self.codec, self._mean.values)
         finest, coarsest = self.course.octaves
-        spread = torch.linspace(finest, coarsest, 4, device=self._device)
-        losses = []
+        losses: list[float] = []
         with torch.no_grad():
-            for start in range(0, len(self._held), BATCH):
-                exact = self._held[start : start + BATCH].to(self._device)
-                octaves = spread[torch.arange(start, start + len(exact)) % 4, None]
-                losses += self._loss(exact, octaves, None, None).tolist()
+            for octaves in torch.linspace(finest, coarsest, LOOKED_AT):
+                for exact in torch.split(self._held, self._together):
+                    steps = octaves.expand(len(exact), 1).to(self._device)
+                    losses += self._loss(exact.to(self._device), steps, None, None).tolist()
         put(self.codec, present)
         self.losses.append(sum(losses) / len(losses))
         self._stale += self._step > self.course.steps / 2
@@ -176,6 +190,13 @@ class Trainer:
 
     def _save(self, path: Path) -> None:
         draft = path.with_name(f"{path.name}.draft")
+        try:
+            self._write(draft)
+        except RuntimeError as error:  # what torch makes of a disk that is full
+            raise LearnError(f"cannot write {draft} ({error})", "make room there") from error
+        os.replace(draft, path)
+
+    def _write(self, path: Path) -> None:
         torch.save(
             {
                 "steps": self.course.steps,
@@ -188,15 +209,26 @@ class Trainer:
                 "stale": self._stale,
                 "losses": self.losses,
             },
-            draft,
+            path,
         )
-        os.replace(draft, path)
+        with path.open("rb") as stream:
+            os.fsync(stream.fileno())
 
     def _restore(self, path: Path) -> None:
+        """Raises `LearnError` for a file that does not hold a state of this training."""
         if not path.is_file():
             return
-        # Tensors and numbers only: nothing in it is code.
-        state: dict[str, Any] = torch.load(path, map_location=self._device, weights_only=True)
+        try:
+            # Tensors and numbers only: nothing in it is code.
+            state: dict[str, Any] = torch.load(path, map_location=self._device, weights_only=True)
+            self._take(state)
+        except Exception as error:  # torch and pickle raise whatever they meet
+            raise LearnError(
+                f"{path} cannot be gone on with ({type(error).__name__})",
+                f"remove {path.parent}, and it begins anew",
+            ) from error
+
+    def _take(self, state: dict[str, Any]) -> None:
         put(self.codec, state["codec"])
         self._adam.load_state_dict(state["adam"])
         self._mean.restore(state["mean"]["values"], state["mean"]["seen"])

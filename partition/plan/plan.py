@@ -81,7 +81,7 @@ def _may_be_usual(manifest: Manifest, boundary: int, codec: str) -> bool:
 
 
 def default_level(manifest: Manifest, boundary: int, family: str = FKT) -> str:
-    """The coarsest level of a calibrated codec that, with all finer ones, loses what is usual.
+    """The coarsest level of `family` that, with all finer ones, loses no more than is usual.
 
     See `relative_loss`. The finest where that is none.
     """

@@ -25,7 +25,7 @@ from ..run.slowdown import Slowdown
 from .cloud_times import CloudTimes
 from .head_time import measure_head
 from .layer_share import layer_times
-from .measure_codecs import Decode, decode_here, measure_codecs
+from .measure_codecs import DecodeOne, decode_here, measure_codecs
 from .measure_energy import measure_energy
 from .profile import CodecTime, Profile, SegmentTime
 from .throttling import clock_notes, read_clock
@@ -149,7 +149,7 @@ def measure_server(
     chain: SegmentChain,
     codecs: CodecSource,
     max_seconds: float = 2.0,
-    decode: Decode = decode_here,
+    decode: DecodeOne = decode_here,
 ) -> CloudTimes:
     """What a worker tells of its speed, in little more than `max_seconds`, and loaded by then.
 

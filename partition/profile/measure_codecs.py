@@ -8,15 +8,17 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from splitpoint.codec import Array, Codec, CodecError, CodecSource, TensorSpec, codec_of_tensor
+from splitpoint.codec.learned import AroundLatents
 
-from ..bundle.bundle import Bundle
+from ..bundle.bundle import Boundary, Bundle
 from ..bundle.samples import Samples
+from ..errors import BundleError, SegmentError
 from ..run.chain import SegmentChain
 from .profile import CodecTime
 
 _TIMED = 5  # runs of each codec that are timed
 
-Decode = Callable[[Codec, bytes, TensorSpec], object]
+DecodeOne = Callable[[Codec, bytes, TensorSpec], object]
 """Makes a tensor of one sample's payload, where and as whoever measures will make it."""
 
 
@@ -34,7 +36,7 @@ def measure_codecs(
     max_seconds: float,
     slowdown: float = 1.0,
     tell: Callable[[str], None] = lambda note: None,
-    decode: Decode = decode_here,
+    decode: DecodeOne = decode_here,
 ) -> tuple[CodecTime, ...]:
     """One record for each boundary but the last and each codec that can carry it.
 
@@ -67,7 +69,7 @@ def measure_codecs(
                     values = {spec.name: chain.fetch(state[spec.name]) for spec in boundary.tensors}
                     try:
                         payloads, spent = _encode(codec, boundary.tensors, values)
-                    except CodecError as error:
+                    except (CodecError, BundleError, SegmentError) as error:
                         refused.add(key)
                         tell(f"boundary {boundary.id} does without {name}: {error.what}")
                         break
@@ -75,6 +77,8 @@ def measure_codecs(
                         encode_ms.setdefault(key, []).append(spent)
                         decode_ms.setdefault(key, []).append(
                             _decode_ms(codec, boundary.tensors, payloads, decode)
+                            if _can_decode(codec)
+                            else _as_judged(boundary, name)
                         )
                 if key not in refused:
                     sizes.setdefault(key, []).append(sum(map(len, payloads)))
@@ -99,6 +103,16 @@ def measure_codecs(
     )
 
 
+def _can_decode(codec: Codec) -> bool:
+    return not isinstance(codec, AroundLatents) or codec.can_decode
+
+
+def _as_judged(boundary: Boundary, codec: str) -> float:
+    """What it took where the codec was trained: for want of a worker that says what it takes."""
+    level = boundary.level(codec)
+    return 0.0 if level is None else level.decode_ms
+
+
 def _encode(
     codec: Codec, specs: Sequence[TensorSpec], values: Mapping[str, Array]
 ) -> tuple[list[bytes], float]:
@@ -108,7 +122,7 @@ def _encode(
 
 
 def _decode_ms(
-    codec: Codec, specs: Sequence[TensorSpec], payloads: Sequence[bytes], decode: Decode
+    codec: Codec, specs: Sequence[TensorSpec], payloads: Sequence[bytes], decode: DecodeOne
 ) -> float:
     start = time.perf_counter()
     for spec, payload in zip(specs, payloads, strict=True):

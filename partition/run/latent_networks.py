@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 from threading import Lock
+from typing import TYPE_CHECKING
 
 import numpy as np
 from splitpoint.codec import Array
 
-from ..bundle.learned_files import LearnedFiles, NetworkFiles
+from ..bundle.learned_files import LEARN_AGAIN, LearnedFiles, NetworkFiles
 from ..errors import BundleError
-from .onnx_segment import OnnxSegment
+
+if TYPE_CHECKING:
+    from .onnx_segment import OnnxSegment
 
 # Frames are encoded beside the segments of others, and decoded in several threads: one core each.
 _THREADS = 1
@@ -30,6 +33,15 @@ class OnnxNetworks:
         self._encoder = _Network(files.encoder, folder)
         self._decoder = _Network(files.decoder, folder)
 
+    @property
+    def can_decode(self) -> bool:
+        """See `LatentNetworks`."""
+        return self._decoder.is_here
+
+    def load_encoder(self) -> None:
+        """See `LatentNetworks`."""
+        self._encoder.loaded()
+
     def encoded(self, tensor: Array, octaves: float) -> Array:
         """The latent of a boundary's tensor."""
         return self._encoder(tensor, octaves)
@@ -45,7 +57,7 @@ class _Network:
         self._segment: OnnxSegment | None = None
 
     def __call__(self, tensor: Array, octaves: float) -> Array:
-        segment = self._loaded()
+        segment = self.loaded()
         found = [
             self._some(segment, tensor[start : start + _TOGETHER], octaves)
             for start in range(0, len(tensor), _TOGETHER)
@@ -57,14 +69,25 @@ class _Network:
         given = {first: tensor, second: np.full((len(tensor), 1), octaves, np.float32)}
         (found,) = segment(given).values()
         if found.shape != tensor.shape or found.dtype != tensor.dtype:
-            raise BundleError(f"{self._path} gives {found.dtype} {list(found.shape)}", "learn anew")
+            raise BundleError(f"{self._path} gives {found.dtype} {list(found.shape)}", LEARN_AGAIN)
         return found
 
-    def _loaded(self) -> OnnxSegment:
+    @property
+    def is_here(self) -> bool:
+        """Whether its file is."""
+        return self._path.is_file()
+
+    def loaded(self) -> OnnxSegment:
+        """The network, which is loaded by then."""
         with self._loading:
             if self._segment is None:
-                found = OnnxSegment(self._path, _THREADS)
+                from .onnx_segment import OnnxSegment  # not where payloads are only unpacked
+
+                try:
+                    found = OnnxSegment(self._path, _THREADS)
+                except BundleError as error:
+                    raise BundleError(error.what, LEARN_AGAIN) from error
                 if len(found.inputs) != 2 or len(found.outputs) != 1:
-                    raise BundleError(f"{self._path} is no network of a codec", "learn anew")
+                    raise BundleError(f"{self._path} is no network of a codec", LEARN_AGAIN)
                 self._segment = found
             return self._segment

@@ -44,7 +44,7 @@ class Counts:
         monkeypatch.setattr(load_model, "measure_server", self._server)
         monkeypatch.setattr(load_model, "measure_batches", self._batches)
 
-    def _server(self, *_: object) -> CloudTimes:
+    def _server(self, *_: object, **__: object) -> CloudTimes:
         self.servers += 1
         times = tuple(float(self.servers + number) for number in range(self.segments))
         return CloudTimes(

@@ -36,6 +36,7 @@ def poisson(
             deadline_s=now_s + chance.choice(budget_ms) / 1e3,
             client=str(chance.randrange(clients)),
             nbytes=100,
+            enter_s=chance.choice((0.0, 0.0, 0.0, 0.003)),
         )))  # fmt: skip
     return found
 

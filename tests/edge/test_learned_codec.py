@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,14 +14,18 @@ from conftest import LEARNED_AT
 from local_worker import local_worker
 from splitpoint.codec import Array
 from splitpoint.edge import EdgeAgent, FakeWorker, Given, Outcome
+from splitpoint.edge.figures.drift import Drift
+from splitpoint.edge.frames.edge_half import EdgeHalf
 from splitpoint.partition.bundle.bundle import Bundle, Manifest
 from splitpoint.partition.bundle.samples import synthetic_samples
+from splitpoint.partition.errors import BundleError
 from splitpoint.partition.model_spec import ModelSpec
-from splitpoint.partition.plan.plan import coarser, default_level, named_plan
+from splitpoint.partition.plan.plan import Plan, coarser, default_level, named_plan
 from splitpoint.partition.profile.measure_codecs import measure_codecs
 from splitpoint.partition.relative_error import relative_error
 from splitpoint.partition.run.codecs import codecs_of
 from splitpoint.partition.run.onnx_chain import OnnxChain
+from splitpoint.partition.run.slowdown import Slowdown
 from splitpoint.proto import splitpoint_pb2 as pb
 from splitpoint.proto.frames import CheckedFrame
 
@@ -50,6 +56,10 @@ def by_hand(bundle: Bundle, pixels: Array, codec: str) -> Array:
             state[spec.name] = coder.decode(payload, spec, len(pixels))
         state = dict(state) | dict(chain.step(index, state))
     return state[next(iter(manifest.outputs.values()))]
+
+
+def contents(folder: Path) -> set[bytes]:
+    return {path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 @pytest.mark.parametrize("codec", ["learned@1", "learned@3", "learned", "learned-video@2"])
@@ -112,6 +122,66 @@ async def test_frames_that_are_too_large_go_in_a_coarser_level(
     used = {frame.codec.name for frame in worker.frames}
     assert used & set(levels[1:])
     assert all(sum(map(len, frame.payloads)) <= 12 for frame in worker.frames)
+
+
+async def test_the_device_fetches_what_encodes_alone(
+    learned_bundle: Bundle, pictures: Array, tmp_path: Path
+) -> None:
+    worker = FakeWorker(learned_bundle)
+    async with EdgeAgent(
+        worker.address, connect=worker.connect, split=AT, codec="learned@1", cache=tmp_path
+    ) as agent:
+        assert (await agent.infer({"pixels": pictures[:1]})).outcome is Outcome.ANSWERED
+    learned = learned_bundle.manifest.boundaries[LEARNED_AT].learned
+    assert learned is not None
+    fetched = contents(tmp_path)
+    for path in learned.for_the_device:
+        assert learned_bundle.path(path).read_bytes() in fetched
+    for path in learned.decoder.paths:
+        assert learned_bundle.path(path).read_bytes() not in fetched
+
+
+def test_an_encoder_that_cannot_be_loaded_is_told_at_once(
+    learned_bundle: Bundle, tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(learned_bundle.folder, tmp_path / "damaged.split"))
+    manifest = learned_bundle.manifest
+    learned = manifest.boundaries[LEARNED_AT].learned
+    assert learned is not None
+
+    def half() -> EdgeHalf:
+        return EdgeHalf(
+            manifest, codecs_of(manifest, folder), lambda runtime: pytest.fail("not asked for"),
+            Slowdown(1.0), 1e9, Drift(manifest.name, None),
+        )  # fmt: skip
+
+    plan = Plan(boundary=LEARNED_AT, codec="learned@1")
+    half().prepare(plan)
+    (folder / learned.encoder.onnx).write_bytes(b"no network")
+    with pytest.raises(BundleError, match="cannot load") as caught:
+        half().prepare(plan)
+    assert "splitpoint learn" in caught.value.remedy
+
+
+def test_a_device_without_the_decoder_takes_its_time_from_the_bundle(
+    learned_bundle: Bundle, tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(learned_bundle.folder, tmp_path / "device.split"))
+    manifest = learned_bundle.manifest
+    learned = manifest.boundaries[LEARNED_AT].learned
+    assert learned is not None
+    for path in learned.decoder.paths:
+        (folder / path).unlink()
+    here = replace(learned_bundle, folder=folder)
+    chain = OnnxChain(here, threads=1)
+    for index in range(len(chain)):
+        chain.load(index)
+    found = measure_codecs(
+        here, chain, codecs_of(manifest, folder), synthetic_samples(manifest), max_seconds=30
+    )
+    times = {each.codec: each.decode_ms for each in found if each.boundary == LEARNED_AT}
+    for level in manifest.boundaries[LEARNED_AT].levels_of("learned"):
+        assert times[level.codec] == level.decode_ms
 
 
 def test_it_is_measured_as_any_codec(learned_bundle: Bundle) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -13,9 +15,11 @@ from conftest import LEARNED_AT
 from splitpoint.partition.bundle.bundle import Bundle, open_bundle
 from splitpoint.partition.bundle.ladder import CodecLevel
 from splitpoint.partition.errors import BundleError, LearnError, PictureError
+from splitpoint.partition.learn.check import check_boundary
+from splitpoint.partition.learn.frozen_model import FrozenModel
 from splitpoint.partition.learn.judged import Judging, bytes_ratio
 from splitpoint.partition.learn.learn import LearnedBundle, Learning, learn_codec
-from splitpoint.partition.learn.pictures import MIN_PICTURES, Pictures
+from splitpoint.partition.learn.pictures import MIN_PICTURES, PictureShares
 from splitpoint.partition.progress import Progress, tell_nobody
 from splitpoint.partition.run.codecs import codecs_of
 
@@ -114,6 +118,50 @@ def test_interrupted_at_any_moment_it_goes_on(
     assert len(steps) == left
 
 
+@pytest.mark.parametrize("call", [3, 20, 45])
+def test_interrupted_within_a_step_or_a_look(
+    vivid_bundle: Bundle,
+    scenes_folder: Path,
+    whole: LearnedBundle,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    call: int,
+) -> None:
+    """Whatever was half done is done again from what was saved last."""
+    loss, calls = FrozenModel.divergence, 0
+
+    def interrupted(self: FrozenModel, *outputs: Any) -> torch.Tensor:
+        nonlocal calls
+        calls += 1
+        if calls == call:
+            raise KeyboardInterrupt
+        return loss(self, *outputs)
+
+    out = tmp_path / "new.split"
+    with monkeypatch.context() as patch:
+        patch.setattr(FrozenModel, "divergence", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            learned(vivid_bundle, scenes_folder, out)
+    found = learned(vivid_bundle, scenes_folder, out)
+    assert networks_of(found.bundle) == networks_of(whole.bundle)
+
+
+def test_a_damaged_state_says_what_to_do(
+    vivid_bundle: Bundle, scenes_folder: Path, tmp_path: Path
+) -> None:
+    def interrupt(what: str, done: int, total: int) -> None:
+        if what.startswith("training") and done == 3:
+            raise KeyboardInterrupt
+
+    out = tmp_path / "new.split"
+    with pytest.raises(KeyboardInterrupt):
+        learned(vivid_bundle, scenes_folder, out, interrupt)
+    (tmp_path / ".new.split.learning" / "training.pt").write_bytes(b"no state")
+    with pytest.raises(LearnError, match=r"training\.pt cannot be gone on with") as caught:
+        learned(vivid_bundle, scenes_folder, out)
+    assert "remove" in caught.value.remedy
+
+
 def test_what_another_bundle_began_is_not_gone_on_with(
     vivid_bundle: Bundle,
     learned_bundle: Bundle,
@@ -143,16 +191,18 @@ def test_a_boundary_learns_anew(
 
 
 def test_pictures_that_judge_are_never_trained_on(tmp_path: Path) -> None:
-    folder = album(tmp_path / "many", 100)
-    found = Pictures.of(str(folder))
+    folder = album(tmp_path / "many", 450)
+    found = PictureShares.of(str(folder))
     lists = (found.training, found.stopping, found.judging)
-    assert [len(some) for some in lists] == [80, 10, 10]
-    assert len({path for some in lists for path in some}) == 100
+    assert [len(some) for some in lists] == [360, 45, 45]
+    assert len({path for some in lists for path in some}) == 450
     # A few runs of neighbours: of a film, a single frame beside its twin would tell nothing.
-    places = [int(path.stem) for path in found.judging]
-    assert sum(b - a > 1 for a, b in pairwise(places)) == 1
-    named = Pictures.of(str(folder), str(folder / "0?.png"))
-    assert [path.name for path in named.judging] == [f"0{n}.png" for n in range(10)]
+    order = sorted(folder.iterdir())
+    for some in (found.stopping, found.judging):
+        places = sorted(map(order.index, some))
+        assert sum(b - a > 1 for a, b in pairwise(places)) <= 1
+    named = PictureShares.of(str(folder), str(folder / "1[0-2]?.png"))
+    assert [path.name for path in named.judging] == [f"{n}.png" for n in range(100, 130)]
     assert not set(named.judging) & {*named.training, *named.stopping}
 
 
@@ -183,6 +233,14 @@ def test_too_few_pictures(vivid_bundle: Bundle, tmp_path: Path) -> None:
         learned(vivid_bundle, tmp_path / "none", tmp_path / "out.split")
 
 
+def test_too_few_pictures_to_judge_on(
+    vivid_bundle: Bundle, scenes_folder: Path, tmp_path: Path
+) -> None:
+    judge = str(scenes_folder / "0?.png")
+    with pytest.raises(LearnError, match="10 pictures are too few to judge on"):
+        learned(vivid_bundle, scenes_folder, tmp_path / "out.split", judge=judge)
+
+
 def test_a_bundle_without_tables(small_bundle: Bundle, scenes_folder: Path, tmp_path: Path) -> None:
     with pytest.raises(LearnError, match="0 levels of the transform codec") as caught:
         learned(small_bundle, scenes_folder, tmp_path / "out.split")
@@ -193,6 +251,17 @@ def test_a_model_without_pictures(two_tensors: Bundle, scenes_folder: Path, tmp_
     with pytest.raises(LearnError, match="takes no pictures") as caught:
         learned(two_tensors, scenes_folder, tmp_path / "out.split", at=1)
     assert "compile --calibrate" in caught.value.remedy
+
+
+def test_models_that_take_no_batch_of_pictures(vivid_bundle: Bundle) -> None:
+    manifest = vivid_bundle.manifest
+    (pixels,) = manifest.boundaries[0].tensors
+    alone = replace(manifest.boundaries[0], tensors=(replace(pixels, one_sample=True),))
+    with pytest.raises(LearnError, match="takes one sample at a time"):
+        check_boundary(replace(manifest, boundaries=(alone, *manifest.boundaries[1:])), 1)
+    two = replace(manifest.boundaries[0], tensors=(pixels, replace(pixels, name="other")))
+    with pytest.raises(LearnError, match="has several inputs"):
+        check_boundary(replace(manifest, boundaries=(two, *manifest.boundaries[1:])), 1)
 
 
 def test_a_file_that_is_no_picture(
@@ -229,7 +298,7 @@ def test_where_nothing_is_gained_there_is_no_bundle(
     monkeypatch.setattr("splitpoint.partition.learn.judged.bytes_ratio", lambda *rungs: 1.02)
     with pytest.raises(LearnError, match=r"1\.02 times the bytes of `fkt`"):
         learned(vivid_bundle, scenes_folder, tmp_path / "out.split")
-    assert not (tmp_path / "out.split").exists()
+    assert not list(tmp_path.iterdir())
 
 
 def rung(nbytes: float, loss: float) -> CodecLevel:

@@ -13,7 +13,7 @@ from .networks import octaves_of
 
 # Of what a codec may lose where nobody says how much. The learned codec is best where errors are no
 # small noise any more, and coarser levels are hardly ever chosen.
-LEAST, MOST = 0.35, 5.0
+LEAST, MOST = 0.35, 6.0
 FEWEST = 3  # levels
 
 
