@@ -130,7 +130,9 @@ def _checked(name: str, family: str, most: int) -> int:
 def level_of(name: str) -> int:
     """The level in a name like `fkt@3`; 0 when it holds none."""
     setting = name.partition("@")[2]
+    # A level has one name: what is known by it, a time for one, is then known of it.
     sensible = setting.isascii() and setting.isdecimal() and len(setting) <= 2
+    sensible = sensible and not setting.startswith("0")
     return int(setting) if sensible else 0
 
 

@@ -102,6 +102,10 @@ class AroundLatents:
         """What the encoder makes of a boundary's tensor, in its shape."""
         return self._networks.encoded(array, self._octaves)
 
+    def tensor(self, latent: Array) -> Array:
+        """What the decoder makes of that."""
+        return self._networks.decoded(latent, self._octaves)
+
     def decode(self, payload: bytes, spec: TensorSpec, batch: int) -> Array:
         """See `Codec`."""
         return self.packed(payload, spec, batch).unpack()

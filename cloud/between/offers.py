@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from splitpoint.partition.bundle.bundle import open_bundle
+from splitpoint.partition.bundle.bundle_file import verify_file
 from splitpoint.partition.errors import BundleError
 from splitpoint.partition.profile.cloud_times import CloudTimes
-from splitpoint.partition.run.codecs import codecs_of
+from splitpoint.partition.run.codecs import codecs_of, ready_to_decode
 from splitpoint.partition.run.read_indexes import read_indexes
 from splitpoint.proto.limits import MAX_BATCH_PER_FRAME
 
@@ -54,13 +55,17 @@ def open_offer(told: Mapping[str, Any]) -> ServedModel:
             f"{bundle.folder} holds another model than the one that is served",
             "leave a bundle's folder as it is while it is served",
         )
+    manifest, codecs = bundle.manifest, codecs_of(bundle.manifest, bundle.folder)
+    for path in (path for boundary in manifest.boundaries for path in boundary.codec_files):
+        verify_file(bundle.path(path), manifest.files[path])
+    ready_to_decode(manifest, codecs, decoders=not told["unpacks"])
     times, batch_times = _times(told["times"])
     return ServedModel(
         bundle=bundle,
         times=times,
         batch_times=batch_times,
         boundaries=[boundary.tensors for boundary in bundle.manifest.boundaries],
-        codecs=codecs_of(bundle.manifest, bundle.folder),
+        codecs=codecs,
         manifest_bytes=told["manifest_bytes"],
         unpacks=told["unpacks"],
         indexes=read_indexes(bundle),

@@ -14,7 +14,7 @@ from splitpoint.partition.profile.cloud_times import CloudTimes
 from splitpoint.partition.profile.measure import measure_server, warm_up
 from splitpoint.partition.profile.profile import Profile
 from splitpoint.partition.run.chain import SegmentChain
-from splitpoint.partition.run.codecs import codecs_of
+from splitpoint.partition.run.codecs import codecs_of, ready_to_decode
 from splitpoint.partition.run.read_indexes import read_indexes
 from splitpoint.proto.frames import Boundaries
 
@@ -31,7 +31,7 @@ from .loaded_model import LoadedModel
 from .measure_batches import expected_s, measure_batches, run_once
 from .runner import Runner
 from .timing import Timing
-from .unpack import decode_of
+from .unpack import UnpackingChain, decode_of
 
 Progress = Callable[[str], None]
 
@@ -100,10 +100,12 @@ def load_served_model(
         )
         if profile is not None:
             _check_profile(profile, manifest.name, chain.runtime)
+        codecs = codecs_of(manifest, bundle.folder)
+        ready_to_decode(manifest, codecs, decoders=not isinstance(chain, UnpackingChain))
         loaded = _Loaded(
             bundle=bundle,
             chain=chain,
-            codecs=codecs_of(manifest, bundle.folder),
+            codecs=codecs,
             sizes=captured_sizes(chain),
             profile=profile,
             conditions=conditions,

@@ -14,13 +14,15 @@ from itertools import groupby
 
 import numpy as np
 import torch
-from splitpoint.codec import Array, Codec, Packed, Packing, TensorSpec
+from splitpoint.codec import Array, Codec, CodecError, Packed, Packing, TensorSpec
 from splitpoint.codec.fkt.packed import PackedFkt
 from splitpoint.codec.fkt.table import FktTable, Level
 from splitpoint.codec.fkt.torch_inverse import TorchInverse
 from splitpoint.codec.learned import PackedLearned
 from splitpoint.codec.simple.affine import PackedAffine
 from splitpoint.partition.bundle.bundle import Bundle
+from splitpoint.partition.bundle.learned_files import LEARN_AGAIN
+from splitpoint.partition.errors import BundleError
 from splitpoint.partition.profile.measure_codecs import DecodeOne, decode_here
 from splitpoint.partition.run.chain import SegmentChain, State
 from splitpoint.partition.run.torch_chain import TorchChain, load_decoder
@@ -79,17 +81,30 @@ class Unpacker:
         return whole
 
     def _learned(self, packed: PackedLearned, latent: torch.Tensor) -> torch.Tensor:
-        decoder = self._decoder(packed.networks.boundary)
-        with self._computing(), torch.inference_mode():
-            pieces = torch.split(latent, _TOGETHER)
-            return torch.cat([_decoded(decoder, piece, packed.octaves) for piece in pieces])
+        decoder, together = self._decoder(packed.networks.boundary), _TOGETHER
+        while True:
+            try:
+                with self._computing(), torch.inference_mode():
+                    pieces = torch.split(latent, together)
+                    found = [_decoded(decoder, piece, packed.octaves) for piece in pieces]
+                    return torch.cat(found)
+            except torch.OutOfMemoryError as error:
+                if together == 1:
+                    # Not in torch's words: smaller batches of the model would be no remedy.
+                    raise CodecError(f"no memory for a decoder ({str(error)[:100]})") from None
+                together //= 2
 
     def warm_up(self, boundary: int, spec: TensorSpec) -> None:
         """Has the decoder of a boundary's learned codec on the device, where it has run once."""
         if boundary not in self._decoders:
             decoder = self._decoder(boundary)
+            zeros = torch.zeros(spec.shape_at(1), device=self._device)
             with self._computing(), torch.inference_mode():
-                _decoded(decoder, torch.zeros(spec.shape_at(1), device=self._device), 0.0)
+                found = _decoded(decoder, zeros, 0.0)
+            if found.shape != zeros.shape or found.dtype != zeros.dtype:
+                raise BundleError(
+                    f"the decoder of boundary {boundary} gives {list(found.shape)}", LEARN_AGAIN
+                )
 
     def _decoder(self, boundary: int) -> torch.nn.Module:
         found = self._decoders.get(boundary)

@@ -19,7 +19,7 @@ from splitpoint.proto.tasks import cancel_and_wait
 from ..access.caller import Caller
 from ..access.quotas import ClientUse
 from ..compute.served_model import ServedModel
-from ..compute.values import Values
+from ..compute.values import Values, whole
 from ..engine.request import NotTaken, Request
 from ..schedule.job import Job
 from ..unexpected import Stage
@@ -107,12 +107,22 @@ class FrameWork:
             self._drop(frame.id)
             self._refused(arrival, DecoderDied(repr(error)[:100]), Stage.DECODE)
 
-    def _read(self, frame: CheckedFrame) -> Callable[[], Values]:
-        """Decodes it; `FrameError` also for an index that is out of range: see `Indexes`."""
+    def _read(
+        self, frame: CheckedFrame, in_vain: Callable[[], FrameError | None] | None = None
+    ) -> Callable[[], Values]:
+        """Decodes it; `FrameError` also for an index that is out of range: see `Indexes`.
+
+        With `in_vain` it goes as far as later frames need it, and on only where that says nothing.
+        """
         model = self._model
 
         def read() -> Values:
-            values: Values = frame.packed() if model.unpacks else frame.decode()
+            values: Values = frame.packed() if model.unpacks or in_vain else frame.decode()
+            if in_vain is not None:
+                if (why := in_vain()) is not None:
+                    raise why
+                if not model.unpacks:
+                    values = {name: whole(value) for name, value in values.items()}
             try:
                 model.indexes.check(frame.boundary, values)
             except SpecError as error:
@@ -135,16 +145,17 @@ class FrameWork:
         device_s = self._services.engine.alone_s(self._model, frame.boundary, frame.batch)
         device_s += self._enter_s(frame)
         deadline_s = _deadline_s(arrival, frame)
-        read = self._read(frame)
+        decode_s = self._model.decode_s(frame.boundary, frame.codec.name, frame.batch)
 
         def in_vain() -> FrameError | None:
-            if in_order:
-                return None  # those behind it build on it, whether anybody waits for it or not
             if self._session.is_cancelled(frame.id):
                 return FrameError(pb.CANCELLED, "cancelled by its sender")
-            if time.perf_counter() + device_s > deadline_s:
+            if time.perf_counter() + decode_s + device_s > deadline_s:
                 return FrameError(pb.EXPIRED, "its budget would run out before it is done")
             return None
+
+        # Those behind a stream's frame build on it, whether anybody waits for it or not.
+        read = self._read(frame, in_vain if in_order else None)
 
         def decode() -> Values:
             arrival.decode_began_s = time.perf_counter()
@@ -154,7 +165,7 @@ class FrameWork:
             caller=self._caller,
             nbytes=_bytes_of(frame),
             device_s=device_s,
-            in_vain=in_vain,
+            in_vain=(lambda: None) if in_order else in_vain,
             decode=decode,
         )
 

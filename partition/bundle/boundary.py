@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 from splitpoint.codec import TensorSpec, codecs_for
+from splitpoint.codec.codec_set import LEARNED
 
 from .ladder import CodecLevel, RuntimeLevel
 from .learned_files import LearnedFiles
@@ -102,7 +103,7 @@ class Boundary:
         left_out = {str(codec): str(why) for codec, why in data.get("left_out", {}).items()}
         if "raw" in left_out:
             raise ValueError("the codec raw carries everything")
-        return cls(
+        found = cls(
             id=data["id"],
             after=data["after"],
             tensors=tuple(TensorSpec.from_json(spec) for spec in data["tensors"]),
@@ -112,3 +113,16 @@ class Boundary:
             left_out=left_out,
             learned=LearnedFiles.from_json(data["learned"]) if "learned" in data else None,
         )
+        found._check_learned()
+        return found
+
+    def _check_learned(self) -> None:
+        """`ValueError` for a learned codec of anything but maps, and for levels that it has not."""
+        levels = [level.codec for level in self.levels_of(LEARNED)]
+        known = [f"{LEARNED}@{n + 1}" for n in range(self.learned.levels if self.learned else 0)]
+        if not set(levels) <= set(known) or len(set(levels)) != len(levels):
+            raise ValueError("a learned codec has other levels than its ladder")
+        if self.learned is not None:
+            (spec,) = self.tensors
+            if spec.dtype != "float32" or len(spec.shape) != 4 or spec.one_sample:
+                raise ValueError("a learned codec is of maps in float32")

@@ -140,6 +140,8 @@ class Manifest:
         try:
             manifest = cls._from_record(record)
             manifest._check()
+            if (schema == LEARNED_SCHEMA) != manifest.has_learned:
+                raise BundleError(f"{where} has bundle schema {schema}, and not what is in it")
         except BundleError:
             raise
         except (
@@ -207,8 +209,9 @@ class Manifest:
         last = {spec.name for spec in self.boundaries[-1].tensors}
         if not last or not set(self.outputs.values()) <= last:
             raise BundleError("an output is no tensor of the last boundary", COMPILE_AGAIN)
-        if any(b.learned and len(b.tensors) != 1 for b in self.boundaries):
-            raise BundleError("a learned codec is of one tensor", COMPILE_AGAIN)
+        for boundary in (*self.boundaries[:1], *self.boundaries[-1:]):
+            if boundary.learned:
+                raise BundleError("neither input nor output has a learned codec", COMPILE_AGAIN)
         if not self.boundaries[0].can_be_full_of(self.stand_ins):
             raise BundleError("an input cannot be full of the number that stands in for 0")
         self.open_head()

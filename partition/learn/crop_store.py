@@ -64,7 +64,7 @@ class CropStore:
         count = min(MOST_CROPS, MOST_ROUNDS * len(files), MOST_BYTES // each)
         made_of = _made_of(model, files, seed, count)
         done, names = folder / STORED, [folder / "tensors.npy", folder / "answers.npy"]
-        if not done.is_file() or done.read_text(encoding="utf-8") != made_of:
+        if not done.is_file() or done.read_bytes() != made_of.encode():
             done.unlink(missing_ok=True)
             _make(names, model, files, seed, count, advance)
             write_whole(done, made_of)

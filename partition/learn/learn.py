@@ -97,7 +97,10 @@ def learn_codec(
     pictures = PictureShares.of(learning.images, learning.judge)
     work = learning.out.with_name(f".{learning.out.name}.learning")
     try:
-        work.mkdir(parents=True, exist_ok=True)
+        learning.out.parent.mkdir(parents=True, exist_ok=True)
+        work.mkdir(mode=0o700, exist_ok=True)
+        if work.is_symlink():
+            raise LearnError(f"{work} is a link", "remove it, or give another --out")
         with _alone(work):
             try:
                 found = _learned(
@@ -231,9 +234,10 @@ def _course(
     kept = work / _COURSE
     try:
         record = json.loads(kept.read_text(encoding="utf-8"))
-        if record["asked"] == asked_of:
-            return replace(sketch, steps=record["steps"])
-    except (FileNotFoundError, ValueError, KeyError):
+        steps = record["steps"]
+        if record["asked"] == asked_of and type(steps) is int and steps >= 1:
+            return replace(sketch, steps=steps)
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
         pass  # there is none yet, or none that can be read
     (work / _STATE).unlink(missing_ok=True)
     steps = learning.steps or max(int(_SHARE * 3600 * learning.hours / trial_s(sketch)), 1)

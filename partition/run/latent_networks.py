@@ -55,6 +55,7 @@ class _Network:
     def __init__(self, files: NetworkFiles, folder: Path) -> None:
         self._path, self._loading = folder / files.onnx, Lock()
         self._segment: OnnxSegment | None = None
+        self._failed: BundleError | None = None
 
     def __call__(self, tensor: Array, octaves: float) -> Array:
         segment = self.loaded()
@@ -80,13 +81,16 @@ class _Network:
     def loaded(self) -> OnnxSegment:
         """The network, which is loaded by then."""
         with self._loading:
+            if self._failed is not None:  # trying again costs as much each time
+                raise self._failed
             if self._segment is None:
                 from .onnx_segment import OnnxSegment  # not where payloads are only unpacked
 
                 try:
                     found = OnnxSegment(self._path, _THREADS)
                 except BundleError as error:
-                    raise BundleError(error.what, LEARN_AGAIN) from error
+                    self._failed = BundleError(error.what, LEARN_AGAIN)
+                    raise self._failed from error
                 if len(found.inputs) != 2 or len(found.outputs) != 1:
                     raise BundleError(f"{self._path} is no network of a codec", LEARN_AGAIN)
                 self._segment = found

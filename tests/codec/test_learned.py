@@ -24,7 +24,10 @@ AT = 3
 class Doubling:
     """Latents are twice the tensor, and a little more where steps are coarse."""
 
-    boundary = AT
+    boundary, can_decode = AT, True
+
+    def load_encoder(self) -> None:
+        """It is here."""
 
     def encoded(self, tensor: Array, octaves: float) -> Array:
         return np.asarray(tensor * np.float32(2) + np.float32(octaves))
@@ -88,7 +91,10 @@ def test_levels_are_told_apart(codecs: CodecSet, tables: list[FktTable]) -> None
     assert steps == sorted(set(steps), reverse=True)
 
 
-@pytest.mark.parametrize("name", ["learned@0", "learned@4", "learned", "learned-video@9"])
+@pytest.mark.parametrize(
+    "name",
+    ["learned@0", "learned@4", "learned", "learned-video@9", "learned@01", "learned-video@02"],
+)
 def test_levels_that_there_are_not(codecs: CodecSet, name: str) -> None:
     with pytest.raises(CodecError, match="unknown codec"):
         codecs.named(name, AT)
