@@ -1,9 +1,10 @@
 """What does a learned codec save at its boundary, on pictures of other sources, too?
 
 A bundle that `splitpoint learn` wrote is judged on folders of pictures: its learned codec beside
-`fkt` at every boundary, JPEG and WebP. Loss is the mean Kullback-Leibler divergence of the softmax
-from that of the unsplit model on the uncompressed picture. Times are those of one thread. With
-`--int8` the encoder runs in INT8 as well. The first of the folders is drawn.
+`fkt`, JPEG and WebP, on the first folder beside `fkt` at every boundary. Loss is the mean
+Kullback-Leibler divergence of the softmax from that of the unsplit model on the uncompressed
+picture. Times are those of one thread. With `--int8` the encoder runs in INT8 as well. The first of
+the folders is drawn.
 
     python benchmarks/learned.py [--bundle NAME.split] [--images DIR …] [--int8 DIR]
 """
@@ -85,7 +86,10 @@ def tables_of(bundle: Bundle, boundary: Boundary) -> list[FktTable]:
     return load_levels(path, boundary.tensors[0], boundary.learned.levels)
 
 
-def measure(bundle: Bundle, images: str, int8: str, most: int, folder: Path) -> Measured:
+def measure(
+    bundle: Bundle, images: str, int8: str, most: int, folder: Path, *, everywhere: bool
+) -> Measured:
+    """At all boundaries, or at the learned codec's and the input."""
     manifest = bundle.manifest
     chain = OnnxChain(bundle, threads=1)
     for index in range(len(chain)):
@@ -93,6 +97,8 @@ def measure(bundle: Bundle, images: str, int8: str, most: int, folder: Path) -> 
     given = calibration_inputs(manifest, Calibration(source=images)).inputs[:most]
     measured, codecs = Measured(bundle, chain, given, ()), codecs_of(manifest, bundle.folder)
     for boundary in manifest.boundaries[:-1]:
+        if boundary.id and not (everywhere or boundary.learned):
+            continue
         values = measured.values(boundary, given)
         families = (LEARNED, FKT) if boundary.id else ()
         names = [level.codec for family in families for level in boundary.levels_of(family)]
@@ -238,8 +244,9 @@ def main() -> None:
         bundle = open_bundle(args.bundle)
         for images in args.images:
             found[Path(images).name] = measure(
-                bundle, images, args.int8, 12 if args.quick else 500, Path(temporary)
-            )
+                bundle, images, args.int8, 12 if args.quick else 500, Path(temporary),
+                everywhere=not found,
+            )  # fmt: skip
     rows = [
         [source, *row(bundle.manifest.boundaries[boundary], level)]
         for source, measured in found.items()

@@ -140,7 +140,7 @@ async def measured(
     }[way]
     path = folder / f"{cell.mbps:g}.csv"
     path.write_text(f"seconds,uplink_mbps\n0,{cell.mbps}\n1,{cell.mbps}\n")
-    arm = Arm(way, plan)
+    arm = Arm(AGENT if way == BEFORE else way, plan)  # by its name it is known to choose
     told = replace(setting, starts_on=f"{cell.mbps:g}mbps,{cell.round_trip_ms}ms")
     await play(arm, told, worker, path)
     return arm
@@ -182,7 +182,8 @@ async def run(options: argparse.Namespace, folder: Path) -> tuple[Table, dict[st
             kept = allowed(settings[AGENT])
             jpeg = jpeg_of(bundles[AGENT], table, kept)
             here = Simulated(table, kept, jpeg, slowdown, options.fps)
-            simulated = simulated or here
+            if simulated is None or slowdown == options.drawn:
+                simulated = here
             for mbps in rates:
                 cell = Cell(slowdown, mbps)
                 found = {}

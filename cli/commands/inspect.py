@@ -129,8 +129,11 @@ def _short(boundary: Boundary) -> str:
 
 def ladder_table(manifest: Manifest) -> Table:
     """One row a calibrated codec of every boundary."""
-    judged = max(level.judged for boundary in manifest.boundaries for level in boundary.ladder)
-    table = Table(title=f"Calibrated on {judged} inputs", title_justify="left")
+    counts = {level.judged for boundary in manifest.boundaries for level in boundary.ladder}
+    others = " (those with another number beside them on so many)" * (len(counts) > 1)
+    usual = next(iter(manifest.boundaries[0].ladder), None)
+    first = max(counts) if usual is None else usual.judged
+    table = Table(title=f"Calibrated on {first} inputs{others}", title_justify="left")
     table.add_column("boundary", justify="right")
     table.add_column("codec")
     for column in ("bytes", "p95", "bits/value", _drop_words(manifest), "loss", "worst error",
@@ -144,7 +147,7 @@ def ladder_table(manifest: Manifest) -> Table:
         for level in boundary.ladder:
             row = [
                 str(boundary.id),
-                level.codec,
+                level.codec if level.judged == first else f"{level.codec} ({level.judged})",
                 human_bytes(level.nbytes),
                 human_bytes(level.p95_bytes),
                 f"{8 * level.nbytes / values:.2f}",

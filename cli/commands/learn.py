@@ -15,6 +15,7 @@ from ..shell.shared_options import BundleArgument, Json
 if TYPE_CHECKING:
     from splitpoint.partition.bundle.bundle import Bundle
     from splitpoint.partition.bundle.ladder import CodecLevel
+    from splitpoint.partition.learn.judged import Comparison
     from splitpoint.partition.learn.learn import LearnedBundle
 
 
@@ -71,7 +72,7 @@ def learn(
     undoes it. The model itself stays as it is. The new bundle holds both; the old one stays valid.
     Where it is interrupted, the same command goes on.
     """
-    from splitpoint.partition.learn.learn import Learning, learn_codec
+    from splitpoint.partition.learn.learn import Learning, NothingGained, learn_codec
     from splitpoint.partition.run.torch_chain import pick_device
 
     start_s = time.perf_counter()
@@ -84,13 +85,17 @@ def learn(
         with Steps() as progress:
             found = learn_codec(bundle, learning, pick_device(device), progress)
     except KeyboardInterrupt:
-        say("interrupted: the same command goes on from there")
+        say("interrupted: the same command goes on from where it was half a minute ago")
+        raise
+    except NothingGained as none:
+        if not json_:
+            out.print(_rungs_table(none.comparison, none.boundary, none.judged_on))
         raise
     took_s = time.perf_counter() - start_s
     if json_:
         print_json(_document(found, where, took_s))
         return
-    out.print(_rungs_table(found))
+    out.print(_rungs_table(found.comparison, found.boundary, found.judged_on))
     out.print(_compute_words(found.bundle, found.boundary), soft_wrap=True)
     out.print(
         f"{where}: digest {found.bundle.digest[:12]}, {took_s / 60:.0f} min; at equal loss the "
@@ -99,16 +104,15 @@ def learn(
     )
 
 
-def _rungs_table(found: LearnedBundle) -> Table:
+def _rungs_table(comparison: Comparison, boundary: int, judged_on: int) -> Table:
     table = Table(
-        title=f"Boundary {found.boundary}, judged on {found.judged_on} pictures that were not "
+        title=f"Boundary {boundary}, judged on {judged_on} pictures that were not "
         f"trained on (fkt as calibrated, jpeg and webp of the input)",
         title_justify="left",
     )
     table.add_column("codec")
     for column in ("bytes", "loss", "same answer", "enc ms", "dec ms"):
         table.add_column(column, justify="right")
-    comparison = found.comparison
     for levels in (comparison.learned, comparison.fkt, comparison.images):
         for level in levels:
             table.add_row(*_row(level))

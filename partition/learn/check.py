@@ -29,15 +29,11 @@ def check_boundary(manifest: Manifest, at: int) -> Boundary:
     last = len(manifest.segments)
     if not 0 < at < last:
         what = {0: "is the model's input", last: "is the model's output"}.get(at, "does not exist")
-        raise LearnError(
-            f"boundary {at} of {manifest.name} {what}", f"give --at a number from 1 to {last - 1}"
-        )
-    fitting = [b.id for b in manifest.boundaries[1:-1] if _why_not(b) is None]
+        raise LearnError(f"boundary {at} of {manifest.name} {what}", _others(manifest))
     boundary = manifest.boundaries[at]
     why = _why_not(boundary)
     if why is not None:
-        others = ", ".join(map(str, fitting)) or "none"
-        raise LearnError(f"boundary {at} {why}", f"boundaries that can have one: {others}")
+        raise LearnError(f"boundary {at} {why}", _others(manifest))
     outputs = {spec.name: spec for spec in manifest.boundaries[-1].tensors}
     for name, tensor in manifest.outputs.items():
         spec = outputs[tensor]
@@ -46,6 +42,11 @@ def check_boundary(manifest: Manifest, at: int) -> Boundary:
                 f"the output {name!r} is no float32 tensor with a sample a row", ARRAYS_REMEDY
             )
     return boundary
+
+
+def _others(manifest: Manifest) -> str:
+    fitting = [str(b.id) for b in manifest.boundaries[1:-1] if _why_not(b) is None]
+    return f"boundaries that can have one: {', '.join(fitting) or 'none'}"
 
 
 def _why_not(boundary: Boundary) -> str | None:

@@ -42,7 +42,7 @@ from .judged import Comparison, Judging
 from .levels import levels_to_learn, octaves_between, usual_bits
 from .network_files import write_network
 from .networks import FoldedEncoder, octaves_of
-from .pictures import PictureShares, pixels
+from .pictures import PictureShares, check_pictures, pixels
 from .trainer import Regimen, Trainer
 
 # Crops that a level's table is fitted to, and that the whitening is; of large maps fewer.
@@ -95,6 +95,7 @@ def learn_codec(
         raise BundleError(f"{learning.out} exists already", "give another --out, or remove it")
     levels = levels_to_learn(boundary, bundle.manifest.boundaries[0].level("jpeg"))
     pictures = PictureShares.of(learning.images, learning.judge)
+    check_pictures(pictures, partial(progress, "looking at the pictures"))
     work = learning.out.with_name(f".{learning.out.name}.learning")
     try:
         learning.out.parent.mkdir(parents=True, exist_ok=True)
@@ -106,8 +107,9 @@ def learn_codec(
                 found = _learned(
                     bundle, boundary, levels, pictures, learning, work, device, progress
                 )
-            except NothingGained:
-                shutil.rmtree(work)
+            except BaseException:
+                if not (work / STORED).is_file():  # there is nothing to go on from
+                    shutil.rmtree(work)
                 raise
             shutil.rmtree(work)
     except torch.OutOfMemoryError as error:
@@ -119,7 +121,19 @@ def learn_codec(
 
 
 class NothingGained(LearnError):
-    """The codec has no fewer bytes than the one that it is built around."""
+    """The codec has no fewer bytes than the one that it is built around.
+
+    `comparison` holds the levels of both, judged on so many pictures.
+    """
+
+    def __init__(self, boundary: int, comparison: Comparison, judged_on: int, work: Path) -> None:
+        ratio = comparison.ratio
+        took = "no loss in common with" if ratio is None else f"{ratio:.2f} times the bytes of"
+        super().__init__(
+            f"the codec that was learned at boundary {boundary} has {took} `fkt` there",
+            f"train longer or on more pictures ({work} keeps the crops for that, remove it if not)",
+        )
+        self.boundary, self.comparison, self.judged_on = boundary, comparison, judged_on
 
 
 def _bounded(most: int, boundary: Boundary, store: CropStore) -> int:
@@ -190,7 +204,9 @@ def _learned(
         draft.chmod(0o755)
         made = _with_codec(bundle, boundary, codec.cpu(), table, levels, store, draft)
         comparison = judging.compare(boundary.id, codecs_of(made, draft), len(levels), progress)
-        _check_gain(comparison, boundary.id)
+        if comparison.ratio is None or comparison.ratio >= 1:
+            (work / _STATE).unlink()  # at its end: there is no going on
+            raise NothingGained(boundary.id, comparison, len(pictures.judging), work)
         boundaries = list(made.boundaries)
         boundaries[boundary.id] = replace(
             boundaries[boundary.id],
@@ -289,13 +305,3 @@ def _latents(codec: CodecModel, boundary: Boundary, store: CropStore, octaves: f
             for start in range(0, count, 25)
             for some in [store.some(range(start, min(start + 25, count)))]
         ])  # fmt: skip
-
-
-def _check_gain(comparison: Comparison, boundary: int) -> None:
-    ratio = comparison.ratio
-    if ratio is None or ratio >= 1:
-        took = "no loss in common with" if ratio is None else f"{ratio:.2f} times the bytes of"
-        raise NothingGained(
-            f"the codec that was learned at boundary {boundary} has {took} `fkt` there",
-            "train longer, on more pictures or at an earlier boundary",
-        )

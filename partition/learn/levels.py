@@ -25,8 +25,9 @@ def levels_to_learn(boundary: Boundary, jpeg: CodecLevel | None) -> list[int]:
     rungs = boundary.levels_of("fkt")
     if len(rungs) < FEWEST:
         raise LearnError(
-            f"boundary {boundary.id} has {len(rungs)} levels of the transform codec",
-            "compile the model with --calibrate DIR, which a learned codec begins from",
+            f"boundary {boundary.id} has {len(rungs)} levels of the transform codec, from which "
+            "a learned codec begins",
+            "compile the model with --calibrate DIR, or choose another boundary",
         )
     usual = usual_loss(jpeg)
 

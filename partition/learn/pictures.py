@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,8 +40,9 @@ class PictureShares:
         known = {path.resolve() for path in judging}
         found = [path for path in found if path.resolve() not in known]
         if len(found) < MIN_PICTURES:
+            but = " beside those that judge" if judging else ""
             raise LearnError(
-                f"{len(found)} pictures are too few to learn from",
+                f"{len(found)} pictures{but} are too few to learn from",
                 f"give at least {MIN_PICTURES}, better thousands; they need no labels",
             )
         if judging and len(judging) < MIN_JUDGING:
@@ -72,14 +73,35 @@ def _run(found: Sequence[Path], start: int, count: int) -> Sequence[Path]:
     return found[start : start + count]
 
 
+def check_pictures(pictures: PictureShares, advance: Callable[[int, int], None]) -> None:
+    """Decodes each of them once; `LearnError` names those that are no pictures.
+
+    Hours later it would be the first of them alone.
+    """
+    files = (*pictures.training, *pictures.stopping, *pictures.judging)
+    bad = []
+    for number, path in enumerate(files):
+        advance(number, len(files))
+        try:
+            read_photo(path)
+        except PictureError:
+            bad.append(path.name)
+    if bad:
+        shown = ", ".join(bad[:5]) + f" and {len(bad) - 5} more" * (len(bad) > 5)
+        raise LearnError(
+            f"{len(bad)} of {len(files)} files are no pictures that can be decoded ({shown})",
+            "remove them, or give a folder of good ones",
+        )
+
+
 def pixels(picture: PictureInput, path: Path) -> Array:
-    """What the camera would send, uint8 `[height, width, 3]`; `LearnError` for a bad file."""
-    return picture.pixels_of(_photo(path))
+    """What the camera would send, uint8 `[height, width, 3]`."""
+    return picture.pixels_of(read_photo(path))
 
 
 def crop(picture: PictureInput, path: Path, rng: np.random.Generator) -> Array:
     """A random part of a photo, resized to the model's input, and mirrored in half of the cases."""
-    photo = _photo(path)
+    photo = read_photo(path)
     size = (picture.width_px, picture.height_px)
     box = _part(photo.size, size[0] / size[1], rng)
     kind = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
@@ -98,10 +120,3 @@ def _part(
     across, down = min((area * aspect) ** 0.5, width), min((area / aspect) ** 0.5, height)
     left, upper = rng.uniform(0, width - across), rng.uniform(0, height - down)
     return left, upper, left + across, upper + down
-
-
-def _photo(path: Path) -> Image.Image:
-    try:
-        return read_photo(path)
-    except PictureError as error:
-        raise LearnError(str(error), "remove it, or give a folder of good ones") from error

@@ -19,6 +19,7 @@ from typing import Any
 import torch
 
 from ..errors import LearnError
+from ..significant import significant
 from .codec_model import CodecModel, RunningMean, put
 from .crop_store import CropStore
 from .frozen_model import FrozenModel
@@ -34,7 +35,7 @@ CHECKS, LOOKED_AT = 20, 3  # looks at held-back pictures, and at how many steps 
 # Looks without a gain that end it, in its second half: while steps are long, the mean moves about,
 # and what short ones find comes only then.
 PATIENCE = 4
-SAVED_EVERY_S, SAID_EVERY_S = 60.0, 60.0
+SAVED_EVERY_S, SAID_EVERY_S = 20.0, 60.0
 _TRIALS = 3
 
 Told = Callable[[str, int, int], None]
@@ -242,5 +243,5 @@ def _in_words(left_s: float, losses: list[float]) -> str:
     minutes = math.ceil(left_s / 60)
     if minutes > 10:
         minutes = math.ceil(minutes / 5) * 5
-    loss = f", loss of held-back pictures {losses[-1]:.3f}" if losses else ""
+    loss = f", loss of held-back pictures {significant(losses[-1])}" if losses else ""
     return f"training, {minutes} min left{loss}"

@@ -9,9 +9,15 @@ import pytest
 from command import Command
 from conftest import LEARNED_AT
 from splitpoint.partition.bundle.bundle import Bundle, open_bundle
+from splitpoint.partition.learn import crop_store
 from splitpoint.partition.learn import learn as learning
 
 AT = str(LEARNED_AT)
+
+
+@pytest.fixture(autouse=True)
+def _few_crops(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(crop_store, "MOST_CROPS", 400)
 
 
 def test_the_new_bundle_lies_beside_the_old_one(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -15,6 +16,7 @@ from conftest import LEARNED_AT
 from splitpoint.partition.bundle.bundle import Bundle, open_bundle
 from splitpoint.partition.bundle.ladder import CodecLevel
 from splitpoint.partition.errors import BundleError, LearnError, PictureError
+from splitpoint.partition.learn import crop_store
 from splitpoint.partition.learn.check import check_boundary
 from splitpoint.partition.learn.frozen_model import FrozenModel
 from splitpoint.partition.learn.judged import Judging, bytes_ratio
@@ -25,6 +27,14 @@ from splitpoint.partition.run.codecs import codecs_of
 
 CPU = torch.device("cpu")
 STEPS = 8
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _few_crops() -> Iterator[None]:
+    """A few steps do not see more."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(crop_store, "MOST_CROPS", 300)
+        yield
 
 
 def learned(
@@ -104,7 +114,8 @@ def test_interrupted_at_any_moment_it_goes_on(
     out = tmp_path / "new.split"
     with pytest.raises(KeyboardInterrupt):
         learned(vivid_bundle, scenes_folder, out, interrupt)
-    assert [path.name for path in tmp_path.iterdir()] == [".new.split.learning"]
+    kept = [] if at == "preparing crops" else [".new.split.learning"]
+    assert [path.name for path in tmp_path.iterdir()] == kept
     steps: list[int] = []
 
     def count(what: str, done: int, total: int) -> None:
@@ -209,9 +220,9 @@ def test_pictures_that_judge_are_never_trained_on(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("at", "words", "remedy"),
     [
-        (0, "boundary 0 of vivid is the model's input", "from 1 to 3"),
-        (4, "boundary 4 of vivid is the model's output", "from 1 to 3"),
-        (9, "boundary 9 of vivid does not exist", "from 1 to 3"),
+        (0, "boundary 0 of vivid is the model's input", "have one: 1, 2"),
+        (4, "boundary 4 of vivid is the model's output", "have one: 1, 2"),
+        (9, "boundary 9 of vivid does not exist", "have one: 1, 2"),
         (3, "boundary 3 carries float32 [1, 16], which is no stack of maps", "have one: 1, 2"),
     ],
 )
@@ -268,9 +279,11 @@ def test_a_file_that_is_no_picture(
     vivid_bundle: Bundle, scenes_folder: Path, tmp_path: Path
 ) -> None:
     images = Path(shutil.copytree(scenes_folder, tmp_path / "images"))
-    (images / "05.png").write_bytes(b"no picture")
-    with pytest.raises(LearnError, match=r"05\.png is no picture"):
+    for name in ("05.png", "07.png"):
+        (images / name).write_bytes(b"no picture")
+    with pytest.raises(LearnError, match=r"2 of 240 files are no pictures .*05\.png, 07\.png"):
         learned(vivid_bundle, images, tmp_path / "out.split")
+    assert [path.name for path in tmp_path.iterdir()] == ["images"]
 
 
 def test_an_out_that_is_there(vivid_bundle: Bundle, scenes_folder: Path, tmp_path: Path) -> None:
@@ -298,7 +311,16 @@ def test_where_nothing_is_gained_there_is_no_bundle(
     monkeypatch.setattr("splitpoint.partition.learn.judged.bytes_ratio", lambda *rungs: 1.02)
     with pytest.raises(LearnError, match=r"1\.02 times the bytes of `fkt`"):
         learned(vivid_bundle, scenes_folder, tmp_path / "out.split")
-    assert not list(tmp_path.iterdir())
+    # Longer training begins with the same crops.
+    assert [path.name for path in tmp_path.iterdir()] == [".out.split.learning"]
+    monkeypatch.undo()
+    said: list[str] = []
+    found = learned(
+        vivid_bundle, scenes_folder, tmp_path / "out.split", lambda what, *_: said.append(what),
+        steps=STEPS + 20,
+    )  # fmt: skip
+    assert found.course.steps == STEPS + 20
+    assert not [what for what in said if what.startswith("preparing")]
 
 
 def rung(nbytes: float, loss: float) -> CodecLevel:
