@@ -33,8 +33,10 @@ from splitpoint.codec.codec_set import FKT, LEARNED, CodecSet, LearnedParts
 from splitpoint.codec.fkt.table import OCTAVE, FktTable
 from splitpoint.partition.bundle.bundle import Boundary, Bundle, open_bundle
 from splitpoint.partition.bundle.codec_tables import load_levels
+from splitpoint.partition.bundle.ladder import CodecLevel
 from splitpoint.partition.calibrate.inputs import Calibration, calibration_inputs
 from splitpoint.partition.calibrate.quantise import quantise_segment
+from splitpoint.partition.learn.judged import bytes_ratio
 from splitpoint.partition.learn.learn import Learning, learn_codec
 from splitpoint.partition.progress import tell_nobody
 from splitpoint.partition.run.codecs import codecs_of
@@ -44,7 +46,7 @@ from splitpoint.partition.run.onnx_segment import OnnxSegment
 
 QUESTION = "What does a learned codec save at its boundary?"
 AT_LOSSES = (0.03, 0.05, 0.08, 0.1)  # nats
-INT8 = " int8"  # of the encoder
+INT8 = f"{LEARNED}-int8"  # with the encoder in INT8
 CPU = torch.device("cpu")
 IMAGES = ("jpeg@50", "jpeg@75", "jpeg@85", "jpeg", "jpeg@95",
           "webp@50", "webp@80", "webp", "webp@95")  # fmt: skip
@@ -112,8 +114,9 @@ def measure(
             rounded = CodecSet(lambda at: {}, lambda at, parts=parts: parts)  # type: ignore[misc]
             for level in boundary.levels_of(LEARNED):
                 measured.run(boundary, values, level.codec, rounded)
-                last = measured.found[boundary.id][-1]
-                measured.found[boundary.id][-1] = replace(last, codec=f"{last.codec}{INT8}")
+                rungs = measured.found[boundary.id]
+                name = rungs[-1].codec.replace(LEARNED, INT8)
+                rungs[-1] = replace(rungs[-1], codec=name)
         say(f"{images}, boundary {boundary.id}: {len(measured.found[boundary.id])} points")
     return measured
 
@@ -123,7 +126,10 @@ def learned_at(bundle: Bundle) -> Boundary:
 
 
 def compare(measured: Measured) -> dict[str, Any]:
-    """Bytes at the same losses: of the learned codec, `fkt` at its boundary, JPEG and WebP."""
+    """Bytes of the learned codec, `fkt` at its boundary, JPEG and WebP: at the same losses.
+
+    And the learned codec's over those of the others, a mean over all losses that both have.
+    """
     at = learned_at(measured.bundle).id
     losses = np.array(AT_LOSSES)
     curves = {
@@ -135,13 +141,16 @@ def compare(measured: Measured) -> dict[str, Any]:
         for name, curve in curves.items()
         if len(curve) > 1
     }
-    own = bytes_at(curves["learned"], losses)
-    for name in ("fkt", "jpeg", "webp"):
-        if name in found:
-            ratios = own / bytes_at(curves[name], losses)
-            known = ratios[~np.isnan(ratios)]
-            found[f"learned_over_{name}"] = round(float(known.mean()), 3) if len(known) else None
+    own = rungs(measured, at, LEARNED)
+    for name, boundary in (("fkt", at), ("jpeg", 0), ("webp", 0)):
+        ratio = bytes_ratio(own, rungs(measured, boundary, name))
+        found[f"learned_over_{name}"] = None if ratio is None else round(ratio, 3)
     return found
+
+
+def rungs(measured: Measured, boundary: int, family: str) -> list[CodecLevel]:
+    levels = measured.found[boundary]
+    return [level for level in levels if level.codec.partition("@")[0] == family]
 
 
 def share(flops: int, bundle: Bundle) -> float:
