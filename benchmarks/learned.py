@@ -229,10 +229,9 @@ def quick_one(folder: Path) -> tuple[Path, list[str]]:
     bundle = compiled(QUICK, folder / "quick.split", "--calibrate", photos)
     crops = folder / "crops"
     crops.mkdir()
-    for number, path in enumerate(sorted(Path(photos).iterdir()) * 8):
+    for number, path in enumerate(sorted(Path(photos).iterdir()) * 20):
         (crops / f"{number:03}{path.suffix}").symlink_to(path)
-    # Where a few steps gain nothing there is no bundle; losses then count only as far as they go.
-    learning = Learning(images=str(crops), at=1, out=folder / "learned.split", steps=40)
+    learning = Learning(images=str(crops), at=1, out=folder / "learned.split", steps=80)
     return learn_codec(bundle, learning, CPU, tell_nobody).bundle.folder, [photos]
 
 

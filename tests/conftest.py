@@ -39,6 +39,7 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "quick"))
 LONG = (
     "test_benchmarks.py",
     "test_readme.py",
+    "test_gpu_script.py",
     "test_cli.py",
     "test_faults.py",
     "test_compile.py",

@@ -141,7 +141,9 @@ class Manifest:
             manifest = cls._from_record(record)
             manifest._check()
             if (schema == LEARNED_SCHEMA) != manifest.has_learned:
-                raise BundleError(f"{where} has bundle schema {schema}, and not what is in it")
+                raise BundleError(
+                    f"{where} has bundle schema {schema}, and not what belongs to it", COMPILE_AGAIN
+                )
         except BundleError:
             raise
         except (

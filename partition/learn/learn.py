@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import fcntl
 import json
-import math
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
@@ -19,17 +18,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from splitpoint.codec import Array
-from splitpoint.codec.fkt.grid import Grid
-from splitpoint.codec.fkt.table import FktTable
 
 from ..bundle.boundary import Boundary
-from ..bundle.bundle import Bundle, Manifest, open_bundle, write_manifest
-from ..bundle.bundle_file import describe_file
-from ..bundle.codec_tables import save_tables
-from ..bundle.learned_files import LearnedFiles
-from ..calibrate.fkt_fit import refit_table
-from ..calibrate.fkt_ladder import MAX_FIT_COEFFICIENTS
+from ..bundle.bundle import Bundle, open_bundle, write_manifest
 from ..errors import BundleError, LearnError
 from ..kept_files import write_whole
 from ..progress import Progress
@@ -40,13 +31,11 @@ from .crop_store import STORED, CropStore
 from .frozen_model import FrozenModel, has_bfloat16
 from .judged import Comparison, Judging
 from .levels import levels_to_learn, octaves_between, usual_bits
-from .network_files import write_network
-from .networks import FoldedEncoder, octaves_of
 from .pictures import PictureShares, check_pictures, pixels
 from .trainer import Regimen, Trainer
+from .write_codec import bounded, with_codec
 
-# Crops that a level's table is fitted to, and that the whitening is; of large maps fewer.
-FITTED, WHITENED = 300, 100
+WHITENED = 100  # crops that the whitening is fitted to, of large maps fewer
 FORMAT = 1  # of what is kept for going on: another one for other networks or another training
 _SHARE = 0.9  # of the hours: looks at held-back pictures and judging take the rest
 _STATE, _COURSE = "training.pt", "course.json"
@@ -136,12 +125,6 @@ class NothingGained(LearnError):
         self.boundary, self.comparison, self.judged_on = boundary, comparison, judged_on
 
 
-def _bounded(most: int, boundary: Boundary, store: CropStore) -> int:
-    """So many of a store's crops, of large maps fewer."""
-    size = sum(math.prod(spec.shape) for spec in boundary.tensors)
-    return max(min(most, MAX_FIT_COEFFICIENTS // size, len(store)), 1)
-
-
 @contextmanager
 def _alone(work: Path) -> Iterator[None]:
     """Raises `LearnError` where another process trains there."""
@@ -176,7 +159,7 @@ def _learned(
         work, model, pictures, learning.seed, partial(_told_of_crops, progress)
     )
     (table,) = codecs_of(manifest, bundle.folder).tables(boundary.id).values()
-    some = store.some(range(_bounded(WHITENED, boundary, store)))
+    some = store.some(range(bounded(WHITENED, boundary, store)))
     octaves = octaves_between(table, levels)
 
     def fresh() -> CodecModel:
@@ -202,7 +185,7 @@ def _learned(
     draft = Path(tempfile.mkdtemp(prefix=f".{learning.out.name}.", dir=learning.out.parent))
     try:
         draft.chmod(0o755)
-        made = _with_codec(bundle, boundary, codec.cpu(), table, levels, store, draft)
+        made = with_codec(bundle, boundary, codec.cpu(), table, levels, store, draft)
         comparison = judging.compare(boundary.id, codecs_of(made, draft), len(levels), progress)
         if comparison.ratio is None or comparison.ratio >= 1:
             (work / _STATE).unlink()  # at its end: there is no going on
@@ -259,49 +242,3 @@ def _course(
     steps = learning.steps or max(int(_SHARE * 3600 * learning.hours / trial_s(sketch)), 1)
     write_whole(kept, json.dumps({"asked": asked_of, "steps": steps}))
     return replace(sketch, steps=steps)
-
-
-def _with_codec(
-    bundle: Bundle,
-    boundary: Boundary,
-    codec: CodecModel,
-    table: FktTable,
-    levels: list[int],
-    store: CropStore,
-    draft: Path,
-) -> Manifest:
-    """The bundle's files and the codec's in `draft`, and the manifest, without the new rungs."""
-    old = {} if boundary.learned is None else dict.fromkeys(boundary.learned.paths)
-    files = {path: file for path, file in bundle.manifest.files.items() if path not in old}
-    for path in files:
-        (draft / path).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(bundle.path(path), draft / path)
-    folder, octaves = f"learned/{boundary.id:02}", octaves_of(table, levels[0])
-    (spec,) = boundary.tensors
-    encoder = write_network(FoldedEncoder(codec.encoder), spec, octaves, draft, f"{folder}/encoder")
-    decoder = write_network(codec.decoder, spec, octaves, draft, f"{folder}/decoder")
-    tables = [
-        refit_table(table, Grid.of(spec).rows(latents), int(table.log_step[level - 1]))
-        for level in levels
-        for latents in [_latents(codec, boundary, store, octaves_of(table, level))]
-    ]
-    save_tables(tables, draft / folder / "tables.safetensors")
-    learned = LearnedFiles(
-        tables=f"{folder}/tables.safetensors", levels=len(levels), encoder=encoder, decoder=decoder
-    )
-    files |= {path: describe_file(draft / path) for path in learned.paths}
-    boundaries = list(bundle.manifest.boundaries)
-    kept = tuple(level for level in boundary.ladder if not level.codec.startswith("learned"))
-    boundaries[boundary.id] = replace(boundary, ladder=kept, learned=learned)
-    return replace(bundle.manifest, boundaries=tuple(boundaries), files=files)
-
-
-def _latents(codec: CodecModel, boundary: Boundary, store: CropStore, octaves: float) -> Array:
-    """Of the first crops, at a step."""
-    count = _bounded(FITTED, boundary, store)
-    with torch.inference_mode():
-        return np.concatenate([
-            codec.encoder(some, torch.full((len(some), 1), octaves)).numpy()
-            for start in range(0, count, 25)
-            for some in [store.some(range(start, min(start + 25, count)))]
-        ])  # fmt: skip

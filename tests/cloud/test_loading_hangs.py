@@ -37,7 +37,7 @@ from splitpoint.cloud.engine import executor
 from splitpoint.cloud.engine.engine import Engine
 executor.CALL_SLOW_S, executor.CALL_HUNG_S = 0.3, 1.0
 backend.Engine = lambda **named: Engine(**named | {"on_gpu": ON_GPU})
-load_model.measure_server = lambda *_: time.sleep(1000)
+load_model.measure_server = lambda *_, **__: time.sleep(1000)
 main()
 """
 

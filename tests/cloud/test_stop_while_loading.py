@@ -23,7 +23,7 @@ STUCK = """
 import time
 from splitpoint.cli.main import main
 from splitpoint.cloud.compute import load as load_model
-def stuck(*_):
+def stuck(*_, **__):
     print("stuck", file=__import__("sys").stderr, flush=True)
     time.sleep(1000)
 load_model.measure_server = stuck

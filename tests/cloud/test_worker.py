@@ -70,7 +70,7 @@ def own_threads() -> set[threading.Thread]:
 async def test_a_model_that_does_not_fit_into_memory(
     small_bundle: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def too_large(*_: object) -> None:
+    def too_large(*_: object, **__: object) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.")
 
     monkeypatch.setattr(load_model, "measure_server", too_large)
