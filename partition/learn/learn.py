@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
@@ -89,8 +90,9 @@ def learn_codec(
     try:
         learning.out.parent.mkdir(parents=True, exist_ok=True)
         work.mkdir(mode=0o700, exist_ok=True)
-        if work.is_symlink():
-            raise LearnError(f"{work} is a link", "remove it, or give another --out")
+        # What is written there goes where its files are, which nobody else may have chosen.
+        if work.is_symlink() or work.stat().st_uid != os.getuid():
+            raise LearnError(f"{work} is a link, or another user's", "give another --out")
         with _alone(work):
             try:
                 found = _learned(
@@ -128,7 +130,7 @@ class NothingGained(LearnError):
 @contextmanager
 def _alone(work: Path) -> Iterator[None]:
     """Raises `LearnError` where another process trains there."""
-    with (work / "lock").open("w") as handle:
+    with (work / "lock").open("a") as handle:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:

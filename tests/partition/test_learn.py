@@ -45,6 +45,12 @@ def learned(
     return learn_codec(bundle.folder, learning, CPU, progress)
 
 
+def at_step_three(what: str, done: int, total: int) -> None:
+    """Progress of somebody who loses patience."""
+    if what.startswith("training") and done == 3:
+        raise KeyboardInterrupt
+
+
 def networks_of(bundle: Bundle) -> dict[str, str]:
     """Digests of all that was trained and fitted; times, which differ, are in the manifest."""
     return {
@@ -160,13 +166,9 @@ def test_interrupted_within_a_step_or_a_look(
 def test_a_damaged_state_says_what_to_do(
     vivid_bundle: Bundle, scenes_folder: Path, tmp_path: Path
 ) -> None:
-    def interrupt(what: str, done: int, total: int) -> None:
-        if what.startswith("training") and done == 3:
-            raise KeyboardInterrupt
-
     out = tmp_path / "new.split"
     with pytest.raises(KeyboardInterrupt):
-        learned(vivid_bundle, scenes_folder, out, interrupt)
+        learned(vivid_bundle, scenes_folder, out, at_step_three)
     (tmp_path / ".new.split.learning" / "training.pt").write_bytes(b"no state")
     with pytest.raises(LearnError, match=r"training\.pt cannot be gone on with") as caught:
         learned(vivid_bundle, scenes_folder, out)
@@ -180,13 +182,9 @@ def test_what_another_bundle_began_is_not_gone_on_with(
     whole: LearnedBundle,
     tmp_path: Path,
 ) -> None:
-    def interrupt(what: str, done: int, total: int) -> None:
-        if what.startswith("training") and done == 3:
-            raise KeyboardInterrupt
-
     out = tmp_path / "new.split"
     with pytest.raises(KeyboardInterrupt):
-        learned(learned_bundle, scenes_folder, out, interrupt, at=1)
+        learned(learned_bundle, scenes_folder, out, at_step_three, at=1)
     found = learned(vivid_bundle, scenes_folder, out)
     assert networks_of(found.bundle) == networks_of(whole.bundle)
 
@@ -290,6 +288,16 @@ def test_an_out_that_is_there(vivid_bundle: Bundle, scenes_folder: Path, tmp_pat
     (tmp_path / "out.split").mkdir()
     with pytest.raises(BundleError, match="exists already"):
         learned(vivid_bundle, scenes_folder, tmp_path / "out.split")
+
+
+def test_a_work_folder_that_leads_elsewhere(
+    vivid_bundle: Bundle, scenes_folder: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / ".out.split.learning").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(LearnError, match="is a link"):
+        learned(vivid_bundle, scenes_folder, tmp_path / "out.split")
+    assert not list((tmp_path / "elsewhere").iterdir())
 
 
 def test_two_at_once(vivid_bundle: Bundle, scenes_folder: Path, tmp_path: Path) -> None:
