@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 from splitpoint.proto.address import is_loopback, split_address
 from splitpoint.proto.announcement import SERVICE_TYPE, Announcement
 from splitpoint.proto.own_addresses import Address, may_be_called, own_addresses, sorted_addresses
-from splitpoint.proto.tasks import cancel_and_wait
+from splitpoint.proto.tasks import cancel_and_wait, within
 
 from .compute.served_model import ServedModel
 from .errors import ServeError
@@ -104,7 +104,7 @@ class Announcer:
                     await (await zeroconf.async_update_service(info))
         finally:
             try:  # withdraws it, too
-                await asyncio.wait_for(zeroconf.async_close(), WITHDRAW_S)
+                await within(WITHDRAW_S, zeroconf.async_close())
             except asyncio.TimeoutError:
                 log.warning("the announcement was not withdrawn within %g s", WITHDRAW_S)
 

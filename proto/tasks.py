@@ -1,10 +1,10 @@
-"""The event loop that a process runs in, and the end of tasks that nobody waits for any more."""
+"""The event loop that a process runs in, a wait with an end, and the end of tasks."""
 
 from __future__ import annotations
 
 import asyncio
 import importlib.util
-from collections.abc import Coroutine
+from collections.abc import Awaitable, Coroutine
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -23,8 +23,42 @@ def run_in_loop(main: Coroutine[Any, Any, T]) -> T:
 
 
 async def cancel_and_wait(*tasks: asyncio.Future[Any] | None) -> None:
-    """Cancels those that there are; returns once all have ended, however they did."""
+    """Cancels those that there are; returns once all have ended, however they did.
+
+    Who is cancelled meanwhile waits on, and is cancelled then: a client may leave while its stream
+    ends, and what comes after must find the tasks ended. It belongs into a `finally` of its own.
+    """
     begun = [task for task in tasks if task is not None]
     for task in begun:
         task.cancel()
-    await asyncio.gather(*begun, return_exceptions=True)
+    cancelled: asyncio.CancelledError | None = None
+    while running := [task for task in begun if not task.done()]:
+        try:
+            await asyncio.wait(running)
+        except asyncio.CancelledError as error:
+            cancelled = error
+    for task in begun:
+        if not task.cancelled():
+            task.exception()  # nobody misses it
+    if cancelled is not None:
+        raise cancelled
+
+
+async def within(seconds: float | None, work: Awaitable[T]) -> T:
+    """What `work` returns; after `seconds` it is cancelled, and `asyncio.TimeoutError` raised.
+
+    As `asyncio.wait_for`, which before Python 3.12 forgets a cancellation that comes in the moment
+    when `work` ends (https://github.com/python/cpython/issues/86296). A stream whose client left
+    just after its welcome then went on until it had been idle for too long.
+    """
+    task = asyncio.ensure_future(work)
+    try:
+        done, _ = await asyncio.wait([task], timeout=seconds)
+    except asyncio.CancelledError:
+        await cancel_and_wait(task)
+        raise
+    if not done:
+        await cancel_and_wait(task)
+        if task.cancelled():
+            raise asyncio.TimeoutError
+    return task.result()

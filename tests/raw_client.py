@@ -11,6 +11,7 @@ from patience import PATIENCE_S
 from splitpoint.cloud.compute.served_model import ServedModel
 from splitpoint.cloud.worker import Worker
 from splitpoint.codec import codec_named
+from splitpoint.edge.transport.over_grpc import GrpcCall
 from splitpoint.proto import splitpoint_pb2 as pb
 from splitpoint.proto.frames import build_frame, encode_tensors, parse_server
 from splitpoint.proto.limits import PROTOCOL, SERVICE
@@ -42,7 +43,8 @@ class RawClient:
 
     async def __aenter__(self) -> RawClient:
         infer = self.channel.stream_stream(f"/{SERVICE}/Infer")
-        self.call = infer(metadata=self._metadata)
+        self.grpc_call = infer(metadata=self._metadata)
+        self.call = GrpcCall(self.grpc_call)
         return self
 
     async def __aexit__(self, *_: object) -> None:

@@ -19,7 +19,7 @@ from splitpoint.edge.figures.run_energy import RunEnergy
 from splitpoint.edge.sinks.sink import Sink
 from splitpoint.edge.sources.source import every_picture, no_picture
 from splitpoint.partition.significant import significant
-from splitpoint.proto.tasks import cancel_and_wait
+from splitpoint.proto.tasks import cancel_and_wait, within
 
 from ..shell.output import say
 from ..shell.stop_signals import Stopped, StopSignals
@@ -161,7 +161,7 @@ class RunSession:
     async def _follow_energy(self, ended: asyncio.Event) -> None:
         while True:
             with suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(ended.wait(), ENERGY_S)
+                await within(ENERGY_S, ended.wait())
             last = ended.is_set()
             reading = await self.energy.read(last=last)
             if self.metrics is not None:

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from http import HTTPStatus
 
 from aiohttp import web
+from splitpoint.proto.tasks import within
 
 from .turned_down import TurnedDown, busy
 
@@ -69,7 +70,7 @@ async def read_body(request: web.BaseRequest, begin: bytes | None = None) -> byt
 
 async def _in_time(reading: Awaitable[bytes], seconds: float) -> bytes:
     try:
-        return await asyncio.wait_for(reading, seconds)
+        return await within(seconds, reading)
     except asyncio.TimeoutError:
         raise TurnedDown(
             HTTPStatus.REQUEST_TIMEOUT, f"the body was not here within {seconds:g} s"

@@ -13,6 +13,7 @@ from typing import Any
 from aiohttp import web
 from splitpoint.edge.errors import AgentError
 from splitpoint.proto.address import join_address, split_address
+from splitpoint.proto.tasks import within
 
 from .turned_down import error_response
 
@@ -123,7 +124,7 @@ class HttpServer:
             response.headers.setdefault(name, value)
         await response.prepare(request)
         try:
-            await asyncio.wait_for(response.write_eof(), SEND_S)
+            await within(SEND_S, response.write_eof())
         except asyncio.TimeoutError:
             if request.transport is not None:
                 request.transport.abort()

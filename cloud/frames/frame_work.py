@@ -57,8 +57,10 @@ class FrameWork:
 
     async def close(self) -> None:
         """Nobody waits for anything any more."""
-        await cancel_and_wait(*self._tasks)
-        self._use.release(self._pending.drop_all())
+        try:
+            await cancel_and_wait(*self._tasks)
+        finally:
+            self._use.release(self._pending.drop_all())
 
     def take(self, frame: CheckedFrame, arrival: Arrival) -> None:
         """Begins with a frame; raises `FrameError`, or whatever goes wrong, for one not taken."""

@@ -11,6 +11,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
+from splitpoint.proto.tasks import within
+
 from ..between.counts import HeardCounts
 from ..between.messages import LOG_FIELDS, MOST_LOGGED, Kind, MessageError
 from ..between.pipe import Pipe, json_fields
@@ -132,7 +134,7 @@ class IngestProcess:
         answer = self._ask(Kind.DRAINED, 0)
         self.say(Kind.DRAIN, grace_s=grace_s)
         try:
-            await asyncio.wait_for(answer, grace_s + LATE_S)
+            await within(grace_s + LATE_S, answer)
         except asyncio.TimeoutError:
             self.give_up()
 
@@ -161,7 +163,7 @@ class IngestProcess:
         if self._process is None:
             return
         try:
-            await asyncio.wait_for(self._process.wait(), seconds)
+            await within(seconds, self._process.wait())
         except asyncio.TimeoutError:
             self.kill("it did not end")
             await self._process.wait()

@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from splitpoint.proto.backoff import Backoff
-from splitpoint.proto.tasks import cancel_and_wait
+from splitpoint.proto.tasks import cancel_and_wait, within
 
 from ..backend import Backend
 from ..between.counts import HeardCounts
@@ -77,8 +77,10 @@ class IngestProcesses:
             yield
         finally:
             self._ending = True
-            await cancel_and_wait(*tasks)
-            await self._stop_all()
+            try:
+                await cancel_and_wait(*tasks)
+            finally:
+                await self._stop_all()
 
     @property
     def pids(self) -> list[int]:
@@ -130,7 +132,7 @@ class IngestProcesses:
 
         async def ask(process: IngestProcess) -> None:
             try:
-                found.extend(await asyncio.wait_for(process.count(), COUNT_S))
+                found.extend(await within(COUNT_S, process.count()))
             except asyncio.TimeoutError:
                 log.warning("an ingest process does not tell what it counted")
 
@@ -175,7 +177,7 @@ class IngestProcesses:
             lambda digest: self._quarantined(process, digest),
         )
         try:
-            await asyncio.wait_for(self._make_ready(number, process), START_S)
+            await within(START_S, self._make_ready(number, process))
         except BaseException as error:
             self._running.pop(number, None)
             process.kill("it was not ready")

@@ -6,6 +6,7 @@ import asyncio
 from typing import Any, NoReturn
 
 import grpc
+from splitpoint.proto.tasks import within
 
 WAIT_S = 1.0
 
@@ -22,7 +23,7 @@ async def abort(context: Any, status: grpc.StatusCode, words: str) -> NoReturn:
     any more; gRPC keeps its stream until the client resets it or the connection closes.
     """
     try:
-        await asyncio.wait_for(context.abort(status, words), WAIT_S)
+        await within(WAIT_S, context.abort(status, words))
     except grpc.aio.AbortError:
         raise
     except (asyncio.TimeoutError, grpc.aio.InternalError):

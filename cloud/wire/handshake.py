@@ -12,6 +12,7 @@ from splitpoint.proto.frames import FrameError
 from splitpoint.proto.limits import MAX_BATCH_PER_FRAME, MAX_CREDITS, PROTOCOL, max_frame_bytes
 from splitpoint.proto.printable import printable
 from splitpoint.proto.session.worker_session import read_hello
+from splitpoint.proto.tasks import within
 
 from ..access.caller import Caller
 from ..access.quotas import ClientUse
@@ -31,7 +32,7 @@ async def shake_hands(
 ) -> ServedModel:
     """The model that the client asks for, after Welcome; a refusal ends the call with a status."""
     try:
-        data = await asyncio.wait_for(context.read(), HANDSHAKE_TIMEOUT_S)
+        data = await within(HANDSHAKE_TIMEOUT_S, context.read())
     except asyncio.TimeoutError:
         use.count_refused(Refusal.SILENT)
         await abort(context, grpc.StatusCode.DEADLINE_EXCEEDED, "no Hello came")
@@ -85,7 +86,7 @@ async def shake_hands(
     )
     answer = pb.ServerMessage(welcome=welcome).SerializeToString()
     try:
-        await asyncio.wait_for(context.write(answer), HANDSHAKE_TIMEOUT_S)
+        await within(HANDSHAKE_TIMEOUT_S, context.write(answer))
     except asyncio.TimeoutError:
         use.count_refused(Refusal.SILENT)
         raise asyncio.CancelledError from None  # a status would wait behind the message

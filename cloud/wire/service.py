@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 import grpc
 from splitpoint.proto import splitpoint_pb2 as pb
 from splitpoint.proto.limits import CHUNK_BYTES, PROTOCOL, SERVICE
+from splitpoint.proto.tasks import within
 
 from ..access.access import Access, AccessError
 from ..access.caller import Caller
@@ -160,7 +161,7 @@ class SplitService:
             while data := await asyncio.to_thread(stream.read, self._chunk_bytes()):
                 chunk = pb.Chunk(offset=offset, total=total, data=data)
                 try:
-                    await asyncio.wait_for(context.write(chunk), self.services.limits.idle_s)
+                    await within(self.services.limits.idle_s, context.write(chunk))
                 except asyncio.TimeoutError:
                     self._refusals.count(Refusal.STALLED_FETCH)
                     await abort(

@@ -88,9 +88,11 @@ class InferStream:
         withdrawn = asyncio.create_task(self._withdrawn.wait())
         tasks = (work, ending, withdrawn)
         try:
-            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            try:
+                done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                await cancel_and_wait(*tasks)
         finally:
-            await cancel_and_wait(*tasks)
             figures.streams -= 1
         if work in done:
             work.result()
@@ -111,9 +113,11 @@ class InferStream:
             self._to_write.set()
             await writer
         finally:
-            await cancel_and_wait(writer)
-            self.session.end()
-            await self.intake.work.close()
+            try:
+                await cancel_and_wait(writer)
+            finally:
+                self.session.end()
+                await self.intake.work.close()
 
     async def _read(self) -> None:
         while (data := await self._context.read()) is not grpc.aio.EOF:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from splitpoint.proto.address import split_address
 from splitpoint.proto.announcement import SERVICE_TYPE
 from splitpoint.proto.own_addresses import own_addresses
-from splitpoint.proto.tasks import cancel_and_wait
+from splitpoint.proto.tasks import cancel_and_wait, within
 
 from .network import Heard, Record
 
@@ -51,7 +51,7 @@ class ZeroconfNetwork:
         """Whether it takes a connection of TCP, which is closed at once."""
         host, port = split_address(server)
         try:
-            _, writer = await asyncio.wait_for(asyncio.open_connection(host, port), REACH_S)
+            _, writer = await within(REACH_S, asyncio.open_connection(host, port))
         except (OSError, asyncio.TimeoutError):
             return False
         writer.close()

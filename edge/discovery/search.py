@@ -10,6 +10,7 @@ from dataclasses import replace
 
 from splitpoint.proto.announcement import AnnouncementError
 from splitpoint.proto.status import UnreachableError
+from splitpoint.proto.tasks import within
 
 from .announced import AnnouncedWorker, Wanted, fitting, usable
 from .network import LocalNetwork, Record
@@ -62,7 +63,7 @@ class Search:
                         yield found
             await asyncio.sleep(PAUSE_S)
             with suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(self._changed.wait(), AGAIN_S)
+                await within(AGAIN_S, self._changed.wait())
 
     def nobody(self) -> UnreachableError:
         """Why there is no worker, and what to do about it."""

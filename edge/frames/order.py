@@ -105,8 +105,10 @@ class Newest:
             await pump
         finally:
             self._ending = True  # what is ended makes room, which nothing may take
-            await cancel_and_wait(pump)
-            await cancel_and_wait(self._looking, *self._running)
+            try:
+                await cancel_and_wait(pump)
+            finally:
+                await cancel_and_wait(self._looking, *self._running)
 
     async def _pump(self, frames: Arrivals, leave: asyncio.Future[None]) -> None:
         try:

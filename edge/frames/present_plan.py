@@ -99,8 +99,10 @@ class PresentPlan:
 
     async def close(self) -> None:
         """Ends what is under way."""
-        await cancel_and_wait(self._arming)
-        await self.observer.close()
+        try:
+            await cancel_and_wait(self._arming)
+        finally:
+            await self.observer.close()
 
     async def _find(self) -> None:
         planning = self._planning

@@ -18,7 +18,7 @@ from splitpoint.proto.status import (
     UnauthenticatedError,
     UnreachableError,
 )
-from splitpoint.proto.tasks import cancel_and_wait
+from splitpoint.proto.tasks import cancel_and_wait, within
 from splitpoint.proto.tls import TlsError
 
 from ..errors import AgentError
@@ -115,7 +115,7 @@ class WorkerChannel:
     ) -> AsyncGenerator[M, None]:
         call = self._current().open(method, asked.SerializeToString(), timeout_s)
         try:
-            while (data := await asyncio.wait_for(call.read(), STALL_S)) is not grpc.aio.EOF:
+            while (data := await within(STALL_S, call.read())) is not grpc.aio.EOF:
                 yield kind.FromString(data)
         except asyncio.TimeoutError:
             raise UnreachableError(

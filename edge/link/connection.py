@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from splitpoint.codec import SplitpointError
 from splitpoint.proto.status import FrameExpiredError, RefusedError, UnreachableError
-from splitpoint.proto.tasks import cancel_and_wait
+from splitpoint.proto.tasks import cancel_and_wait, within
 
 from .channel import WorkerChannel
 from .frame_stream import FrameStream
@@ -67,7 +67,7 @@ class Connection:
             # Where nobody waits any more, nobody misses the exception either.
             self._opening.add_done_callback(lambda task: task.cancelled() or task.exception())
         try:
-            return await asyncio.wait_for(asyncio.shield(self._opening), timeout_s)
+            return await within(timeout_s, asyncio.shield(self._opening))
         except asyncio.TimeoutError:
             raise FrameExpiredError("the budget ran out while connecting") from None
         except asyncio.CancelledError:
@@ -78,10 +78,12 @@ class Connection:
     async def close(self) -> None:
         """Ends the stream, then the channel."""
         self._closed = True
-        await cancel_and_wait(self._opening, self._moving)
-        if self.stream is not None:
-            await self.stream.close()
-        await self._channel.close()
+        try:
+            await cancel_and_wait(self._opening, self._moving)
+            if self.stream is not None:
+                await self.stream.close()
+        finally:
+            await self._channel.close()
 
     async def _open(self) -> FrameStream:
         if self.stream is not None:

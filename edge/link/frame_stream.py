@@ -21,7 +21,7 @@ from splitpoint.proto.status import (
     RefusedError,
     UnreachableError,
 )
-from splitpoint.proto.tasks import cancel_and_wait
+from splitpoint.proto.tasks import cancel_and_wait, within
 
 from ..transport.transport import Call
 from .call_error import error_of_call
@@ -55,7 +55,7 @@ class FrameStream:
     async def opened(cls, server: str, call: Call, hello: pb.Hello) -> FrameStream:
         """A stream after its handshake; raises `RefusedError` or `UnreachableError`."""
         try:
-            welcome = await asyncio.wait_for(_shake_hands(call, server, hello), CONNECT_TIMEOUT_S)
+            welcome = await within(CONNECT_TIMEOUT_S, _shake_hands(call, server, hello))
         except BaseException as error:
             call.cancel()
             if not isinstance(error, asyncio.TimeoutError):
@@ -116,7 +116,7 @@ class FrameStream:
         start_s = time.perf_counter()
         probe_id = self.session.probe(padding_bytes)
         try:
-            await asyncio.wait_for(self._event_of(probe_id), timeout_s)
+            await within(timeout_s, self._event_of(probe_id))
         except asyncio.TimeoutError as error:
             raise self._lost(error) from error
         finally:
@@ -128,10 +128,12 @@ class FrameStream:
         self._fail(UnreachableError("the stream was closed"))
         self._timer.cancel()
         self._call.cancel()
-        await cancel_and_wait(*self._tasks)
-        # Each holds the frames that it was cancelled in, and those hold the call: its connection
-        # would stay open until the garbage collector comes by.
-        self._tasks.clear()
+        try:
+            await cancel_and_wait(*self._tasks)
+        finally:
+            # Each holds the frames that it was cancelled in, and those hold the call: its
+            # connection would stay open until the garbage collector comes by.
+            self._tasks.clear()
 
     def _event_of(self, id: int) -> asyncio.Future[Any]:
         """What the session says next of a frame or a probe."""

@@ -70,7 +70,7 @@ async def test_an_unexpected_error_is_told_to_the_log_only(
             assert caught.value.code() is grpc.StatusCode.INTERNAL
             assert "log" in str(caught.value.details())
             assert SECRET not in str(caught.value)
-        await client.call.done_writing()
+        await client.grpc_call.done_writing()
         assert await asyncio.wait_for(client.call.code(), 30) is grpc.StatusCode.INTERNAL
         assert SECRET not in str(await client.call.details())
     failed = {name for name in ("describe", "fetch", "infer") if f"{name} failed" in caplog.text}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
+from functools import partial
 from pathlib import Path
 
 import grpc
@@ -99,11 +100,10 @@ async def test_tokens(small_bundle: Bundle, pixels: np.ndarray, tmp_path: Path) 
             await until(lambda reason=reason: worker.refusals.counts[reason] == 1)
         for metadata in ((), bearer("Gate"), bearer("gate") * 2):
             async with RawClient(worker, metadata=metadata) as client:
-                for call in (
-                    client.hello(), client.describe(), client.fetch(client.digest, client.digest),
-                ):  # fmt: skip
+                fetch = partial(client.fetch, client.digest, client.digest)
+                for call in (client.hello, client.describe, fetch):
                     with pytest.raises(grpc.aio.AioRpcError) as caught:
-                        await call
+                        await call()
                     assert caught.value.code() is UNKNOWN
         await until(lambda: worker.refusals.counts == {Refusal.NO_TOKEN: 4, Refusal.WRONG_TOKEN: 7})
 
