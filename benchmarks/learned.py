@@ -231,7 +231,7 @@ def quick_one(folder: Path) -> tuple[Path, list[str]]:
     crops.mkdir()
     for number, path in enumerate(sorted(Path(photos).iterdir()) * 20):
         (crops / f"{number:03}{path.suffix}").symlink_to(path)
-    learning = Learning(images=str(crops), at=1, out=folder / "learned.split", steps=80)
+    learning = Learning(images=str(crops), at=1, out=folder / "learned.split", steps=4)
     return learn_codec(bundle, learning, CPU, tell_nobody).bundle.folder, [photos]
 
 

@@ -67,10 +67,8 @@ class IngestProcesses:
         tasks: list[asyncio.Task[None]] = []
         try:
             await self._start_all()
-            tasks = [
-                asyncio.create_task(self._keep(number), name=f"ingest-{number}")
-                for number in range(self._count)
-            ]
+            for number in range(self._count):
+                tasks.append(asyncio.create_task(self._keep(number), name=f"ingest-{number}"))
             tasks.append(asyncio.create_task(self._tell(), name="tell-ingest"))
             for task in tasks:
                 task.add_done_callback(tell_of_failure)
