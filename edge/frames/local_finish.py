@@ -20,6 +20,8 @@ from .segments import Segments, zeros_at
 
 log = logging.getLogger("splitpoint.edge")
 
+LONGEST_WAIT_S = 10.0  # of a frame for segments that are on their way, perhaps on a slow link
+_POLL_S = 0.02
 _NEWEST = 0.2  # weight of the latest time in the mean
 
 
@@ -91,6 +93,15 @@ class LocalFinish:
         """Until what `start` began has ended, well or not."""
         if self._loading is not None:
             await asyncio.shield(self._loading)
+
+    async def ready_within(self, seconds: float) -> bool:
+        """Whether it is ready; while segments are being loaded, so many seconds are given to it."""
+        end_s = time.perf_counter() + min(seconds, LONGEST_WAIT_S)
+        while not self.ready and self._loading is not None and not self._loading.done():
+            if time.perf_counter() >= end_s:
+                break
+            await asyncio.sleep(_POLL_S)
+        return self.ready
 
     async def close(self) -> None:
         """Stops loading."""

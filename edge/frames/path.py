@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 
 from splitpoint.codec import SplitpointError
@@ -211,7 +212,9 @@ class FramePath:
     async def _finish(self, frame: Frame, part: EdgePart, error: SplitpointError) -> Result:
         """What becomes of a frame that the cloud did not answer or was not asked, and why."""
         lost = Outcome.EXPIRED if isinstance(error, FrameExpiredError) else Outcome.FAILED
-        if not self._local.ready:
+        # One of the first frames, perhaps: what is being loaded is there in a moment.
+        left_s = max(frame.left_ms, 0.0) / 1e3 if frame.may_expire else math.inf
+        if not await self._local.ready_within(left_s):
             return frame.failed(error, lost)
         boundary, observer = frame.plan.boundary, self._present.observer
         busy_ms = self._local.backlog_ms

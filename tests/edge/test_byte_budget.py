@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from splitpoint.edge.figures.drift import Drift
 from splitpoint.edge.frames import edge_half
 from splitpoint.edge.frames.edge_half import EdgeHalf, EdgePart
 from splitpoint.edge.frames.segments import Segments
+from splitpoint.edge.store.prepare import Prepared
 from splitpoint.partition.bundle.bundle import Bundle
 from splitpoint.partition.bundle.segment_files import ONNX
 from splitpoint.partition.model_spec import ModelSpec
@@ -102,6 +104,37 @@ async def test_a_frame_goes_in_the_largest_level_that_fits(
                 chosen.add(expected)
     assert names[0] in chosen
     assert len(chosen) >= 3
+
+
+async def test_the_first_frames_wait_for_the_rest_of_the_model(
+    worker: FakeWorker,
+    bundle: Bundle,
+    frames: Array,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Those that nothing else can answer; a live source's for no longer than they are worth."""
+    fetch, may_come = Prepared.fetch_segments, asyncio.Event()
+
+    async def slow(self: Prepared, count: int, runtime: str) -> None:
+        if count > 1:
+            await may_come.wait()
+        await fetch(self, count, runtime)
+
+    monkeypatch.setattr(Prepared, "fetch_segments", slow)
+    given = {"pixels": frames[:1]}
+    async with EdgeAgent(
+        worker.address, connect=worker.connect, split="1", codec=levels(bundle)[0], cache=tmp_path,
+        max_frame_bytes=1, budget_ms=100,
+    ) as agent:  # fmt: skip
+        (live,) = [result async for result in agent.stream([Given(inputs=given)], live=True)]
+        assert live.outcome is Outcome.FAILED
+        assert "are allowed" in live.why
+        first = asyncio.create_task(agent.infer(given))
+        await asyncio.sleep(0.3)
+        assert not first.done()
+        may_come.set()
+        assert (await first).outcome is Outcome.LOCAL
 
 
 async def test_bytes_are_told_beside_those_of_calibration(
