@@ -42,9 +42,9 @@ demo: $(VENV)/.demo
 	$(BIN)/splitpoint demo
 
 # A file of tests stays in one process; the longest come first.
-# Two processes on two cores: a thread each, or torch's helpers wait for each other.
+# Three processes on two cores, for they often wait: a thread each, or torch's helpers wait, too.
 # Bytecode is kept: the tests start hundreds of processes.
-PYTEST = OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+PYTEST = OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 
 test: lint
 	$(PYTEST) -m "not slow and not ray"

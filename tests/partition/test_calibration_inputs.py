@@ -32,15 +32,6 @@ from splitpoint.partition.picture import PictureInput
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _frozen() -> Iterator[None]:
-    """What other tests left is not looked through for each of these."""
-    gc.collect()
-    gc.freeze()
-    yield
-    gc.unfreeze()
-
-
 @pytest.fixture(autouse=True)
 def _garbage() -> Iterator[None]:
     """Collected while the test that made it still ignores what is said of it."""
