@@ -110,7 +110,7 @@ async def load(
     channels = [grpc.aio.insecure_channel(address, options=_ALONE) for _ in range(streams)]
     calls = [await _opened(channel, hello) for channel in channels]
     replies: list[bytes] = []
-    ended = False
+    ended, first = False, asyncio.Event()
 
     async def keep_full(number: int, call: Any) -> None:
         at = number
@@ -119,6 +119,7 @@ async def load(
             at += 1
         while not ended:
             replies.append(await call.read())
+            first.set()
             await call.write(messages[at % IDS])
             at += 1
 
@@ -126,10 +127,10 @@ async def load(
     await asyncio.sleep(WARM_S)
     mark()
     server, own, before = CpuClock(pid), CpuClock(), len(replies)
+    first.clear()
     beside = [CpuClock(child.pid) for child in psutil.Process(pid).children()]
     await asyncio.sleep(seconds)
-    while len(replies) == before:  # on a machine that does something else: nothing to divide by
-        await asyncio.sleep(seconds)
+    await first.wait()  # on a machine that does something else; there is nothing to divide by
     ended = True
     frames = len(replies) - before
     (server_cpu_s, passed_s), (load_cpu_s, _) = server.read(), own.read()
