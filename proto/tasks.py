@@ -49,7 +49,7 @@ async def ended(*tasks: asyncio.Future[Any]) -> None:
         if cancelled is not None:
             raise cancelled
     finally:
-        del cancelled  # which holds this frame, and all that wait for it
+        del cancelled  # as in `within`
 
 
 async def within(seconds: float | None, work: Awaitable[T]) -> T:
@@ -72,6 +72,6 @@ async def within(seconds: float | None, work: Awaitable[T]) -> T:
                 raise asyncio.TimeoutError
         return task.result()
     finally:
-        # What it raises holds this frame, and so do those that wait, and the calls that they use:
-        # connections would stay open until the garbage collector comes by.
+        # Else this frame and what is raised would hold one another, and all who wait, with their
+        # calls: connections would stay open until the garbage collector comes by.
         del task, done
