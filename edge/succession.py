@@ -7,7 +7,7 @@ import logging
 from collections.abc import Iterator
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, contextmanager
 
-from splitpoint.proto.tasks import ended
+from splitpoint.proto.tasks import until_ended
 
 from .session import Session
 
@@ -75,7 +75,7 @@ class Succession:
         for tenure in self._ending.values():
             tenure.at_once()
         ending = list(self._ending)
-        await ended(*ending)  # whoever is cancelled meanwhile: else nothing would be given back
+        await until_ended(*ending)  # whoever is cancelled meanwhile: else nothing would be given back
         for task in ending:
             task.result()
 

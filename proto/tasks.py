@@ -23,14 +23,14 @@ def run_in_loop(main: Coroutine[Any, Any, T]) -> T:
 
 
 async def cancel_and_wait(*tasks: asyncio.Future[Any] | None) -> None:
-    """Cancels those that there are; returns once all have ended: see `ended`."""
+    """Cancels those that there are; returns once all have ended: see `until_ended`."""
     begun = [task for task in tasks if task is not None]
     for task in begun:
         task.cancel()
-    await ended(*begun)
+    await until_ended(*begun)
 
 
-async def ended(*tasks: asyncio.Future[Any]) -> None:
+async def until_ended(*tasks: asyncio.Future[Any]) -> None:
     """Returns once all have ended, however they did.
 
     Who is cancelled meanwhile waits on, and is cancelled then: a client may leave while its stream
