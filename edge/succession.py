@@ -75,7 +75,7 @@ class Succession:
         for tenure in self._ending.values():
             tenure.at_once()
         ending = list(self._ending)
-        await until_ended(*ending)  # whoever is cancelled meanwhile: else nothing would be given back
+        await until_ended(*ending)  # if it were given up, nothing would be given back
         for task in ending:
             task.result()
 
