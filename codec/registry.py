@@ -43,7 +43,8 @@ def codec_named(name: str) -> Codec:
         and setting.isascii()
         and setting.isdecimal()
         and len(setting) <= 3
-        and 1 <= int(setting) <= 100
+        and not setting.startswith("0")  # a quality has one name, as a level has
+        and int(setting) <= 100
     ):
         return replace(codec, name=name, quality=int(setting))
     raise CodecError(f"unknown codec {name[:40]!r}", f"choose one of {', '.join(CODECS)}, jpeg@75")

@@ -180,8 +180,9 @@ def _threads(closing: AsyncExitStack) -> Threads:
 
 
 async def _close_all(channels: list[WorkerChannel]) -> None:
-    for channel in channels:
-        await channel.close()
+    async with AsyncExitStack() as closing:
+        for channel in channels:
+            closing.push_async_callback(channel.close)
 
 
 async def _prepared(

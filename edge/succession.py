@@ -7,6 +7,8 @@ import logging
 from collections.abc import Iterator
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, contextmanager
 
+from splitpoint.proto.tasks import until_ended
+
 from .session import Session
 
 log = logging.getLogger("splitpoint.edge")
@@ -72,10 +74,10 @@ class Succession:
             self._end(self.present)
         for tenure in self._ending.values():
             tenure.at_once()
-        ended = await asyncio.gather(*self._ending, return_exceptions=True)
-        for error in ended:
-            if isinstance(error, BaseException):
-                raise error
+        ending = list(self._ending)
+        await until_ended(*ending)  # if it were given up, nothing would be given back
+        for task in ending:
+            task.result()
 
     def _end(self, tenure: Tenure) -> None:
         task = asyncio.create_task(tenure.end(), name="end-session")

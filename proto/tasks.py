@@ -23,25 +23,33 @@ def run_in_loop(main: Coroutine[Any, Any, T]) -> T:
 
 
 async def cancel_and_wait(*tasks: asyncio.Future[Any] | None) -> None:
-    """Cancels those that there are; returns once all have ended, however they did.
+    """Cancels those that there are; returns once all have ended: see `until_ended`."""
+    begun = [task for task in tasks if task is not None]
+    for task in begun:
+        task.cancel()
+    await until_ended(*begun)
+
+
+async def until_ended(*tasks: asyncio.Future[Any]) -> None:
+    """Returns once all have ended, however they did.
 
     Who is cancelled meanwhile waits on, and is cancelled then: a client may leave while its stream
     ends, and what comes after must find the tasks ended. It belongs into a `finally` of its own.
     """
-    begun = [task for task in tasks if task is not None]
-    for task in begun:
-        task.cancel()
     cancelled: asyncio.CancelledError | None = None
-    while running := [task for task in begun if not task.done()]:
+    while running := [task for task in tasks if not task.done()]:
         try:
             await asyncio.wait(running)
         except asyncio.CancelledError as error:
             cancelled = error
-    for task in begun:
+    for task in tasks:
         if not task.cancelled():
             task.exception()  # nobody misses it
-    if cancelled is not None:
-        raise cancelled
+    try:
+        if cancelled is not None:
+            raise cancelled
+    finally:
+        del cancelled  # as in `within`
 
 
 async def within(seconds: float | None, work: Awaitable[T]) -> T:
@@ -57,8 +65,13 @@ async def within(seconds: float | None, work: Awaitable[T]) -> T:
     except asyncio.CancelledError:
         await cancel_and_wait(task)
         raise
-    if not done:
-        await cancel_and_wait(task)
-        if task.cancelled():
-            raise asyncio.TimeoutError
-    return task.result()
+    try:
+        if not done:
+            await cancel_and_wait(task)
+            if task.cancelled():
+                raise asyncio.TimeoutError
+        return task.result()
+    finally:
+        # Else this frame and what is raised would hold one another, and all who wait, with their
+        # calls: connections would stay open until the garbage collector comes by.
+        del task, done

@@ -25,7 +25,8 @@ def learn(
         str,
         typer.Option(
             help="Pictures of the kind that the camera will see, without labels: a folder or a "
-            "glob. Thousands are better than hundreds; a fifth at most is held back.",
+            "glob. Thousands are better than hundreds; a fifth of them (60 to 300) is held "
+            "back.",
             metavar="DIR",
             show_default=False,
         ),
@@ -85,7 +86,7 @@ def learn(
         with Steps() as progress:
             found = learn_codec(bundle, learning, pick_device(device), progress)
     except KeyboardInterrupt:
-        say("interrupted: the same command goes on from where it was half a minute ago")
+        say("interrupted: the same command goes on; training from where it was half a minute ago")
         raise
     except NothingGained as none:
         if not json_:

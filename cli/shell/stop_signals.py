@@ -61,11 +61,10 @@ class StopSignals:
         try:
             await asyncio.wait((task, waiting), return_when=asyncio.FIRST_COMPLETED)
             if not task.done():
-                await cancel_and_wait(task)
                 raise Stopped
             return task.result()
         finally:
-            waiting.cancel()
+            await cancel_and_wait(task, waiting)
 
     async def until_requested(self, items: AsyncGenerator[T, None]) -> AsyncGenerator[T, None]:
         """The items up to the signal, whether or not one is on its way then."""

@@ -105,6 +105,10 @@ class Unpacker:
                 raise BundleError(
                     f"the decoder of boundary {boundary} gives {list(found.shape)}", LEARN_AGAIN
                 )
+            if not bool(found.isfinite().all()):
+                raise BundleError(
+                    f"the decoder of boundary {boundary} gives NaN or infinity", LEARN_AGAIN
+                )
 
     def _decoder(self, boundary: int) -> torch.nn.Module:
         found = self._decoders.get(boundary)

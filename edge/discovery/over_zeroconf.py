@@ -94,8 +94,10 @@ class ZeroconfNetwork:
             await self._moved(interfaces)
             await browser.async_cancel()
         finally:
-            await names.close()
-            await network.async_close()
+            try:
+                await names.close()
+            finally:
+                await network.async_close()
 
     async def _moved(self, interfaces: tuple[str, ...]) -> None:
         while True:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import aclosing
+from contextlib import AsyncExitStack, aclosing
 from functools import partial
 from typing import TypeVar
 
@@ -135,7 +135,8 @@ class WorkerChannel:
 
     async def close(self) -> None:
         """Ends every call and closes the connection."""
-        for old, ending in list(self._old.items()):
-            await cancel_and_wait(ending)
-            await old.close()
-        await self._transport.close()
+        async with AsyncExitStack() as closing:  # all of them, whatever becomes of one
+            closing.push_async_callback(self._transport.close)
+            for old, ending in self._old.items():
+                closing.push_async_callback(old.close)
+                closing.push_async_callback(cancel_and_wait, ending)

@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from splitpoint.codec import SplitpointError
 from splitpoint.proto.status import FrameExpiredError, RefusedError, UnreachableError
-from splitpoint.proto.tasks import cancel_and_wait, within
+from splitpoint.proto.tasks import cancel_and_wait
 
 from .channel import WorkerChannel
 from .frame_stream import FrameStream
@@ -66,24 +66,20 @@ class Connection:
             self._opening = asyncio.create_task(self._open(), name="open-stream")
             # Where nobody waits any more, nobody misses the exception either.
             self._opening.add_done_callback(lambda task: task.cancelled() or task.exception())
-        try:
-            return await within(timeout_s, asyncio.shield(self._opening))
-        except asyncio.TimeoutError:
-            raise FrameExpiredError("the budget ran out while connecting") from None
-        except asyncio.CancelledError:
-            if self._opening.cancelled():  # by `close`; nobody has cancelled who waits for it
-                raise UnreachableError("the agent is closed") from None
-            raise
+        done, _ = await asyncio.wait([self._opening], timeout=timeout_s)
+        if not done:
+            raise FrameExpiredError("the budget ran out while connecting")
+        if any(opening.cancelled() for opening in done):  # by `close`
+            raise UnreachableError("the agent is closed")
+        return done.pop().result()
 
     async def close(self) -> None:
         """Ends the stream, then the channel."""
         self._closed = True
         try:
             await cancel_and_wait(self._opening, self._moving)
-            if self.stream is not None:
-                await self.stream.close()
         finally:
-            await self._channel.close()
+            await _end(self.stream, self._channel)
 
     async def _open(self) -> FrameStream:
         if self.stream is not None:
@@ -153,6 +149,9 @@ async def _emptied(stream: FrameStream) -> None:
         seen = seen + 1 if stream.session.idle else 0
 
 
-async def _end(stream: FrameStream, channel: WorkerChannel) -> None:
-    await stream.close()
-    await channel.close()
+async def _end(stream: FrameStream | None, channel: WorkerChannel) -> None:
+    try:
+        if stream is not None:
+            await stream.close()
+    finally:
+        await channel.close()

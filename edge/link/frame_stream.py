@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from functools import partial
 from typing import Any, NoReturn
@@ -49,7 +49,9 @@ class FrameStream:
         self._loop = asyncio.get_running_loop()
         self._wakes_s = -math.inf
         self._timer: asyncio.Handle = self._loop.call_soon(self._wake)
-        self._tasks = [asyncio.create_task(self._read()), asyncio.create_task(self._write())]
+        self._tasks = [
+            asyncio.create_task(self._until_the_end(work)) for work in (self._read, self._write)
+        ]
 
     @classmethod
     async def opened(cls, server: str, call: Call, hello: pb.Hello) -> FrameStream:
@@ -117,8 +119,10 @@ class FrameStream:
         probe_id = self.session.probe(padding_bytes)
         try:
             await within(timeout_s, self._event_of(probe_id))
-        except asyncio.TimeoutError as error:
-            raise self._lost(error) from error
+        except asyncio.TimeoutError:
+            lost = UnreachableError(f"{self.session.server} has echoed nothing for {timeout_s:g} s")
+            self._fail(lost)
+            raise lost from None
         finally:
             del self._futures[probe_id]
         return 1e3 * (time.perf_counter() - start_s)
@@ -173,29 +177,32 @@ class FrameStream:
         self.session.expire(frame_id, time.perf_counter())
         self._settle()
 
-    async def _write(self) -> None:
+    async def _until_the_end(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Reads or writes; whichever learns first that the call has ended says why."""
+        server = self.session.server
         try:
+            await work()
+            await _raise_end(self._call, server)
+        except grpc.RpcError as error:
+            self._fail(error_of_call(error, server))
+        except (UnreachableError, RefusedError, ProtocolError) as error:
+            self._fail(error)
+        except asyncio.CancelledError:  # gRPC raises it, too, where the channel was closed
+            self._fail(UnreachableError(f"the connection to {server} was closed"))
+            raise
+
+    async def _write(self) -> None:
+        with suppress(asyncio.InvalidStateError):  # it has ended
             while True:
                 while (message := self.session.next_message()) is not None:
                     await self._call.write(message)
                 self._to_write.clear()
                 await self._to_write.wait()
-        except (grpc.RpcError, asyncio.InvalidStateError) as error:
-            self._lost(error)
 
     async def _read(self) -> None:
-        try:
-            while (data := await self._call.read()) is not grpc.aio.EOF:
-                self.session.receive(data, time.perf_counter())
-                self._settle()
-            await _raise_end(self._call, self.session.server)
-        except grpc.RpcError as error:
-            self._fail(error_of_call(error, self.session.server))
-        except (UnreachableError, RefusedError, ProtocolError) as error:
-            self._fail(error)
-        except asyncio.CancelledError:  # gRPC raises it, too, where the channel was closed
-            self._fail(UnreachableError(f"the connection to {self.session.server} was closed"))
-            raise
+        while (data := await self._call.read()) is not grpc.aio.EOF:
+            self.session.receive(data, time.perf_counter())
+            self._settle()
 
     async def _watch(self) -> None:
         """Probes a silent worker; a stream that does not echo is lost.
@@ -214,12 +221,6 @@ class FrameStream:
             else:
                 with suppress(UnreachableError):  # the stream is broken then
                     await self.probe(timeout_s=ECHO_S)
-
-    def _lost(self, error: BaseException) -> UnreachableError:
-        reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
-        lost = UnreachableError(f"the stream to {self.session.server} is lost ({reason})")
-        self._fail(lost)
-        return lost
 
     def _fail(self, error: Exception) -> None:
         self.session.lose(error.with_traceback(None))  # which would hold the call

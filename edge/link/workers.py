@@ -7,6 +7,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Collection, Sequence
+from contextlib import AsyncExitStack
 
 from splitpoint.codec import SplitpointError
 from splitpoint.partition.bundle.bundle import Manifest
@@ -149,11 +150,12 @@ class Workers:
 
     async def close(self) -> None:
         """Ends every stream and connection."""
-        await cancel_and_wait(self._watching)
-        for link in self.links:
-            await link.breaker.close()
-        for link in self.links:  # frames that one of them loses shall not go to the next
-            await link.connection.close()
+        async with AsyncExitStack() as closing:  # all of them, whatever becomes of one
+            for link in self.links:
+                closing.push_async_callback(link.connection.close)
+            for link in self.links:  # first: frames that one of them loses shall not go to the next
+                closing.push_async_callback(link.breaker.close)
+            await cancel_and_wait(self._watching)
 
     def add(self, link: WorkerLink) -> None:
         """One more, which is asked once it echoes."""
@@ -170,8 +172,10 @@ class Workers:
         gone = [link for link in self.links if link is not self._current and link.breaker.is_open]
         for link in gone[:1]:
             self.links.remove(link)
-            await link.breaker.close()
-            await link.connection.close()
+            try:
+                await link.breaker.close()
+            finally:
+                await link.connection.close()
         return bool(gone)
 
     def pick(

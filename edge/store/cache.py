@@ -17,6 +17,7 @@ from typing import ParamSpec, TypeVar
 
 from splitpoint.partition.bundle.bundle import MANIFEST, MAX_MANIFEST_BYTES, Manifest
 from splitpoint.partition.bundle.bundle_file import File, file_sha256
+from splitpoint.proto.tasks import until_ended
 
 from ..errors import CacheError
 from .cache_size import cannot_write
@@ -110,8 +111,5 @@ async def _in_thread(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) ->
     Else a file would be closed while it is written.
     """
     working = asyncio.ensure_future(asyncio.to_thread(work, *args, **kwargs))
-    try:
-        return await asyncio.shield(working)
-    except asyncio.CancelledError:
-        await asyncio.gather(working, return_exceptions=True)
-        raise
+    await until_ended(working)
+    return working.result()

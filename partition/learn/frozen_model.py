@@ -51,8 +51,9 @@ class FrozenModel:
     ) -> torch.Tensor:
         """How far outputs are from the exact ones, in nats, `[n]`.
 
-        Kullback-Leibler for a classifier. For any other half the squared error of each value times
-        what errors in it cost, which the head of its task knows: see `Judge.weights`.
+        For a classifier it is that of Kullback and Leibler. Any other model's is half the squared
+        error of each value, times what errors in it cost: the head of its task knows that, see
+        `Judge.weights`.
         """
         if self.manifest.classifies:
             name = next(iter(self.manifest.outputs.values()))

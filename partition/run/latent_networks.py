@@ -55,7 +55,7 @@ class _Network:
     def __init__(self, files: NetworkFiles, folder: Path) -> None:
         self._path, self._loading = folder / files.onnx, Lock()
         self._segment: OnnxSegment | None = None
-        self._failed: BundleError | None = None
+        self._failed = ""  # why
 
     def __call__(self, tensor: Array, octaves: float) -> Array:
         segment = self.loaded()
@@ -81,17 +81,21 @@ class _Network:
     def loaded(self) -> OnnxSegment:
         """The network, which is loaded by then."""
         with self._loading:
-            if self._failed is not None:  # trying again costs as much each time
-                raise self._failed
-            if self._segment is None:
-                from .onnx_segment import OnnxSegment  # not where payloads are only unpacked
-
-                try:
-                    found = OnnxSegment(self._path, _THREADS)
-                except BundleError as error:
-                    self._failed = BundleError(error.what, LEARN_AGAIN)
-                    raise self._failed from error
-                if len(found.inputs) != 2 or len(found.outputs) != 1:
-                    raise BundleError(f"{self._path} is no network of a codec", LEARN_AGAIN)
-                self._segment = found
+            if self._segment is None and not self._failed:  # trying again costs as much each time
+                self._load()
+            if self._segment is None:  # an error of its own for each: it holds who has asked
+                raise BundleError(self._failed, LEARN_AGAIN)
             return self._segment
+
+    def _load(self) -> None:
+        from .onnx_segment import OnnxSegment  # not where payloads are only unpacked
+
+        try:
+            found = OnnxSegment(self._path, _THREADS)
+        except BundleError as error:
+            self._failed = error.what
+        else:
+            if len(found.inputs) == 2 and len(found.outputs) == 1:
+                self._segment = found
+            else:
+                self._failed = f"{self._path} is no network of a codec"

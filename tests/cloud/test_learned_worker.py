@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import shutil
+import threading
+import time
+import weakref
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -16,14 +19,15 @@ import torch
 from calibrated import pixels_of
 from conftest import LEARNED_AT
 from local_worker import local_worker
-from patience import until
+from patience import PATIENCE_S
 from raw_client import RawClient
 from splitpoint.cloud.compute import unpack
 from splitpoint.cloud.compute.served_model import ServedModel
 from splitpoint.cloud.compute.unpack import UnpackingChain
 from splitpoint.cloud.engine.request import Request
+from splitpoint.cloud.frames import frame_work
 from splitpoint.codec import Array, CodecError
-from splitpoint.codec.learned import PackedLearned
+from splitpoint.codec.learned import LearnedStream, PackedLearned
 from splitpoint.partition.bundle.bundle import Bundle, Manifest, open_bundle
 from splitpoint.partition.errors import BundleError
 from splitpoint.partition.model_spec import ModelSpec
@@ -54,6 +58,26 @@ def message(model: ServedModel, number: int, codec: str, values: dict[str, Array
 
 
 @pytest.fixture
+def video(values: dict[str, Array]) -> Callable[[ServedModel], Callable[..., bytes]]:
+    """Frames of one stream, by their numbers."""
+
+    def of(model: ServedModel) -> Callable[..., bytes]:
+        codec: Any = model.codecs.named("learned-video@2", LEARNED_AT)
+        specs, stream = model.boundaries[LEARNED_AT], codec.new_stream()
+
+        def frame(number: int, budget_ms: int = 0) -> bytes:
+            tensors = encode_tensors(values, specs, stream)
+            return build_frame(
+                id=number, boundary=LEARNED_AT, codec=codec.name, tensors=tensors,
+                budget_ms=budget_ms,
+            )  # fmt: skip
+
+        return frame
+
+    return of
+
+
+@pytest.fixture
 def values(learned_bundle: Bundle, vivid_spec: ModelSpec, album_folder: Path) -> dict[str, Array]:
     return crossing(learned_bundle, pixels_of(vivid_spec, album_folder)[:1])
 
@@ -79,23 +103,32 @@ async def test_files_that_change_while_it_serves_change_no_answer(
         shutil.copytree(learned_bundle.folder, folder)
 
 
+@pytest.mark.parametrize("opens", [False, True])
 def test_a_network_that_failed_is_not_tried_again(
-    learned_bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    learned_bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, opens: bool
 ) -> None:
+    """Nor does what it says hold the tensors of those that have asked."""
     files = learned_bundle.manifest.boundaries[LEARNED_AT].learned
     assert files is not None
     tried: list[Path] = []
 
     def fails(self: OnnxSegment, path: Path, *_: object) -> None:
         tried.append(path)
-        raise BundleError(f"cannot load {path}")
+        if not opens:
+            raise BundleError(f"cannot load {path}")
+        self.inputs, self.outputs = ["tensor"], ["tensor"]  # of something else
 
     monkeypatch.setattr(OnnxSegment, "__init__", fails)
     networks = OnnxNetworks(LEARNED_AT, files, tmp_path)
+    asked = []
     for _ in range(3):
-        with pytest.raises(BundleError, match="cannot load"):
-            networks.decoded(np.zeros((1, 16, 6, 6), np.float32), 0.0)
+        tensor = np.zeros((1, 16, 6, 6), np.float32)
+        with pytest.raises(BundleError, match=r"cannot load|no network"):
+            networks.decoded(tensor, 0.0)
+        asked.append(weakref.ref(tensor))
+        del tensor
     assert len(tried) == 1
+    assert [tensor() for tensor in asked] == [None] * 3
 
 
 def packed(bundle: Bundle, values: dict[str, Array], codec: str = "learned@2") -> PackedLearned:
@@ -109,21 +142,27 @@ def packed(bundle: Bundle, values: dict[str, Array], codec: str = "learned@2") -
 @pytest.fixture
 def short_of_memory(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], list[int]]:
     """Has decoders run out of memory above so many samples; what they were given is noted."""
-    real = unpack._decoded
+    load, within, given = unpack.load_decoder, [1 << 30], list[int]()
 
-    def within(most: int) -> list[int]:
-        given: list[int] = []
+    def loaded(*what: Any) -> Any:
+        decoder = load(*what)
 
-        def decoded(decoder: Any, latent: torch.Tensor, octaves: float) -> torch.Tensor:
+        def decode(latent: torch.Tensor, octaves: torch.Tensor) -> Any:
             given.append(len(latent))
-            if len(latent) > most:
+            if len(latent) > within[0]:
                 raise torch.OutOfMemoryError("CUDA out of memory")
-            return real(decoder, latent, octaves)
+            return decoder(latent, octaves)
 
-        monkeypatch.setattr(unpack, "_decoded", decoded)
+        return decode
+
+    monkeypatch.setattr(unpack, "load_decoder", loaded)
+
+    def has_room_for(samples: int) -> list[int]:
+        within[0] = samples
+        given.clear()
         return given
 
-    return within
+    return has_room_for
 
 
 def test_a_decoder_without_room_takes_fewer_at_a_time(
@@ -146,6 +185,19 @@ def test_a_decoder_without_room_takes_fewer_at_a_time(
     short_of_memory(0)
     with pytest.raises(CodecError, match="no memory for a decoder"):
         chain.place({name: value})
+
+
+def test_a_decoder_that_gives_nan_is_not_served(
+    learned_bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Wherever it computes."""
+
+    def loaded(*_: object) -> Any:
+        return lambda latent, octaves: (latent * torch.nan,)
+
+    monkeypatch.setattr(unpack, "load_decoder", loaded)
+    with pytest.raises(BundleError, match="gives NaN or infinity"):
+        UnpackingChain(learned_bundle, CPU).load(LEARNED_AT)
 
 
 async def test_what_a_decoder_takes_of_the_device_is_planned(
@@ -176,39 +228,62 @@ async def test_what_a_decoder_takes_of_the_device_is_planned(
 
 
 async def test_a_cancelled_frame_of_a_stream_keeps_its_order_and_computes_nothing(
-    learned_bundle: Bundle, values: dict[str, Array], monkeypatch: pytest.MonkeyPatch
+    learned_bundle: Bundle,
+    video: Callable[[ServedModel], Callable[..., bytes]],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    decoded: list[int] = []
+    decoded, go_on = list[int](), threading.Event()
     real = PackedLearned.unpack
 
     def noting(self: PackedLearned) -> Array:
         decoded.append(1)
+        go_on.wait(PATIENCE_S)
         return real(self)
 
     async with local_worker(learned_bundle) as worker, RawClient(worker) as client:
         monkeypatch.setattr(PackedLearned, "unpack", noting)
         await client.hello()
-        model, specs = client.model, client.model.boundaries[LEARNED_AT]
-        codec: Any = model.codecs.named("learned-video@2", LEARNED_AT)
-        stream = codec.new_stream()
-        statuses = {}
+        frame, statuses = video(client.model), {}
         for number in (1, 2, 3):
-            tensors = encode_tensors(values, specs, stream)
-            frame = build_frame(
-                id=number, boundary=LEARNED_AT, codec=codec.name, tensors=tensors, budget_ms=0
-            )
-            await client.call.write(frame)
-            if number == 2:
-                cancel = pb.ClientMessage(cancel=pb.Cancel(id=2))
-                await client.call.write(cancel.SerializeToString())
+            await client.call.write(frame(number))
+        cancel, probe = pb.Cancel(id=2), pb.Probe(id=9)
+        for words in (pb.ClientMessage(cancel=cancel), pb.ClientMessage(probe=probe)):
+            await client.call.write(words.SerializeToString())
+        assert (await client.message()).probe.id == 9  # by then it has read all that
+        go_on.set()
         for _ in range(3):
             reply = await client.reply()
             statuses[reply.id] = reply.status
-        assert statuses[1] == statuses[3] == pb.OK
-        assert statuses[2] in (pb.CANCELLED, pb.OK)
-        assert len(decoded) == 2 + (statuses[2] == pb.OK)
-        await until(lambda: worker.backend.engine.queued_bytes == 0)
-        await asyncio.sleep(0)
+    assert statuses == {1: pb.OK, 2: pb.CANCELLED, 3: pb.OK}
+    assert len(decoded) == 2
+
+
+@pytest.mark.parametrize(("took_s", "status"), [(39.0, pb.OK), (61.0, pb.EXPIRED)])
+async def test_what_is_decoded_of_a_frame_of_a_stream_is_not_planned_again(
+    learned_bundle: Bundle,
+    video: Callable[[ServedModel], Callable[..., bytes]],
+    monkeypatch: pytest.MonkeyPatch,
+    took_s: float,
+    status: int,
+) -> None:
+    """The entropy stage is most of what decoding takes, and over when the frame may be given up."""
+    real, late_s = LearnedStream.packed, 0.0
+
+    def packed(self: LearnedStream, *given: Any) -> PackedLearned:
+        nonlocal late_s
+        found = real(self, *given)
+        late_s += took_s
+        return found
+
+    clock = SimpleNamespace(perf_counter=lambda: time.perf_counter() + late_s)
+    async with local_worker(learned_bundle) as worker, RawClient(worker) as client:
+        await client.hello()
+        times = dict.fromkeys(client.model.times.decode_ms, 40_000.0)
+        client.model.times = replace(client.model.times, decode_ms=times)
+        monkeypatch.setattr(LearnedStream, "packed", packed)
+        monkeypatch.setattr(frame_work, "time", clock)
+        reply = await client.ask(video(client.model)(1, budget_ms=60_000))
+        assert reply.status == status, reply.reason
 
 
 def changed(bundle: Bundle, change: Callable[[dict[str, Any]], None]) -> bytes:

@@ -128,7 +128,7 @@ def test_quality_in_the_name(base, default):
     "name",
     [
         *("jpeg@0", "jpeg@101", "jpeg@", "jpeg@-1", "jpeg@+5", "jpeg@ 5", "jpeg@5 ", "jpeg@7.5"),
-        *("jpeg@1_0", "jpeg@1000", "jpeg@0075", "jpeg@75@75", "jpeg@x", "jpeg@\u0667\u0665"),
+        *("jpeg@1_0", "jpeg@1000", "jpeg@075", "jpeg@75@75", "jpeg@x", "jpeg@\u0667\u0665"),
         *("jpeg@\u00b2", "jpeg@\uff17\uff15", "webp@0", "webp@101", "png@3", "png@", "raw@1"),
         *("raw@", "q8@8", "fp16@1", "", "@", "@75", "JPEG", "jpg", "jpeg ", "raw\0", "x" * 9999),
     ],

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from patience import PATIENCE_S, until
 from splitpoint.edge.store import cache as cache_module
 from splitpoint.edge.store import cache_size as cache_size_module
 from splitpoint.edge.store.cache import BundleCache
@@ -160,6 +161,32 @@ async def test_a_download_that_is_cancelled_is_resumed(
     assert (await cache.get(NAME, FILE)).read_bytes() == DATA
     assert fetches.offsets in ([0], [0, 4096 * before])
     assert [path.name for path in (cache.folder / "segments").iterdir()] == ["00.safetensors"]
+
+
+async def test_a_download_that_is_cancelled_twice(
+    cache: BundleCache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The file stays open for as long as it is written to."""
+    real, writing, go_on, closed = PartFile.write, threading.Event(), threading.Event(), list[int]()
+
+    def write(self: PartFile, data: bytes) -> None:
+        writing.set()
+        go_on.wait(PATIENCE_S)
+        real(self, data)
+
+    close = PartFile.close
+    monkeypatch.setattr(PartFile, "write", write)
+    monkeypatch.setattr(PartFile, "close", lambda self: closed.append(1) or close(self))
+    getting = asyncio.create_task(cache.get(NAME, FILE))
+    await until(writing.is_set)
+    for _ in range(2):
+        getting.cancel()
+        await asyncio.sleep(0.05)
+    assert not closed
+    go_on.set()
+    await asyncio.gather(getting, return_exceptions=True)
+    assert getting.cancelled()
+    assert closed
 
 
 def test_a_part_that_was_renamed_between_opening_and_locking_is_not_written_to(

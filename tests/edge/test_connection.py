@@ -98,3 +98,39 @@ async def test_who_waits_for_a_stream_hears_that_the_agent_is_closed(
     await connection.close()
     with pytest.raises(UnreachableError, match="closed"):
         await waiting
+
+
+@pytest.mark.parametrize("turns", range(5))
+async def test_who_is_cancelled_while_the_agent_is_closed_is_cancelled(
+    connection: Connection, turns: int
+) -> None:
+    """And does not go on with another worker."""
+    waiting = asyncio.create_task(connection.live())
+    await passes()
+    closing = asyncio.create_task(connection.close())
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    if waiting.cancel():
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+    else:  # it has heard that it is closed
+        assert isinstance(waiting.exception(), UnreachableError)
+    await closing
+
+
+@pytest.mark.parametrize("turns", range(1, 6))
+async def test_a_close_that_is_cancelled_closes_all_the_same(
+    connection: Connection, channels: list[Channel], turns: int
+) -> None:
+    channels[0].may_open.set()
+    first: Any = await connection.live()
+    channels[0].may_open.clear()
+    first.on_reopen()  # another one is being opened beside it
+    await passes()
+    closing = asyncio.create_task(connection.close())
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    closing.cancel()
+    await asyncio.gather(closing, return_exceptions=True)
+    assert first.closed
+    assert all(channel.closed for channel in channels)

@@ -12,12 +12,16 @@ from typing import Any
 
 import grpc
 import pytest
+from scripted_worker import manners
 from splitpoint.edge import Credentials
+from splitpoint.edge.link.frame_stream import FrameStream
 from splitpoint.edge.transport.over_grpc import GrpcTransport
 from splitpoint.edge.transport.transport import Call
-from splitpoint.proto.limits import SERVICE
+from splitpoint.proto import splitpoint_pb2 as pb
+from splitpoint.proto.limits import PROTOCOL, SERVICE
 
 WORDS = "a token is needed"
+HELLO = pb.Hello(protocol=PROTOCOL)
 
 
 @pytest.fixture
@@ -80,3 +84,36 @@ async def test_a_call_that_ended_is_not_kept(server: str) -> None:
     finally:
         gc.enable()
     await transport.close()
+
+
+async def test_a_stream_that_is_ended_says_why_as_the_worker_gave_it() -> None:
+    """Also where that comes while frames are written."""
+
+    async def end_it(messages: Any, context: grpc.aio.ServicerContext[Any, Any]) -> None:
+        while (data := await context.read()) is not grpc.aio.EOF:
+            message = pb.ClientMessage.FromString(data)
+            if message.WhichOneof("kind") == "frame":
+                await context.abort(grpc.StatusCode.UNAUTHENTICATED, WORDS)
+            for reply in manners(message, credits=4):
+                await context.write(reply)
+
+    def frame(number: int, budget_ms: int) -> bytes:
+        tensors = [pb.Tensor(payload=bytes(3000))]
+        return pb.ClientMessage(frame=pb.Frame(id=number, tensors=tensors)).SerializeToString()
+
+    server = grpc.aio.server()
+    infer = grpc.stream_stream_rpc_method_handler(end_it)
+    handler = grpc.method_handlers_generic_handler(SERVICE, {"Infer": infer})
+    server.add_generic_rpc_handlers((handler,))
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    transport = GrpcTransport(f"127.0.0.1:{port}", 1 << 20, Credentials())
+    heard: Counter[str] = Counter()
+    for _ in range(100):
+        stream = await FrameStream.opened("it", transport.open("Infer"), HELLO)
+        asking = (stream.ask(frame, 60_000) for _ in range(4))
+        heard.update(str(end) for end in await asyncio.gather(*asking, return_exceptions=True))
+        await stream.close()
+    await transport.close()
+    await server.stop(None)
+    assert heard == {f"the stream to it is lost: it refuses: {WORDS}": 400}

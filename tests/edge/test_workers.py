@@ -315,6 +315,17 @@ async def test_nothing_goes_on_after_the_end_of_an_agent_with_frames_under_way(
     assert not agent.session.workers.current.breaker.is_open
 
 
+async def test_a_close_that_is_cancelled_ends_every_stream(two: Two, tmp_path: Path) -> None:
+    async with agent_of(two, tmp_path) as agent:
+        await until(lambda: [worker.streams for worker in two] == [1, 1])
+        closing = asyncio.create_task(agent.session.workers.close())
+        await asyncio.sleep(0)  # it waits for the watch to end
+        closing.cancel()
+        await asyncio.gather(closing, return_exceptions=True)
+        assert closing.cancelled()
+        await until(lambda: [worker.streams for worker in two] == [0, 0])
+
+
 async def test_a_probe_that_loses_its_cancellation_ends_all_the_same() -> None:
     """As `asyncio.wait_for` does where what it waits for fails in the same moment."""
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import weakref
+from contextlib import suppress
 
 import pytest
 from patience import FOREVER_S
@@ -92,3 +95,50 @@ async def test_who_is_cancelled_while_it_ends_tasks_ends_them_first() -> None:
     with pytest.raises(asyncio.CancelledError):
         await ending
     assert ended
+
+
+async def test_what_was_waited_for_is_not_kept() -> None:
+    """A call that was refused, say, whose connection would stay open until garbage is collected."""
+
+    class Call:
+        pass
+
+    async def fail(call: Call) -> None:
+        raise ValueError("refused")
+
+    async def stuck(call: Call, may_end: asyncio.Event) -> None:
+        try:
+            await asyncio.sleep(FOREVER_S)
+        finally:
+            await may_end.wait()
+
+    async def close(call: Call, may_end: asyncio.Event) -> None:
+        task = asyncio.create_task(stuck(call, may_end))
+        await asyncio.sleep(0)
+        await cancel_and_wait(task)
+
+    async def refused() -> weakref.ref[Call]:
+        call = Call()
+        with suppress(ValueError):
+            await within(FOREVER_S, fail(call))
+        return weakref.ref(call)
+
+    async def cancelled() -> weakref.ref[Call]:
+        call, may_end = Call(), asyncio.Event()
+        closing = asyncio.create_task(close(call, may_end))
+        await asyncio.sleep(0.01)
+        closing.cancel()
+        await asyncio.sleep(0)
+        may_end.set()
+        with suppress(asyncio.CancelledError):
+            await closing
+        return weakref.ref(call)
+
+    gc.collect()
+    gc.disable()
+    try:
+        kept = [await refused(), await cancelled()]
+        await asyncio.sleep(0)
+        assert [call() for call in kept] == [None, None]
+    finally:
+        gc.enable()
