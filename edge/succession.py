@@ -7,6 +7,8 @@ import logging
 from collections.abc import Iterator
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, contextmanager
 
+from splitpoint.proto.tasks import until_ended
+
 from .session import Session
 
 log = logging.getLogger("splitpoint.edge")
@@ -66,16 +68,19 @@ class Succession:
             self._end(before)
 
     async def close(self) -> None:
-        """Leaves all of them, whether or not anybody uses them."""
+        """Leaves all of them, whether or not anybody uses them.
+
+        Who is cancelled meanwhile has left them by then: half of a session would go on for ever.
+        """
         if self.present is not None and not self._closed:
             self._closed = True
             self._end(self.present)
         for tenure in self._ending.values():
             tenure.at_once()
-        ended = await asyncio.gather(*self._ending, return_exceptions=True)
-        for error in ended:
-            if isinstance(error, BaseException):
-                raise error
+        ending = list(self._ending)
+        await until_ended(*ending)
+        for task in ending:
+            task.result()  # raises what went wrong
 
     def _end(self, tenure: Tenure) -> None:
         task = asyncio.create_task(tenure.end(), name="end-session")

@@ -31,15 +31,22 @@ async def cancel_and_wait(*tasks: asyncio.Future[Any] | None) -> None:
     begun = [task for task in tasks if task is not None]
     for task in begun:
         task.cancel()
+    try:
+        await until_ended(*begun)
+    finally:
+        for task in begun:
+            if not task.cancelled():
+                task.exception()  # nobody misses it
+
+
+async def until_ended(*tasks: asyncio.Future[Any]) -> None:
+    """Returns once all have ended; who is cancelled meanwhile waits on, and is cancelled then."""
     cancelled: asyncio.CancelledError | None = None
-    while running := [task for task in begun if not task.done()]:
+    while running := [task for task in tasks if not task.done()]:
         try:
             await asyncio.wait(running)
         except asyncio.CancelledError as error:
             cancelled = error
-    for task in begun:
-        if not task.cancelled():
-            task.exception()  # nobody misses it
     if cancelled is not None:
         raise cancelled
 

@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from splitpoint.codec import SplitpointError
 from splitpoint.proto.status import FrameExpiredError, RefusedError, UnreachableError
-from splitpoint.proto.tasks import cancel_and_wait, within
+from splitpoint.proto.tasks import cancel_and_wait
 
 from .channel import WorkerChannel
 from .frame_stream import FrameStream
@@ -66,14 +66,13 @@ class Connection:
             self._opening = asyncio.create_task(self._open(), name="open-stream")
             # Where nobody waits any more, nobody misses the exception either.
             self._opening.add_done_callback(lambda task: task.cancelled() or task.exception())
-        try:
-            return await within(timeout_s, asyncio.shield(self._opening))
-        except asyncio.TimeoutError:
-            raise FrameExpiredError("the budget ran out while connecting") from None
-        except asyncio.CancelledError:
-            if self._opening.cancelled():  # by `close`; nobody has cancelled who waits for it
-                raise UnreachableError("the agent is closed") from None
-            raise
+        opening = self._opening
+        await asyncio.wait([opening], timeout=timeout_s)
+        if not opening.done():
+            raise FrameExpiredError("the budget ran out while connecting")
+        if opening.cancelled():  # by `close`; nobody has cancelled who waits for it
+            raise UnreachableError("the agent is closed")
+        return opening.result()
 
     async def close(self) -> None:
         """Ends the stream, then the channel."""

@@ -180,8 +180,10 @@ class FrameStream:
                     await self._call.write(message)
                 self._to_write.clear()
                 await self._to_write.wait()
-        except (grpc.RpcError, asyncio.InvalidStateError) as error:
-            self._lost(error)
+        except grpc.RpcError as error:
+            self._fail(error_of_call(error, self.session.server))
+        except asyncio.InvalidStateError:
+            pass  # the call has ended: `_read` hears how
 
     async def _read(self) -> None:
         try:

@@ -98,3 +98,17 @@ async def test_who_waits_for_a_stream_hears_that_the_agent_is_closed(
     await connection.close()
     with pytest.raises(UnreachableError, match="closed"):
         await waiting
+
+
+async def test_who_is_cancelled_while_the_connection_closes_is_cancelled(
+    connection: Connection,
+) -> None:
+    """Its time was up, say, and its agent was left in the same moment."""
+    waiting = asyncio.create_task(connection.live())
+    await passes()
+    closing = asyncio.create_task(connection.close())
+    await asyncio.sleep(0)
+    waiting.cancel()
+    await closing
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
