@@ -77,5 +77,7 @@ class Answering:
                 await self._places.stay(asker(context), context.write(message), ANSWER_S)
             except (asyncio.TimeoutError, Displaced):
                 raise asyncio.CancelledError from None  # a status would wait behind the answer
+            except grpc.aio.InternalError:  # the caller has gone: gRPC would log it as an error
+                raise asyncio.CancelledError from None
 
         return run

@@ -19,8 +19,10 @@ from splitpoint.cloud.metrics import WorkerCollector
 from splitpoint.cloud.wire import stream as stream_module
 from splitpoint.cloud.wire.abort import abort
 from splitpoint.cloud.wire.mask_errors import mask_errors
+from splitpoint.cloud.wire.unary import Answering
 from splitpoint.cloud.worker import Worker
 from splitpoint.partition.bundle.bundle import Bundle, open_bundle
+from splitpoint.proto import splitpoint_pb2 as pb
 
 SECRET = "/srv/secret/place"
 
@@ -34,7 +36,13 @@ def served_bundle(small_bundle: Bundle, tmp_path: Path) -> Bundle:
 class Gone:
     """The context of a call whose client hung up: gRPC fails at whatever it is to send."""
 
+    def peer(self) -> str:
+        return "ipv4:127.0.0.1:4242"
+
     async def abort(self, *_: object) -> None:
+        raise grpc.aio.InternalError('Failed "execute_batch"')
+
+    async def write(self, message: object) -> None:
         raise grpc.aio.InternalError('Failed "execute_batch"')
 
 
@@ -48,6 +56,12 @@ async def test_who_hangs_up_is_no_error(caplog: pytest.LogCaptureFixture) -> Non
     for method in (refuses, writes):
         with pytest.raises(asyncio.CancelledError):
             await mask_errors(method)(None, None, Gone())
+
+    async def answers(_requests: object, _context: Any) -> pb.DescribeReply:
+        return pb.DescribeReply()
+
+    with pytest.raises(asyncio.CancelledError):
+        await Answering().method(answers)(None, Gone())
     assert not caplog.records
 
 

@@ -8,6 +8,7 @@ import weakref
 from collections.abc import Callable
 from contextlib import suppress
 
+import grpc
 import pytest
 from patience import PATIENCE_S, until
 from scripted_worker import ScriptedCall, frame, manners
@@ -125,6 +126,28 @@ async def test_end_of_stream_fails_what_waits() -> None:
     for _ in range(2):
         with pytest.raises(UnreachableError, match="lost"):
             await stream.ask(frame, 60_000)
+    await stream.close()
+
+
+@pytest.mark.parametrize("over", [False, True])
+async def test_the_worker_s_words_are_heard_where_a_message_is_written_when_they_come(
+    over: bool,
+) -> None:
+    """A write fails then, or the next one; either may be noticed before what is read."""
+
+    class EndedCall(ScriptedCall):
+        async def write(self, data: bytes) -> None:
+            if pb.ClientMessage.FromString(data).WhichOneof("kind") != "frame":
+                return await super().write(data)
+            if over:
+                self.replies.put_nowait(b"")
+                raise asyncio.InvalidStateError("RPC already finished.")
+            none = grpc.aio.Metadata()
+            raise grpc.aio.AioRpcError(grpc.StatusCode.UNAVAILABLE, none, none, details="gone")
+
+    stream = await opened(EndedCall(lambda message, index: manners(message)))
+    with pytest.raises(UnreachableError, match=r"is lost: no worker answers .* \(gone\)"):
+        await asyncio.wait_for(stream.ask(frame, 60_000), PATIENCE_S)
     await stream.close()
 
 
