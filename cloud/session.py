@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
 from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -18,7 +19,7 @@ from splitpoint.partition.bundle.bundle import Bundle, open_bundle
 from splitpoint.partition.energy.gpu_state import GpuState
 from splitpoint.partition.profile.profile import Profile, load_profile
 from splitpoint.partition.run.torch_chain import pick_devices
-from splitpoint.proto.tasks import cancel_and_wait
+from splitpoint.proto.tasks import cancel_and_wait, start_task
 
 from .access.security import Security
 from .announcing import announcer_of, check_announced
@@ -37,10 +38,11 @@ from .gpu.memory import keep_to_share
 from .model_set import ModelSet, frame_bytes
 from .options import WorkerOptions
 from .stats import WorkerStats, gpu_states
-from .unexpected import tell_of_failure
 
 if TYPE_CHECKING:
     from .frames.tracing import FrameTraces
+
+log = logging.getLogger("splitpoint.cloud")
 
 # gRPC's limit is set before it listens: room for the models that a watched folder may bring.
 WATCHED_FRAME_BYTES = 256 << 20
@@ -248,9 +250,7 @@ class _Tasks:
 
     def start(self, work: Coroutine[None, None, None], name: str) -> None:
         """Begins one that ends with the worker."""
-        task = asyncio.create_task(work, name=name)
-        task.add_done_callback(tell_of_failure)
-        self._running.append(task)
+        self._running.append(start_task(work, name, log))
 
     async def end(self) -> None:
         """Cancels them and waits for that."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from enum import Enum
 
@@ -20,12 +19,6 @@ class Stage(str, Enum):
     ANSWER = "answer"
     LOAD = "load"
     TRACE = "trace"
-
-
-def tell_of_failure(task: asyncio.Task[None]) -> None:
-    """For `add_done_callback` of a task that should end with the worker: says what else did."""
-    if not task.cancelled() and (error := task.exception()) is not None:
-        log.error("%s failed, and stays away until a restart", task.get_name(), exc_info=error)
 
 
 class Unexpected:

@@ -12,7 +12,7 @@ from contextlib import aclosing, asynccontextmanager
 
 from splitpoint.codec import SplitpointError
 from splitpoint.partition.bundle.bundle import open_bundle
-from splitpoint.proto.tasks import cancel_and_wait
+from splitpoint.proto.tasks import cancel_and_wait, start_task
 
 from .discovery.announced import Wanted
 from .discovery.network import LocalNetwork
@@ -108,8 +108,7 @@ class Newcomers:
 
     def start(self, digest: str) -> None:
         """From now on."""
-        self._task = asyncio.create_task(self._add(digest), name="add-workers")
-        self._task.add_done_callback(_tell_of_failure)
+        self._task = start_task(self._add(digest), "add-workers", log)
 
     async def close(self) -> None:
         """Adds no more."""
@@ -141,8 +140,3 @@ class Newcomers:
         self._channels[:] = [channel for channel in self._channels if channel.server in known]
         for channel in gone:
             await channel.close()
-
-
-def _tell_of_failure(task: asyncio.Task[None]) -> None:
-    if not task.cancelled() and (error := task.exception()) is not None:
-        log.error("workers that are announced are not added any more", exc_info=error)

@@ -88,8 +88,8 @@ class FrameFailedError(RemoteError):
     """Computing this frame failed at the worker."""
 
 
-# How a worker begins to say that it has too many streams. gRPC has the same status for a message
-# that is too large, which no later time makes smaller.
+# How a worker begins to say that others have its places, of streams or to ask. gRPC has the same
+# status for a message that is too large, which no later time makes smaller.
 NO_ROOM = "no room"
 
 EXCEPTIONS: dict[pb.Status, type[RemoteError]] = {

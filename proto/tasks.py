@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib.util
+import logging
 from collections.abc import Awaitable, Coroutine
 from typing import Any, TypeVar
 
@@ -20,6 +21,20 @@ def run_in_loop(main: Coroutine[Any, Any, T]) -> T:
     import uvloop
 
     return uvloop.run(main)
+
+
+def start_task(
+    work: Coroutine[Any, Any, None], name: str, log: logging.Logger
+) -> asyncio.Task[None]:
+    """A task that nobody waits for. Where it fails, which no task should, `log` has the error."""
+
+    def tell(task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("%s failed, and stays away until a restart", name, exc_info=error)
+
+    task = asyncio.create_task(work, name=name)
+    task.add_done_callback(tell)
+    return task
 
 
 async def cancel_and_wait(*tasks: asyncio.Future[Any] | None) -> None:

@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from splitpoint.proto.backoff import Backoff
-from splitpoint.proto.tasks import cancel_and_wait, within
+from splitpoint.proto.tasks import cancel_and_wait, start_task, within
 
 from ..backend import Backend
 from ..between.counts import HeardCounts
@@ -23,7 +23,6 @@ from ..between.shared_memory import SharedMemory
 from ..compute.served_model import ServedModel
 from ..errors import ServeError
 from ..frames.answers import load_of
-from ..unexpected import tell_of_failure
 from .desk import Desk, PlacesOfOne
 from .ingest_process import IngestEnded, IngestProcess
 from .requests import OfferedModel, Requests
@@ -68,10 +67,8 @@ class IngestProcesses:
         try:
             await self._start_all()
             for number in range(self._count):
-                tasks.append(asyncio.create_task(self._keep(number), name=f"ingest-{number}"))
-            tasks.append(asyncio.create_task(self._tell(), name="tell-ingest"))
-            for task in tasks:
-                task.add_done_callback(tell_of_failure)
+                tasks.append(start_task(self._keep(number), f"ingest-{number}", log))
+            tasks.append(start_task(self._tell(), "tell-ingest", log))
             yield
         finally:
             self._ending = True

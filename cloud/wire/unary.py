@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 import grpc
 from google.protobuf.message import DecodeError, Message
 from splitpoint.proto.address import host_of, household_of
+from splitpoint.proto.status import NO_ROOM
 
 from ..access.waiting_room import Displaced, WaitingRoom
 from .abort import abort
@@ -42,7 +43,8 @@ async def read_request(context: Any, kind: type[_M], room: WaitingRoom, who: str
             context, grpc.StatusCode.DEADLINE_EXCEEDED, f"no request came in {REQUEST_S:g} s"
         )
     except Displaced:
-        await abort(context, grpc.StatusCode.RESOURCE_EXHAUSTED, "others wait to ask; ask again")
+        words = f"{NO_ROOM}: others wait to ask"
+        await abort(context, grpc.StatusCode.RESOURCE_EXHAUSTED, words)
     if data is grpc.aio.EOF or len(data) > REQUEST_BYTES:
         await abort(context, grpc.StatusCode.INVALID_ARGUMENT, "that is no request")
     try:

@@ -15,7 +15,7 @@ from splitpoint.proto import splitpoint_pb2 as pb
 from splitpoint.proto.session.answer_times import Answer
 from splitpoint.proto.session.edge_events import Returned
 from splitpoint.proto.session.edge_session import EdgeSession
-from splitpoint.proto.tasks import cancel_and_wait
+from splitpoint.proto.tasks import cancel_and_wait, start_task
 
 from ..link.frame_stream import FrameStream
 from ..link.workers import Workers
@@ -240,7 +240,7 @@ class Adapter(Observer):
         if stream is None:
             self._workers.look_for()  # no frame does while all stays on the device
         elif self._probing is None or self._probing.done():
-            self._probing = asyncio.create_task(self._probe(stream), name="probe-link")
+            self._probing = start_task(self._probe(stream), "probe-link", log)
 
     async def _probe(self, stream: FrameStream) -> None:
         dispatcher, begun_s = self._dispatcher, time.perf_counter()

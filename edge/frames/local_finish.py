@@ -20,7 +20,7 @@ from .segments import Segments, zeros_at
 
 log = logging.getLogger("splitpoint.edge")
 
-LONGEST_WAIT_S = 10.0  # of a frame for segments that are on their way, perhaps on a slow link
+LONGEST_WAIT_S = 10.0  # of frames for segments that are on their way, perhaps on a slow link
 _POLL_S = 0.02
 _NEWEST = 0.2  # weight of the latest time in the mean
 
@@ -73,6 +73,7 @@ class LocalFinish:
         self._prepared, self._segments, self._pool = prepared, segments, pool
         self.wanted, self._whole = wanted, False
         self._loading: asyncio.Task[None] | None = None
+        self._began_s = 0.0
         self.predicted_ms: Mapping[int, float] = dict(expected_ms)  # before any finish
         # By boundary: the mean time of a finish from there; before the first, what was predicted.
         self._ms: dict[int, float] = dict(self.predicted_ms)
@@ -87,6 +88,7 @@ class LocalFinish:
     def start(self) -> None:
         """Begins, or begins again, to load what is missing."""
         if self.wanted and not self._whole and (self._loading is None or self._loading.done()):
+            self._began_s = time.perf_counter()
             self._loading = asyncio.create_task(self._load(), name="load-local-segments")
 
     async def wait(self) -> None:
@@ -95,8 +97,11 @@ class LocalFinish:
             await asyncio.shield(self._loading)
 
     async def ready_within(self, seconds: float) -> bool:
-        """Whether it is ready; while segments are being loaded, so many seconds are given to it."""
-        end_s = time.perf_counter() + min(seconds, LONGEST_WAIT_S)
+        """Whether it is ready, in so many seconds if it is being loaded.
+
+        Frames wait for `LONGEST_WAIT_S` since that began: it may hang, and then nobody waits more.
+        """
+        end_s = min(time.perf_counter() + seconds, self._began_s + LONGEST_WAIT_S)
         while not self.ready and self._loading is not None and not self._loading.done():
             if time.perf_counter() >= end_s:
                 break

@@ -13,7 +13,7 @@ from splitpoint.partition.plan.link import Link
 from splitpoint.partition.plan.plan import Plan, name_of
 from splitpoint.partition.plan.planner import Report
 from splitpoint.proto.status import UnreachableError
-from splitpoint.proto.tasks import cancel_and_wait
+from splitpoint.proto.tasks import cancel_and_wait, start_task
 
 from ..dispatch.adapt import Adapter
 from ..dispatch.observer import Observer
@@ -124,7 +124,7 @@ class PresentPlan:
             if (stream := self._workers.stream) is not None:
                 adapter.new_stream(stream)
             self.observer = adapter
-            self._arming = asyncio.create_task(self._arm(adapter), name="load-other-ways")
+            self._arming = start_task(self._arm(adapter), "load-other-ways", log)
 
     async def _arm(self, adapter: Adapter) -> None:
         """Makes the other ways ready, those first that need least of the device."""

@@ -11,7 +11,7 @@ import time
 from splitpoint.codec import SplitpointError
 from splitpoint.proto.backoff import Backoff
 from splitpoint.proto.status import RefusedError
-from splitpoint.proto.tasks import cancel_and_wait
+from splitpoint.proto.tasks import cancel_and_wait, start_task
 
 from .connection import Connection
 
@@ -80,7 +80,7 @@ class Breaker:
     def doubted(self) -> None:
         """A frame was not waited for any longer: it is asked whether the worker is there at all."""
         if not (self.is_open or self._closed) and (self._asking is None or self._asking.done()):
-            self._asking = asyncio.create_task(self._still_there(), name="ask-worker")
+            self._asking = start_task(self._still_there(), "ask-worker", log)
 
     def open(self) -> None:
         """No frame is to wait, until a probe was echoed."""
@@ -88,7 +88,7 @@ class Breaker:
             return
         if self._asking is not None:
             self._asking.cancel()
-        self._probing = asyncio.create_task(self._probe_until_echoed(), name="probe-worker")
+        self._probing = start_task(self._probe_until_echoed(), "probe-worker", log)
 
     async def close(self) -> None:
         """Stops probing for good, and lets no frame go any more."""

@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from splitpoint.codec import SplitpointError
 from splitpoint.proto.status import FrameExpiredError, RefusedError, UnreachableError
-from splitpoint.proto.tasks import cancel_and_wait
+from splitpoint.proto.tasks import cancel_and_wait, start_task
 
 from .channel import WorkerChannel
 from .frame_stream import FrameStream
@@ -108,7 +108,7 @@ class Connection:
 
     def _move(self) -> None:
         if not self._closed and (self._moving is None or self._moving.done()):
-            self._moving = asyncio.create_task(self._moved(), name="move-stream")
+            self._moving = start_task(self._moved(), "move-stream", log)
 
     async def _moved(self) -> None:
         """Puts another stream in the place of this one, which ends when its frames are answered."""

@@ -13,7 +13,7 @@ from splitpoint.codec import SplitpointError
 from splitpoint.partition.bundle.bundle import Manifest
 from splitpoint.proto.address import AddressError, split_address
 from splitpoint.proto.limits import MAX_BATCH_PER_FRAME, MAX_CREDITS, max_frame_bytes
-from splitpoint.proto.tasks import cancel_and_wait
+from splitpoint.proto.tasks import cancel_and_wait, start_task
 
 from ..errors import AgentError
 from .breaker import Breaker
@@ -146,7 +146,7 @@ class Workers:
     def start(self) -> None:
         """Begins to watch those that are not in use."""
         if len(self.links) > 1 and self._watching is None:
-            self._watching = asyncio.create_task(self._watch(), name="watch-workers")
+            self._watching = start_task(self._watch(), "watch-workers", log)
 
     async def close(self) -> None:
         """Ends every stream and connection."""

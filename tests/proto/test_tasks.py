@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import logging
 import weakref
 from contextlib import suppress
 
 import pytest
 from patience import FOREVER_S
-from splitpoint.proto.tasks import cancel_and_wait, within
+from splitpoint.proto.tasks import cancel_and_wait, start_task, until_ended, within
 
 
 async def test_a_cancellation_is_not_lost_where_the_work_ends_at_that_moment() -> None:
@@ -142,3 +143,16 @@ async def test_what_was_waited_for_is_not_kept() -> None:
         assert [call() for call in kept] == [None, None]
     finally:
         gc.enable()
+
+
+async def test_what_fails_in_the_background_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    log = logging.getLogger("splitpoint.test")
+
+    async def fail() -> None:
+        raise ValueError("a bug")
+
+    failing = start_task(fail(), "look-around", log)
+    await cancel_and_wait(start_task(asyncio.sleep(FOREVER_S), "wait", log))
+    await until_ended(failing)
+    assert caplog.messages == ["look-around failed, and stays away until a restart"]
+    assert "a bug" in caplog.text
