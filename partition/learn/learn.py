@@ -76,11 +76,14 @@ def learn_codec(
 ) -> LearnedBundle:
     """Trains a codec for a boundary of the bundle in `folder` and writes the bundle that has it.
 
-    Raises `LearnError` for a boundary or pictures that do not do, or where nothing is gained, and
-    `BundleError` where a bundle cannot be read or written.
+    Raises `LearnError` for a boundary or pictures that do not do, or where nothing is gained,
+    `BundleError` where a bundle cannot be read or written, and `TaskError` for a head that is not
+    allowed here.
     """
     bundle = open_bundle(folder)
     boundary = check_boundary(bundle.manifest, learning.at)
+    if bundle.manifest.task.kind != "raw":  # what a function makes of raw outputs is not compared
+        bundle.manifest.task.check_allowed()
     if learning.out.exists():
         raise BundleError(f"{learning.out} exists already", "give another --out, or remove it")
     levels = levels_to_learn(boundary, bundle.manifest.boundaries[0].level("jpeg"))
