@@ -26,7 +26,7 @@ def learn(
         str,
         typer.Option(
             help="Pictures of the kind that the camera will see, without labels: a folder or a "
-            "glob. Thousands are better than hundreds; a fifth at most is held back.",
+            "glob. Thousands are better than hundreds; about a fifth is held back.",
             metavar="DIR",
             show_default=False,
         ),
