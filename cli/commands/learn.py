@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.table import Table
+from splitpoint.partition.tasks.user_head import allow_head as trust_head
 
 from ..shell.output import Steps, human_bytes, human_count, out, print_json, say
-from ..shell.shared_options import BundleArgument, Json
+from ..shell.shared_options import AllowHead, BundleArgument, Json
 
 if TYPE_CHECKING:
     from splitpoint.partition.bundle.bundle import Bundle
@@ -65,6 +66,7 @@ def learn(
     ] = None,
     device: Annotated[str, typer.Option(help="Where to train: auto, cpu or cuda.")] = "auto",
     seed: Annotated[int, typer.Option(help="Of everything random.", min=0)] = 0,
+    allow_head: AllowHead = None,
     json_: Json = False,
 ) -> None:
     """Train a codec for an early boundary, from unlabelled pictures.
@@ -76,6 +78,8 @@ def learn(
     from splitpoint.partition.learn.learn import Learning, NothingGained, learn_codec
     from splitpoint.partition.run.torch_chain import pick_device
 
+    for head in allow_head or ():
+        trust_head(head)
     start_s = time.perf_counter()
     bundle = bundle.absolute()  # `.` has no name
     where = out_folder or bundle.with_name(f"{bundle.name.removesuffix('.split')}-learned.split")

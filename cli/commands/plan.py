@@ -9,8 +9,6 @@ from typing import Annotated
 
 import typer
 from rich.table import Table
-from splitpoint.codec import codec_named
-from splitpoint.codec.codec_set import CALIBRATED
 from splitpoint.partition.bundle.bundle import Bundle, open_bundle
 from splitpoint.partition.bundle.segment_files import INT8
 from splitpoint.partition.energy.radio import RADIOS, radio_for
@@ -19,7 +17,7 @@ from splitpoint.partition.plan.breakeven import Interval
 from splitpoint.partition.plan.costs import cost_table
 from splitpoint.partition.plan.link import Link, parse_link
 from splitpoint.partition.plan.objective import Constraints, Objective
-from splitpoint.partition.plan.plan import name_of
+from splitpoint.partition.plan.plan import check_codec_to_plan_with, name_of
 from splitpoint.partition.plan.planner import Prediction, Report, make_plan
 from splitpoint.partition.profile.cloud_times import CloudTimes
 from splitpoint.partition.profile.devices import device_named
@@ -166,8 +164,7 @@ def plan(
         codecs=frozenset(codec) if codec else None,
     )
     for name in codec or ():
-        if name.partition("@")[0] not in CALIBRATED:
-            codec_named(name)  # refuses what is none
+        check_codec_to_plan_with(name)
         if name not in {part for found in table.codec for part in (found, found.partition("@")[0])}:
             say(
                 f"note: no candidate uses {name}: no boundary carries it, or it was not calibrated "

@@ -81,6 +81,7 @@ def _page(
             server_factor=server_factor,
         )
 
+    latency = uplink_chart("latency", "Latency over the uplink's rate", "ms", curves("latency_ms"))
     energy = uplink_chart(
         "energy", "Energy of the device over the uplink", "mJ", curves("energy_mj")
     )
@@ -97,8 +98,10 @@ def _page(
         ),
         _section(
             "Latency over the uplink",
-            f"At a round trip of {link.round_trip_ms:g} ms. {_of_the_rate(link)}",
-            uplink_chart("latency", "Latency over the uplink's rate", "ms", curves("latency_ms")),
+            f"At a round trip of {link.round_trip_ms:g} ms. {_of_the_rate(link)}"
+            if latency
+            else _NOTHING_SENDS,
+            latency,
         ),
         _section(
             "Energy over the uplink",
@@ -108,7 +111,9 @@ def _page(
         if energy
         else _section(
             "Energy over the uplink",
-            "Not known: neither the profile nor a power model says what this device draws.",
+            _NOTHING_SENDS
+            if kinds
+            else "Not known: neither the profile nor a power model says what this device draws.",
             "",
         ),
         _section(
@@ -131,6 +136,7 @@ def _page(
     )
 
 
+_NOTHING_SENDS = "No way that sends anything keeps to the constraints, whatever the uplink."
 _METER_NOTE = "The line of the plan is what the chosen plans draw, which need not be the least."
 
 

@@ -20,6 +20,7 @@ from splitpoint.partition.kept_files import keep_newest
 from splitpoint.partition.plan.costs import CostTable, cost_table
 from splitpoint.partition.plan.link import Link
 from splitpoint.partition.plan.objective import Constraints, Objective
+from splitpoint.partition.plan.plan import check_codec_to_plan_with
 from splitpoint.partition.plan.planner import Report, make_plan
 from splitpoint.partition.profile.cloud_times import CloudTimes
 from splitpoint.partition.profile.measure import measure, processor_name, versions
@@ -152,8 +153,11 @@ def candidates(
 ) -> CostTable:
     """What every split would cost; `codec` "auto" leaves the choice of the codec open.
 
-    Energy is what frames add: an agent's device is on all the time.
+    Energy is what frames add: an agent's device is on all the time. Raises `PlanError` or
+    `CodecError` for a codec in which nothing can be sent.
     """
+    if codec != "auto":
+        check_codec_to_plan_with(codec)
     table = cost_table(
         bundle.manifest,
         profiles,
@@ -162,6 +166,12 @@ def candidates(
         power=auto.power,
         codecs=None if codec == "auto" else frozenset((codec,)),
     )
+    if codec != "auto" and not table.sends.any():
+        raise PlanError(
+            f"{codec[:40]} carries no boundary of {bundle.manifest.name}, or what it loses there "
+            "is not known",
+            "see `splitpoint inspect` for what does, or leave --codec to auto",
+        )
     return table.above_idle()
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file, save
 from splitpoint.codec import CodecError, TensorSpec
 from splitpoint.codec.fkt.table import ARRAYS, FktTable
 
@@ -19,16 +19,17 @@ _KEY = "{index}.{array}"
 
 
 def save_tables(tables: Sequence[FktTable | None], path: Path) -> None:
-    """Writes those that are there, one for each of a boundary's tensors or of a codec's levels."""
-    save_file(
-        {
-            _KEY.format(index=index, array=name): array
-            for index, table in enumerate(tables)
-            if table is not None
-            for name, array in table.to_arrays().items()
-        },
-        path,
-    )
+    """Writes those that are there, one for each of a boundary's tensors or of a codec's levels.
+
+    Raises `OSError` where it cannot.
+    """
+    arrays = {
+        _KEY.format(index=index, array=name): array
+        for index, table in enumerate(tables)
+        if table is not None
+        for name, array in table.to_arrays().items()
+    }
+    path.write_bytes(save(arrays))  # its own `save_file` has no `OSError` for a disk that is full
 
 
 def load_tables(path: Path, specs: Sequence[TensorSpec]) -> dict[str, FktTable]:

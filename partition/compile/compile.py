@@ -124,7 +124,9 @@ def _compile(
         out.parent.mkdir(parents=True, exist_ok=True)
         draft = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
     except OSError as error:
-        raise BundleError(f"cannot write to {out.parent} ({error.strerror})") from error
+        raise BundleError(
+            f"cannot write to {out.parent} ({error.strerror})", "give another --out"
+        ) from error
     try:
         draft.chmod(0o755)
         (draft / "segments").mkdir()
@@ -149,7 +151,10 @@ def _compile(
         steps("done")
         return replace(bundle, folder=out)
     except OSError as error:
-        raise BundleError(f"cannot write {out} ({error.strerror or error})") from error
+        raise BundleError(
+            f"cannot write {out} ({error.strerror or error})",
+            "make room there, or give another --out",
+        ) from error
     finally:
         shutil.rmtree(draft, ignore_errors=True)
 

@@ -76,16 +76,18 @@ def learn_codec(
 ) -> LearnedBundle:
     """Trains a codec for a boundary of the bundle in `folder` and writes the bundle that has it.
 
-    Raises `LearnError` for a boundary or pictures that do not do, or where nothing is gained, and
-    `BundleError` where a bundle cannot be read or written.
+    Raises `LearnError` for a boundary or pictures that do not do, or where nothing is gained,
+    `BundleError` where a bundle cannot be read or written, and `TaskError` for a head that is not
+    allowed here.
     """
     bundle = open_bundle(folder)
     boundary = check_boundary(bundle.manifest, learning.at)
+    if bundle.manifest.task.kind != "raw":  # what a function makes of raw outputs is not compared
+        bundle.manifest.task.check_allowed()
     if learning.out.exists():
         raise BundleError(f"{learning.out} exists already", "give another --out, or remove it")
     levels = levels_to_learn(boundary, bundle.manifest.boundaries[0].level("jpeg"))
     pictures = PictureShares.of(learning.images, learning.judge)
-    check_pictures(pictures, partial(progress, "looking at the pictures"))
     work = learning.out.with_name(f".{learning.out.name}.learning")
     try:
         learning.out.parent.mkdir(parents=True, exist_ok=True)
@@ -95,6 +97,7 @@ def learn_codec(
             raise LearnError(f"{work} is a link, or another user's", "give another --out")
         with _alone(work):
             try:
+                check_pictures(pictures, partial(progress, "looking at the pictures"))
                 found = _learned(
                     bundle, boundary, levels, pictures, learning, work, device, progress
                 )
@@ -107,7 +110,10 @@ def learn_codec(
         raise LearnError(f"{device} has too little memory", "train with --device cpu") from error
     except OSError as error:
         where = error.filename or work
-        raise BundleError(f"cannot write {where} ({error.strerror or error})") from error
+        raise BundleError(
+            f"cannot write {where} ({error.strerror or error})",
+            "make room there, or give another --out",
+        ) from error
     return found
 
 

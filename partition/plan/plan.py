@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from splitpoint.codec import CodecSource
+from splitpoint.codec import CodecSource, codec_named
 from splitpoint.codec.codec_set import CALIBRATED, FKT, FOR_STREAMS, LEARNED
 
 from ..bundle.bundle import Boundary, Manifest
@@ -71,6 +71,23 @@ def named_plan(manifest: Manifest, codecs: CodecSource, split: str, codec: str =
             f"use one of {', '.join(manifest.boundaries[boundary].codecs)}",
         )
     return Plan(boundary=boundary, codec=codec, why=why)
+
+
+def check_codec_to_plan_with(codec: str) -> None:
+    """Raises `PlanError` for a codec of streams, and `CodecError` for one that does not exist.
+
+    What a frame of a stream takes depends on those before it, so that nothing can be predicted.
+    """
+    base = codec.partition("@")[0]
+    for family, of_streams in FOR_STREAMS.items():
+        if base == of_streams:
+            raise PlanError(
+                f"{codec[:40]} sends what has changed since the last frame, and a plan is made for "
+                "frames by themselves",
+                f"plan with {family}, or name a boundary: `run --split N --codec {of_streams}`",
+            )
+    if base not in CALIBRATED:
+        codec_named(codec)
 
 
 def _may_be_usual(manifest: Manifest, boundary: int, codec: str) -> bool:

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from calibrated import calibrated_bundle
 from command import Command
 from conftest import LEARNED_AT
 from splitpoint.partition.bundle.bundle import Bundle, open_bundle
 from splitpoint.partition.learn import crop_store
 from splitpoint.partition.learn import learn as learning
+from splitpoint.partition.model_spec import ModelSpec
+from splitpoint.partition.tasks.task import Task
+from splitpoint.partition.tasks.user_head import allow_head
+from user_heads import heads_in, nobody_allows
 
 AT = str(LEARNED_AT)
 
@@ -102,3 +108,27 @@ def test_an_interruption_says_how_it_goes_on(
     )  # fmt: skip
     assert done.returncode == 130
     assert "the same command goes on" in done.stderr
+
+
+def test_a_head_of_a_user_is_asked_for_before_anything_is_made(
+    vivid_spec: ModelSpec,
+    album_folder: Path,
+    scenes_folder: Path,
+    command: Command,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with heads_in(tmp_path, monkeypatch):
+        allow_head("my_heads:boxes")
+        spec = replace(vivid_spec, task=Task.of_head("my_heads:boxes", kind="detect"))
+        calibrated_bundle(spec, album_folder, tmp_path / "m.split")
+        nobody_allows(monkeypatch)
+        words = ["learn", "m.split", "--images", scenes_folder, "--at", AT, "--steps", "3"]
+        done = command(*words, cwd=tmp_path)
+        assert done.returncode == 1
+        (line,) = done.stderr.splitlines()
+        assert "--allow-head my_heads:boxes" in line
+        monkeypatch.setattr("splitpoint.partition.learn.judged.bytes_ratio", lambda *rungs: 0.9)
+        done = command(*words, "--allow-head", "my_heads:boxes", cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        assert open_bundle(tmp_path / "m-learned.split").manifest.boundaries[LEARNED_AT].learned

@@ -53,6 +53,8 @@ def test_unknown_devices_list_the_known_ones(plan: Plan, option: str) -> None:
         (["--deadline-ms", "1"], "no plan keeps to --deadline-ms"),
         (["--max-edge-mb", "80", "--max-kb-per-frame", "0.1"], "--max-edge-mb or to --max-kb"),
         (["--codec", "jepg"], "jepg"),
+        (["--codec", "fkt-video@2"], "a plan is made for frames by themselves: plan with fkt"),
+        (["--codec", "learned-video"], "plan with learned, or name a boundary: `run --split N"),
         (["--radio", "wfi"], "wfi"),
     ],
 )

@@ -85,6 +85,9 @@ def test_all_but_one_candidate_infeasible(manifest: Manifest, tmp_path: Path) ->
     )
     assert sum(c.feasible for c in report.candidates) == 1
     bars = check(page)[0]
+    assert "Not known" not in page  # energy is, of the only way that is left
+    assert page.count("No way that sends anything keeps to the constraints") == 2
+    assert "The upright line" not in page
     assert bars.count('class="row out"') == len(report.candidates) - 1
     assert "it sends too much (--max-kb-per-frame)" in bars
 

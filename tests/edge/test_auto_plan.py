@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from splitpoint.cli.emulate.relay import Relay
 from splitpoint.cloud.worker import Worker
+from splitpoint.codec import CodecError
 from splitpoint.edge import AutoPlan, EdgeAgent, FakeWorker, Outcome
 from splitpoint.edge.dispatch import auto_plan
 from splitpoint.edge.dispatch.auto_plan import cloud_times, device_profiles
@@ -207,3 +208,25 @@ def test_a_worker_whose_times_make_no_sense(ms: float) -> None:
     ):
         with pytest.raises(PlanError, match="make no sense"):
             cloud_times(info)
+
+
+@pytest.mark.parametrize(
+    ("codec", "words"),
+    [
+        ("fkt-video@2", "a plan is made for frames by themselves: plan with fkt"),
+        ("learned-video", "plan with learned, or name a boundary"),
+        ("jepg", "unknown codec 'jepg': choose one of raw"),
+        ("learned@1", "learned@1 carries no boundary of .*: see `splitpoint inspect`"),
+        ("q4", "or what it loses there is not known"),
+    ],
+)
+async def test_a_codec_in_which_nothing_can_be_sent_is_refused(
+    worker: FakeWorker, tmp_path: Path, codec: str, words: str
+) -> None:
+    """Everything would run on the device, without a word."""
+    auto = AutoPlan(link=parse_link("lte"))
+    with pytest.raises((PlanError, CodecError), match=words):
+        async with EdgeAgent(
+            worker.address, connect=worker.connect, auto=auto, codec=codec, cache=tmp_path
+        ):
+            pass

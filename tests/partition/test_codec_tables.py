@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from splitpoint.partition.bundle.bundle import Bundle, open_bundle
-from splitpoint.partition.bundle.codec_tables import load_tables
+from splitpoint.partition.bundle.codec_tables import load_tables, save_tables
 from splitpoint.partition.errors import BundleError
 
 
@@ -64,3 +64,12 @@ def test_tables_of_another_tensor(bundle: Bundle) -> None:
     assert one.tensors[0].shape != two.tensors[0].shape
     with pytest.raises(BundleError, match="does not fit"):
         load_tables(bundle.path(one.tables), two.tensors)
+
+
+def test_a_disk_that_cannot_take_them_is_told_as_one(bundle: Bundle, tmp_path: Path) -> None:
+    boundary = bundle.manifest.boundaries[1]
+    tables = list(load_tables(bundle.path(boundary.tables), boundary.tensors).values())
+    save_tables(tables, tmp_path / "again")
+    assert (tmp_path / "again").read_bytes() == bundle.path(boundary.tables).read_bytes()
+    with pytest.raises(OSError, match="none"):
+        save_tables(tables, tmp_path / "none" / "tables")

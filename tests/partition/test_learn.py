@@ -290,6 +290,20 @@ def test_an_out_that_is_there(vivid_bundle: Bundle, scenes_folder: Path, tmp_pat
         learned(vivid_bundle, scenes_folder, tmp_path / "out.split")
 
 
+def test_an_out_that_cannot_be_is_said_before_pictures_are_looked_at(
+    vivid_bundle: Bundle, scenes_folder: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("")
+    said: list[str] = []
+    with pytest.raises(BundleError, match=r"cannot write .*file") as caught:
+        learned(
+            vivid_bundle, scenes_folder, tmp_path / "file" / "out.split",
+            lambda what, *_: said.append(what),
+        )  # fmt: skip
+    assert "another --out" in caught.value.remedy
+    assert not said
+
+
 def test_a_work_folder_that_leads_elsewhere(
     vivid_bundle: Bundle, scenes_folder: Path, tmp_path: Path
 ) -> None:
