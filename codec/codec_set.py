@@ -23,6 +23,9 @@ CALIBRATED = (FKT, LEARNED)
 FOR_STREAMS = {FKT: FKT_VIDEO, LEARNED: LEARNED_VIDEO}
 """What a family is called where its frames build on those before them."""
 
+OF_STREAMS = {of_streams: family for family, of_streams in FOR_STREAMS.items()}
+"""And the other way round."""
+
 
 class CodecSource(Protocol):
     """Whatever knows the codecs of a model's boundaries."""

@@ -100,12 +100,11 @@ class EdgeHalf:
         boundary = self._manifest.boundaries[plan.boundary]
         names = coarser(boundary, plan.codec)
         for name in names:
-            codec = self._codecs.named(name, boundary.id)
+            codec, stream = self._codecs.named(name, boundary.id), None
             if isinstance(codec, StreamCodec):
-                # Frames of an earlier plan may still come: they are whole, and leave no trace. So
-                # are those that are too large in the plan's own codec.
-                is_own = self._video and self._video[0] == plan and name == plan.codec
-                codec = self._video[1] if self._video and is_own else codec.new_stream()
+                # Frames of an earlier plan may still come: they are whole, and leave no trace.
+                is_own = self._video is not None and self._video[0] == plan
+                codec = stream = self._video[1] if self._video and is_own else codec.new_stream()
             tensors = encode_tensors(values, boundary.tensors, codec)
             size = sum(len(tensor.payload) for tensor in tensors)
             if size <= self._max_frame_bytes:
@@ -113,6 +112,8 @@ class EdgeHalf:
                 samples = values[first.name].shape[first.batch_dim] / first.shape[first.batch_dim]
                 self._drift.encoded(boundary, name, size / samples)
                 return name, tensors
+            if stream is not None:
+                stream.reset()  # the worker never sees what the next one would build on
         raise CodecError(
             f"the frame has {size} bytes even as {names[-1]}, "
             f"at most {self._max_frame_bytes:.0f} are allowed",

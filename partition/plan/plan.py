@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from splitpoint.codec import CodecSource, codec_named
-from splitpoint.codec.codec_set import CALIBRATED, FKT, FOR_STREAMS, LEARNED
+from splitpoint.codec.codec_set import CALIBRATED, FKT, FOR_STREAMS, LEARNED, OF_STREAMS
 
 from ..bundle.bundle import Boundary, Manifest
 from ..bundle.ladder import relative_loss
@@ -79,13 +79,12 @@ def check_codec_to_plan_with(codec: str) -> None:
     What a frame of a stream takes depends on those before it, so that nothing can be predicted.
     """
     base = codec.partition("@")[0]
-    for family, of_streams in FOR_STREAMS.items():
-        if base == of_streams:
-            raise PlanError(
-                f"{codec[:40]} sends what has changed since the last frame, and a plan is made for "
-                "frames by themselves",
-                f"plan with {family}, or name a boundary: `run --split N --codec {of_streams}`",
-            )
+    if base in OF_STREAMS:
+        raise PlanError(
+            f"{codec[:40]} sends what has changed since the last frame, and a plan is made for "
+            "frames by themselves",
+            f"plan with {OF_STREAMS[base]}, or name a boundary: `run --split N --codec {base}`",
+        )
     if base not in CALIBRATED:
         codec_named(codec)
 
@@ -123,11 +122,16 @@ def _default_levels(manifest: Manifest, boundary: int) -> list[str]:
 
 
 def coarser(boundary: Boundary, codec: str) -> list[str]:
-    """The codec itself and its calibrated levels of fewer bytes, the largest of them first."""
-    own = boundary.level(codec)
+    """The codec itself and its calibrated levels of fewer bytes, the largest of them first.
+
+    Of a codec of streams they are those for frames by themselves, which leave its memory alone.
+    """
+    family_name, _, number = codec.partition("@")
+    family_name = OF_STREAMS.get(family_name, family_name)
+    own = boundary.level(f"{family_name}@{number}" if number else family_name)
     if own is None:
         return [codec]
-    family = boundary.levels_of(codec.partition("@")[0])
+    family = boundary.levels_of(family_name)
     levels = [level for level in family if level.nbytes < own.nbytes]
     # Of two that are equal, the finer one, which stands later on the ladder, comes first.
     levels = sorted(levels[::-1], key=lambda level: -level.nbytes)

@@ -13,7 +13,6 @@ from calibrated import album, calibrated_bundle, pixels_of, vivid
 from splitpoint.codec import Array, CodecError, TensorSpec
 from splitpoint.edge import EdgeAgent, FakeWorker, Given, Outcome
 from splitpoint.edge.figures.drift import Drift
-from splitpoint.edge.frames import edge_half
 from splitpoint.edge.frames.edge_half import EdgeHalf, EdgePart
 from splitpoint.edge.frames.segments import Segments
 from splitpoint.edge.store.prepare import Prepared
@@ -283,15 +282,14 @@ async def test_no_budget_forbids_what_sends_nothing(
     assert result.outcome is Outcome.LOCAL
 
 
+@pytest.mark.parametrize("finest", ["fkt-video@8", "fkt@8"])
 def test_a_key_frame_names_the_codec_that_it_is_in(
-    bundle: Bundle, frames: Array, monkeypatch: pytest.MonkeyPatch
+    bundle: Bundle, frames: Array, finest: str
 ) -> None:
     """It is larger than the difference that the worker refused, and may need a coarser codec."""
-    fine, coarse = "fkt-video@8", "fkt-video@1"
-    monkeypatch.setattr(edge_half, "coarser", lambda boundary, codec: [fine, coarse])
     segments = Segments(open_chain(bundle, ONNX), bundle.manifest, Slowdown(1.0))
     segments.load(1)
-    codecs, plan = codecs_of(bundle.manifest, bundle.folder), Plan(boundary=1, codec=fine)
+    codecs, plan = codecs_of(bundle.manifest, bundle.folder), Plan(boundary=1, codec=finest)
 
     def key_frame(max_frame_bytes: float) -> EdgePart:
         half = EdgeHalf(
@@ -306,5 +304,31 @@ def test_a_key_frame_names_the_codec_that_it_is_in(
         return half.as_key_frame(plan, half.compute(plan, {"pixels": frames[:1]}))
 
     largest = key_frame(math.inf)
-    assert largest.codec == fine
-    assert key_frame(len(largest.tensors[0].payload) - 1).codec == coarse
+    assert largest.codec == finest
+    smaller = key_frame(len(largest.tensors[0].payload) - 1)
+    assert smaller.codec in coarser(bundle.manifest.boundaries[1], "fkt@8")[1:]
+
+
+async def test_frames_of_a_stream_that_are_too_large_go_by_themselves(
+    worker: FakeWorker, bundle: Bundle, spec: ModelSpec, frames: Array, tmp_path: Path
+) -> None:
+    """In a coarser level; the stream then begins anew, and every answer is right."""
+    finest = bundle.manifest.boundaries[1].levels_of("fkt")[-1].codec
+    video = finest.replace("fkt", "fkt-video")
+    sized = {payload_bytes(bundle, 1, video, frames[i : i + 1]): i for i in range(len(frames))}
+    least, most = min(sized), max(sized)
+    assert least < most
+    order = [sized[least], sized[least], sized[most], sized[least]]
+    async with EdgeAgent(
+        worker.address, connect=worker.connect, split="1", codec=video, cache=tmp_path,
+        max_frame_bytes=most - 1, finish_locally=False,
+    ) as agent:  # fmt: skip
+        seen = [await agent.infer({"pixels": frames[i : i + 1]}) for i in order]
+    assert [result.outcome for result in seen] == [Outcome.ANSWERED] * 4
+    assert [result.codec for result in seen[:2]] == [video] * 2
+    assert seen[2].codec in coarser(bundle.manifest.boundaries[1], finest)[1:]
+    assert seen[3].codec == video
+    with torch.inference_mode():
+        exact = spec.module(torch.tensor(frames[order])).numpy()
+    for result, expected in zip(seen, exact, strict=True):
+        assert relative_error(result.outputs["output"], expected[None]) < 0.2
