@@ -202,8 +202,9 @@ class IngestProcess:
         self.gone.set()
         self._give_up()
         # One that has died by itself is not killed besides: that would read its exit code before
-        # asyncio does, which then knows none. Whoever `wait`s for it ends it, if it has to be.
-        if why is not None:
+        # asyncio does, which then knows none. Whoever `wait`s for it ends it, if it has to be. It
+        # is the same where its end was found while something was written to it.
+        if why is not None and not isinstance(why, ConnectionError):
             self.kill(str(why))
 
     def _give_up(self) -> None:
