@@ -11,7 +11,7 @@ from splitpoint.edge.transport.fake_worker import FakeWorker
 from splitpoint.partition.bundle.bundle import Bundle
 from splitpoint.partition.plan.plan import NO_CODEC, Plan
 
-SLOW = 2000.0  # all of a frame takes the device a second or so
+SLOW = 8000.0  # all of a frame takes the device some seconds
 
 
 class InTurn(Observer):
